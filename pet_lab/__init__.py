@@ -1,0 +1,1 @@
+"""pet_lab: an experiment workbench for privacy-enhancing technologies."""
