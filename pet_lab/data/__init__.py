@@ -1,0 +1,47 @@
+"""Data: registered sets with checked content, a user's own tables, features and hold-out.
+
+>>> from pet_lab import data
+>>> dataset = data.load("student_mat", stand_in=True)
+>>> encoded = data.encode(dataset.frame, target=data.student.TARGET)
+"""
+
+from . import hapt, student
+from .errors import DataError, DataMismatch, DataMissing
+from .registry import (
+    REGISTRY,
+    Dataset,
+    Entry,
+    Verification,
+    cache_dir,
+    fetch,
+    fingerprint,
+    import_file,
+    listing,
+    load,
+    verify,
+)
+from .tables import Encoded, encode, positives, read_csv, split
+
+__all__ = [
+    "REGISTRY",
+    "DataError",
+    "DataMismatch",
+    "DataMissing",
+    "Dataset",
+    "Encoded",
+    "Entry",
+    "Verification",
+    "cache_dir",
+    "encode",
+    "fetch",
+    "fingerprint",
+    "hapt",
+    "import_file",
+    "listing",
+    "load",
+    "positives",
+    "read_csv",
+    "split",
+    "student",
+    "verify",
+]

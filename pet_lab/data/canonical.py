@@ -1,0 +1,246 @@
+"""One hash per table, whatever the line endings, quoting or byte-order mark of the file.
+
+The canonical form of a table (version 1)
+-----------------------------------------
+1. The file is decoded as UTF-8 (a byte-order mark is dropped) and split by a CSV reader; what is
+   quoted and how lines end is not content. Lines without any character are no rows.
+2. Each cell loses surrounding white space.
+3. A column is ``integer`` if every cell is a decimal integer, ``number`` if every cell is a finite
+   decimal number, else ``text``. (``""`` is text: a column with an empty cell is a text column.)
+4. Cells are written as: the integer without sign ``+`` or leading zeros; the shortest decimal that
+   reads back as the same IEEE double (Python's ``repr``); the text itself.
+5. The form is the UTF-8 text of compact JSON arrays, one per line, ended by ``\\n``:
+   ``["pet-lab table",1]``, the column names in order, the column types in order, then the rows in
+   order, cells as strings. JSON's escapes keep the form injective: two different tables never
+   share it.
+
+The hash is the SHA-256 of that form. The order of rows and columns is content.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+__all__ = ["Pin", "Table", "differences", "parse_csv", "sniff_delimiter"]
+
+_INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_DELIMITERS = ";,\t|"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A parsed table in canonical form.
+
+    columns  names, in the order of the file
+    types    "integer", "number" or "text" per column
+    rows     canonical cells, one tuple of strings per row
+    """
+
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the canonical form, in hexadecimal."""
+        digest = hashlib.sha256()
+        for line in (["pet-lab table", 1], self.columns, self.types, *self.rows):
+            digest.update(_line(line))
+        return digest.hexdigest()
+
+    def pin(self) -> Pin:
+        """What is needed to recognise this table and to say where another differs."""
+        return Pin(
+            sha256=self.sha256,
+            columns=self.columns,
+            types=self.types,
+            column_digests=tuple(
+                _short((name, kind, *(row[j] for row in self.rows)), 16)
+                for j, (name, kind) in enumerate(zip(self.columns, self.types, strict=True))
+            ),
+            row_digests=tuple(_short(row, 8) for row in self.rows),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pin:
+    """Digests of a table: enough to name the first differing cell, not enough to show one.
+
+    sha256          hash of the canonical form
+    columns, types  as in `Table`
+    column_digests  16 hexadecimal digits per column
+    row_digests     8 hexadecimal digits per row
+    """
+
+    sha256: str
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    column_digests: tuple[str, ...]
+    row_digests: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """Text form, one digest list per line."""
+        parts = {
+            "sha256": self.sha256,
+            "columns": self.columns,
+            "types": self.types,
+            "column_digests": self.column_digests,
+            "row_digests": self.row_digests,
+        }
+        body = ",\n".join(f'  "{key}": {json.dumps(value)}' for key, value in parts.items())
+        return "{\n" + body + "\n}\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Pin:
+        """Read what `to_json` wrote."""
+        raw: dict[str, Any] = json.loads(text)
+        return cls(
+            sha256=raw["sha256"],
+            **{key: tuple(value) for key, value in raw.items() if key != "sha256"},
+        )
+
+
+def _line(cells: Iterable[Any]) -> bytes:
+    return (json.dumps(list(cells), separators=(",", ":"), ensure_ascii=False) + "\n").encode()
+
+
+def _short(cells: Iterable[str], digits: int) -> str:
+    return hashlib.sha256(_line(cells)).hexdigest()[:digits]
+
+
+def sniff_delimiter(header: str) -> str:
+    """The separator of a header line: the most frequent of ``; , tab |`` outside quotes.
+
+    A header with none of them is a table of one column; the comma is returned for it.
+    """
+    bare = re.sub(r'"[^"]*"', "", header)
+    best = max(_DELIMITERS, key=bare.count)
+    return best if bare.count(best) else ","
+
+
+def parse_csv(content: bytes | str, *, delimiter: str | None = None) -> Table:
+    """Parse CSV text into its canonical table.
+
+    Parameters
+    ----------
+    content : bytes or str
+        The whole file; bytes are UTF-8 with or without a byte-order mark.
+    delimiter : str, optional
+        One character; by default found from the header line.
+
+    Raises
+    ------
+    ValueError
+        If the file is empty, is not UTF-8 text, repeats a column name, or a row has another
+        number of cells than the header.
+    """
+    if isinstance(content, bytes):
+        try:
+            content = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"Expected UTF-8 text, got bytes that are not (at byte {error.start}); "
+                "is this a CSV file, saved as UTF-8?"
+            ) from None
+    content = content.removeprefix("\ufeff")
+    if "\x00" in content:
+        raise ValueError("Expected CSV text, got binary content (a zero byte).")
+    if not content.strip():
+        raise ValueError("Expected a CSV with a header line, got an empty file.")
+    first = content.lstrip("\r\n").splitlines()[0]
+    reader = csv.reader(
+        io.StringIO(content, newline=""), delimiter=delimiter or sniff_delimiter(first)
+    )
+    lines = [[cell.strip() for cell in row] for row in reader if row]
+    columns = tuple(lines[0])
+    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    if repeated:
+        raise ValueError(
+            f"Column names must be unique, got {', '.join(map(repr, repeated))} more than once; "
+            "rename one in the header."
+        )
+    for number, row in enumerate(lines[1:], start=1):
+        if len(row) != len(columns):
+            raise ValueError(
+                f"Expected {len(columns)} cells in each row, got {len(row)} in data row {number}; "
+                "is the separator or a quote wrong there?"
+            )
+    types, cells = [], []
+    for j in range(len(columns)):
+        kind, canonical = _canonical_column([row[j] for row in lines[1:]])
+        types.append(kind)
+        cells.append(canonical)
+    return Table(columns=columns, types=tuple(types), rows=tuple(zip(*cells, strict=True)))
+
+
+def _canonical_column(cells: Sequence[str]) -> tuple[str, list[str]]:
+    if cells and all(_INTEGER.fullmatch(c) for c in cells):
+        return "integer", [str(int(c)) for c in cells]
+    if cells and all(_NUMBER.fullmatch(c) for c in cells):
+        numbers = [float(c) for c in cells]
+        if all(map(math.isfinite, numbers)):
+            return "number", [repr(x + 0.0) for x in numbers]  # + 0.0 makes -0.0 and 0.0 one value
+    return "text", list(cells)
+
+
+def differences(table: Table, pin: Pin) -> list[str]:
+    """Say in what `table` differs from the pinned one: sentences without any cell's value.
+
+    Returns
+    -------
+    list of str, empty when the tables are equal. Rows and columns are counted from 1; the header
+    is not a row.
+    """
+    if table.sha256 == pin.sha256:
+        return []
+    found = []
+    missing = [c for c in pin.columns if c not in table.columns]
+    extra = [c for c in table.columns if c not in pin.columns]
+    if missing:
+        found.append(f"missing columns: {', '.join(missing)}")
+    if extra:
+        found.append(f"columns that do not belong: {', '.join(extra)}")
+    if not missing and not extra and table.columns != pin.columns:
+        found.append("the same columns in another order")
+    if len(table.rows) != len(pin.row_digests):
+        found.append(f"{len(table.rows)} rows instead of {len(pin.row_digests)}")
+    for name, want in zip(pin.columns, pin.types, strict=True):
+        if name in table.columns:
+            got = table.types[table.columns.index(name)]
+            if got != want:
+                found.append(f"column {name} holds {got} instead of {want} cells")
+    if table.columns == pin.columns:
+        found += _first_difference(table.pin(), pin)
+    return found or ["the cells differ"]
+
+
+def _first_difference(got: Pin, want: Pin) -> list[str]:
+    if got.row_digests != want.row_digests and sorted(got.row_digests) == sorted(want.row_digests):
+        return ["the same rows in another order"]
+    rows = [
+        i
+        for i, pair in enumerate(zip(got.row_digests, want.row_digests, strict=False), start=1)
+        if pair[0] != pair[1]
+    ]
+    columns = [
+        name
+        for name, a, b in zip(want.columns, got.column_digests, want.column_digests, strict=True)
+        if a != b
+    ]
+    if not rows or len(got.row_digests) != len(want.row_digests):
+        return [f"first differing row: {rows[0]}"] if rows else []
+    names = ", ".join(columns[:5]) + (" ..." if len(columns) > 5 else "")
+    return [
+        f"{len(rows)} rows differ, the first is row {rows[0]}; "
+        f"{'the column that differs is' if len(columns) == 1 else 'columns that differ:'} {names}"
+    ]

@@ -1,0 +1,17 @@
+"""What can go wrong with data, each a class of its own so that a caller can tell them apart."""
+
+from __future__ import annotations
+
+__all__ = ["DataError", "DataMismatch", "DataMissing"]
+
+
+class DataError(ValueError):
+    """A table that cannot be used as asked; the message says what to do."""
+
+
+class DataMismatch(DataError):
+    """A file has the right name but not the content that is registered."""
+
+
+class DataMissing(DataError):
+    """Registered data is not on this machine and could not be fetched. The command line exits 3."""
