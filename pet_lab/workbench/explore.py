@@ -1,0 +1,227 @@
+"""Panels to explore a notebook by hand: they redraw from stored rows or from one cheap call.
+
+Nothing is built in a batch run: there a panel would only leave dead widgets in the report.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pet_lab.workbench import plots, results
+
+Control = tuple[Any, ...] | Sequence[Any] | bool
+MEASURES = {"metric", "value", "se", "replicate", "replicates_n", "run_id"}
+ALL = "all (averaged)"
+WIDE = {"description_width": "initial"}  # never cut a label off
+MOST_SETTINGS = 40  # a factor with more values than this is a measurement, not a choice
+
+
+def batch(out: str = "") -> bool:
+    """Whether this is a batch run: a run folder is given, or PET_LAB_BATCH is set."""
+    return bool(out) or bool(os.environ.get("PET_LAB_BATCH"))
+
+
+def rows(
+    rows: pd.DataFrame,
+    *,
+    x: str,
+    metric: str | None = None,
+    hue: str | None = None,
+    out: str = "",
+) -> None:
+    """Panel over tidy rows: choose metric, axis, lines, and a value for each remaining factor.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Tidy rows: factor columns, "replicate", "metric", "value".
+    x, metric, hue : str
+        What is drawn first.
+    out : str
+        The notebook's run folder; a panel is shown only where it is empty.
+    """
+    if batch(out):
+        return
+    factors = _factors(rows)
+    metrics = list(dict.fromkeys(rows["metric"]))
+    unknown = {x, *([hue] if hue else [])} - set(factors)
+    if unknown:
+        raise ValueError(f"no factor {sorted(unknown)} in these rows; factors are {factors}.")
+    if metric is not None and metric not in metrics:
+        raise ValueError(f"no metric {metric!r} in these rows; metrics are {metrics}.")
+    controls: dict[str, Any] = {
+        "metric": _choice("Metric", _named(metrics), metric or metrics[0]),
+        "x": _choice("Against", _named(factors), x),
+        "hue": _choice("Lines by", [("nothing", None), *_named(factors)], hue),
+    }
+    for factor in factors:
+        values = [(plots.number(v), v) for v in rows[factor].drop_duplicates().sort_values()]
+        controls[f"keep {factor}"] = _choice(plots.label(factor), [(ALL, ALL), *values], ALL)
+
+    def draw(**chosen: Any) -> None:
+        kept = rows[rows["metric"] == chosen["metric"]]
+        told = []
+        for factor in factors:
+            value = chosen[f"keep {factor}"]
+            if value is not ALL:
+                kept = kept[kept[factor] == value]
+                told.append(f"{plots.label(factor)} = {plots.number(value)}")
+        if kept.empty:
+            print("No rows with these settings: " + ", ".join(told) + ". Choose others.")
+            return
+        hue = chosen["hue"] if chosen["hue"] != chosen["x"] else None
+        keys = [chosen["x"], *([hue] if hue else []), "metric"]
+        fig, ax = plots.figure()
+        plots.errorbars(
+            results.summarise(kept, keys), x=chosen["x"], metric=chosen["metric"], hue=hue, ax=ax
+        )
+        lines = f", one line per {plots.label(hue)}" if hue else ""
+        what = f"{plots.label(chosen['metric'])} against {plots.label(chosen['x'])}{lines}"
+        where = f" ({'; '.join(told)})" if told else ""
+        plots.show(
+            fig,
+            alt=f"Chart of {what}{where}, means with 95 % intervals.",
+            caption=f"{what[:1].upper()}{what[1:]}{where}; {len(kept):,} rows.",
+        )
+
+    _panel(draw, controls)
+
+
+def call(
+    fn: Callable[..., Any],
+    controls: Mapping[str, Control],
+    *,
+    out: str = "",
+    caption: str = "",
+) -> None:
+    """Panel over one cheap function: its keyword arguments become controls.
+
+    Parameters
+    ----------
+    fn : callable
+        Called with one keyword per control. A Figure, Axes, DataFrame, record (dataclass or
+        mapping) or plain value it returns is shown; nothing is shown for None. A ValueError is
+        shown as its sentence.
+    controls : mapping from keyword to
+        (low, high), (low, high, step) or (low, high, step, start): a slider, whole numbers if all
+        are; a list: a choice, the first one chosen; a bool: a tick box.
+    out : str
+        The notebook's run folder; a panel is shown only where it is empty.
+    caption : str
+        What the result is; needed for tables and figures, default the function's first line.
+    """
+    if batch(out):
+        return
+    words = caption or (fn.__doc__ or "").strip().partition("\n")[0] or "Result of the settings"
+
+    def draw(**chosen: Any) -> None:
+        told = ", ".join(f"{plots.label(k)} = {plots.number(v)}" for k, v in chosen.items())
+        try:
+            result = fn(**chosen)
+        except ValueError as error:
+            print(error)
+            return
+        _show(result, words, f"{words} ({told})")
+
+    _panel(draw, {name: _control(name, spec) for name, spec in controls.items()})
+
+
+def _show(result: Any, words: str, told: str) -> None:
+    if is_dataclass(result) and not isinstance(result, type):
+        result = asdict(result)
+    if isinstance(result, Figure | Axes):
+        plots.show(result, alt=f"Figure: {told}", caption=told)
+    elif isinstance(result, pd.DataFrame):
+        plots.table(result, caption=told)
+    elif isinstance(result, Mapping):
+        frame = pd.DataFrame({"quantity": list(result), "value": list(result.values())})
+        plots.table(frame, caption=told)
+    elif result is not None:
+        print(f"{words}: {plots.number(result)}")
+
+
+def _factors(rows: pd.DataFrame) -> list[str]:
+    """Columns with more than one setting, few enough to choose from."""
+    counts = {c: rows[c].nunique(dropna=False) for c in rows.columns if c not in MEASURES}
+    return [name for name, n in counts.items() if 1 < n <= MOST_SETTINGS]
+
+
+def _named(names: Sequence[str]) -> list[tuple[str, str]]:
+    return [(plots.label(name), name) for name in names]
+
+
+def _choice(description: str, options: Sequence[Any], value: Any) -> Any:
+    import ipywidgets
+
+    return ipywidgets.Dropdown(
+        options=options, value=value, description=description, style=WIDE, layout=_cell()
+    )
+
+
+def _control(name: str, spec: Control) -> Any:
+    """The widget of one specification; sliders report when let go, not while dragged."""
+    import ipywidgets
+
+    description = plots.label(name)
+    if isinstance(spec, bool):
+        return ipywidgets.Checkbox(value=spec, description=description, indent=False)
+    if isinstance(spec, tuple) and 2 <= len(spec) <= 4:
+        whole = all(isinstance(v, int) for v in spec)
+        low, high = spec[:2]
+        if not low < high:
+            raise ValueError(f"slider {name!r} needs low < high, got {spec}.")
+        step = spec[2] if len(spec) > 2 else (1 if whole else (high - low) / 20)
+        start = spec[3] if len(spec) > 3 else low + (high - low) // (2 * step) * step
+        slider = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
+        return slider(
+            value=start,
+            min=low,
+            max=high,
+            step=step,
+            description=description,
+            style=WIDE,
+            layout=_cell(),
+            continuous_update=False,
+        )
+    if isinstance(spec, list) and spec:
+        return _choice(description, [(plots.number(v), v) for v in spec], spec[0])
+    raise ValueError(
+        f"control {name!r} is (low, high[, step[, start]]), a list or a bool, got {spec!r}."
+    )
+
+
+def _cell() -> Any:
+    import ipywidgets
+
+    return ipywidgets.Layout(width="auto", min_width="16em", max_width="100%")
+
+
+def _panel(draw: Callable[..., None], controls: Mapping[str, Any]) -> None:
+    """Show the controls above an output that is redrawn whenever one of them changes."""
+    import ipywidgets
+    from IPython.display import display
+
+    picture = ipywidgets.Output()
+
+    def redraw(_: Any = None) -> None:
+        with picture:
+            picture.clear_output(wait=True)
+            draw(**{name: control.value for name, control in controls.items()})
+
+    for control in controls.values():
+        control.observe(redraw, names="value")
+    grid = ipywidgets.GridBox(
+        list(controls.values()),
+        layout=ipywidgets.Layout(
+            grid_template_columns="repeat(auto-fit, minmax(16em, 1fr))", grid_gap="4px 16px"
+        ),
+    )
+    display(ipywidgets.VBox([grid, picture]))
+    redraw()
