@@ -1,0 +1,393 @@
+"""Do printed numbers contradict each other? Computed from rounding intervals, never asserted.
+
+A printed number stands for every number that prints as it does. A finding says that no choice
+within these intervals makes the printed numbers true together. Each rule tests a *necessary*
+condition: numbers that come from real data are never flagged, and unflagged ones may still be wrong.
+
+Which rules apply to a table, and the facts they need (a sample size, a total), is declared in the
+table's TOML under ``checks``; the verdict is always computed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from inspect import signature
+from itertools import combinations
+from math import ceil, floor, isinf
+
+import numpy as np
+
+from pet_lab.workbench.published import Cell, PublishedError, Table, Value
+
+__all__ = ["Finding", "auc_bounds", "check", "confusion_range", "f1_range", "is_share_of"]
+
+Interval = tuple[float, float]
+
+# Decimal digits in binary arithmetic; far below any printed digit.
+_TINY = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A printed cell that contradicts other printed cells, and how, in one sentence."""
+
+    table: str
+    where: Mapping[str, Value]
+    metric: str
+    sentence: str
+
+
+def check(tables: Iterable[Table]) -> list[Finding]:
+    """All contradictions that the declared checks of `tables` find, in their order.
+
+    A check that needs a table which is not among `tables` uses what is there.
+
+    Raises
+    ------
+    PublishedError
+        If a check names an unknown rule, lacks a field, or has one that the rule does not know.
+    """
+    known = {table.id: table for table in tables}
+    findings: list[Finding] = []
+    for table in known.values():
+        for spec in table.checks:
+            rule = _RULES.get(spec.get("rule", ""))
+            if rule is None:
+                raise PublishedError(
+                    f"table {table.id}: a check's rule is one of {sorted(_RULES)}, got {spec}."
+                )
+            arguments = {k: v for k, v in spec.items() if k != "rule"}
+            try:
+                bound = signature(rule).bind(table, known, **arguments)
+            except TypeError as error:
+                raise PublishedError(f"table {table.id}: check {spec}: {error}.") from None
+            findings += rule(*bound.args, **bound.kwargs)
+    return findings
+
+
+# ------------------------------------------------------------------ arithmetic of printed numbers
+
+
+def confusion_range(
+    precision: tuple[Interval, Interval],
+    recall: tuple[Interval, Interval],
+    f1: tuple[Interval | None, Interval | None] = (None, None),
+) -> Interval | None:
+    """Smallest and largest accuracy of a two-class table with these precisions and recalls.
+
+    The unknowns are the four shares (a called a, a called b, b called a, b called b), none
+    negative, summing to one. "Recall of a is in [l, h]" is ``l (aa + ab) <= aa <= h (aa + ab)``:
+    linear in the shares, and so are precision, ``.. (aa + ba)``, and F1, ``2 aa`` against
+    ``2 aa + ab + ba``. So the set of possible tables is a polytope, and the extremes of the accuracy
+    ``aa + bb`` are two linear programs: exact, with no grid and no assumed share of classes. A
+    denominator of zero leaves its ratio free, as long as it is printed as any number.
+
+    Parameters
+    ----------
+    precision, recall : pairs of (low, high)
+        For the first and the second class.
+    f1 : pair of (low, high) or None
+        Further constraints, where printed.
+
+    Returns
+    -------
+    (low, high), or None if no table at all has these values.
+    """
+    from scipy.optimize import linprog  # here, because it is slow to import and rarely needed
+
+    # Shares in the order aa, ab, ba, bb; each row: numerator and denominator of a printed ratio.
+    ratios: list[tuple[Sequence[float], Sequence[float], Interval | None]] = [
+        ((1, 0, 0, 0), (1, 1, 0, 0), recall[0]),
+        ((0, 0, 0, 1), (0, 0, 1, 1), recall[1]),
+        ((1, 0, 0, 0), (1, 0, 1, 0), precision[0]),
+        ((0, 0, 0, 1), (0, 1, 0, 1), precision[1]),
+        ((2, 0, 0, 0), (2, 1, 1, 0), f1[0]),
+        ((0, 0, 0, 2), (0, 1, 1, 2), f1[1]),
+    ]
+    rows = []
+    for top, bottom, interval in ratios:
+        if interval is not None:
+            low, high = interval[0] - _TINY, interval[1] + _TINY
+            rows += [low * np.array(bottom) - top, np.array(top) - high * np.array(bottom)]
+    ends = []
+    for sign in (1, -1):
+        found = linprog(
+            np.array([1, 0, 0, 1]) * sign,
+            A_ub=np.array(rows),
+            b_ub=np.zeros(len(rows)),
+            A_eq=np.ones((1, 4)),
+            b_eq=[1],
+        )
+        if found.status == 2:
+            return None
+        if not found.success:
+            raise ArithmeticError(
+                f"The linear program of a confusion table failed: {found.message}"
+            )
+        ends.append(sign * found.fun)
+    return float(ends[0]), float(ends[1])
+
+
+def f1_range(precision: Interval, recall: Interval) -> Interval:
+    """Range of ``2 p r / (p + r)``, which grows in both; 0 where both are 0."""
+    low, high = (
+        2 * p * r / (p + r) if p + r > 0 else 0.0 for p, r in zip(precision, recall, strict=True)
+    )
+    return low, high
+
+
+def is_share_of(n: int, interval: Interval) -> bool:
+    """Whether some whole number of `n` records gives a share in `interval` (the GRIM test).
+
+    References
+    ----------
+    Brown and Heathers (2017), doi:10.1177/1948550616673876.
+    """
+    return floor(n * (interval[1] + _TINY)) >= ceil(n * (interval[0] - _TINY))
+
+
+def auc_bounds(advantage: float, *, absolute: bool = True) -> Interval:
+    """Smallest and largest area under a ROC curve whose largest TPR - FPR is `advantage`.
+
+    A ROC curve y(x) rises from (0, 0) to (1, 1). Let A be the advantage.
+
+    Upper bound: y <= x + A and y <= 1 everywhere, so the area is at most the integral of
+    min(1, x + A), which is 1 - (1 - A)^2 / 2. Curves with many points come arbitrarily close.
+
+    Lower bound, A = max(TPR - FPR): the curve holds a point (f, f + A) with 0 <= f <= 1 - A. It
+    never falls, so y >= f + A to the right of f, and y >= 0 to its left: area >= (1 - f)(f + A).
+    That is concave in f, hence smallest at an end of [0, 1 - A], and both ends give A. So AUC >= A,
+    reached by the step curve (0, 0), (0, A), (1, A), (1, 1). The tighter AUC >= (1 + A) / 2 holds
+    only for the *convex hull* of a ROC curve, which contains the triangle (0, 0), (f, f + A), (1, 1);
+    libraries report the curve itself.
+
+    Lower bound, A = max|TPR - FPR| (`absolute`, TensorFlow Privacy's definition): the curve may lie
+    below the diagonal, where y >= x - A and y >= 0, so the area is at least (1 - A)^2 / 2: the upper
+    bound reflected.
+
+    Parameters
+    ----------
+    advantage : float
+        In [0, 1].
+
+    Returns
+    -------
+    (low, high) in [0, 1].
+    """
+    if not 0 <= advantage <= 1:
+        raise ValueError(f"advantage is in [0, 1], got {advantage}.")
+    rest = (1 - advantage) ** 2 / 2
+    return (rest if absolute else advantage), 1 - rest
+
+
+# ------------------------------------------------------------------ rules, named in a table's TOML
+
+
+def _confusion(
+    table: Table,
+    known: Mapping[str, Table],
+    *,
+    accuracy: str,
+    precision: str | list[str],
+    recall: str | list[str],
+    f1: str | None = None,
+    by: str | None = None,
+) -> Iterator[Finding]:
+    """Accuracy, precisions, recalls and F1 of a two-class table.
+
+    Either `precision` and `recall` are two metrics each, printed beside the accuracy, or one metric
+    each, printed once per value of the key `by`.
+    """
+    for total in _cells(table, accuracy):
+        if by is None:
+            here = [c for c in table.cells if c.where == total.where]
+            p, r = (_named(here, names) for names in (precision, recall))
+            f: list[Cell] = []
+        else:
+            here = [c for c in table.cells if by in c.where and _without(c, {by}) == total.where]
+            p, r = _named(here, [precision]), _named(here, [recall])
+            f = _named(here, [f1]) if f1 else []
+        if len(p) != 2 or [c.where for c in p] != [c.where for c in r]:
+            raise PublishedError(
+                f"table {table.id}: {accuracy} at {dict(total.where)} needs precision and recall of"
+                f" two classes, found {len(p)} and {len(r)}."
+            )
+        possible = confusion_range(_two(p), _two(r))
+        if possible is None:
+            for cell in (*p, *r):
+                yield _finding(
+                    cell,
+                    "no table of two classes has the printed precisions"
+                    f" ({_printed(p)}) and recalls ({_printed(r)}).",
+                )
+        elif not _meet(possible, total.interval):
+            yield _finding(
+                total,
+                f"the printed precisions ({_printed(p)}) and recalls ({_printed(r)}) imply an"
+                f" accuracy of {_span(possible)}; {total.printed} is printed.",
+            )
+        for cell in f:
+            own = [c for c in (*p, *r) if c.where == cell.where]
+            span = f1_range(*_two(own))
+            if not _meet(span, cell.interval):
+                yield _finding(
+                    cell,
+                    f"precision {own[0].printed} and recall {own[1].printed} imply an F1 of"
+                    f" {_span(span)}; {cell.printed} is printed.",
+                )
+
+
+def _sum(table: Table, known: Mapping[str, Table], *, metric: str, total: int) -> Iterator[Finding]:
+    """Counts that must add up; counts have no rounding."""
+    cells = _cells(table, metric)
+    if (got := sum(Decimal(c.printed) for c in cells)) != total:
+        for cell in cells:
+            yield _finding(cell, f"the printed counts add up to {got}, not to {total}.")
+
+
+def _equal(
+    table: Table, known: Mapping[str, Table], *, metric: str, **other: str
+) -> Iterator[Finding]:
+    """The same cells printed in another table."""
+    twin = known.get(other["table"])
+    for cell in _cells(table, metric) if twin else ():
+        for same in _cells(twin, metric):
+            if same.where == cell.where and not _meet(cell.interval, same.interval):
+                yield _finding(
+                    cell,
+                    f"table {same_as} prints {same.printed} for the same; {cell.printed} here.",
+                )
+
+
+def _whole_counts(
+    table: Table,
+    known: Mapping[str, Table],
+    *,
+    n: Mapping[str, int],
+    where: Mapping[str, Value] | None = None,
+) -> Iterator[Finding]:
+    """Shares of n records are multiples of 1 / n."""
+    for metric, size in n.items():
+        for cell in _cells(table, metric):
+            if (where or {}).items() <= dict(cell.where).items() and not is_share_of(
+                size, cell.interval
+            ):
+                yield _finding(
+                    cell, f"{cell.printed} is no whole number of {size} within rounding."
+                )
+
+
+def _roc(
+    table: Table,
+    known: Mapping[str, Table],
+    *,
+    auc: str,
+    advantage: str,
+    absolute: bool = True,
+) -> Iterator[Finding]:
+    """AUC and the attacker's advantage of one curve."""
+    for area in _cells(table, auc):
+        for edge in _cells(table, advantage):
+            if edge.conditions == area.conditions:
+                # Both ends: the upper bound grows with the advantage, the absolute lower one falls.
+                ends = [auc_bounds(min(max(a, 0.0), 1.0), absolute=absolute) for a in edge.interval]
+                span = (min(e[0] for e in ends), max(e[1] for e in ends))
+                if not _meet(span, area.interval):
+                    yield _finding(
+                        area,
+                        f"an advantage of {edge.printed} implies an AUC of {_span(span)};"
+                        f" {area.printed} is printed.",
+                    )
+
+
+def _epsilon(
+    table: Table,
+    known: Mapping[str, Table],
+    *,
+    metric: str,
+    noise: str,
+    free: list[str],
+    tables: list[str] | None = None,
+) -> Iterator[Finding]:
+    """Epsilon depends on the noise, and not on the `free` parameters; it falls as noise grows."""
+    sources = [table, *(known[t] for t in tables or () if t in known)]
+    cells = [c for source in sources for c in _cells(source, metric)]
+    for a, b in combinations(cells, 2):
+        if _without(a, {*free, noise}) != _without(b, {*free, noise}):
+            continue
+        low, high = sorted((a, b), key=lambda c: float(c.where[noise]))
+        if a.where[noise] == b.where[noise]:
+            if not _meet(a.interval, b.interval):
+                for cell, twin in ((a, b), (b, a)):
+                    yield _finding(cell, _other_epsilon(cell, twin, noise, free))
+        elif low.interval[1] < high.interval[0]:
+            for cell in (a, b):
+                yield _finding(
+                    cell,
+                    f"epsilon must fall as {noise} grows, but {low.printed} is printed at"
+                    f" {low.where[noise]} and {high.printed} at {high.where[noise]}.",
+                )
+
+
+def _other_epsilon(cell: Cell, twin: Cell, noise: str, free: Sequence[str]) -> str:
+    place = "" if cell.table == twin.table else f" in {twin.table}"
+    text = (
+        f"epsilon cannot depend on {' or '.join(free)}, but {twin.printed} is printed{place} for the"
+        f" same {noise} {cell.where[noise]}"
+    )
+    return text + (
+        ": the same digits with another power of ten." if _digits(cell) == _digits(twin) else "."
+    )
+
+
+_RULES: dict[str, Callable[..., Iterator[Finding]]] = {
+    "confusion": _confusion,
+    "sum": _sum,
+    "equal": _equal,
+    "whole_counts": _whole_counts,
+    "roc": _roc,
+    "epsilon": _epsilon,
+}
+
+
+def _finding(cell: Cell, sentence: str) -> Finding:
+    return Finding(table=cell.table, where=cell.where, metric=cell.metric, sentence=sentence)
+
+
+def _cells(table: Table, metric: str) -> list[Cell]:
+    cells = [c for c in table.cells if c.metric == metric]
+    if not cells:
+        raise PublishedError(f"table {table.id}: a check names {metric!r}, which no cell has.")
+    return cells
+
+
+def _named(cells: Iterable[Cell], names: Iterable[str]) -> list[Cell]:
+    cells = list(cells)
+    return [c for name in names for c in cells if c.metric == name]
+
+
+def _without(cell: Cell, keys: set[str]) -> dict[str, Value]:
+    return {k: v for k, v in cell.where.items() if k not in keys}
+
+
+def _two(cells: list[Cell]) -> tuple[Interval, Interval]:
+    return cells[0].interval, cells[1].interval
+
+
+def _meet(a: Interval, b: Interval) -> bool:
+    return a[0] <= b[1] + _TINY and b[0] <= a[1] + _TINY
+
+
+def _span(span: Interval) -> str:
+    low, high = (f"{end:.3f}" for end in span)
+    return low if low == high else f"{low} to {high}"
+
+
+def _printed(cells: Iterable[Cell]) -> str:
+    return ", ".join(c.printed for c in cells)
+
+
+def _digits(cell: Cell) -> tuple[int, ...]:
+    return () if isinf(cell.value) else Decimal(cell.printed).normalize().as_tuple().digits

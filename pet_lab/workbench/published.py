@@ -1,0 +1,361 @@
+"""Printed numbers as data: one TOML per printed table, every cell a string as printed.
+
+The format is explained in ``pet_lab/published/README.md``. Nothing here compares: agreement is
+computed by :mod:`pet_lab.workbench.scorecard`, contradictions by
+:mod:`pet_lab.workbench.consistency`.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from math import isinf, isnan, sqrt
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast, get_args
+
+from pet_lab.workbench.errors import WorkbenchError
+
+__all__ = [
+    "READINGS",
+    "Cell",
+    "PublishedError",
+    "Table",
+    "load",
+    "parse_where",
+    "where_text",
+]
+
+Kind = Literal["exact", "one_run", "mean", "sd"]
+Value = bool | int | float | str
+
+READINGS = ("described", "published")
+PACKAGED = Path(__file__).resolve().parents[1] / "published"
+
+_TABLE_KEYS = {"id", "title", "source", "place", "licence", "notebook", "keys", "readings"}
+_TABLE_KEYS |= {"metrics", "cells", "notes", "checks"}
+_METRIC_KEYS = {"unit", "kind", "margin", "relative_margin", "decimals", "repetitions", "sd"}
+_METRIC_KEYS |= {"match"}
+_NOTE_KEYS = {"where", "metric", "as", "cause"}
+
+
+class PublishedError(WorkbenchError, ValueError):
+    """A file of printed numbers that cannot be read as such; the message names file and place."""
+
+
+class _Folders(Protocol):
+    @property
+    def published(self) -> Path: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One printed number.
+
+    table       id of the printed table, for example "3.2"
+    where       the typed conditions under which it was printed
+    metric      what was measured
+    printed     the number as printed: digits kept, thousands separators dropped, point for comma
+    unit        unit in words
+    margin      largest difference, in `unit`, that still counts as agreement; fixed before any run
+    kind        "exact" (these digits), "one_run" (one draw), "mean" or "sd" (over repetitions)
+    note        a remark of the publication
+    match       further factor columns a row must agree with (an attack, a slice)
+    decimals    decimals the publication states, where its print drops trailing zeros
+    printed_se  standard error of the printed number itself, where the print tells it; else 0
+    """
+
+    table: str
+    where: Mapping[str, Value]
+    metric: str
+    printed: str
+    unit: str
+    margin: float
+    kind: Kind
+    note: str = ""
+    match: Mapping[str, Value] = field(default_factory=dict)
+    decimals: int | None = None
+    printed_se: float = 0.0
+
+    @property
+    def value(self) -> float:
+        return float(self.printed)
+
+    @property
+    def rounding(self) -> float:
+        """Half a unit of the last printed digit; 0 for a printed infinity."""
+        if isinf(self.value):
+            return 0.0
+        exponent = cast(int, Decimal(self.printed).as_tuple().exponent)
+        if self.decimals is not None:
+            exponent = -self.decimals
+        return float(Decimal(5).scaleb(exponent - 1))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Every number that prints as this one."""
+        return self.value - self.rounding, self.value + self.rounding
+
+    @property
+    def conditions(self) -> dict[str, Value]:
+        """All factor columns that decide which rows belong to this cell."""
+        return {**self.where, **self.match}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """Why cells differ: those whose conditions include `where`; an empty field holds for all."""
+
+    cause: str
+    where: Mapping[str, Value] = field(default_factory=dict)
+    metric: str = ""
+    reading: str = ""
+
+    def covers(self, cell: Cell, reading: str) -> bool:
+        return (
+            self.metric in ("", cell.metric)
+            and self.reading in ("", reading)
+            and all(k in cell.conditions and cell.conditions[k] == v for k, v in self.where.items())
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One printed table: its cells, where it stands, and the notebook that reproduces it."""
+
+    id: str
+    title: str
+    source: str
+    place: str
+    licence: str
+    notebook: str
+    keys: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    readings: tuple[str, ...] = READINGS
+    notes: tuple[Note, ...] = ()
+    checks: tuple[Mapping[str, Any], ...] = ()
+
+    def cause(self, cell: Cell, reading: str) -> str:
+        """Known cause of a difference in this cell and reading, or "" where none is known."""
+        return next((n.cause for n in self.notes if n.covers(cell, reading)), "")
+
+
+def load(ws_or_path: _Folders | Path | str | None = None) -> list[Table]:
+    """Read printed tables, in the order of their ids.
+
+    Parameters
+    ----------
+    ws_or_path : workspace, folder or file, optional
+        A workspace means its `published` folder; nothing means the tables shipped with the package.
+
+    Raises
+    ------
+    PublishedError
+        If a file is not TOML, has unknown keys, a cell without unit or margin, a number that is not
+        a number, or if two files or cells say the same thing twice.
+    """
+    if ws_or_path is None:
+        path = PACKAGED
+    elif isinstance(ws_or_path, str | Path):
+        path = Path(ws_or_path)
+    else:
+        path = Path(ws_or_path.published)
+    files = sorted(path.glob("*.toml")) if path.is_dir() else [path]
+    if not files:
+        raise PublishedError(f"{path}: expected at least one .toml of printed numbers, found none.")
+    tables: dict[str, Table] = {}
+    for file in files:
+        table = _table(file)
+        if table.id in tables:
+            raise PublishedError(f"{file.name}: table {table.id!r} is already in another file.")
+        tables[table.id] = table
+    return sorted(tables.values(), key=lambda t: _natural(t.id))
+
+
+def where_text(where: Mapping[str, Value]) -> str:
+    """Conditions in one line, ``mechanism=dp-sgd;epsilon=inf``; a flag that is true is its name."""
+    return ";".join(k if v is True else f"{k}={_literal(v)}" for k, v in where.items())
+
+
+def parse_where(text: str) -> dict[str, Value]:
+    """The typed conditions behind :func:`where_text`."""
+    parts = (part.partition("=") for part in text.split(";") if part)
+    return {key: _typed(value) if eq else True for key, eq, value in parts}
+
+
+def _literal(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _typed(text: str) -> Value:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _natural(text: str) -> list[tuple[int, int, str]]:
+    """Sort key in which 3.10 comes after 3.9 and numbers before words."""
+    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.findall(r"\d+|[^\d.]+", text)]
+
+
+def _table(file: Path) -> Table:
+    try:
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PublishedError(f"{file}: no such file of printed numbers.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        # tomllib also refuses a key given twice, and says where.
+        raise PublishedError(f"{file.name}: not valid TOML: {error}.") from None
+    name = file.name
+    _known(raw, _TABLE_KEYS, name, required=_TABLE_KEYS - {"readings", "notes", "checks"})
+    keys = tuple(raw["keys"])
+    readings = tuple(raw.get("readings", READINGS))
+    if not readings or not set(readings) <= set(READINGS):
+        raise PublishedError(f"{name}: readings are of {list(READINGS)}, got {list(readings)}.")
+    metrics = {m: _metric(spec, f"{name}, metric {m!r}") for m, spec in raw["metrics"].items()}
+    cells: dict[tuple[str, str], Cell] = {}
+    for i, row in enumerate(raw["cells"], 1):
+        for cell in _cells(row, raw["id"], keys, metrics, f"{name}, cells[{i}]"):
+            key = (where_text(cell.where), cell.metric)
+            if key in cells:
+                raise PublishedError(
+                    f"{name}, cells[{i}]: {cell.metric} at {key[0]} is already given."
+                )
+            cells[key] = cell
+    if unused := set(metrics) - {metric for _, metric in cells}:
+        raise PublishedError(f"{name}: metrics {sorted(unused)} have no cell; remove or use them.")
+    notes = tuple(
+        _note(n, cells.values(), f"{name}, notes[{i}]")
+        for i, n in enumerate(raw.get("notes", ()), 1)
+    )
+    texts = {k: raw[k] for k in ("id", "title", "source", "place", "licence", "notebook")}
+    return Table(
+        **texts,
+        keys=keys,
+        cells=tuple(cells.values()),
+        readings=readings,
+        notes=notes,
+        checks=tuple(raw.get("checks", ())),
+    )
+
+
+def _metric(spec: Any, place: str) -> dict[str, Any]:
+    if not isinstance(spec, dict):
+        raise PublishedError(
+            f"{place}: expected {{ unit = ..., kind = ..., margin = ... }}, got {spec!r}."
+        )
+    _known(spec, _METRIC_KEYS, place, required={"unit", "kind"})
+    if spec["kind"] not in get_args(Kind):
+        raise PublishedError(
+            f"{place}: kind is one of {list(get_args(Kind))}, got {spec['kind']!r}."
+        )
+    margins = {"margin", "relative_margin"} & set(spec)
+    if len(margins) > 1 or (not margins and spec["kind"] != "exact"):
+        raise PublishedError(
+            f"{place}: give margin or relative_margin, one of them, fixed before any run; only"
+            ' kind = "exact" needs none.'
+        )
+    if any(not spec[m] >= 0 for m in margins):
+        raise PublishedError(f"{place}: a margin is not negative.")
+    if spec["kind"] in ("mean", "sd") and spec.get("repetitions", 0) < 2:
+        raise PublishedError(
+            f"{place}: kind {spec['kind']!r} needs the printed repetitions (2 or more)."
+        )
+    return spec
+
+
+def _cells(
+    row: dict[str, Any], table: str, keys: tuple[str, ...], metrics: dict[str, Any], place: str
+) -> Iterable[Cell]:
+    extra = {k for spec in metrics.values() for k in spec.get("match", ())}
+    _known(row, {*keys, *metrics, *extra, "note"}, place)
+    where = {k: row[k] for k in keys if k in row}
+    for key, value in {**where, **{k: row[k] for k in extra if k in row}}.items():
+        if not isinstance(value, bool | int | float | str):
+            raise PublishedError(f"{place}: {key} is a number, text or flag, got {value!r}.")
+    if parse_where(where_text(where)) != where:
+        raise PublishedError(
+            f"{place}: {where} is ambiguous as text; avoid ; = and numbers as text."
+        )
+    printed = {m: row[m] for m in metrics if m in row}
+    if not printed:
+        raise PublishedError(f"{place}: no printed number; expected one of {sorted(metrics)}.")
+    for metric, text in printed.items():
+        spec = metrics[metric]
+        value = _number(text, f"{place}, {metric}")
+        if missing := [k for k in spec.get("match", ()) if k not in row]:
+            raise PublishedError(
+                f"{place}: {metric} is matched by {missing}, which the cell lacks."
+            )
+        yield Cell(
+            table=table,
+            where=where,
+            metric=metric,
+            printed=text,
+            unit=spec["unit"],
+            margin=float(spec.get("margin", spec.get("relative_margin", 0.0) * abs(value))),
+            kind=spec["kind"],
+            note=row.get("note", ""),
+            match={k: row[k] for k in spec.get("match", ())},
+            decimals=spec.get("decimals"),
+            printed_se=_printed_se(spec, value, row, place),
+        )
+
+
+def _printed_se(spec: dict[str, Any], value: float, row: dict[str, Any], place: str) -> float:
+    """Error of a printed mean, SD / sqrt(n), or of a printed SD, SD / sqrt(2 (n - 1)) if normal."""
+    if spec["kind"] == "sd":
+        return value / sqrt(2 * (spec["repetitions"] - 1))
+    if spec["kind"] == "mean" and "sd" in spec:
+        if spec["sd"] not in row:
+            raise PublishedError(
+                f"{place}: the mean names {spec['sd']!r} as its SD; the cell lacks it."
+            )
+        return _number(row[spec["sd"]], place) / sqrt(spec["repetitions"])
+    return 0.0
+
+
+def _number(text: Any, place: str) -> float:
+    if not isinstance(text, str):
+        raise PublishedError(f"{place}: write the number as printed, in quotes; got {text!r}.")
+    try:
+        number = float(Decimal(text))
+    except InvalidOperation:
+        number = float("nan")
+    if isnan(number):
+        raise PublishedError(f"{place}: expected a printed number, got {text!r}.")
+    return number
+
+
+def _note(raw: Any, cells: Iterable[Cell], place: str) -> Note:
+    _known(raw, _NOTE_KEYS, place, required={"cause"})
+    note = Note(
+        cause=raw["cause"],
+        where=raw.get("where", {}),
+        metric=raw.get("metric", ""),
+        reading=raw.get("as", ""),
+    )
+    if note.reading not in ("", *READINGS):
+        raise PublishedError(f"{place}: as is one of {list(READINGS)}, got {note.reading!r}.")
+    if not any(note.covers(cell, note.reading) for cell in cells):
+        raise PublishedError(f"{place}: no cell has these conditions and metric.")
+    return note
+
+
+def _known(
+    raw: Mapping[str, Any], known: set[str], place: str, required: Iterable[str] = ()
+) -> None:
+    if unknown := sorted(set(raw) - known):
+        raise PublishedError(
+            f"{place}: unknown {', '.join(unknown)}; expected of {', '.join(sorted(known))}"
+            " (a name with a dot needs quotes)."
+        )
+    if missing := sorted(set(required) - set(raw)):
+        raise PublishedError(f"{place}: {', '.join(missing)} is missing.")
