@@ -2,7 +2,7 @@
 
 A printed number stands for every number that prints as it does. A finding says that no choice
 within these intervals makes the printed numbers true together. Each rule tests a *necessary*
-condition: numbers that come from real data are never flagged, and unflagged ones may still be wrong.
+condition: numbers from real data are never flagged, and unflagged ones may still be wrong.
 
 Which rules apply to a table, and the facts they need (a sample size, a total), is declared in the
 table's TOML under ``checks``; the verdict is always computed here.
@@ -80,8 +80,8 @@ def confusion_range(
     The unknowns are the four shares (a called a, a called b, b called a, b called b), none
     negative, summing to one. "Recall of a is in [l, h]" is ``l (aa + ab) <= aa <= h (aa + ab)``:
     linear in the shares, and so are precision, ``.. (aa + ba)``, and F1, ``2 aa`` against
-    ``2 aa + ab + ba``. So the set of possible tables is a polytope, and the extremes of the accuracy
-    ``aa + bb`` are two linear programs: exact, with no grid and no assumed share of classes. A
+    ``2 aa + ab + ba``. So the set of possible tables is a polytope, and the extremes of the
+    accuracy ``aa + bb`` are two linear programs: exact, with no grid and no assumed share of classes. A
     denominator of zero leaves its ratio free, as long as it is printed as any number.
 
     Parameters
@@ -160,12 +160,12 @@ def auc_bounds(advantage: float, *, absolute: bool = True) -> Interval:
     never falls, so y >= f + A to the right of f, and y >= 0 to its left: area >= (1 - f)(f + A).
     That is concave in f, hence smallest at an end of [0, 1 - A], and both ends give A. So AUC >= A,
     reached by the step curve (0, 0), (0, A), (1, A), (1, 1). The tighter AUC >= (1 + A) / 2 holds
-    only for the *convex hull* of a ROC curve, which contains the triangle (0, 0), (f, f + A), (1, 1);
-    libraries report the curve itself.
+    only for the *convex hull* of a ROC curve, which contains the triangle (0, 0), (f, f + A),
+    (1, 1); libraries report the curve itself.
 
     Lower bound, A = max|TPR - FPR| (`absolute`, TensorFlow Privacy's definition): the curve may lie
-    below the diagonal, where y >= x - A and y >= 0, so the area is at least (1 - A)^2 / 2: the upper
-    bound reflected.
+    below the diagonal, where y >= x - A and y >= 0, so the area is at least (1 - A)^2 / 2: the
+    upper bound reflected.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def _confusion(
             f: list[Cell] = []
         else:
             here = [c for c in table.cells if by in c.where and _without(c, {by}) == total.where]
-            p, r = _named(here, [precision]), _named(here, [recall])
+            p, r = (_named(here, [str(name)]) for name in (precision, recall))
             f = _named(here, [f1]) if f1 else []
         if len(p) != 2 or [c.where for c in p] != [c.where for c in r]:
             raise PublishedError(
@@ -248,12 +248,12 @@ def _sum(table: Table, known: Mapping[str, Table], *, metric: str, total: int) -
 
 
 def _equal(
-    table: Table, known: Mapping[str, Table], *, metric: str, **other: str
+    table: Table, known: Mapping[str, Table], *, metric: str, same_as: str
 ) -> Iterator[Finding]:
     """The same cells printed in another table."""
-    twin = known.get(other["table"])
-    for cell in _cells(table, metric) if twin else ():
-        for same in _cells(twin, metric):
+    others = _cells(known[same_as], metric) if same_as in known else []
+    for cell in _cells(table, metric):
+        for same in others:
             if same.where == cell.where and not _meet(cell.interval, same.interval):
                 yield _finding(
                     cell,
@@ -334,8 +334,8 @@ def _epsilon(
 def _other_epsilon(cell: Cell, twin: Cell, noise: str, free: Sequence[str]) -> str:
     place = "" if cell.table == twin.table else f" in {twin.table}"
     text = (
-        f"epsilon cannot depend on {' or '.join(free)}, but {twin.printed} is printed{place} for the"
-        f" same {noise} {cell.where[noise]}"
+        f"epsilon cannot depend on {' or '.join(free)}, but {twin.printed} is printed{place} for"
+        f" the same {noise} {cell.where[noise]}"
     )
     return text + (
         ": the same digits with another power of ten." if _digits(cell) == _digits(twin) else "."
