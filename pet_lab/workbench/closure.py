@@ -1,0 +1,201 @@
+"""What a notebook's rows depend on inside pet_lab, found without importing anything.
+
+A run is stale when code that it uses changed. Taking the whole package for that would make a
+half-hour run stale when only the report's colours changed, so the imports are followed by `ast`,
+and a module counts by what it compiles to: comments, docstrings and layout do not count.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import types
+from collections.abc import Iterable
+from pathlib import Path
+
+PACKAGE = "pet_lab"
+ROOT = Path(__file__).resolve().parents[1]
+
+# These carry parameters and files to and from a run; they never touch a number in it.
+MACHINERY = frozenset(
+    f"{PACKAGE}.workbench.{name}"
+    for name in (
+        "closure",
+        "dask_executor",
+        "errors",
+        "files",
+        "forkserver",
+        "local",
+        "notebooks",
+        "runner",
+        "runs",
+        "sweep",
+        "workspace",
+    )
+)
+
+
+def modules(code: Iterable[str], root: Path = ROOT) -> dict[str, str]:
+    """Modules of pet_lab that `code` reaches by imports, each with the hash of its code.
+
+    Parameters
+    ----------
+    code : iterable of str
+        Sources of a notebook's code cells; lines of IPython magic are left out.
+    root : Path
+        Folder of the package.
+
+    Returns
+    -------
+    dict of module name to the first 16 hexadecimal digits of a SHA-256, sorted by name. Imports
+    inside functions count. Code that is not Python counts as using the whole package.
+    """
+    try:
+        start = {name for cell in code for name in _imported(_parse_cell(cell), "", root)}
+    except SyntaxError:
+        start = _inside(PACKAGE, root)
+    todo, seen = list(start), set[str]()
+    while todo:
+        name = todo.pop()
+        if name in seen or name in MACHINERY:
+            continue
+        seen.add(name)
+        todo += _module(*_stat(_file(name, root)), name, root)[1]
+    return {name: _module(*_stat(_file(name, root)), name, root)[0] for name in sorted(seen)}
+
+
+def third_party(code: Iterable[str], root: Path = ROOT) -> set[str]:
+    """Top-level packages that `code` and the modules behind it import when they are imported."""
+    cells = list(code)
+    found: set[str] = set()
+    for cell in cells:
+        try:
+            found |= _outside(_parse_cell(cell))
+        except SyntaxError:
+            continue
+    for name in modules(cells, root):
+        found |= _outside(ast.parse(_file(name, root).read_bytes()))
+    return found
+
+
+def _parse_cell(cell: str) -> ast.Module:
+    lines = ("" if line.lstrip().startswith(("%", "!")) else line for line in cell.splitlines())
+    return ast.parse("\n".join(lines))
+
+
+def _file(name: str, root: Path) -> Path:
+    base = root.joinpath(*name.split(".")[1:])
+    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+
+
+def _exists(name: str, root: Path) -> bool:
+    return name.split(".", maxsplit=1)[0] == PACKAGE and _file(name, root).is_file()
+
+
+def _inside(package: str, root: Path) -> set[str]:
+    folder = root.joinpath(*package.split(".")[1:])
+    found = set()
+    for path in folder.rglob("*.py"):
+        parts = path.relative_to(root).with_suffix("").parts
+        found.add(".".join((PACKAGE, *(parts[:-1] if parts[-1] == "__init__" else parts))))
+    return found
+
+
+def _stat(path: Path) -> tuple[Path, int, int]:
+    found = path.stat()
+    return path, found.st_mtime_ns, found.st_size
+
+
+@functools.lru_cache(maxsize=512)
+def _module(
+    path: Path, _mtime: int, _size: int, name: str, root: Path
+) -> tuple[str, tuple[str, ...]]:
+    """Hash and pet_lab imports of one file; time and size are there to make the cache safe."""
+    tree = ast.parse(path.read_bytes(), filename=name)
+    is_package = path.name == "__init__.py"
+    imports = _imported(tree, name if is_package else name.rpartition(".")[0], root)
+    if is_package and name not in (PACKAGE, f"{PACKAGE}.workbench") and _is_lazy(tree):
+        imports |= _inside(name, root)  # names resolved at run time cannot be followed
+    digest = hashlib.sha256(repr(_essence(compile(_strip(tree), name, "exec"))).encode())
+    return digest.hexdigest()[:16], tuple(sorted(imports - {name}))
+
+
+def _imported(tree: ast.AST, package: str, root: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".")
+                parts = parts[: len(parts) - node.level + 1]
+                base = ".".join([*parts, base] if base else parts)
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+            if any(alias.name == "*" for alias in node.names):
+                names.append(base)
+        else:
+            continue
+        for name in names:
+            # Importing a.b.c runs a/__init__ and a.b/__init__ too.
+            pieces = name.split(".")
+            for i in range(1, len(pieces) + 1):
+                if _exists(prefix := ".".join(pieces[:i]), root):
+                    found.add(prefix)
+    return found
+
+
+def _is_lazy(tree: ast.Module) -> bool:
+    return any(isinstance(n, ast.FunctionDef) and n.name == "__getattr__" for n in tree.body)
+
+
+def _outside(tree: ast.Module) -> set[str]:
+    found = set()
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            found.add(node.module.split(".")[0])
+    return found - {PACKAGE}
+
+
+def _strip(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = node.body[1:] or [ast.copy_location(ast.Pass(), first)]
+    return tree
+
+
+def _essence(code: types.CodeType) -> tuple[object, ...]:
+    """What a code object does, without where it stands in its file."""
+    return (
+        code.co_name,
+        code.co_argcount,
+        code.co_posonlyargcount,
+        code.co_kwonlyargcount,
+        code.co_flags,
+        code.co_names,
+        code.co_varnames,
+        code.co_freevars,
+        code.co_cellvars,
+        code.co_exceptiontable,
+        code.co_code,
+        tuple(_constant(value) for value in code.co_consts),
+    )
+
+
+def _constant(value: object) -> object:
+    if isinstance(value, types.CodeType):
+        return _essence(value)
+    if isinstance(value, frozenset):  # printed in an order that differs from process to process
+        return ("frozenset", sorted(map(repr, value)))
+    if isinstance(value, tuple):
+        return tuple(_constant(item) for item in value)
+    return value

@@ -1,0 +1,480 @@
+"""Finds notebooks and reads what can be known without running them: title, claim, parameters.
+
+Notebooks are read as JSON and their parameters by `ast`: importing nbformat or papermill for that
+would cost more than all the rest, and papermill's own inspection takes defaults as text.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import io
+import json
+import math
+import re
+import tokenize
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pet_lab.workbench.errors import NotebookError, ParameterError
+from pet_lab.workbench.files import canonical_json, sha256_bytes
+from pet_lab.workbench.workspace import Workspace
+
+SCALARS: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
+TYPES = (*SCALARS, *(f"list[{name}]" for name in SCALARS))
+RUNNER_SETS = "out"  # the one parameter that belongs to the runner, not to the user
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of a notebook's parameters cell.
+
+    name     as assigned
+    type     one of int, float, bool, str or list[...] of those
+    default  a value of that type
+    help     the trailing comment
+    """
+
+    name: str
+    type: str
+    default: Any
+    help: str = ""
+
+
+# --- finding -----------------------------------------------------------------------------------
+
+
+def find(ws: Workspace) -> list[str]:
+    """Names of all notebooks, such as "private_ml/dp_training_vs_dp_data", sorted."""
+    names = []
+    for path in ws.notebooks.rglob("*.ipynb"):
+        relative = path.relative_to(ws.notebooks)
+        if not any(part.startswith(".") for part in relative.parts):
+            names.append(relative.with_suffix("").as_posix())
+    return sorted(names)
+
+
+def resolve(ws: Workspace, name: str) -> str:
+    """Full name of the notebook that `name` means: the full name, its unique last part, or a path.
+
+    Raises
+    ------
+    NotebookError
+        If none or several match; near matches are listed.
+    """
+    known = find(ws)
+    wanted = name.strip().removesuffix(".ipynb").strip("/").removeprefix("notebooks/")
+    if wanted in known:
+        return wanted
+    ends = [k for k in known if k.endswith("/" + wanted)]
+    if len(ends) == 1:
+        return ends[0]
+    if ends:
+        raise NotebookError(f"{name!r} means several notebooks: {', '.join(ends)}; give one.")
+    by_last = {k.rsplit("/", 1)[-1]: k for k in known}
+    near = [by_last.get(n, n) for n in difflib.get_close_matches(wanted, [*known, *by_last], n=3)]
+    near += [k for k in known if wanted and wanted in k]
+    if near:
+        hint = f"did you mean {' or '.join(dict.fromkeys(near[:3]))}?"
+    elif known:
+        hint = f"there are: {', '.join(known)}."
+    else:
+        hint = f"there are none in {ws.notebooks}."
+    raise NotebookError(f"No notebook is called {name!r}; {hint}")
+
+
+def path(ws: Workspace, name: str) -> Path:
+    """File of the notebook `name` (a full name, or what `resolve` accepts)."""
+    direct = ws.notebooks / f"{name}.ipynb"
+    return direct if direct.is_file() else ws.notebooks / f"{resolve(ws, name)}.ipynb"
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def read(source: Path) -> dict[str, Any]:
+    """The notebook as nested JSON.
+
+    Raises
+    ------
+    NotebookError
+        If the file is missing, not JSON, or older than notebook format 4.
+    """
+    try:
+        notebook = json.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotebookError(f"There is no notebook {source.name} in {source.parent}.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise NotebookError(
+            f"{source.name} is no notebook: it is not valid JSON ({error}); restore it from git."
+        ) from None
+    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
+        raise NotebookError(
+            f"{source.name} has no list of cells: expected notebook format 4; "
+            "open it in JupyterLab and save it again."
+        )
+    return notebook
+
+
+def source_of(cell: Mapping[str, Any]) -> str:
+    """A cell's source as one string (the format allows a list of lines)."""
+    text = cell.get("source", "")
+    return text if isinstance(text, str) else "".join(text)
+
+
+def code(notebook: Mapping[str, Any]) -> list[str]:
+    """Sources of the code cells, in order."""
+    return [source_of(c) for c in notebook["cells"] if c.get("cell_type") == "code"]
+
+
+def source_hash(source: Path) -> str:
+    """SHA-256 of the sources of all cells: outputs, counters and metadata do not count."""
+    cells = read(source)["cells"]
+    return sha256_bytes(
+        canonical_json([[c.get("cell_type"), source_of(c)] for c in cells]).encode()
+    )
+
+
+def code_hash(notebook: Mapping[str, Any]) -> str:
+    """SHA-256 of what decides the rows: the code cells alone."""
+    return sha256_bytes(canonical_json(code(notebook)).encode())
+
+
+def prose_hash(notebook: Mapping[str, Any]) -> str:
+    """SHA-256 of the markdown cells and of their places among the code cells."""
+    cells = [[i, source_of(c)] for i, c in enumerate(notebook["cells"]) if c["cell_type"] != "code"]
+    return sha256_bytes(canonical_json(cells).encode())
+
+
+def _markdown(source: Path) -> list[str]:
+    return [source_of(c) for c in read(source)["cells"] if c.get("cell_type") == "markdown"]
+
+
+def title(source: Path) -> str:
+    """Text of the first heading, or the file's name where there is none."""
+    for text in _markdown(source):
+        found = re.search(r"^#+\s+(.+?)\s*#*\s*$", text, re.MULTILINE)
+        if found:
+            return found.group(1)
+    return source.stem.replace("_", " ")
+
+
+def claim(source: Path) -> str:
+    """The paragraph marked "Claim", else the first paragraph below the heading, else ""."""
+    for text in _markdown(source):
+        found = re.search(r"\*\*Claim\.?\*\*[.:]?\s*(.+?)(?=\n\s*\n|\n\s*\*\*|\Z)", text, re.DOTALL)
+        if found:
+            return " ".join(found.group(1).split())
+    for text in _markdown(source):
+        for block in re.split(r"\n\s*\n", re.sub(r"^#.*$", "\n", text, flags=re.MULTILINE)):
+            if block.strip():
+                return " ".join(block.split())
+    return ""
+
+
+def check_form(source: Path, notebook: Mapping[str, Any] | None = None) -> None:
+    """Refuse a notebook that cannot be run in batch, before a kernel starts.
+
+    Raises
+    ------
+    NotebookError
+        If the kernel is missing or not Python, or the parameters cell is missing or not readable.
+    """
+    notebook = read(source) if notebook is None else notebook
+    spec = notebook.get("metadata", {}).get("kernelspec")
+    if not spec or not spec.get("name"):
+        raise NotebookError(
+            f"{source.name} names no kernel: its metadata needs a kernelspec called python3; "
+            "open it in JupyterLab, choose the Python 3 kernel and save it."
+        )
+    if not (spec["name"].startswith("python") or spec.get("language") == "python"):
+        raise NotebookError(
+            f"{source.name} asks for the kernel {spec['name']!r}, but only python3 is supported."
+        )
+    found = parameters(source, notebook)
+    if RUNNER_SETS not in found:
+        raise NotebookError(
+            f'{source.name} has no parameter {RUNNER_SETS}: add `out: str = ""` to its parameters '
+            "cell and end with `results.write(rows, out, ...)`."
+        )
+    if found[RUNNER_SETS].type != "str":
+        raise NotebookError(
+            f"{source.name}: the parameter out is of type {found[RUNNER_SETS].type}, "
+            'but it is a folder; write `out: str = ""`.'
+        )
+
+
+# --- parameters --------------------------------------------------------------------------------
+
+
+def parameters(source: Path, notebook: Mapping[str, Any] | None = None) -> dict[str, Parameter]:
+    """Parameters of a notebook, in the order of its parameters cell (`out` included).
+
+    Raises
+    ------
+    NotebookError
+        If no cell is tagged `parameters`, or a line of it is not a (typed) literal.
+    """
+    notebook = read(source) if notebook is None else notebook
+    tagged = [
+        source_of(c)
+        for c in notebook["cells"]
+        if c.get("cell_type") == "code" and "parameters" in c.get("metadata", {}).get("tags", ())
+    ]
+    if not tagged:
+        raise NotebookError(
+            f"{source.name} has no parameters cell: tag one code cell with `parameters` "
+            "(JupyterLab: property inspector, cell tags)."
+        )
+    if len(tagged) > 1:
+        raise NotebookError(f"{source.name} has {len(tagged)} cells tagged `parameters`; keep one.")
+    return parse_cell(tagged[0], source.name)
+
+
+def parse_cell(text: str, where: str = "the notebook") -> dict[str, Parameter]:
+    """Parameters of the source of a parameters cell; `where` names it in errors."""
+    try:
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        raise NotebookError(
+            f"The parameters cell of {where} is not Python (line {error.lineno}: {error.msg})."
+        ) from None
+    helps = _trailing_comments(text)
+    found: dict[str, Parameter] = {}
+    for node in tree.body:
+        if _is_text(node):
+            continue
+        name, annotation, value = _assignment(node, where)
+        try:
+            default = ast.literal_eval(value)
+        except ValueError:
+            raise NotebookError(
+                f"{where}: the default of {name} is {ast.unparse(value)}, but a parameter is a "
+                "literal: compute in a later cell, since overrides are injected after this one."
+            ) from None
+        kind = annotation or _type_of(default)
+        if kind not in TYPES:
+            raise NotebookError(
+                f"{where}: {name} is declared as {kind or type(default).__name__}, but a parameter "
+                f"is one of {', '.join(TYPES)}."
+            )
+        if name in found:
+            raise NotebookError(f"{where}: the parameter {name} is assigned twice; keep one line.")
+        try:
+            default = convert(kind, default)
+        except ValueError as error:
+            raise NotebookError(f"{where}: the default of {name} {error}.") from None
+        help_text = next(
+            (
+                helps[i]
+                for i in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+                if i in helps
+            ),
+            "",
+        )
+        found[name] = Parameter(name, kind, default, help_text)
+    if not found:
+        raise NotebookError(
+            f"The parameters cell of {where} is empty: it needs at least "
+            '`seed: int = 1` and `out: str = ""`.'
+        )
+    return found
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _assignment(node: ast.stmt, where: str) -> tuple[str, str | None, ast.expr]:
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+        return node.target.id, ast.unparse(node.annotation).replace(" ", ""), node.value
+    if (
+        isinstance(node, ast.Assign)
+        and len(node.targets) == 1
+        and isinstance(node.targets[0], ast.Name)
+    ):
+        return node.targets[0].id, None, node.value
+    raise NotebookError(
+        f"{where}: the parameters cell holds `{ast.unparse(node).splitlines()[0]}`; expected only "
+        "lines like `error_rate: float = 0.2  # share of records with a typo`."
+    )
+
+
+def _trailing_comments(text: str) -> dict[int, str]:
+    comments: dict[int, str] = {}
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        before = token.line[: token.start[1]].strip()
+        if token.type == tokenize.COMMENT and before:
+            comments[token.start[0]] = token.string.lstrip("#").strip()
+    return comments
+
+
+def _type_of(default: Any) -> str | None:
+    if isinstance(default, list):
+        inner = {_type_of(item) for item in default}
+        if inner == {"int", "float"}:
+            inner = {"float"}
+        kind = inner.pop() if len(inner) == 1 else None
+        return f"list[{kind}]" if kind in SCALARS else None
+    for name in ("bool", "int", "float", "str"):
+        if type(default) is SCALARS[name]:
+            return name
+    return None
+
+
+def convert(kind: str, value: Any) -> Any:
+    """`value` as the parameter type `kind`: an int is accepted for a float, nothing else is bent.
+
+    Raises
+    ------
+    ValueError
+        With the end of a sentence: "is 'x', but a float is expected".
+    """
+    if hasattr(value, "item") and not isinstance(value, (list, tuple, str)):
+        value = value.item()  # a numpy scalar, as grids made by numpy hold them
+    if kind.startswith("list["):
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"is {value!r}, but a {kind} is expected")
+        return [convert(kind[5:-1], item) for item in value]
+    wanted: Any = SCALARS[kind]
+    if wanted is float and type(value) is int:
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ValueError(f"is {value}, which is too large for a float") from None
+    if type(value) is not wanted:
+        raise ValueError(f"is {value!r}, but {_article(kind)} is expected")
+    if wanted is float:
+        if not math.isfinite(value):
+            raise ValueError(f"is {value}, but a finite number is expected")
+        return value + 0.0  # -0.0 and 0.0 are one value, hence one run
+    return value
+
+
+def _article(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def check(params: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Full typed set of parameters: defaults overridden by `given`; `out` is left to the runner.
+
+    Parameters
+    ----------
+    params : mapping
+        What `parameters` returned.
+    given : mapping of name to value
+        Values by Python type; use `parse` first for text.
+
+    Raises
+    ------
+    ParameterError
+        If a name is unknown (near matches are told) or a value has the wrong type.
+    """
+    full = {name: p.default for name, p in params.items() if name != RUNNER_SETS}
+    for name, value in given.items():
+        full[name] = _checked(params, name, value)
+    return full
+
+
+def _checked(params: Mapping[str, Parameter], name: str, value: Any) -> Any:
+    parameter = _known(params, name)
+    try:
+        return convert(parameter.type, value)
+    except ValueError as error:
+        raise ParameterError(
+            f"Parameter {name} {error}; its default is {parameter.default!r}."
+        ) from None
+
+
+def _known(params: Mapping[str, Parameter], name: str) -> Parameter:
+    if name == RUNNER_SETS:
+        raise ParameterError("Parameter out is set by the runner; leave it out.")
+    if name in params:
+        return params[name]
+    others = [p for p in params if p != RUNNER_SETS]
+    near = difflib.get_close_matches(name, others, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(others) or 'none'}."
+    raise ParameterError(f"Unknown parameter {name!r}; {hint}")
+
+
+def parse(params: Mapping[str, Parameter], items: str | Iterable[str]) -> dict[str, Any]:
+    """Typed values of command-line texts `name=value`.
+
+    Numbers and true/false as usual; a list as JSON or with commas; a str as it stands.
+
+    Raises
+    ------
+    ParameterError
+        If an item has no "=", a name is unknown, given twice, or a value does not fit its type.
+    """
+    values: dict[str, Any] = {}
+    for item in [items] if isinstance(items, str) else items:
+        name, text = _split(item, "epsilon=1")
+        parameter = _known(params, name)
+        if name in values:
+            raise ParameterError(f"Parameter {name} is given twice; give it once.")
+        values[name] = _from_text(parameter, text)
+    return values
+
+
+def parse_grid(params: Mapping[str, Parameter], items: str | Iterable[str]) -> dict[str, list[Any]]:
+    """Typed grid of command-line texts `name=v1,v2`; values of list parameters are split by ";".
+
+    Raises
+    ------
+    ParameterError
+        As `parse`.
+    """
+    grid: dict[str, list[Any]] = {}
+    for item in [items] if isinstance(items, str) else items:
+        name, text = _split(item, "epsilon=1,10")
+        parameter = _known(params, name)
+        if name in grid:
+            raise ParameterError(f"Grid parameter {name} is given twice; give all values in one.")
+        separator = ";" if parameter.type.startswith("list[") else ","
+        grid[name] = [_from_text(parameter, part) for part in text.split(separator)]
+    return grid
+
+
+def _split(item: str, example: str) -> tuple[str, str]:
+    name, equals, text = item.partition("=")
+    if not equals or not name.strip():
+        raise ParameterError(f"Expected name=value, such as {example}, but got {item!r}.")
+    return name.strip(), text
+
+
+def _from_text(parameter: Parameter, text: str) -> Any:
+    try:
+        return _value(parameter.type, text)
+    except ValueError as error:
+        raise ParameterError(
+            f"Parameter {parameter.name} {error}; its default is {parameter.default!r}."
+        ) from None
+
+
+def _value(kind: str, text: str) -> Any:
+    if kind == "str":
+        return text
+    stripped = text.strip()
+    if kind.startswith("list["):
+        inner = kind[5:-1]
+        if stripped.startswith("["):
+            try:
+                return convert(kind, json.loads(stripped))
+            except json.JSONDecodeError:
+                raise ValueError(
+                    f"is {text!r}, but a {kind} is expected, as JSON or 1,2,3"
+                ) from None
+        parts = stripped.split(",") if stripped else []
+        return [_value(inner, part.strip() if inner == "str" else part) for part in parts]
+    if kind == "bool":
+        if stripped.lower() not in ("true", "false"):
+            raise ValueError(f"is {text!r}, but true or false is expected")
+        return stripped.lower() == "true"
+    try:
+        number = int(stripped) if kind == "int" else float(stripped)
+    except ValueError:
+        raise ValueError(f"is {text!r}, but {_article(kind)} is expected") from None
+    return convert(kind, number)

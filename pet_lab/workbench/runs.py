@@ -1,0 +1,433 @@
+"""One run: its identity, its folder, whether it is still fresh, and how it gets there whole.
+
+A run lives in `papermill_runs/<notebook>/<run id>/`. It executes in a folder `.attempt-*` inside
+and is moved into place file by file, `run.json` last, so a kill at any moment leaves the old state
+or the new one. `run.json` holds the hash of the rows: readers trust rows only by that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pet_lab.workbench import closure, files, notebooks
+from pet_lab.workbench.errors import WorkspaceError
+from pet_lab.workbench.workspace import Workspace
+
+PLANNED, RUNNING, DONE, FAILED, INTERRUPTED = STATES = (
+    "planned",
+    "running",
+    "done",
+    "failed",
+    "interrupted",
+)
+NOTEBOOK, FAILED_NOTEBOOK = "notebook.ipynb", "failed.ipynb"
+ROWS, SUMMARY, RECORD = "rows.parquet", "summary.json", "run.json"
+LOCK, ATTEMPT = ".lock", ".attempt-"
+KEY_PACKAGES = (
+    "pet-lab",
+    "dp-accounting",
+    "jax",
+    "numpy",
+    "pandas",
+    "papermill",
+    "pyarrow",
+    "scikit-learn",
+    "scipy",
+    "smartnoise-synth",
+    "tensorflow-cpu",
+    "tensorflow-empirical-privacy",
+    "tensorflow-privacy",
+)
+
+DataFingerprint = Callable[[str], "str | None"]
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What to run. Two specs are equal when notebook and parameters are.
+
+    notebook    full name, such as "private_ml/dp_training_vs_dp_data"
+    parameters  full typed set, without `out`
+    run_id      12 hexadecimal digits of a SHA-256 of the two
+    profile     name of the profile that planned it, or ""
+    """
+
+    notebook: str
+    parameters: Mapping[str, Any] = field(hash=False)
+    run_id: str
+    profile: str = field(default="", compare=False)
+
+    @classmethod
+    def of(cls, notebook: str, parameters: Mapping[str, Any], profile: str = "") -> RunSpec:
+        """The spec with its id computed."""
+        chosen = {k: v for k, v in parameters.items() if k != notebooks.RUNNER_SETS}
+        return cls(notebook, chosen, run_id(notebook, chosen), profile)
+
+    def folder(self, ws: Workspace) -> Path:
+        """Where the run is, or will be."""
+        return ws.runs / self.notebook / self.run_id
+
+
+def run_id(notebook: str, parameters: Mapping[str, Any]) -> str:
+    """Stable id of a run: hash of notebook and canonical JSON of all parameters except `out`."""
+    chosen = {k: v for k, v in parameters.items() if k != notebooks.RUNNER_SETS}
+    return files.sha256_bytes(f"{notebook}\n{files.canonical_json(chosen)}".encode())[:12]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What is known of one run, as stored in run.json.
+
+    state         planned | running | done | failed | interrupted
+    seed          the parameter `seed`, or None
+    started       UTC, ISO 8601; so is `ended`
+    wall_s, cpu_s seconds; CPU with the kernel and its children included
+    versions      Python and key packages where the run executed
+    git           {"commit", "dirty"}, or {} outside a checkout
+    fingerprints  {"code", "prose", "lock", "modules": {module: hash}}
+    data          what results.write was told about the data sets
+    error         {"name", "value", "cell"}, or None
+    hashes        SHA-256 of the files that readers trust
+    folder        where it lies on this machine; not stored
+    skipped       the run was done and fresh, nothing was executed; not stored
+    """
+
+    notebook: str
+    run_id: str
+    parameters: Mapping[str, Any]
+    state: str
+    seed: int | None = None
+    started: str = ""
+    ended: str = ""
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    git: Mapping[str, Any] = field(default_factory=dict)
+    fingerprints: Mapping[str, Any] = field(default_factory=dict)
+    data: Sequence[Mapping[str, Any]] = ()
+    profile: str = ""
+    error: Mapping[str, Any] | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = field(default=None, compare=False)
+    skipped: bool = field(default=False, compare=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run is done."""
+        return self.state == DONE
+
+    @property
+    def path(self) -> Path | None:
+        """The executed notebook, or the half-executed one of a failed run."""
+        if self.folder is None:
+            return None
+        return self.folder / (NOTEBOOK if self.ok else FAILED_NOTEBOOK)
+
+    @property
+    def problem(self) -> str:
+        """What went wrong as one line, or ""."""
+        if self.error is None:
+            return ""
+        name, value = self.error.get("name", ""), self.error.get("value", "")
+        cell = self.error.get("cell")
+        return f"{name}: {value}" + (f" (cell {cell})" if cell is not None else "")
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as stored: no path, user or host name in it."""
+        stored = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name not in ("folder", "skipped")
+        }
+        return {"format": 1, **stored}
+
+
+def of_spec(spec: RunSpec, ws: Workspace, **known: Any) -> RunRecord:
+    """A record of `spec` with its identity filled in."""
+    seed = spec.parameters.get("seed")
+    known.setdefault("state", PLANNED)
+    return RunRecord(
+        notebook=spec.notebook,
+        run_id=spec.run_id,
+        parameters=dict(spec.parameters),
+        seed=seed if isinstance(seed, int) else None,
+        profile=spec.profile,
+        folder=spec.folder(ws),
+        **known,
+    )
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def load(folder: Path) -> RunRecord | None:
+    """The record in `folder`; None where there is none or it is not readable.
+
+    A run that says "done" but whose files do not have the recorded hashes is reported as
+    interrupted: something wrote into the folder that was not the runner, or was cut off.
+    """
+    try:
+        stored = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        stored.pop("format", None)
+        known = {f.name for f in dataclasses.fields(RunRecord)}
+        record = RunRecord(**{k: v for k, v in stored.items() if k in known}, folder=folder)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    if record.state not in STATES:
+        return None
+    if record.ok and not _hashes_hold(folder, record.hashes):
+        return dataclasses.replace(record, state=INTERRUPTED)
+    return record
+
+
+def _hashes_hold(folder: Path, hashes: Mapping[str, str]) -> bool:
+    try:
+        return bool(hashes) and all(
+            files.sha256_file(folder / name) == digest for name, digest in hashes.items()
+        )
+    except OSError:
+        return False
+
+
+def records(ws: Workspace, notebook: str | None = None) -> list[RunRecord]:
+    """All recorded runs of one notebook, or of all, sorted by notebook and start."""
+    base = ws.runs / notebook if notebook else ws.runs
+    found = [load(path.parent) for path in base.rglob(RECORD) if ATTEMPT not in str(path.parent)]
+    return sorted((r for r in found if r is not None), key=lambda r: (r.notebook, r.started))
+
+
+def current(ws: Workspace, spec: RunSpec) -> RunRecord:
+    """State of `spec` now, whether or not it ever ran."""
+    folder = spec.folder(ws)
+    record = load(folder)
+    if files.is_locked(folder / LOCK):
+        return of_spec(spec, ws, state=RUNNING)
+    if record is None and any(folder.glob(f"{ATTEMPT}*")):
+        return of_spec(spec, ws, state=INTERRUPTED)
+    return record or of_spec(spec, ws)
+
+
+# --- freshness ---------------------------------------------------------------------------------
+
+
+def fingerprints(ws: Workspace, notebook: str) -> dict[str, Any]:
+    """Hashes of what the rows of `notebook` depend on, beside parameters and data."""
+    content = notebooks.read(notebooks.path(ws, notebook))
+    return {
+        "code": notebooks.code_hash(content),
+        "prose": notebooks.prose_hash(content),
+        "lock": lock_hash(ws),
+        "modules": closure.modules(notebooks.code(content)),
+    }
+
+
+def lock_hash(ws: Workspace) -> str | None:
+    """Hash of the locked package versions, pet_lab itself left out; None without a uv.lock."""
+    path = ws.root / "uv.lock"
+    if not path.is_file():
+        return None
+    found = path.stat()
+    return _lock_hash(path, found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=8)
+def _lock_hash(path: Path, _mtime: int, _size: int) -> str:
+    text = path.read_text(encoding="utf-8")
+    pairs = re.findall(r'^name = "(.+)"\nversion = "(.+)"', text, re.MULTILINE)
+    locked = sorted(pair for pair in pairs if pair[0] != "pet-lab")
+    return files.sha256_bytes(files.canonical_json(locked).encode())
+
+
+def stale(
+    record: RunRecord, now: Mapping[str, Any], data_fingerprint: DataFingerprint | None = None
+) -> list[str]:
+    """Reasons why a done run no longer stands for what would run now; empty if it is fresh.
+
+    Parameters
+    ----------
+    record : RunRecord
+    now : mapping
+        What `fingerprints` returns for the notebook.
+    data_fingerprint : callable, optional
+        name of a data set -> SHA-256 of what would be loaded, or None where that is unknown.
+    """
+    then = record.fingerprints
+    reasons = []
+    if then.get("code") != now["code"]:
+        reasons.append("the notebook's code changed")
+    old, new = then.get("modules", {}), now["modules"]
+    changed = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        reasons.append(f"{', '.join(changed[:3])}{more} changed")
+    if then.get("lock") != now["lock"]:
+        reasons.append("the locked environment changed")
+    for item in record.data:
+        known = data_fingerprint(item["name"]) if data_fingerprint else None
+        if known is not None and item.get("sha256") and known != item["sha256"]:
+            reasons.append(f"the data set {item['name']} changed")
+    return reasons
+
+
+@functools.lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide numbers, where installed."""
+    found = {"python": platform.python_version(), "platform": platform.system().lower()}
+    for name in KEY_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def git_state(root: Path) -> dict[str, Any]:
+    """Commit of the checkout and whether tracked files differ from it; {} outside a checkout."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]  # looked up on PATH, like the user does
+        return subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, check=True, timeout=30
+        ).stdout.strip()
+
+    try:
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def now() -> str:
+    """UTC time as ISO 8601 with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def claimed(ws: Workspace, spec: RunSpec) -> Iterator[Path]:
+    """Hold the run's folder against other processes, after settling what a dead one left in it.
+
+    Yields
+    ------
+    Path of the run's folder.
+
+    Raises
+    ------
+    files.Busy
+        If another process is executing this run.
+    WorkspaceError
+        If the folder cannot be written.
+    """
+    folder = spec.folder(ws)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = files.lock(folder / LOCK)
+        with held:
+            settle(folder)
+            yield folder
+    except OSError as error:
+        raise WorkspaceError(files.why(error, _shown(ws, folder))) from error
+
+
+def new_attempt(folder: Path) -> Path:
+    """A fresh folder to execute in; its name never returns, so a dying process cannot meddle."""
+    attempt = folder / f"{ATTEMPT}{secrets.token_hex(4)}"
+    attempt.mkdir()
+    return attempt
+
+
+def settle(folder: Path) -> None:
+    """Finish or remove what dead processes left in a run's folder (its lock must be held).
+
+    An attempt that already holds its own run.json had finished its work: it is put in place, so
+    not even a kill between the moves loses it. Everything else is removed.
+    """
+    for attempt in folder.glob(f"{ATTEMPT}*"):
+        if (attempt / RECORD).is_file():
+            place(attempt, folder)
+        shutil.rmtree(attempt, ignore_errors=True)
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def place(attempt: Path, folder: Path) -> RunRecord | None:
+    """Move a finished attempt, whose run.json is written, into the run's folder."""
+    try:
+        stored = json.loads((attempt / RECORD).read_text(encoding="utf-8"))
+        state, hashes = stored["state"], stored["hashes"]
+    except (OSError, ValueError, KeyError):
+        return None
+    if state == DONE and not all(_whole(attempt, folder, n, h) for n, h in hashes.items()):
+        return None
+    kept = (NOTEBOOK, ROWS, SUMMARY) if state == DONE else (FAILED_NOTEBOOK,)
+    for name in kept:
+        if (attempt / name).exists():
+            os.replace(attempt / name, folder / name)
+    os.replace(attempt / RECORD, folder / RECORD)
+    for name in {NOTEBOOK, ROWS, SUMMARY, FAILED_NOTEBOOK} - set(kept):
+        (folder / name).unlink(missing_ok=True)
+    return load(folder)
+
+
+def _whole(attempt: Path, folder: Path, name: str, digest: str) -> bool:
+    where = attempt if (attempt / name).exists() else folder
+    return _hashes_hold(where, {name: digest})
+
+
+def finish(attempt: Path, folder: Path, record: RunRecord) -> RunRecord:
+    """Store `record` and put the attempt in place; a run without rows becomes a failure.
+
+    Returns
+    -------
+    RunRecord as stored.
+    """
+    if record.ok:
+        missing = [name for name in (ROWS, SUMMARY) if not (attempt / name).is_file()]
+        if missing:
+            record = dataclasses.replace(
+                record,
+                state=FAILED,
+                error={
+                    "name": "NoRows",
+                    "value": f"the notebook ended without writing {' and '.join(missing)}; "
+                    "its last code cell must call results.write(rows, out, ...)",
+                    "cell": None,
+                },
+            )
+            if (attempt / NOTEBOOK).exists():
+                os.replace(attempt / NOTEBOOK, attempt / FAILED_NOTEBOOK)
+        else:
+            summary = json.loads((attempt / SUMMARY).read_text(encoding="utf-8"))
+            record = dataclasses.replace(
+                record,
+                data=summary.get("data", []),
+                hashes={name: files.sha256_file(attempt / name) for name in (ROWS, SUMMARY)},
+            )
+    files.write_json(attempt / RECORD, record.to_json())
+    placed = place(attempt, folder)
+    shutil.rmtree(attempt, ignore_errors=True)
+    return placed or dataclasses.replace(record, folder=folder)
+
+
+def _shown(ws: Workspace, folder: Path) -> str:
+    try:
+        return folder.relative_to(ws.root).as_posix()
+    except ValueError:
+        return str(folder)
