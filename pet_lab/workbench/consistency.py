@@ -81,8 +81,8 @@ def confusion_range(
     negative, summing to one. "Recall of a is in [l, h]" is ``l (aa + ab) <= aa <= h (aa + ab)``:
     linear in the shares, and so are precision, ``.. (aa + ba)``, and F1, ``2 aa`` against
     ``2 aa + ab + ba``. So the set of possible tables is a polytope, and the extremes of the
-    accuracy ``aa + bb`` are two linear programs: exact, with no grid and no assumed share of classes. A
-    denominator of zero leaves its ratio free, as long as it is printed as any number.
+    accuracy ``aa + bb`` are two linear programs: exact, with no grid and no assumed share of
+    classes. A denominator of zero leaves its ratio free.
 
     Parameters
     ----------

@@ -1,0 +1,564 @@
+"""Our numbers beside the printed ones, with a verdict that an error rate stands behind.
+
+For a printed cell let ``gap = max(0, |ours - printed| - rounding)``: what the printed digits cannot
+explain. With ``z`` the two-sided 5 % critical value, Bonferroni-corrected over the cells of the
+table (Student's t where our standard error comes from n replicates, normal otherwise):
+
+    reproduced     gap + z * se <= margin                     surely inside the margin
+    differs        gap - z * sqrt(luck^2 + se^2) > margin     surely outside
+    inconclusive   neither
+    not run        no row for this cell and reading; the note says why
+
+``luck`` is the standard error of the printed number itself: our run-to-run SD where the publication
+is one run, SD / sqrt(repetitions) where it is a mean and prints its SD, SD / sqrt(2 (repetitions - 1))
+where it is an SD, else 0. So a correct table shows any "differs" in at most 5 % of all
+reproductions, whatever its size. An ``exact`` cell is reproduced if and only if ours rounds to the
+printed digits, unless our rows vary, which a random stand-in for the data makes them do: then it is
+compared as a mean, and the note says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from html import escape
+from math import hypot, inf, isfinite, isinf, isnan, nan, sqrt
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri, stdtrit
+
+from pet_lab.workbench import consistency, files, published
+from pet_lab.workbench.consistency import Finding
+from pet_lab.workbench.published import READINGS, Cell, PublishedError, Table, Value, where_text
+from pet_lab.workbench.workspace import Workspace
+
+__all__ = [
+    "COLUMNS",
+    "VERDICTS",
+    "Ours",
+    "from_runs",
+    "headline",
+    "read",
+    "score",
+    "show",
+    "tally",
+    "to_json",
+    "verdict",
+    "write",
+]
+
+Verdict = Literal["reproduced", "differs", "inconclusive", "not run"]
+
+VERDICTS: tuple[Verdict, ...] = ("reproduced", "differs", "inconclusive", "not run")
+_FLOATS = ("ours", "se", "sd", "margin")
+COLUMNS = (
+    *("source", "table", "where", "metric", "published", "ours", "se", "sd", "replicates"),
+    *("verdict", "as", "inconsistent", "note", "notebook", "unit", "margin"),
+)
+_JSON = (
+    *("source", "table", "where", "metric", "published", "ours", "se", "replicates"),
+    *("verdict", "as", "note", "inconsistent"),
+)
+
+# Values this close, relative to their size, are equal: sums in another order, decimals in binary.
+_TINY = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ours:
+    """What our rows say about one cell.
+
+    mean        average over finite replicates
+    se          its standard error; NaN where one replicate has none
+    sd          spread from run to run; NaN where unknown
+    replicates  number of finite replicates behind it
+    df          degrees of freedom of `se`; inf where it is not estimated from replicates
+    diverged    replicates left out because their value is NaN, or infinite beside finite ones
+    """
+
+    mean: float
+    se: float = nan
+    sd: float = nan
+    replicates: int = 1
+    df: float = inf
+    diverged: int = 0
+
+
+# ------------------------------------------------------------------ the rule
+
+
+def critical(cells: int, df: float = inf) -> float:
+    """Two-sided 5 % critical value, Bonferroni-corrected over `cells`; Student's t with `df`."""
+    p = 1 - 0.05 / (2 * cells)
+    return float(ndtri(p) if isinf(df) else stdtrit(df, p))
+
+
+def verdict(cell: Cell, ours: Ours, *, cells: int) -> tuple[Verdict, str]:
+    """Verdict on one cell of a table of `cells` cells, and a sentence on how it came about.
+
+    The sentence is empty where the verdict needs none. The rule is in the module's docstring.
+    """
+    if isinf(cell.value) or isinf(ours.mean):
+        same = cell.value == ours.mean
+        return ("reproduced" if same else "differs"), ("" if same else "one side is infinite.")
+    distance = abs(ours.mean - cell.value)
+    gap = max(0.0, distance - cell.rounding)
+    if gap <= _TINY * max(1.0, abs(cell.value)):
+        gap = 0.0
+    margin, remark = cell.margin, ""
+    if cell.kind == "exact":
+        if not ours.se > 0:
+            return ("reproduced" if gap == 0 else "differs"), ""
+        margin = max(margin, cell.rounding)
+        remark = "printed as exact, but ours is random, so compared as a mean. "
+    if isnan(ours.se):
+        return "inconclusive", "one replicate has no error."
+    luck = ours.sd if cell.kind == "one_run" else cell.printed_se
+    z = critical(cells, ours.df)
+    if gap + z * ours.se <= margin:
+        return "reproduced", remark.strip()
+    if gap - z * hypot(luck, ours.se) > margin:  # never true while `luck` is unknown (NaN)
+        return "differs", remark.strip()
+    return "inconclusive", remark + _undecided(cell, luck, gap, margin)
+
+
+def _undecided(cell: Cell, luck: float, gap: float, margin: float) -> str:
+    if gap <= margin:
+        return "more replicates would decide."
+    if cell.kind == "one_run":
+        if isnan(luck):
+            return "the publication is one run and our rows do not tell the spread of runs."
+        return (
+            f"the publication is one run, and runs vary with SD {luck:.3g}:"
+            f" the gap of {gap:.3g} may be the luck of that run."
+        )
+    if luck > 0:
+        return (
+            f"the printed number has a standard error of {luck:.3g} itself:"
+            f" the gap of {gap:.3g} may be chance."
+        )
+    return "more replicates would decide."
+
+
+# ------------------------------------------------------------------ rows to verdicts
+
+
+def score(
+    rows: pd.DataFrame,
+    tables: Table | str | Iterable[Table | str] | None = None,
+    *,
+    not_run: str = "",
+    findings: Iterable[Finding] | None = None,
+) -> pd.DataFrame:
+    """One verdict per printed cell and reading, run or not.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Tidy rows: factor columns, `metric`, `value`, and optionally `replicate`, `seed`, `se`,
+        `replicates_n` and `reading` (absent means "described"). A cell takes the rows whose factor
+        columns equal its conditions, averaged over replicates. NaN values are left out and reported.
+    tables : Table, id, or several of them, optional
+        Default: every table that ships with the package.
+    not_run : str
+        Why cells without rows have none, where the caller knows better ("stand-in data").
+    findings : iterable of Finding, optional
+        Contradictions among printed numbers; default: computed over all known tables.
+
+    Returns
+    -------
+    DataFrame with the columns COLUMNS; `where` holds dicts, `ours`, `se`, `sd` are NaN where not run.
+
+    Raises
+    ------
+    PublishedError
+        If a table id is unknown.
+    ValueError
+        If non-empty rows lack `metric` or `value`.
+    """
+    chosen = _tables(tables)
+    if findings is None:
+        known = {t.id: t for t in published.load()} | {t.id: t for t in chosen}
+        findings = consistency.check(known.values())
+    said: dict[tuple[str, str, str], list[str]] = {}
+    for f in findings:
+        said.setdefault((f.table, where_text(f.where), f.metric), []).append(f.sentence)
+    groups = _grouped(rows)
+    records = []
+    for table in chosen:
+        for cell in table.cells:
+            sentences = dict.fromkeys(said.get((table.id, where_text(cell.where), cell.metric), ()))
+            for reading in table.readings:
+                records.append(
+                    {
+                        "source": table.source,
+                        "table": table.id,
+                        "where": dict(cell.where),
+                        "metric": cell.metric,
+                        "published": cell.printed,
+                        **_judge(table, cell, reading, groups, not_run),
+                        "as": reading,
+                        "inconsistent": " ".join(sentences),
+                        "notebook": table.notebook,
+                        "unit": cell.unit,
+                        "margin": cell.margin,
+                    }
+                )
+    return _frame(records)
+
+
+def _tables(tables: Table | str | Iterable[Table | str] | None) -> list[Table]:
+    if tables is None:
+        return published.load()
+    wanted = [tables] if isinstance(tables, Table | str) else list(tables)
+    if all(isinstance(t, Table) for t in wanted):
+        return [t for t in wanted if isinstance(t, Table)]
+    known = {t.id: t for t in published.load()}
+    found = []
+    for t in wanted:
+        if isinstance(t, str) and t not in known:
+            near = get_close_matches(t, known, n=3, cutoff=0.3) or sorted(known)
+            raise PublishedError(f"no printed table {t!r}; did you mean {', '.join(near)}?")
+        found.append(known[t] if isinstance(t, str) else t)
+    return found
+
+
+_Groups = Mapping[tuple[str, str], pd.DataFrame]
+
+
+def _grouped(rows: pd.DataFrame) -> _Groups:
+    """Rows by metric and reading."""
+    if rows.empty:
+        return {}
+    if missing := {"metric", "value"} - set(rows.columns):
+        raise ValueError(f"rows need the columns metric and value; {sorted(missing)} is missing.")
+    reading = rows["reading"] if "reading" in rows else pd.Series(np.nan, index=rows.index)
+    labels = [rows["metric"].astype(str), reading.astype(object).fillna("described").astype(str)]
+    return {(str(m), str(r)): part for (m, r), part in rows.groupby(labels, sort=False)}
+
+
+def _judge(table: Table, cell: Cell, reading: str, groups: _Groups, not_run: str) -> dict[str, Any]:
+    rows = _matching(groups.get((cell.metric, reading)), cell.conditions)
+    if rows is None or rows.empty:
+        ours, (word, note) = Ours(mean=nan, replicates=0), ("not run", "")
+        others = (_matching(groups.get((cell.metric, r)), cell.conditions) for r in READINGS)
+        if any(other is not None and not other.empty for other in others):
+            note = f"the runs do not cover the reading {reading!r}."
+        else:
+            note = not_run or (
+                "no row has this metric under these conditions." if groups else "no run yet."
+            )
+    elif mixed := _mixed(rows):
+        ours = Ours(mean=nan, replicates=0)
+        word, note = "inconclusive", f"the rows mix several values of {mixed} for one replicate."
+    else:
+        ours = _estimate(rows)
+        if ours.replicates == 0:
+            word, note = "inconclusive", "no replicate gave a number."
+        else:
+            word, note = verdict(cell, ours, cells=len(table.cells))
+        if ours.diverged:
+            note += f" {ours.diverged} diverged (not a finite number), left out."
+        if word == "differs":
+            note = f"{table.cause(cell, reading) or 'open'}. {note}"
+    return {
+        "ours": ours.mean,
+        "se": ours.se,
+        "sd": ours.sd,
+        "replicates": ours.replicates,
+        "verdict": word,
+        "note": note.strip().rstrip("."),
+    }
+
+
+def _matching(rows: pd.DataFrame | None, conditions: Mapping[str, Value]) -> pd.DataFrame | None:
+    for column, value in conditions.items():
+        if rows is None or column not in rows:
+            return None
+        rows = rows[_equal(rows[column], value)]
+    return rows
+
+
+def _equal(column: pd.Series, value: Value) -> np.ndarray[Any, Any]:
+    if isinstance(value, bool | str):
+        return (column.astype(object) == value).to_numpy(dtype=bool)
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
+    return np.isclose(numbers, value, rtol=_TINY, atol=0)  # inf equals inf, NaN nothing
+
+
+def _streams(rows: pd.DataFrame) -> list[str]:
+    """Columns that name a random stream: two rows that share them are not independent."""
+    return [c for c in ("replicate", "seed") if c in rows]
+
+
+def _mixed(rows: pd.DataFrame) -> str:
+    """Columns that still vary within one replicate, so that an average would mix unlike things."""
+    streams = _streams(rows)
+    rows = rows.drop_duplicates([*streams, "value"])
+    if not streams or not rows.duplicated(streams).any():
+        return ""
+    rest = rows.drop(columns=[*streams, "value", "se", "run_id"], errors="ignore").astype(str)
+    varying = [c for c in rest if rest.groupby([rows[s] for s in streams])[c].nunique().gt(1).any()]
+    return ", ".join(varying) or "the value"
+
+
+def _estimate(rows: pd.DataFrame) -> Ours:
+    # The same stream with the same value is one replicate that several runs have written down.
+    rows = rows.drop_duplicates([*_streams(rows), "value"]) if _streams(rows) else rows
+    values = rows["value"].to_numpy(dtype=float)
+    # An infinite epsilon is a result; one infinite value among finite ones is a diverged run.
+    keep = np.isfinite(values) if np.isfinite(values).any() else ~np.isnan(values)
+    lost, values = int((~keep).sum()), values[keep]
+    n = len(values)
+    if n == 0:
+        return Ours(mean=nan, replicates=0, diverged=lost)
+    if n == 1:
+        row = rows[keep].iloc[0]
+        se, behind = (float(row.get(c, nan)) for c in ("se", "replicates_n"))
+        if isnan(behind):
+            return Ours(mean=float(values[0]), se=se, diverged=lost)
+        return Ours(
+            mean=float(values[0]),
+            se=se,
+            sd=se * sqrt(behind),
+            replicates=int(behind),
+            df=max(behind - 1, 1),
+            diverged=lost,
+        )
+    if isinf(values[0]):
+        return Ours(mean=float(values[0]), replicates=n, diverged=lost)
+    equal = np.ptp(values) <= _TINY * max(1.0, float(np.abs(values).max()))
+    sd = 0.0 if equal else float(values.std(ddof=1))
+    mean = float(values[0]) if equal else float(values.mean())
+    return Ours(mean=mean, se=sd / sqrt(n), sd=sd, replicates=n, df=n - 1, diverged=lost)
+
+
+def _frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    df = pd.DataFrame(records, columns=list(COLUMNS))
+    return df.astype({"replicates": "int64", **dict.fromkeys(_FLOATS, "float64")})
+
+
+# ------------------------------------------------------------------ the scorecard of a workspace
+
+
+def from_runs(ws: Workspace, profile: str | None = None) -> pd.DataFrame:
+    """The scorecard of a workspace: every printed cell, judged by the runs that are on disk.
+
+    Parameters
+    ----------
+    ws : Workspace
+    profile : {"quick", "full"}, optional
+        Which runs count. Default, for each notebook: "full" where all its runs are done, else "quick".
+    """
+    tables = published.load(ws)
+    findings = consistency.check(tables)
+    parts = []
+    for notebook in dict.fromkeys(t.notebook for t in tables):
+        rows, reason = _counted_rows(ws, notebook, profile)
+        mine = [t for t in tables if t.notebook == notebook]
+        parts.append(score(rows, mine, not_run=reason, findings=findings))
+    order = {t.id: i for i, t in enumerate(tables)}
+    df = pd.concat(parts, ignore_index=True)
+    return df.sort_values("table", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
+
+
+def _counted_rows(ws: Workspace, notebook: str, profile: str | None) -> tuple[pd.DataFrame, str]:
+    """Rows that may be compared with print, and else the reason why there are none."""
+    from pet_lab.workbench import notebooks, results, sweep
+
+    nothing = pd.DataFrame()
+    if notebook not in notebooks.find(ws):
+        return nothing, "the notebook is not in this workspace."
+    names = (profile,) if profile else ("full", "quick")
+    for name in names:
+        records = sweep.profile_runs(ws, notebook, name)
+        done = [r for r in records if r.ok]
+        if done and (len(done) == len(records) or name == names[-1]):
+            break
+    else:
+        return nothing, f"no finished run of the profile {' or '.join(names)}."
+    counted = [r.run_id for r in done if results.summary(r).get("counts", True)]
+    if not counted:
+        return nothing, "the runs used stand-in or own data."
+    return results.read(ws, notebook, counted), ""
+
+
+# ------------------------------------------------------------------ tell
+
+
+def tally(df: pd.DataFrame) -> dict[str, Any]:
+    """Counts: `cells`, `inconsistent`, per reading a count of each verdict, and the `sentence`."""
+    keys = _keys(df)
+    counts = {
+        reading: {v: int(((df["as"] == reading) & (df["verdict"] == v)).sum()) for v in VERDICTS}
+        for reading in READINGS
+    }
+    return {
+        "cells": int(keys.nunique()),
+        **counts,
+        "inconsistent": int(keys[df["inconsistent"] != ""].nunique()),
+        "sentence": headline(df),
+    }
+
+
+def headline(df: pd.DataFrame) -> str:
+    """One sentence: "Of 12 printed cells, 5 are reproduced, 4 differ, 3 are inconclusive."
+
+    Readings that were run are told apart; cells that contradict other printed cells are counted.
+    """
+    keys = _keys(df)
+    total = int(keys.nunique())
+    run = [r for r in READINGS if ((df["as"] == r) & (df["verdict"] != "not run")).any()]
+    if not run:
+        text = f"Of {_cells(total)}, none has been run"
+    else:
+        parts = []
+        for reading in run:
+            part = df[df["as"] == reading]
+            counts = [_count(int((part["verdict"] == v).sum()), v) for v in VERDICTS]
+            parts.append(", ".join(c for c in counts if c))
+        text = f"Of {_cells(total)}, " + (
+            parts[0]
+            if run == ["described"]
+            else "; ".join(f"as {r}: {p}" for r, p in zip(run, parts, strict=True))
+        )
+    odd = int(keys[df["inconsistent"] != ""].nunique())
+    if odd:
+        text += f"; {odd} {'contradicts' if odd == 1 else 'contradict'} other printed numbers"
+    return text + "."
+
+
+def _keys(df: pd.DataFrame) -> pd.Series:
+    """One text per printed cell."""
+    where = df["where"].map(where_text)
+    return df["source"] + "|" + df["table"] + "|" + where + "|" + df["metric"]
+
+
+def _cells(n: int) -> str:
+    return f"{n} printed cell{'' if n == 1 else 's'}"
+
+
+def _count(n: int, word: Verdict) -> str:
+    if n == 0:
+        return ""
+    if word == "differs":
+        return f"{n} {'differs' if n == 1 else 'differ'}"
+    return f"{n} {'is' if n == 1 else 'are'} {word}"
+
+
+class _Html(str):
+    """HTML that a notebook renders; its plain text is the headline."""
+
+    summary: str = ""
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+    def __repr__(self) -> str:
+        return self.summary
+
+
+# A sign and a word each, so that no verdict rests on colour; white on these has contrast above 5:1.
+_BADGES: Mapping[Verdict, tuple[str, str]] = {
+    "reproduced": ("✓", "color:#fff;background:#00629b"),
+    "differs": ("✗", "color:#fff;background:#a83a00"),
+    "inconclusive": ("?", "color:#fff;background:#5c5c5c"),
+    "not run": ("–", "border:1px solid currentColor"),
+}
+_HEADS = ("Table", "Where", "Metric", "Published", "Ours", "As", "Verdict", "Note")
+
+
+def show(df: pd.DataFrame, caption: str | None = None) -> _Html:
+    """The scorecard as an accessible HTML table, for notebooks and reports.
+
+    Parameters
+    ----------
+    df : DataFrame
+        As returned by :func:`score`.
+    caption : str, optional
+        Default: the headline.
+    """
+    title = headline(df) if caption is None else caption
+    head = "".join(f'<th scope="col">{h}</th>' for h in _HEADS)
+    body = "\n".join(_html_row(row) for row in df.to_dict("records"))
+    html = _Html(
+        f'<table class="scorecard">\n<caption>{escape(title)}</caption>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+    )
+    html.summary = headline(df)
+    return html
+
+
+def _html_row(row: Mapping[Any, Any]) -> str:
+    sign, style = _BADGES[row["verdict"]]
+    badge = (
+        f'<span class="verdict verdict-{row["verdict"].replace(" ", "-")}" style="{style};'
+        'border-radius:0.6em;padding:0.1em 0.6em;white-space:nowrap">'
+        f'<span aria-hidden="true">{sign}</span> {row["verdict"]}</span>'
+    )
+    where = ", ".join(where_text({k: v}).replace("=", " = ") for k, v in row["where"].items())
+    note = row["note"]
+    if row["inconsistent"]:
+        note = f"{note}. Inconsistent: {row['inconsistent']}".lstrip(". ")
+    data = (where, f"{row['metric']} ({row['unit']})", row["published"], _ours(row), row["as"])
+    cells = "".join(f"<td>{escape(str(text))}</td>" for text in data)
+    return (
+        f'<tr><th scope="row">{escape(row["table"])}</th>{cells}'
+        f"<td>{badge}</td><td>{escape(note)}</td></tr>"
+    )
+
+
+def _ours(row: Mapping[Any, Any]) -> str:
+    if isnan(row["ours"]):
+        return ""
+    if not row["se"] > 0:
+        return f"{row['ours']:.6g}" + (
+            f" (n = {row['replicates']})" if row["replicates"] > 1 else ""
+        )
+    # Two significant digits of the error decide the digits of the mean.
+    digits = max(0, 1 - int(np.floor(np.log10(row["se"]))))
+    return f"{row['ours']:.{digits}f} ± {row['se']:.{digits}f} (n = {row['replicates']})"
+
+
+def to_json(df: pd.DataFrame) -> list[dict[str, Any]]:
+    """Objects ready for `json.dumps`: a number that is missing is None, an infinite one "inf"."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {k: plain(v) for k, v in value.items()}
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, float) and not isfinite(value):
+            return None if isnan(value) else str(value)
+        return value
+
+    return [{k: plain(row[k]) for k in _JSON} for row in df.to_dict("records")]
+
+
+def write(df: pd.DataFrame, path: Path | str) -> None:
+    """Store a scorecard as CSV: one line per cell and reading, columns and order stable, lossless."""
+    out = df[list(COLUMNS)].assign(where=df["where"].map(where_text))
+    text = out.to_csv(index=False, lineterminator="\n")
+    files.write_atomic(Path(path), text.encode())
+
+
+def read(path: Path | str) -> pd.DataFrame:
+    """A scorecard that :func:`write` stored.
+
+    Raises
+    ------
+    ValueError
+        If the file has other columns.
+    """
+    df = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if list(df.columns) != list(COLUMNS):
+        raise ValueError(f"{path}: expected the columns {', '.join(COLUMNS)}; write it anew.")
+    for column in _FLOATS:
+        df[column] = [float(text) if text else nan for text in df[column]]
+    df["where"] = df["where"].map(published.parse_where)
+    return df.astype({"replicates": "int64"})
