@@ -1,0 +1,491 @@
+"""Blocking in whole arrays, linkage by exact keys or by Dice, one-to-one resolution.
+
+Memory is bounded: pairs are made in batches and only links are kept. Totals over blocked pairs need no
+pairs at all (a sum of products of block sums).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from pet_lab.linkage.bloom import Filters
+from pet_lab.linkage.compare import check_threshold, dice_kernel, dice_pairs
+
+DEFAULT_MAX_PAIRS = 50_000_000
+"""Pairs that may be held at once: about 1.2 GB of indices and similarities."""
+
+DEFAULT_MAX_BLOCK = 1_000_000_000
+"""Comparisons one block may ask for: about ten seconds of the compiled kernel."""
+
+_KERNEL_FROM = 64  # pairs a block from which one call of the kernel beats whole arrays (measured)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """Two files cut into blocks that agree on a key.
+
+    code_a, code_b  block of each record, shapes (n_a,), (n_b,); -1: key missing, in no block
+    names           what the key of each block is, for messages
+    """
+
+    code_a: np.ndarray
+    code_b: np.ndarray
+    n_blocks: int
+    columns: tuple[str, ...]
+
+    @cached_property
+    def size_a(self) -> np.ndarray:
+        return np.bincount(self.code_a[self.code_a >= 0], minlength=self.n_blocks)
+
+    @cached_property
+    def size_b(self) -> np.ndarray:
+        return np.bincount(self.code_b[self.code_b >= 0], minlength=self.n_blocks)
+
+    @property
+    def pairs_per_block(self) -> np.ndarray:
+        return self.size_a * self.size_b
+
+    @property
+    def n_pairs(self) -> int:
+        return int(self.pairs_per_block.sum())
+
+    @cached_property
+    def neighbours(self) -> np.ndarray:
+        """Records of b in the block of each record of a, shape (n_a,)."""
+        return np.where(self.code_a >= 0, self.size_b[self.code_a], 0)
+
+    def sums_a(self, x: np.ndarray) -> np.ndarray:
+        """Sum of x over the a-records of each block, shape (n_blocks,)."""
+        inside = self.code_a >= 0
+        return np.bincount(self.code_a[inside], weights=x[inside], minlength=self.n_blocks)
+
+    def sums_b(self, z: np.ndarray) -> np.ndarray:
+        """Sum of z over the b-records of each block, shape (n_blocks,)."""
+        inside = self.code_b >= 0
+        return np.bincount(self.code_b[inside], weights=z[inside], minlength=self.n_blocks)
+
+    def total(self, x: np.ndarray, z: np.ndarray) -> float:
+        """Sum of x[i] * z[j] over all blocked pairs, without making a pair."""
+        return float(self.sums_a(x) @ self.sums_b(z))
+
+    @cached_property
+    def _sorted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Rows of a and of b in the order of their blocks, and where each block starts."""
+        starts = []
+        orders = []
+        for code, size in ((self.code_a, self.size_a), (self.code_b, self.size_b)):
+            order = _counting_sort(code + 1, self.n_blocks + 1)
+            orders.append(order[int((code < 0).sum()) :])
+            starts.append(np.concatenate([[0], np.cumsum(size)]))
+        return orders[0], orders[1], starts[0], starts[1]
+
+    def batches(self, max_pairs: int) -> Iterator[tuple[int, int]]:
+        """Ranges of blocks of at most `max_pairs` pairs; a larger block comes alone."""
+        ends = np.cumsum(self.pairs_per_block)
+        first = 0
+        while first < self.n_blocks:
+            done = ends[first - 1] if first else 0
+            last = int(np.searchsorted(ends, done + max_pairs, side="right"))
+            last = max(last, first + 1)
+            yield first, last
+            first = last
+
+    def pairs(self, *, max_pairs: int = DEFAULT_MAX_PAIRS) -> tuple[np.ndarray, np.ndarray]:
+        """All blocked pairs: rows of a, rows of b.
+
+        Raises
+        ------
+        ValueError
+            If they are more than `max_pairs`: says how many, how much memory, and which block.
+        """
+        if self.n_pairs > max_pairs:
+            raise ValueError(self._too_many("pairs", self.n_pairs, max_pairs))
+        return self._range(0, self.n_blocks)
+
+    def _range(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        order_a, order_b, start_a, start_b = self._sorted
+        rows = order_a[start_a[first] : start_a[last]]
+        block = np.repeat(np.arange(first, last), self.size_a[first:last])
+        partners = self.size_b[block]
+        ends = np.cumsum(partners)
+        total = int(ends[-1]) if ends.size else 0
+        offset = np.arange(total) - np.repeat(ends - partners, partners)
+        i = np.repeat(rows, partners)
+        j = order_b[np.repeat(start_b[block], partners) + offset]
+        return i, j
+
+    def check_block_size(self, max_block: int) -> None:
+        if self.n_blocks and int(self.pairs_per_block.max()) > max_block:
+            raise ValueError(
+                self._too_many("comparisons in one block", int(self.pairs_per_block.max()), max_block)
+            )
+
+    def _too_many(self, what: str, count: int, limit: int) -> str:
+        worst = int(np.argmax(self.pairs_per_block))
+        return (
+            f"Blocking on {', '.join(self.columns)} asks for {count:,} {what} "
+            f"({count * 24 / 2**30:,.1f} GiB if held at once), above the limit of {limit:,}; its "
+            f"largest block has {self.size_a[worst]:,} x {self.size_b[worst]:,} records. Add a column "
+            "to the blocking key, or raise the limit."
+        )
+
+
+def block(a: pd.DataFrame, b: pd.DataFrame, on: Sequence[str]) -> Blocks:
+    """Cut two files into blocks that agree on every column of `on`.
+
+    A record with a missing value in the key is in no block: two unknowns are not an agreement.
+
+    Raises
+    ------
+    ValueError
+        If `on` is empty or names a column that one of the files does not have.
+    """
+    on = [on] if isinstance(on, str) else list(on)
+    for name, frame in (("first", a), ("second", b)):
+        missing = [c for c in on if c not in frame.columns]
+        if missing or not on:
+            raise ValueError(
+                f"A blocking key names columns of both files; {missing or 'no column'} not in the "
+                f"{name} file, which has {list(frame.columns)}."
+            )
+    n_a = len(a)
+    code = np.zeros(n_a + len(b), dtype=np.int64)
+    absent = np.zeros(code.size, dtype=bool)
+    n_codes = 1
+    for column in on:
+        left, right = a[column], b[column]
+        if left.dtype == right.dtype and left.dtype != object and not _is_categorical(left):
+            both = np.concatenate([left.to_numpy(), right.to_numpy()])
+        else:
+            both = np.concatenate([left.astype(object), right.astype(object)])
+        part, values = pd.factorize(both)
+        absent |= part < 0
+        code = code * len(values) + np.maximum(part, 0)
+        n_codes *= max(len(values), 1)
+        if n_codes > 2**40:  # room for one more column, whatever its size
+            code, seen = pd.factorize(code)
+            n_codes = len(seen)
+    code, seen = pd.factorize(code)
+    code = np.where(absent, -1, code)
+    return Blocks(
+        code_a=code[:n_a], code_b=code[n_a:], n_blocks=len(seen), columns=tuple(map(str, on))
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Links:
+    """The links of two files, and what the neighbour error model needs of them.
+
+    i, j          linked rows of the first and second file, shape (n_links,)
+    similarity    Dice of each link; 1 where keys were compared exactly
+    n_blocked     blocked neighbours of each record of the first file, shape (n_a,)
+    n_a, n_b      records of the files
+    blocks        the blocks of the first blocking key
+    one_to_one    links were resolved: their number per record says nothing on false links any more
+    """
+
+    i: np.ndarray
+    j: np.ndarray
+    similarity: np.ndarray
+    n_blocked: np.ndarray
+    n_a: int
+    n_b: int
+    blocks: Blocks
+    one_to_one: bool = False
+
+    def __len__(self) -> int:
+        return int(self.i.size)
+
+    @cached_property
+    def n_linked(self) -> np.ndarray:
+        """Linked neighbours of each record of the first file, shape (n_a,)."""
+        return np.bincount(self.i, minlength=self.n_a)
+
+    def total(self, x: np.ndarray, z: np.ndarray) -> float:
+        """Sum of x[i] * z[j] over the links."""
+        return float(x[self.i] @ z[self.j])
+
+    def accuracy(self, truth: np.ndarray) -> Accuracy:
+        """Actual rates, from the row of the second file that each record of the first matches (-1: none)."""
+        true_links = int((truth[self.i] == self.j).sum())
+        matches = int((truth >= 0).sum())
+        return Accuracy(
+            true_links=true_links,
+            false_links=len(self) - true_links,
+            matches=matches,
+            unmatched_pairs=self.n_a * self.n_b - matches,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Counts of the confusion matrix (report, table 2.1) and the rates made of them."""
+
+    true_links: int
+    false_links: int
+    matches: int
+    unmatched_pairs: int
+
+    @property
+    def recall(self) -> float:
+        return self.true_links / self.matches if self.matches else float("nan")
+
+    @property
+    def precision(self) -> float:
+        links = self.true_links + self.false_links
+        return self.true_links / links if links else float("nan")
+
+    @property
+    def fpr(self) -> float:
+        """False links per non-matching pair of the Cartesian product."""
+        return self.false_links / self.unmatched_pairs if self.unmatched_pairs else float("nan")
+
+
+def link_exact(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    *,
+    block_on: Sequence[str],
+    on: Sequence[str],
+    max_pairs: int = DEFAULT_MAX_PAIRS,
+) -> Links:
+    """Link the pairs that agree on every column of `on` and of the blocking key.
+
+    Source: first scenario of the report, paragraph 34.
+    """
+    blocks = block(a, b, block_on)
+    fine = block(a, b, list(dict.fromkeys([*block_on, *on])))
+    i, j = fine.pairs(max_pairs=max_pairs)
+    return Links(
+        i=i,
+        j=j,
+        similarity=np.ones(i.size),
+        n_blocked=blocks.neighbours,
+        n_a=len(a),
+        n_b=len(b),
+        blocks=blocks,
+    )
+
+
+def link(
+    a: Filters,
+    b: Filters,
+    blocks: Blocks | Sequence[Blocks],
+    *,
+    threshold: float,
+    max_block: int = DEFAULT_MAX_BLOCK,
+    batch_pairs: int = 2_000_000,
+) -> Links:
+    """Link the blocked pairs whose filters have a Dice of at least `threshold`.
+
+    Parameters
+    ----------
+    a, b : Filters of the two files
+    blocks : Blocks, or several
+        With several blocking keys a pair is compared once, if it agrees on at least one key.
+    threshold : float in [0, 1]
+        A pair at exactly the threshold is linked.
+    max_block : int
+        Comparisons that one block may ask for.
+    batch_pairs : int
+        Pairs compared at once: bounds the memory (about 200 bytes a pair).
+
+    Returns
+    -------
+    Links, in the order of the blocks
+
+    Raises
+    ------
+    ValueError
+        If the threshold is outside [0, 1], the filters differ in length or do not belong to the blocks,
+        or a block is above `max_block` (says its size).
+    """
+    check_threshold(threshold)
+    keys = [blocks] if isinstance(blocks, Blocks) else list(blocks)
+    if not keys:
+        raise ValueError("link needs at least one blocking key; for none use dice_all.")
+    for key in keys:
+        if key.code_a.size != len(a) or key.code_b.size != len(b):
+            raise ValueError(
+                f"The blocks are of files with {key.code_a.size} and {key.code_b.size} records, the "
+                f"filters of {len(a)} and {len(b)}."
+            )
+        key.check_block_size(max_block)
+    counts = a.popcount, b.popcount
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    n_blocked = np.zeros(len(a), dtype=np.int64)
+    for rank, key in enumerate(keys):
+        earlier = keys[:rank]
+        if not earlier:
+            n_blocked += key.neighbours
+        for first, last in key.batches(batch_pairs):
+            large = key.pairs_per_block[first:last] >= _KERNEL_FROM
+            if not earlier and dice_kernel() is not None and large.mean() > 0.5:
+                found += _link_by_kernel(a, b, key, first, last, threshold, counts[1])
+                continue
+            for i, j in _slices(key, first, last, batch_pairs):
+                if earlier:
+                    fresh = ~_agree(earlier, i, j)
+                    i, j = i[fresh], j[fresh]
+                    n_blocked += np.bincount(i, minlength=len(a))
+                similarity = dice_pairs(a, b, i, j, counts=counts)
+                hit = similarity >= threshold
+                found.append((i[hit], j[hit], similarity[hit]))
+    i, j, similarity = (
+        (np.concatenate(part) for part in zip(*found, strict=True))
+        if found
+        else (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+    )
+    return Links(
+        i=i,
+        j=j,
+        similarity=similarity,
+        n_blocked=n_blocked,
+        n_a=len(a),
+        n_b=len(b),
+        blocks=keys[0],
+    )
+
+
+def resolve(links: Links, *, method: str = "greedy") -> Links:
+    """Keep at most one link a record on either side.
+
+    Parameters
+    ----------
+    method : {"greedy", "optimal"}
+        greedy: best similarity first; ties go to the smaller rows. optimal: the largest sum of
+        similarities among the matchings (scipy's sparse linear assignment, by connected component).
+
+    Notes
+    -----
+    The neighbour error model no longer applies: it asks that the decision to link two records involves
+    no other record (report, paragraph 21).
+    """
+    if method == "greedy":
+        order = np.lexsort((links.j, links.i, -links.similarity))
+        free_a, free_b = np.ones(links.n_a, bool), np.ones(links.n_b, bool)
+        alone = (np.bincount(links.i, minlength=links.n_a)[links.i] == 1) & (
+            np.bincount(links.j, minlength=links.n_b)[links.j] == 1
+        )
+        keep = alone.copy()  # no competitor on either side: the loop is only over contested links
+        for k in order[~alone[order]]:
+            if free_a[links.i[k]] and free_b[links.j[k]]:
+                free_a[links.i[k]] = free_b[links.j[k]] = False
+                keep[k] = True
+        chosen = np.flatnonzero(keep)
+    elif method == "optimal":
+        chosen = _optimal(links)
+    else:
+        raise ValueError(f'method is "greedy" or "optimal", got {method!r}.')
+    return Links(
+        i=links.i[chosen],
+        j=links.j[chosen],
+        similarity=links.similarity[chosen],
+        n_blocked=links.n_blocked,
+        n_a=links.n_a,
+        n_b=links.n_b,
+        blocks=links.blocks,
+        one_to_one=True,
+    )
+
+
+def _optimal(links: Links) -> np.ndarray:
+    from scipy.optimize import linear_sum_assignment
+
+    graph = sparse.coo_matrix(
+        (np.ones(len(links)), (links.i, links.n_a + links.j)),
+        shape=(links.n_a + links.n_b,) * 2,
+    )
+    _, component = sparse.csgraph.connected_components(graph, directed=False)
+    group = component[links.i]
+    order = np.argsort(group, kind="stable")
+    edges = np.flatnonzero(np.diff(group[order])) + 1
+    chosen: list[int] = []
+    for part in np.split(order, edges):
+        if part.size <= 1:
+            chosen.extend(part.tolist())
+            continue
+        rows, r = np.unique(links.i[part], return_inverse=True)
+        cols, c = np.unique(links.j[part], return_inverse=True)
+        if rows.size * cols.size > DEFAULT_MAX_PAIRS:
+            raise ValueError(
+                f"A component of {rows.size:,} x {cols.size:,} linked records is too large for the "
+                'optimal matching; raise the threshold or use method="greedy".'
+            )
+        weight = np.zeros((rows.size, cols.size))
+        which = np.full(weight.shape, -1)
+        weight[r, c] = links.similarity[part] + 1e-12  # a link at similarity 0 beats no link
+        which[r, c] = part
+        picked = which[linear_sum_assignment(weight, maximize=True)]
+        chosen.extend(picked[picked >= 0].tolist())
+    return np.sort(np.array(chosen, dtype=np.int64))
+
+
+def _slices(
+    key: Blocks, first: int, last: int, batch_pairs: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of a range of blocks; a single block above the batch is cut by rows of a."""
+    if last - first > 1 or int(key.pairs_per_block[first]) <= batch_pairs:
+        yield key._range(first, last)
+        return
+    order_a, order_b, start_a, start_b = key._sorted
+    rows, cols = (
+        order_a[start_a[first] : start_a[last]],
+        order_b[start_b[first] : start_b[last]],
+    )
+    step = max(1, batch_pairs // max(cols.size, 1))
+    for start in range(0, rows.size, step):
+        part = rows[start : start + step]
+        yield np.repeat(part, cols.size), np.tile(cols, part.size)
+
+
+def _link_by_kernel(
+    a: Filters,
+    b: Filters,
+    key: Blocks,
+    first: int,
+    last: int,
+    threshold: float,
+    counts_b: np.ndarray,
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    kernel = dice_kernel()
+    assert kernel is not None
+    order_a, order_b, start_a, start_b = key._sorted
+    rows = order_a[start_a[first] : start_a[last]]
+    cols = order_b[start_b[first] : start_b[last]]
+    words_a, words_b, counted = a.words[rows], b.words[cols], counts_b[cols]
+    found = []
+    for blk in range(first, last):
+        ra = slice(start_a[blk] - start_a[first], start_a[blk + 1] - start_a[first])
+        rb = slice(start_b[blk] - start_b[first], start_b[blk + 1] - start_b[first])
+        i, j, similarity = kernel(words_a[ra], words_b[rb], counted[rb], threshold)
+        if i.size:
+            found.append((rows[ra][i], cols[rb][j], similarity))
+    return found
+
+
+def _agree(keys: Sequence[Blocks], i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    same = np.zeros(i.size, dtype=bool)
+    for key in keys:
+        left = key.code_a[i]
+        same |= (left >= 0) & (left == key.code_b[j])
+    return same
+
+
+def _counting_sort(codes: np.ndarray, n_codes: int) -> np.ndarray:
+    """Stable order of small non-negative codes in linear time (scipy's coo -> csr)."""
+    n = codes.size
+    matrix = sparse.csr_matrix(
+        (np.arange(n), (codes, np.arange(n))), shape=(n_codes, max(n, 1))
+    )
+    return matrix.data.astype(np.int64)
+
+
+def _is_categorical(column: pd.Series) -> bool:
+    return isinstance(column.dtype, pd.CategoricalDtype)

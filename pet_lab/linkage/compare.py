@@ -1,0 +1,164 @@
+"""Dice similarity of packed filters: whole arrays for pairs, anonlink's compiled kernel for blocks."""
+
+from __future__ import annotations
+
+import warnings
+from array import array
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from pet_lab.linkage.bloom import Filters
+
+_M1 = np.uint64(0x5555555555555555)
+_M2 = np.uint64(0x3333333333333333)
+_M4 = np.uint64(0x0F0F0F0F0F0F0F0F)
+_H01 = np.uint64(0x0101010101010101)
+_BATCH = 4096  # pairs a pass: the temporaries stay in the second-level cache (6 times faster)
+
+
+def popcount(words: np.ndarray) -> np.ndarray:
+    """Bits set in each row of packed words, shape (n,), int64. (numpy < 2 has no bitwise_count.)"""
+    out = np.empty(words.shape[0], dtype=np.int64)
+    for start in range(0, words.shape[0], _BATCH):
+        out[start : start + _BATCH] = _count(words[start : start + _BATCH])
+    return out
+
+
+def _count(words: np.ndarray) -> np.ndarray:
+    x = words - ((words >> np.uint64(1)) & _M1)
+    x = (x & _M2) + ((x >> np.uint64(2)) & _M2)
+    x = (x + (x >> np.uint64(4))) & _M4
+    return ((x * _H01) >> np.uint64(56)).sum(axis=1, dtype=np.int64)
+
+
+def dice_pairs(
+    a: Filters,
+    b: Filters,
+    rows_a: np.ndarray,
+    rows_b: np.ndarray,
+    *,
+    counts: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
+    """Dice similarity 2 |x & y| / (|x| + |y|) of the pairs (rows_a[k], rows_b[k]).
+
+    Two filters without a bit have similarity 0: nothing is known of either, so they must not link.
+
+    Parameters
+    ----------
+    a, b : Filters of the same length
+    rows_a, rows_b : integer arrays, shape (n_pairs,)
+    counts : (a.popcount, b.popcount), optional
+        Spares counting them again.
+
+    Returns
+    -------
+    float array in [0, 1], shape (n_pairs,)
+    """
+    _check_same(a, b)
+    count_a, count_b = counts if counts is not None else (a.popcount, b.popcount)
+    out = np.empty(len(rows_a))
+    for start in range(0, len(rows_a), _BATCH):
+        i, j = rows_a[start : start + _BATCH], rows_b[start : start + _BATCH]
+        common = _count(a.words[i] & b.words[j])
+        out[start : start + _BATCH] = 2 * common / np.maximum(count_a[i] + count_b[j], 1)
+    return out
+
+
+def dice_all(
+    a: Filters, b: Filters, *, threshold: float, max_pairs: int = 20_000_000_000
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All pairs of a x b with Dice >= threshold: rows of a, rows of b, similarities.
+
+    Uses anonlink's compiled kernel (popcount instructions); without anonlink, whole arrays.
+
+    Raises
+    ------
+    ValueError
+        If threshold is outside [0, 1], or the product is above `max_pairs` (hours of work: block it).
+    """
+    check_threshold(threshold)
+    _check_same(a, b)
+    if len(a) * len(b) > max_pairs:
+        raise ValueError(
+            f"{len(a):,} x {len(b):,} = {len(a) * len(b):,} comparisons, above max_pairs = "
+            f"{max_pairs:,}; use a blocking key (linkage.link) or raise max_pairs."
+        )
+    kernel = dice_kernel()
+    if kernel is None:
+        found = []
+        counts = a.popcount, b.popcount
+        columns = np.arange(len(b))
+        for row in range(len(a)):
+            similarity = dice_pairs(a, b, np.full(len(b), row), columns, counts=counts)
+            hit = np.flatnonzero(similarity >= threshold)
+            found.append((np.full(hit.size, row), hit, similarity[hit]))
+        if not found:
+            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+        rows, cols, values = (np.concatenate(part) for part in zip(*found, strict=True))
+        return rows, cols, values
+    rows, cols, values = kernel(a.words, b.words, b.popcount, threshold)
+    order = np.lexsort((cols, rows))
+    return rows[order], cols[order], values[order]
+
+
+Kernel = Callable[
+    [np.ndarray, np.ndarray, np.ndarray, float], tuple[np.ndarray, np.ndarray, np.ndarray]
+]
+
+
+@cache
+def dice_kernel() -> Kernel | None:
+    """anonlink's many-to-many Dice on packed words, or None where the `link` extra is missing.
+
+    The kernel under `anonlink.similarities.dice_coefficient_accelerated`, called with our packed
+    arrays: its public function takes Python lists of bitarrays, and building those costs more than the
+    comparisons of a block. Pairs at exactly the threshold are in, as with `>=`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its import of pkg_resources warns
+            from anonlink.similarities import _dice
+    except ImportError:
+        return None
+
+    def run(
+        a: np.ndarray, b: np.ndarray, counts_b: np.ndarray, threshold: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        similarity, rows, cols = array("d"), array("I"), array("I")
+        if a.shape[0] and b.shape[0]:
+            _dice.dice_many_to_many(
+                np.ascontiguousarray(a).view(np.int8).ravel(),
+                np.ascontiguousarray(b).view(np.int8).ravel(),
+                a.shape[0],
+                b.shape[0],
+                counts_b.astype(np.uint32),
+                a.shape[1] * 8,
+                b.shape[0],
+                threshold,
+                similarity,
+                rows,
+                cols,
+            )
+        return (
+            np.frombuffer(rows, dtype=np.uint32).astype(np.int64),
+            np.frombuffer(cols, dtype=np.uint32).astype(np.int64),
+            np.frombuffer(similarity, dtype=np.float64),
+        )
+
+    return run
+
+
+def check_threshold(threshold: float) -> None:
+    if not 0 <= threshold <= 1:
+        raise ValueError(
+            f"threshold is a Dice similarity in [0, 1], got {threshold}; for 80 % pass 0.8."
+        )
+
+
+def _check_same(a: Filters, b: Filters) -> None:
+    if a.bits != b.bits:
+        raise ValueError(
+            f"Filters of {a.bits} and {b.bits} bits cannot be compared; encode both files alike."
+        )

@@ -1,0 +1,250 @@
+"""Synthetic trade declarations, calibrated to all that is published of the UNECE micro-data.
+
+Each transaction is declared twice: by the importer (here the Canadian side, with the tariff
+preference) and by the exporter (the Dutch side, with the size of the firm). The exporter's copy has
+typos in date and value. Everything is plausible, nothing is unique: see `trade_declarations`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.random import Generator
+
+PUBLISHED_COUNTS = {
+    ("small", 100): 35_433,
+    ("small", 300): 11_923,
+    ("large", 100): 39_567,
+    ("large", 300): 13_077,
+}
+"""Table 2.2 of the report: transactions by exporter size and preferential code."""
+
+EXPORTERS = {"small": 162, "large": 175}
+PRODUCTS = 100
+HS6_RANGE = (10_121, 970_599)
+VALUE_RANGE = (100_000, 1_000_000)
+YEAR_START = np.datetime64("2021-01-01", "D")
+YEAR_DAYS = 365
+
+
+@dataclass(frozen=True, kw_only=True)
+class TradeDeclarations:
+    """Two files about the same transactions.
+
+    imports   one row a transaction: declaration, exporter_id, hs6, date, value, preferential_code
+    exports   the same transactions in another row order, date and value with typos:
+              declaration, exporter_id, hs6, date, value, exporter_size
+
+    `declaration` is the truth (which two rows are one transaction). Linkage must not look at it.
+    """
+
+    imports: pd.DataFrame
+    exports: pd.DataFrame
+
+    def sample(self, share: float, rng: Generator) -> TradeDeclarations:
+        """Each row of each file kept independently with probability `share`: partial overlap."""
+        if not 0 < share <= 1:
+            raise ValueError(f"share is a fraction in (0, 1], got {share}; for 70 % pass 0.7.")
+        kept = []
+        for frame in (self.imports, self.exports):
+            kept.append(frame[rng.random(len(frame)) < share].reset_index(drop=True))
+        return TradeDeclarations(imports=kept[0], exports=kept[1])
+
+    def truth(self) -> np.ndarray:
+        """Row of `imports` that holds the same transaction as each row of `exports`; -1: none."""
+        position = pd.Series(np.arange(len(self.imports)), index=self.imports["declaration"])
+        return (
+            position.reindex(self.exports["declaration"]).fillna(-1).to_numpy().astype(np.int64)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Typos:
+    """How the exporter's copy of a record differs: with probability `error_rate`, date and value do.
+
+    error_rate       share of records perturbed, in [0, 1]
+    date_sd_days     standard deviation of the shift of the date, rounded to whole days
+    deflation_mean   mean share by which the value is lower
+    deflation_sd     its standard deviation
+
+    Source: report, paragraph 27; rounding and floor as in the authors' program.
+    """
+
+    error_rate: float = 0.2
+    date_sd_days: float = 20.0
+    deflation_mean: float = 0.15
+    deflation_sd: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.error_rate <= 1:
+            raise ValueError(
+                f"error_rate is a fraction in [0, 1], got {self.error_rate}; for 20 % pass 0.2."
+            )
+        if self.date_sd_days < 0 or self.deflation_sd < 0:
+            raise ValueError(
+                "Standard deviations of the typo model cannot be negative, got "
+                f"date_sd_days={self.date_sd_days} and deflation_sd={self.deflation_sd}."
+            )
+
+    def apply(
+        self, days: np.ndarray, values: np.ndarray, rng: Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Perturbed copies of `days` and `values` (integers, any shape)."""
+        hit = rng.random(days.shape) < self.error_rate
+        shift = np.rint(rng.normal(0.0, self.date_sd_days, days.shape)).astype(np.int64)
+        deflated = np.floor(
+            values * (1.0 - rng.normal(self.deflation_mean, self.deflation_sd, days.shape))
+        ).astype(np.int64)
+        return np.where(hit, days + shift, days), np.where(hit, deflated, values)
+
+
+def scaled_counts(n: int) -> dict[tuple[str, int], int]:
+    """Table 2.2 scaled to `n` transactions: exact at 100,000, largest remainders elsewhere."""
+    total = sum(PUBLISHED_COUNTS.values())
+    shares = {cell: count * n / total for cell, count in PUBLISHED_COUNTS.items()}
+    counts = {cell: int(share) for cell, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda cell: counts[cell] - shares[cell])
+    for cell in by_remainder[: n - sum(counts.values())]:
+        counts[cell] += 1
+    return counts
+
+
+def trade_declarations(
+    n: int = 100_000,
+    *,
+    rng: Generator,
+    typos: Typos | None = None,
+    id_digits: int = 3,
+    concentration: float = 0.0,
+    preferential_share: float | None = None,
+) -> TradeDeclarations:
+    """Draw `n` transactions as both trading partners declare them.
+
+    Calibrated to what is published: 337 exporters (162 small, 175 large; size belongs to the
+    exporter), 100 products, HS6 codes as integers, dates over 2021, values of 100 K to 1 M, and table
+    2.2's counts exactly when n = 100,000. What is not published (how exporters and products are
+    spread, the look of the identifiers) is uniform here; `id_digits` and `concentration` change it.
+
+    Parameters
+    ----------
+    n : int
+        Transactions; each is in both files.
+    rng : numpy Generator
+        Source of all randomness.
+    typos : Typos, optional
+        Errors of the exporter's file; the report's (20 % of records) by default.
+    id_digits : int
+        Digits of the exporter id, at least 3 (337 exporters): 3 gives 100-436 as in the source.
+        2 stands for ids of two letters-or-digits (base 36), the shortest that fits.
+    concentration : float
+        0: exporters share the transactions equally. Above: log-normal shares with this standard
+        deviation of the log, within each size, so a few exporters have most of the transactions.
+    preferential_share : float, optional
+        Replaces table 2.2's share of code 300, keeping the split by size within each code. The
+        authors' program draws 25 of every 100 records, exactly.
+
+    Returns
+    -------
+    TradeDeclarations
+
+    Raises
+    ------
+    ValueError
+        If a parameter is outside its range.
+
+    Source
+    ------
+    UNECE Input Privacy-Preservation final report, paragraphs 13 and 27, table 2.2.
+    """
+    if n < 1:
+        raise ValueError(f"n counts transactions and must be at least 1, got {n}.")
+    if id_digits not in (2, 3, 4, 5, 6):
+        raise ValueError(f"id_digits must be between 2 and 6, got {id_digits}.")
+    if concentration < 0:
+        raise ValueError(f"concentration is a standard deviation, got {concentration}; pass >= 0.")
+    typos = typos or Typos()
+
+    counts = scaled_counts(n)
+    if preferential_share is not None:
+        if not 0 <= preferential_share <= 1:
+            raise ValueError(
+                f"preferential_share is a fraction in [0, 1], got {preferential_share}."
+            )
+        counts = _split(n, preferential_share, rng)
+    small = np.repeat([s == "small" for s, _ in counts], list(counts.values()))
+    code = np.repeat([c for _, c in counts], list(counts.values()))
+    order = rng.permutation(n)
+    small, code = small[order], code[order]
+
+    ids, is_small = _exporters(id_digits, rng)
+    exporter = np.empty(n, dtype=np.int64)
+    for side in (True, False):
+        pool = np.flatnonzero(is_small == side)
+        share = np.exp(concentration * rng.standard_normal(pool.size))
+        picked = rng.choice(pool, size=int((small == side).sum()), p=share / share.sum())
+        exporter[small == side] = picked
+    low, high = HS6_RANGE
+    products = low + rng.choice(high - low + 1, size=PRODUCTS, replace=False)
+    hs6 = products[rng.integers(0, PRODUCTS, n)]
+    days = rng.integers(0, YEAR_DAYS, n)
+    values = rng.integers(VALUE_RANGE[0], VALUE_RANGE[1] + 1, n)
+
+    recorded_days, recorded_values = typos.apply(days, values, rng)
+    shuffle = rng.permutation(n)
+    declaration = np.arange(n)
+    exporter_id = ids[exporter]
+    sizes = pd.Categorical.from_codes(
+        np.where(is_small[exporter], 0, 1), categories=["small", "large"]
+    )
+    imports = pd.DataFrame(
+        {
+            "declaration": declaration,
+            "exporter_id": exporter_id,
+            "hs6": hs6,
+            "date": YEAR_START + days,
+            "value": values,
+            "preferential_code": code,
+        }
+    )
+    exports = pd.DataFrame(
+        {
+            "declaration": declaration,
+            "exporter_id": exporter_id,
+            "hs6": hs6,
+            "date": YEAR_START + recorded_days,
+            "value": recorded_values,
+            "exporter_size": sizes,
+        }
+    )
+    return TradeDeclarations(
+        imports=imports, exports=exports.iloc[shuffle].reset_index(drop=True)
+    )
+
+
+def _split(n: int, share: float, rng: Generator) -> dict[tuple[str, int], int]:
+    """Exactly `share` of code 300; sizes binomial within a code, as a slice of a shuffled file has."""
+    preferential = round(n * share)
+    counts: dict[tuple[str, int], int] = {}
+    for code, total in ((100, n - preferential), (300, preferential)):
+        odds = PUBLISHED_COUNTS["small", code], PUBLISHED_COUNTS["large", code]
+        counts["small", code] = int(rng.binomial(total, odds[0] / sum(odds)))
+        counts["large", code] = total - counts["small", code]
+    return counts
+
+
+def _exporters(id_digits: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the exporters, and which are small; sizes in random order over the ids."""
+    total = sum(EXPORTERS.values())
+    if id_digits == 2:
+        alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+        picked = rng.choice(36 * 36, size=total, replace=False)
+        ids = np.array([alphabet[i // 36] + alphabet[i % 36] for i in picked], dtype=object)
+    elif id_digits == 3:
+        ids = np.arange(100, 100 + total)
+    else:
+        low = 10 ** (id_digits - 1)
+        ids = low + rng.choice(9 * low, size=total, replace=False)
+    is_small = rng.permutation(np.repeat([True, False], [EXPORTERS["small"], EXPORTERS["large"]]))
+    return ids, is_small
