@@ -6,11 +6,13 @@ import contextlib
 import os
 import signal
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning import LocalProvisioner
 
 
 class LocalKernelManager(AsyncKernelManager):
@@ -31,17 +33,6 @@ class LocalKernelManager(AsyncKernelManager):
                 else:
                     os.killpg(pid, signal.SIGKILL)
 
-    def end(self) -> float:
-        """Make sure that nothing of the kernel is left.
-
-        Returns
-        -------
-        float: CPU seconds of a forked kernel; 0 otherwise, where the system counts it as a child.
-        """
-        self.kill_now()
-        process = getattr(self.provisioner, "process", None)
-        return getattr(process, "cpu_s", 0.0)
-
 
 def manager(sockets: Path, kernel: Any = None) -> LocalKernelManager:
     """A manager whose kernel listens on sockets in the folder `sockets`."""
@@ -50,4 +41,23 @@ def manager(sockets: Path, kernel: Any = None) -> LocalKernelManager:
     )
     if sys.platform == "win32":  # no local sockets there
         found = LocalKernelManager(connection_file=str(sockets / "k.json"))
+    if kernel is not None:
+        found.provisioner = ForkedProvisioner(
+            kernel_id=str(uuid.uuid4()), kernel_spec=found.kernel_spec, parent=found
+        )
+        found.provisioner.prepared = kernel
     return found
+
+
+class ForkedProvisioner(LocalProvisioner):
+    """Hands the connection file to a kernel process that the fork server has prepared."""
+
+    prepared: Any = None
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        self.process = self.prepared
+        self.pid = self.pgid = self.prepared.pid
+        self.cwd = kwargs.get("cwd", os.getcwd())
+        launcher = 3  # python -m ipykernel_launcher
+        self.prepared.begin({"argv": cmd[launcher:], "cwd": self.cwd, "env": kwargs["env"]})
+        return self.connection_info

@@ -14,6 +14,7 @@ from pet_lab.workbench.errors import ResultsError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pet_lab.workbench.runs import RunRecord
     from pet_lab.workbench.workspace import Workspace
 
 REQUIRED = ("replicate", "metric", "value")
@@ -280,19 +281,24 @@ def read(ws: Workspace, notebook: str, run_ids: Iterable[str] | None = None) -> 
     return pd.concat(parts, ignore_index=True)
 
 
-def summary(folder: Path) -> dict[str, Any]:
-    """Summary of the run in `folder`: headline, privacy, simulation, counts, data, rows, metrics.
+def summary(run: RunRecord | Path) -> dict[str, Any]:
+    """What `write` stored beside the rows of a run, given by its record or folder.
+
+    Keys: headline, privacy, simulation, counts, data, rows, metrics.
 
     Raises
     ------
     ResultsError
         If the run has none.
     """
+    folder = run if isinstance(run, Path) else run.folder
     try:
+        if folder is None:
+            raise OSError
         return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise ResultsError(
-            f"Run {folder.name} has no readable summary; run its notebook again."
+            f"Run {getattr(folder, 'name', '')} has no readable summary; run its notebook again."
         ) from None
 
 

@@ -103,7 +103,7 @@ def perform(job: Mapping[str, Any], folder: Path, kernel: Any = None) -> dict[st
         "started": started,
         "ended": now(),
         "wall_s": round(time.perf_counter() - clock, 3),
-        "cpu_s": round(_cpu() - cpu + session.forked_cpu_s, 3),
+        "cpu_s": round(_cpu() - cpu, 3),
         "error": error,
     }
 
@@ -116,7 +116,6 @@ class _Session:
 
         self.job, self.folder, self.kernel = job, folder, kernel
         self.timed_out = False
-        self.forked_cpu_s = 0.0
         self.notebook = nbformat.from_dict(job["source"])
 
     def execute(self) -> dict[str, Any] | None:
@@ -168,7 +167,7 @@ class _Session:
             finally:
                 if guard:
                     guard.cancel()
-                self.forked_cpu_s = kernels.end()
+                kernels.kill_now()  # and what it left running
                 keeper.notebook_complete()
         if self.timed_out:
             return self._dead(None)

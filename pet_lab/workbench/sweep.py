@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from pet_lab.workbench import files, local, notebooks, runner, runs
+from pet_lab.workbench import closure, files, local, notebooks, runner, runs
 from pet_lab.workbench.errors import (
     ExecutorError,
     ParameterError,
@@ -491,7 +491,9 @@ class _Sweep:
             return 0
         if where == "local":
             slots = min(jobs or local.cores(), len(self.todo))
-            self.executor = local.ProcessExecutor(threads=max(1, local.cores() // slots))
+            code = [cell for source in self.sources.values() for cell in notebooks.code(source)]
+            threads = max(1, local.cores() // slots)
+            self.executor = local.best(threads, closure.third_party(code))
         elif where.startswith("dask:"):
             from pet_lab.workbench import dask_executor
 
