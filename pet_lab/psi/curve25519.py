@@ -1,0 +1,144 @@
+"""Curve25519: hashing into the curve by RFC 9380, exponentiation by libsodium, membership.
+
+Why u-coordinates and X25519: libsodium's ladder is constant-time, clears the cofactor by clamping,
+and releases Python's lock; PyNaCl does not expose ristretto255.
+
+Why `encode_to_curve` (the NU suite) and not the random-oracle suite: the second needs both
+y-coordinates, that is two square roots more (2 x 13 us, beside 37 us for the exponentiation). The
+proof of DH-based intersection must only be able to draw (r, m) with H(m) = r*G: Elligator 2 can be
+inverted on the half of the curve that it reaches, so draw r until r*G lies there. Nothing in the
+argument needs the other half.
+
+Why not hash straight to 32 bytes: half of all u belong to the quadratic twist, u -> a*u stays on
+the side where it began, so everyone could read off one bit of every blinded element.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import gmpy2
+import numpy as np
+from nacl.bindings import crypto_scalarmult
+
+from .protocol import Bytes2D, MessageError
+from .session import bytes_of
+
+WIDTH = 32
+_P = gmpy2.mpz(2**255 - 19)
+_J = gmpy2.mpz(486662)
+_MINUS_J = _P - _J
+# u-coordinates of the points of order 1, 2, 4, 8 on the curve and on its twist.
+SMALL_ORDER = frozenset(
+    {
+        0,
+        1,
+        2**255 - 20,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    }
+)
+_BLOCK = 128  # of SHA-512
+
+
+def expand_message_xmd(message: bytes, dst: bytes, length: int) -> bytes:
+    """RFC 9380, section 5.3.1, with SHA-512."""
+    if len(dst) > 255:
+        raise ValueError(f"A domain separation tag has at most 255 bytes, got {len(dst)}.")
+    if length > 255 * 64:
+        raise ValueError(f"At most {255 * 64} bytes can be expanded, asked for {length}.")
+    tag = dst + bytes([len(dst)])
+    b0 = hashlib.sha512(bytes(_BLOCK) + message + length.to_bytes(2, "big") + b"\0" + tag).digest()
+    block = hashlib.sha512(b0 + b"\1" + tag).digest()
+    out = block
+    for i in range(2, -(-length // 64) + 1):
+        mixed = bytes(x ^ y for x, y in zip(b0, block, strict=True))
+        block = hashlib.sha512(mixed + bytes([i]) + tag).digest()
+        out += block
+    return out[:length]
+
+
+def map_to_curve_u(field_element: int) -> int:
+    """Elligator 2 of RFC 9380, section 6.7.1, for curve25519: the u-coordinate alone.
+
+    The sign of v is not computed: X25519 never uses it.
+    """
+    t = gmpy2.mpz(field_element)
+    # 1 + 2t^2 is never zero: -1/2 is not a square modulo p.
+    x1 = _MINUS_J * gmpy2.invert(1 + 2 * t * t, _P) % _P
+    gx1 = ((x1 + _J) * x1 + 1) * x1 % _P
+    return int(x1) if gmpy2.jacobi(gx1, _P) >= 0 else int((_MINUS_J - x1) % _P)
+
+
+def encode_to_curve(messages: Sequence[bytes], dst: bytes) -> list[bytes]:
+    """u-coordinates, 32 bytes each, of suite curve25519_XMD:SHA-512_ELL2_NU_ before its cofactor.
+
+    `exponentiate` multiplies by a multiple of 8 and so clears the cofactor.
+    """
+    if len(dst) > 255:
+        raise ValueError(f"A domain separation tag has at most 255 bytes, got {len(dst)}.")
+    tag = dst + bytes([len(dst)])
+    first_tail, second_tail = b"\0\x30\0" + tag, b"\1" + tag
+    start = hashlib.sha512(bytes(_BLOCK))
+    jacobi, invert, p, j, minus_j, sha512 = (
+        gmpy2.jacobi,
+        gmpy2.invert,
+        _P,
+        _J,
+        _MINUS_J,
+        hashlib.sha512,
+    )
+    mpz = gmpy2.mpz
+    out = []
+    for message in messages:
+        state = start.copy()
+        state.update(message + first_tail)
+        wide = sha512(state.digest() + second_tail).digest()[:48]
+        t = mpz(int.from_bytes(wide, "big")) % p
+        x = minus_j * invert(1 + 2 * t * t, p) % p
+        if jacobi(((x + j) * x + 1) * x, p) < 0:
+            x = (minus_j - x) % p
+        out.append(int(x).to_bytes(32, "little"))
+    return out
+
+
+def on_curve(element: bytes) -> bool:
+    """True if 32 bytes are the canonical u-coordinate of a point of curve25519 of large order.
+
+    Large order means: not one of the points of order 1, 2, 4, 8. A small part added to a large one
+    is harmless, as clamped scalars are multiples of 8.
+    """
+    u = int.from_bytes(element, "little")
+    if len(element) != WIDTH or u >= _P or u in SMALL_ORDER:
+        return False
+    x = gmpy2.mpz(u)
+    return bool(gmpy2.jacobi(((x + _J) * x + 1) * x, _P) == 1)
+
+
+def check_elements(rows: Bytes2D) -> None:
+    """Refuse rows, shape (n, 32), unless every one is `on_curve`."""
+    raw = rows.tobytes()
+    jacobi, j, p, from_bytes, mpz = gmpy2.jacobi, _J, _P, int.from_bytes, gmpy2.mpz
+    for i in range(0, len(raw), WIDTH):
+        x = mpz(from_bytes(raw[i : i + WIDTH], "little"))
+        if x >= p or jacobi(((x + j) * x + 1) * x, p) != 1 or x in SMALL_ORDER:
+            raise MessageError(
+                f"Element {i // WIDTH} is not a canonical point of curve25519 of large order."
+            )
+
+
+def exponentiate(scalar: bytes, elements: Sequence[bytes]) -> Bytes2D:
+    """scalar * element for each, by libsodium's constant-time ladder; scalar is clamped by it."""
+    return bytes_of([crypto_scalarmult(scalar, e) for e in elements], WIDTH)
+
+
+def split(rows: Bytes2D) -> list[bytes]:
+    """Rows of 32 bytes as byte strings."""
+    raw = rows.tobytes()
+    return [raw[i : i + WIDTH] for i in range(0, len(raw), WIDTH)]
+
+
+def canonical(rows: Bytes2D) -> Bytes2D:
+    """Rows as an array that owns its bytes (a frame's are read-only)."""
+    return np.array(rows, dtype=np.uint8)

@@ -1,0 +1,108 @@
+"""OpenMined's PSI library as a peer engine: ECDH on P-256, one side learns.
+
+Its client (our initiator) learns the result; its server (our responder) learns the size only.
+To compare like with like, the initiator then tells the responder nothing, and `symmetric` is False.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .protocol import Conversation, MessageError, PsiError, Variant
+
+_PIECE = 4096
+_FALSE_POSITIVES = 1e-9  # unused by the raw structure, but the call wants it
+_LIMIT = 1 << 31
+
+
+class OpenMinedEngine:
+    """The library's raw structure, so no false positives; its messages travel as opaque blobs."""
+
+    name = "openmined"
+    private = True
+    symmetric = False
+    variants: tuple[Variant, ...] = ("psi", "cardinality")
+
+    def __init__(self) -> None:
+        try:
+            import private_set_intersection.python as library
+        except ImportError:
+            raise PsiError(
+                "openmined-psi is not installed; it has builds for Linux x86-64 and macOS only. "
+                "Use the engine ecdh."
+            ) from None
+        self._library = library
+
+    def __repr__(self) -> str:
+        return "openmined"
+
+    def parameters(self) -> dict[str, str | int]:
+        return {"structure": "raw", "version": str(self._library.__version__)}
+
+    def speak(self, talk: Conversation) -> npt.NDArray[np.int64] | int:
+        reveal = talk.variant == "psi"
+        items = [(talk.session + e).hex() for e in talk.elements]
+        if talk.role == "responder":
+            return self._serve(talk, items, reveal)
+        library = self._library
+        with talk.stage("hash and blind", len(items)):
+            client = library.client.CreateWithNewKey(reveal)
+            request = client.CreateRequest(items)
+        _send(talk, request.SerializeToString())
+        setup, response = library.ServerSetup(), library.Response()
+        setup_raw, response_raw = _receive(talk), _receive(talk)
+        with talk.stage("blind again and compare", len(items) + talk.peer_size):
+            try:
+                setup.ParseFromString(setup_raw)
+                response.ParseFromString(response_raw)
+                found = (
+                    client.GetIntersection(setup, response)
+                    if reveal
+                    else client.GetIntersectionSize(setup, response)
+                )
+            except Exception:
+                raise MessageError(
+                    "The peer's answer is not one of the OpenMined library."
+                ) from None
+        return np.array(sorted(found), dtype=np.int64) if reveal else int(found)
+
+    def _serve(
+        self, talk: Conversation, items: list[str], reveal: bool
+    ) -> npt.NDArray[np.int64] | int:
+        library = self._library
+        with talk.stage("hash and blind", len(items)):
+            server = library.server.CreateWithNewKey(reveal)
+            setup = server.CreateSetupMessage(
+                _FALSE_POSITIVES, talk.peer_size, items, library.DataStructure.RAW
+            )
+        raw = _receive(talk)
+        with talk.stage("blind again", talk.peer_size):
+            request = library.Request()
+            try:
+                request.ParseFromString(raw)
+                response = server.ProcessRequest(request)
+            except Exception:
+                raise MessageError(
+                    "The peer's request is not one of the OpenMined library."
+                ) from None
+        _send(talk, setup.SerializeToString())
+        _send(talk, response.SerializeToString())
+        return np.empty(0, dtype=np.int64) if reveal else 0  # the server learns nothing
+
+
+def _send(talk: Conversation, raw: bytes) -> None:
+    body = len(raw).to_bytes(8, "big") + raw
+    body += bytes(-len(body) % _PIECE)
+    talk.send("blob", np.frombuffer(body, dtype=np.uint8).reshape(-1, _PIECE))
+
+
+def _receive(talk: Conversation) -> bytes:
+    # A point has 33 bytes, and protobuf adds two or three to each.
+    pieces = 2 + (len(talk.elements) + talk.peer_size) * 64 // _PIECE
+    rows = talk.receive("blob", width=_PIECE, at_most=pieces)
+    body = rows.tobytes()
+    size = int.from_bytes(body[:8], "big")
+    if size > len(body) - 8 or size > _LIMIT:
+        raise MessageError("A blob promises more bytes than came.")
+    return body[8 : 8 + size]

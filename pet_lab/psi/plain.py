@@ -1,0 +1,59 @@
+"""The oracle: both files on the wire in clear. It protects nothing and is never a default."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .protocol import VARIANTS, Bytes2D, Conversation, MessageError, Variant
+
+_PIECE = 256
+
+
+class PlainEngine:
+    """Sends every key as it is. Only for comparison: what the others must agree with."""
+
+    name = "plain"
+    private = False
+    symmetric = True
+    variants: tuple[Variant, ...] = VARIANTS
+
+    def __repr__(self) -> str:
+        return "plain"
+
+    def parameters(self) -> dict[str, str | int]:
+        return {}
+
+    def speak(self, talk: Conversation) -> npt.NDArray[np.int64] | int:
+        with talk.stage("exchange in clear", len(talk.elements)):
+            rows = _pack(talk.elements)
+            if talk.role == "initiator":
+                talk.send("plain", rows)
+                got = talk.receive("plain", width=_PIECE, count=talk.peer_size)
+            else:
+                got = talk.receive("plain", width=_PIECE, count=talk.peer_size)
+                talk.send("plain", rows)
+        theirs = {_unpack(bytes(r)) for r in got}
+        if len(theirs) != len(got):
+            raise MessageError("The received elements hold one twice; each must be sent once.")
+        # Sorted by the key itself, which both sides know: the shared order of the intersection.
+        both = sorted((k, i) for i, k in enumerate(talk.elements) if k in theirs)
+        positions = np.array([i for _, i in both], dtype=np.int64)
+        return len(positions) if talk.variant == "cardinality" else positions
+
+
+def _pack(elements: list[bytes]) -> Bytes2D:
+    for element in elements:
+        if len(element) > _PIECE - 2:
+            raise MessageError(
+                f"The plain engine takes keys of at most {_PIECE - 2} bytes, got {len(element)}."
+            )
+    raw = b"".join(len(e).to_bytes(2, "big") + e.ljust(_PIECE - 2, b"\0") for e in elements)
+    return np.frombuffer(raw, dtype=np.uint8).reshape(len(elements), _PIECE)
+
+
+def _unpack(raw: bytes) -> bytes:
+    size = int.from_bytes(raw[:2], "big")
+    if size > _PIECE - 2 or any(raw[2 + size :]):
+        raise MessageError("A plain key is not well formed: its length and its padding disagree.")
+    return raw[2 : 2 + size]

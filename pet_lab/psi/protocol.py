@@ -1,0 +1,358 @@
+"""What every engine of private set intersection shares: parties, keys, results, the transcript.
+
+Security model, as the report's paragraphs 15 and 143 state it: the parties are honest but curious,
+the channel is mutually authenticated. Cheap checks go further where they cost little (group
+membership, echo, sizes), but a party that lies about its *input* is outside the model: it can put
+guesses into its own set, and each guess that is confirmed is then in the intersection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Bytes2D = npt.NDArray[np.uint8]
+Role = Literal["initiator", "responder"]
+Variant = Literal["psi", "cardinality", "enrichment", "analytics"]
+VARIANTS: tuple[Variant, ...] = ("psi", "cardinality", "enrichment", "analytics")
+MAX_ELEMENTS = 1 << 26
+
+
+class PsiError(Exception):
+    """A refusal, in one sentence that may be shown to the peer: it never quotes a secret."""
+
+
+class MessageError(PsiError, ValueError):
+    """A message that is malformed, out of order, of another session or not in the group."""
+
+
+class PeerLost(PsiError):
+    """The other party aborted, died or fell silent."""
+
+
+class Purpose(Enum):
+    """What a key derived from the data holders' shared secret is for; bound into the derivation."""
+
+    ROWS = b"row tags"
+    COLUMNS = b"column tokens"
+
+
+def encode_key(parts: Sequence[str]) -> bytes:
+    """One key as bytes: NFC, UTF-8, every part preceded by its length.
+
+    The lengths keep ("ab", "c") and ("a", "bc") apart; NFC makes the two spellings of "é" one key.
+    Nothing else is changed: case, spaces and leading zeros are part of the key.
+    """
+    out = []
+    for part in parts:
+        raw = (part if part.isascii() else unicodedata.normalize("NFC", part)).encode()
+        out.append(len(raw).to_bytes(4, "big"))
+        out.append(raw)
+    return b"".join(out)
+
+
+@dataclass(frozen=True)
+class KeySet:
+    """The distinct keys of a file and where they stand in it.
+
+    encoded   distinct keys as bytes, in order of first appearance
+    codes     int array, one per row of the file: which distinct key the row has, -1 = no key
+    """
+
+    encoded: list[bytes]
+    codes: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def rows_of(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Rows of the file, ascending, that hold one of the distinct keys at `positions`."""
+        wanted = np.zeros(len(self.encoded) + 1, dtype=bool)  # the last place serves code -1
+        wanted[positions] = True
+        return np.flatnonzero(wanted[self.codes])
+
+    @property
+    def unique(self) -> bool:
+        """True if no two rows share a key."""
+        return len(self.encoded) == int((self.codes >= 0).sum())
+
+
+@dataclass(frozen=True)
+class Party:
+    """A data holder: a name and a table whose key columns are text.
+
+    Numbers are refused as keys because "007" read as a number is 7 and no longer the same key.
+    """
+
+    name: str
+    frame: pd.DataFrame = field(repr=False)
+
+    def values(self, column: str) -> list[str]:
+        """The column as text, missing values left out."""
+        self._check_text([column])
+        return [str(v) for v in self.frame[column].dropna()]
+
+    def key_set(
+        self, on: str | Sequence[str], *, missing: Literal["refuse", "drop"] = "refuse"
+    ) -> KeySet:
+        """Distinct keys over the columns `on`.
+
+        Parameters
+        ----------
+        on : column name, or several: together they form the key
+        missing : what to do with a row that lacks a part of its key; it can never be linked
+
+        Raises
+        ------
+        PsiError
+            Unknown column, a column that is not text, or a missing key when `missing="refuse"`.
+        """
+        columns = [on] if isinstance(on, str) else list(on)
+        if not columns:
+            raise PsiError("A key needs at least one column; got none.")
+        self._check_text(columns)
+        part = self.frame[columns]
+        gone = part.isna().any(axis=1).to_numpy() | (part == "").all(axis=1).to_numpy()
+        if gone.any() and missing == "refuse":
+            raise PsiError(
+                f"{self.name}: {int(gone.sum())} of {len(part)} rows have no key in {columns}; "
+                "complete them, or pass missing='drop' to leave them out."
+            )
+        codes = np.full(len(part), -1, dtype=np.int64)
+        lists = [part[c].to_numpy(dtype=object)[~gone] for c in columns]
+        encoded = [encode_key(parts) for parts in zip(*lists, strict=True)]
+        place: dict[bytes, int] = {}
+        codes[~gone] = [place.setdefault(key, len(place)) for key in encoded]
+        return KeySet(list(place), codes)
+
+    def _check_text(self, columns: Iterable[str]) -> None:
+        for column in columns:
+            if column not in self.frame.columns:
+                known = ", ".join(map(str, self.frame.columns))
+                raise PsiError(f"{self.name} has no column {column!r}; its columns are {known}.")
+            present = self.frame[column].dropna()
+            wrong = next((v for v in present if not isinstance(v, str)), None)
+            if wrong is not None:
+                raise PsiError(
+                    f"{self.name}: key column {column!r} holds {type(wrong).__name__}, not text, "
+                    "so leading zeros may be lost; read the file with dtype=str."
+                )
+
+
+@dataclass(frozen=True)
+class Message:
+    """One frame that crossed between two parties; `payload` is None when only sizes are kept."""
+
+    sender: str
+    receiver: str
+    kind: str
+    count: int
+    width: int
+    size_bytes: int
+    payload: bytes | None = field(default=None, repr=False)
+
+
+@dataclass
+class Transcript:
+    """Every message of a session in order: what the privacy claims are asserted on."""
+
+    messages: list[Message] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self.messages)
+
+    def seen_by(self, name: str) -> list[Message]:
+        """Messages that `name` received."""
+        return [m for m in self.messages if m.receiver == name]
+
+    def payload(self, *, kind: str, sender: str) -> bytes:
+        """All elements of one kind that `sender` sent, joined in order of sending."""
+        chosen = [m for m in self.messages if m.kind == kind and m.sender == sender]
+        return b"".join(m.payload or b"" for m in chosen)
+
+    def elements(self, *, kind: str, sender: str) -> list[bytes]:
+        """The elements of one kind that `sender` sent, in order of sending."""
+        out: list[bytes] = []
+        for m in self.messages:
+            if m.kind == kind and m.sender == sender and m.payload is not None and m.width:
+                out.extend(m.payload[i : i + m.width] for i in range(0, len(m.payload), m.width))
+        return out
+
+    def contains_any(self, values: Iterable[str], *, seen_by: str | None = None) -> bool:
+        """True if a value, or an unkeyed hash of it that anyone can recompute, was sent.
+
+        Values of fewer than 6 bytes are looked for with their length prefix only: by themselves
+        they occur among random bytes by chance.
+        """
+        sent = b"".join(
+            m.payload or b"" for m in self.messages if seen_by is None or m.receiver == seen_by
+        )
+        for value in values:
+            raw = value.encode()
+            if (len(raw) >= 6 and raw in sent) or encode_key([value]) in sent:
+                return True
+            for algorithm in ("md5", "sha1", "sha256", "sha512", "sha3_256"):
+                for text in (raw, encode_key([value])):
+                    digest = hashlib.new(algorithm, text, usedforsecurity=False).digest()
+                    if digest in sent or digest.hex().encode() in sent:
+                        return True
+        return False
+
+    def table(self) -> pd.DataFrame:
+        """Bytes and elements by sender, receiver and kind."""
+        rows = [(m.sender, m.receiver, m.kind, m.count, m.size_bytes) for m in self.messages]
+        frame = pd.DataFrame(rows, columns=["sender", "receiver", "kind", "elements", "bytes"])
+        return frame.groupby(["sender", "receiver", "kind"], as_index=False, sort=False).sum()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Cost of one stage at one party; CPU seconds are summed over its threads."""
+
+    party: str
+    stage: str
+    elements: int
+    cpu_s: float
+    wall_s: float
+    bytes_sent: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """All that one party learns from a session.
+
+    cardinality  distinct keys that both files hold
+    positions    distinct keys of one's own that the peer also holds, in an order that both share;
+                 None for the cardinality variant
+    link_key     32 bytes agreed between the two data holders, unknown to any linker
+    enriched     columns of the peer, aligned with `positions` (enrichment only)
+    """
+
+    party: str
+    peer: str
+    role: Role
+    variant: Variant
+    session: bytes
+    cardinality: int
+    positions: npt.NDArray[np.int64] | None
+    own_size: int
+    peer_size: int
+    link_key: bytes = field(repr=False)
+    enriched: pd.DataFrame | None = field(default=None, repr=False)
+    stages: tuple[Stage, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PsiResult:
+    """Both outcomes of a session that ran in one process, as a simulation can see them."""
+
+    keys: frozenset[str] | frozenset[tuple[str, ...]] | None
+    left: Outcome
+    right: Outcome
+    left_rows: npt.NDArray[np.int64] | None
+    right_rows: npt.NDArray[np.int64] | None
+    transcript: Transcript = field(repr=False)
+
+    @property
+    def cardinality(self) -> int:
+        return self.left.cardinality
+
+    @property
+    def stages(self) -> pd.DataFrame:
+        return pd.DataFrame([vars(s) for s in (*self.left.stages, *self.right.stages)])
+
+
+class PsiEngine(Protocol):
+    """A protocol for the intersection of two key sets, spoken over a `Wire`.
+
+    name      what both parties must name in their greeting
+    private   False only for the oracle
+    variants  which variants the engine can answer
+    symmetric True if both parties learn the intersection
+    """
+
+    name: str
+    private: bool
+    variants: tuple[Variant, ...]
+    symmetric: bool
+
+    def parameters(self) -> dict[str, str | int]:
+        """What both sides must agree on, beyond the name."""
+        ...
+
+    def speak(self, talk: Conversation) -> npt.NDArray[np.int64] | int:
+        """Own positions in the shared order, or only their number for the cardinality variant."""
+        ...
+
+
+class Conversation(Protocol):
+    """What an engine needs of a session (see `session.Session`)."""
+
+    role: Role
+    variant: Variant
+    session: bytes
+    elements: list[bytes]
+    peer_size: int
+
+    def send(self, kind: str, rows: Bytes2D) -> None: ...
+    def receive(
+        self, kind: str, *, width: int, count: int | None = None, at_most: int | None = None
+    ) -> Bytes2D: ...
+    def stage(self, name: str, elements: int) -> StageTimer: ...
+
+
+class StageTimer(Protocol):
+    """A context that measures one stage; threads report their CPU seconds to `add_cpu`."""
+
+    def __enter__(self) -> StageTimer: ...
+    def __exit__(self, *exc: object) -> None: ...
+    def add_cpu(self, seconds: float) -> None: ...
+
+
+def secret_permutation(n: int) -> npt.NDArray[np.int64]:
+    """A permutation of range(n) from the system's CSPRNG.
+
+    A statistical generator would not do: the peer sees where the elements of the intersection went,
+    could solve for the generator's state and learn the file positions of all others.
+    """
+    order: npt.NDArray[np.int64] = np.argsort(
+        np.frombuffer(os.urandom(8 * n), dtype=np.uint64), kind="stable"
+    )
+    return order
+
+
+def common_positions(
+    mine: Bytes2D, theirs: Bytes2D
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Positions in `mine` and in `theirs` of the rows that both hold, ascending by row.
+
+    Both sides see the same rows, so they arrive at the same order without another message.
+
+    Raises
+    ------
+    MessageError
+        If either side holds a row twice: an honest party sends distinct elements.
+    """
+    a, b = _as_strings(mine), _as_strings(theirs)
+    common, left, right = np.intersect1d(a, b, return_indices=True)
+    del common
+    for side, name in ((a, "own"), (b, "received")):
+        if len(np.unique(side)) != len(side):
+            raise MessageError(f"The {name} elements hold one twice; each must be sent once.")
+    return left.astype(np.int64), right.astype(np.int64)
+
+
+def _as_strings(rows: Bytes2D) -> npt.NDArray[np.bytes_]:
+    # Fixed width, so numpy's habit of dropping trailing zero bytes cannot make two rows equal.
+    n, width = rows.shape
+    view: npt.NDArray[np.bytes_] = np.ascontiguousarray(rows).view(f"S{width}").reshape(n)
+    return view

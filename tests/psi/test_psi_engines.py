@@ -1,0 +1,364 @@
+"""One conformance test over all engines, and the privacy claims as assertions on the transcript."""
+
+import math
+import queue
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pet_lab import psi
+from pet_lab.psi.openmined import OpenMinedEngine
+from pet_lab.psi.protocol import encode_key
+from pet_lab.psi.rsa_blind import RsaEngine
+from pet_lab.psi.session import MemoryChannel, run_party
+
+ENGINES = [
+    psi.PlainEngine(),
+    psi.EcdhEngine(),
+    RsaEngine(2048),
+    RsaEngine(2048, backend="gmpy2"),
+    OpenMinedEngine(),
+]
+BOTH_LEARN = [e for e in ENGINES if e.symmetric]
+
+
+def party(name, ids, **columns):
+    return psi.Party(name, pd.DataFrame({"business_id": pd.Series(ids, dtype=object), **columns}))
+
+
+@pytest.fixture
+def small_parties():
+    left = party("statcan", [f"B{i:02d}" for i in range(60)] + ["x7"])
+    right = party("cbs", [f"C{i:02d}" for i in range(40)] + ["B17", "B42", "x8"])
+    return left, right
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=repr)
+def test_same_intersection_and_no_plaintext_on_the_wire(engine, small_parties):
+    result = psi.intersect(engine, *small_parties, on="business_id")
+    assert result.keys == {"B17", "B42"}
+    assert result.left_rows.tolist() == [17, 42]
+    if engine.symmetric:
+        assert result.right_rows.tolist() == [40, 41]
+        assert result.right.cardinality == 2
+    if engine.private:
+        for side in small_parties:
+            assert not result.transcript.contains_any(side.values("business_id"))
+    else:
+        assert result.transcript.contains_any(["B17"])
+
+
+@pytest.mark.parametrize("engine", BOTH_LEARN, ids=repr)
+def test_both_sides_share_one_order_of_the_intersection(engine, small_parties):
+    result = psi.intersect(engine, *small_parties, on="business_id")
+    left, right = small_parties
+    in_left = [left.values("business_id")[i] for i in result.left.positions]
+    in_right = [right.values("business_id")[i] for i in result.right.positions]
+    assert in_left == in_right
+    assert result.left.link_key == result.right.link_key
+    assert result.left.session == result.right.session
+
+
+@given(
+    left=st.sets(st.text(max_size=12).filter(str.strip), max_size=25),
+    right=st.sets(st.text(max_size=12).filter(str.strip), max_size=25),
+)
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+def test_ecdh_agrees_with_the_oracle_on_any_text(left, right):
+    left, right = [s.encode("utf-8", "ignore").decode() for s in left], list(right)
+    left = [s for s in left if s]
+    right = [t for s in right if (t := s.encode("utf-8", "ignore").decode())]
+    sides = party("a", list(dict.fromkeys(left))), party("b", list(dict.fromkeys(right)))
+    want = psi.intersect(psi.PlainEngine(), *sides, on="business_id")
+    got = psi.intersect(psi.EcdhEngine(), *sides, on="business_id")
+    assert got.keys == want.keys
+    assert got.right_rows.tolist() == want.right_rows.tolist()
+
+
+# The peer library refuses empty sets, so it is not among these.
+@pytest.mark.parametrize("engine", BOTH_LEARN, ids=repr)
+@pytest.mark.parametrize(
+    ("left", "right", "common"),
+    [
+        ([], [], set()),
+        ([], ["a", "b"], set()),
+        (["a", "b"], [], set()),
+        (["a", "b"], ["c"], set()),
+        (["a"], ["a"], {"a"}),
+        (["007", "é", "x y"], ["7", "é", "X Y", "007"], {"007", "é"}),
+    ],
+    ids=["both empty", "left empty", "right empty", "disjoint", "equal", "zeros, unicode, spaces"],
+)
+def test_small_and_odd_sets(engine, left, right, common):
+    result = psi.intersect(engine, party("a", left), party("b", right), on="business_id")
+    assert result.keys == common
+
+
+@pytest.mark.parametrize(
+    "engine", [psi.PlainEngine(), psi.EcdhEngine(), OpenMinedEngine()], ids=repr
+)
+def test_cardinality_tells_the_number_only(engine, small_parties):
+    result = psi.intersect(engine, *small_parties, on="business_id", variant="cardinality")
+    assert result.cardinality == 2
+    assert result.left.positions is None
+    assert result.right.positions is None
+    assert result.keys is None
+
+
+def test_cardinality_hides_which_elements_are_common(small_parties):
+    # The returned set is shuffled: its order is not that in which the elements were received, so
+    # the receiver cannot attribute a match. With 61 elements the chance of equality is 1/61!.
+    result = psi.intersect(
+        psi.EcdhEngine(), *small_parties, on="business_id", variant="cardinality"
+    )
+    assert len(result.transcript.elements(kind="twice_blinded", sender="cbs")) == 61
+    with pytest.raises(psi.PsiError, match="cannot answer cardinality"):
+        psi.intersect(RsaEngine(2048), *small_parties, on="business_id", variant="cardinality")
+
+
+def test_enrichment_hands_over_named_columns_of_the_intersection_only(small_parties):
+    left = party(
+        "istat", ["a", "b", "c"], age=["20-28", "29-35", "< 20"], secret=["s1", "s2", "s3"]
+    )
+    right = party("bank", ["c", "d", "a"], income=["LOW", "HIGH", "MID"])
+    for engine in (psi.EcdhEngine(), RsaEngine(2048), psi.PlainEngine()):
+        result = psi.intersect(
+            engine,
+            left,
+            right,
+            on="business_id",
+            variant="enrichment",
+            left_columns=["age"],
+            right_columns=["income"],
+        )
+        ids = left.frame["business_id"].to_numpy()[result.left.positions]
+        assert dict(zip(ids, result.left.enriched["income"], strict=True)) == {
+            "a": "MID",
+            "c": "LOW",
+        }
+        assert dict(zip(ids, result.right.enriched["age"], strict=True)) == {
+            "a": "20-28",
+            "c": "< 20",
+        }
+        crossed = b"".join(m.payload for m in result.transcript)
+        for hidden in (b"29-35", b"HIGH", b"s1", b"s2", b"s3", b"secret"):
+            assert hidden not in crossed
+
+
+def test_enrichment_needs_a_unique_key():
+    left, right = party("a", ["k", "k"], v=["1", "2"]), party("b", ["k"], w=["3"])
+    with pytest.raises(psi.PsiError, match="enrichment needs a unique key"):
+        psi.intersect(psi.EcdhEngine(), left, right, on="business_id", variant="enrichment")
+
+
+@pytest.mark.parametrize("engine", [psi.EcdhEngine(), RsaEngine(2048)], ids=repr)
+def test_sizes_on_the_wire_tell_the_sizes_of_the_sets_and_no_more(engine):
+    def sizes(left, right):
+        result = psi.intersect(engine, party("a", left), party("b", right), on="business_id")
+        return [
+            (m.sender, m.kind, m.count, m.width)
+            for m in result.transcript
+            if m.kind not in {"hello", "matched"}
+        ]
+
+    short = sizes([f"{i}" for i in range(30)], [f"{i}" for i in range(10, 30)])
+    long = sizes([f"{i}" * 40 for i in range(30)], [f"{i}" * 40 for i in range(5, 25)])
+    assert sorted(short) == sorted(long)
+
+
+@pytest.mark.parametrize("engine", [psi.EcdhEngine(), RsaEngine(2048)], ids=repr)
+def test_the_order_of_the_file_is_not_on_the_wire(engine):
+    # Each party sees its own elements come back. If the peer's set were in file order, the place of
+    # a common element in it would be its row. Shuffled, the correlation is that of chance.
+    n, runs, kind = 50, 12, "blinded" if engine.name == "ecdh" else "tags"
+    ids = [f"{i:03d}" for i in range(n)]
+    places = []
+    for _ in range(runs):
+        result = psi.intersect(engine, party("a", ids), party("b", ids), on="business_id")
+        sent = result.transcript.elements(kind=kind, sender="b")
+        assert len(sent) == n
+        if engine.name == "ecdh":
+            # The initiator returned the responder's elements in the order received, twice blinded;
+            # sorted, they are the shared order of `positions`.
+            twice = result.transcript.elements(kind="twice_blinded", sender="a")
+        else:
+            twice = sent
+        rank = np.argsort(np.argsort(twice))
+        places.append(np.corrcoef(result.right.positions[rank], np.arange(n))[0, 1])
+    # Under a random permutation each correlation has variance 1/(n-1): the mean is within 5 sd.
+    assert abs(np.mean(places)) < 5 / math.sqrt((n - 1) * runs)
+
+
+def test_two_sessions_share_no_element(small_parties):
+    first, second = (
+        psi.intersect(psi.EcdhEngine(), *small_parties, on="business_id") for _ in "ab"
+    )
+    for kind in ("blinded", "twice_blinded"):
+        for sender in ("statcan", "cbs"):
+            a = first.transcript.elements(kind=kind, sender=sender)
+            b = second.transcript.elements(kind=kind, sender=sender)
+            assert not set(a) & set(b)
+    assert first.left.session != second.left.session
+    assert first.left.link_key != second.left.link_key
+
+
+def test_nothing_secret_is_shown_by_repr(small_parties):
+    result = psi.intersect(psi.EcdhEngine(), *small_parties, on="business_id")
+    shown = repr(result) + repr(small_parties)
+    assert repr(result.left.link_key)[2:-1] not in shown
+    assert "B17" not in shown.replace("keys=frozenset({'B17', 'B42'})", "").replace(
+        "keys=frozenset({'B42', 'B17'})", ""
+    )
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+def test_composite_keys_keep_their_parts_apart():
+    assert encode_key(["ab", "c"]) != encode_key(["a", "bc"])
+    left = psi.Party("a", pd.DataFrame({"x": ["ab", "q"], "y": ["c", "r"]}))
+    right = psi.Party("b", pd.DataFrame({"x": ["a", "q"], "y": ["bc", "r"]}))
+    result = psi.intersect(psi.EcdhEngine(), left, right, on=["x", "y"])
+    assert result.keys == {("q", "r")}
+
+
+def test_two_spellings_of_one_letter_are_one_key():
+    left, right = party("a", ["caf\u00e9"]), party("b", ["cafe\u0301"])
+    assert psi.intersect(psi.EcdhEngine(), left, right, on="business_id").cardinality == 1
+
+
+def test_numbers_are_refused_as_keys_because_zeros_are_lost():
+    left = psi.Party("a", pd.DataFrame({"id": [7, 8]}))
+    right = psi.Party("b", pd.DataFrame({"id": ["007", "008"]}))
+    with pytest.raises(psi.PsiError, match="leading zeros may be lost"):
+        psi.intersect(psi.EcdhEngine(), left, right, on="id")
+
+
+def test_missing_keys_are_refused_or_left_out_by_name():
+    left, right = party("a", ["k", None, ""]), party("b", ["k", "m"])
+    with pytest.raises(psi.PsiError, match="2 of 3 rows have no key"):
+        psi.intersect(psi.EcdhEngine(), left, right, on="business_id")
+    result = psi.intersect(psi.EcdhEngine(), left, right, on="business_id", missing="drop")
+    assert result.left_rows.tolist() == [0]
+
+
+def test_duplicate_keys_are_one_element_and_all_their_rows():
+    left, right = party("a", ["k", "k", "m"]), party("b", ["k", "k", "k"])
+    result = psi.intersect(psi.EcdhEngine(), left, right, on="business_id")
+    assert result.cardinality == 1
+    assert result.left_rows.tolist() == [0, 1]
+    assert result.right_rows.tolist() == [0, 1, 2]
+    assert result.left.own_size == 2  # the peer sees two elements, not three rows
+
+
+def test_an_unknown_column_is_named_with_the_known_ones():
+    with pytest.raises(psi.PsiError, match="no column 'id'; its columns are business_id"):
+        psi.intersect(psi.EcdhEngine(), party("a", ["k"]), party("b", ["k"]), on="id")
+
+
+# -- parties that do not behave ------------------------------------------------------------------
+
+
+def both(left_run, right_run, *, timeout=20):
+    """Run two sides over memory channels; return what each raised (None = nothing)."""
+    ends, raised = MemoryChannel.pair(), [None, None]
+
+    def side(i, run):
+        try:
+            run(ends[i])
+        except BaseException as error:
+            raised[i] = error
+
+    threads = [
+        threading.Thread(target=side, args=(i, run), daemon=True)
+        for i, run in enumerate((left_run, right_run))
+    ]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(timeout)
+        assert not t.is_alive(), "a side hangs"
+    return raised
+
+
+def honest(engine, role, name="a", peer="b", ids=("k", "m"), **more):
+    def run(channel):
+        return run_party(
+            engine,
+            channel,
+            party=party(name, list(ids)),
+            peer=peer,
+            role=role,
+            on=more.pop("on", "business_id"),
+            timeout_s=2,
+            **more,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (honest(psi.EcdhEngine(), "initiator", "b", "a"), "Both parties want to be the initiator"),
+        (honest(psi.PlainEngine(), "responder", "b", "a"), "do not agree on engine"),
+        (honest(RsaEngine(2048), "responder", "b", "a"), "do not agree on engine"),
+        (honest(psi.EcdhEngine(), "responder", "b", "c"), "This session is between a and b"),
+        (honest(psi.EcdhEngine(), "responder", "z", "a"), "This session is between a and b"),
+        (
+            honest(psi.EcdhEngine(), "responder", "b", "a", variant="cardinality"),
+            "do not agree on variant",
+        ),
+    ],
+    ids=["same role", "other engine", "rsa", "meant for another", "from another", "variant"],
+)
+def test_parties_that_do_not_agree_are_told_so(other, said):
+    raised = both(honest(psi.EcdhEngine(), "initiator"), other)
+    assert any(said in str(e) for e in raised), raised
+    assert all(isinstance(e, psi.PsiError) for e in raised)
+
+
+def test_key_sizes_of_both_sides_must_agree():
+    raised = both(
+        honest(RsaEngine(2048), "initiator"), honest(RsaEngine(3072), "responder", "b", "a")
+    )
+    assert any("do not agree on parameters" in str(e) for e in raised), raised
+
+
+def test_a_peer_that_dies_is_noticed_at_once_and_one_that_is_silent_in_time():
+    def dies(channel):
+        channel.receive(1)
+        channel.close()
+
+    def is_silent(channel):
+        channel.receive(1)
+
+    for behaviour, said in ((dies, "left the session"), (is_silent, "sent nothing for 2 s")):
+        first, _ = both(honest(psi.EcdhEngine(), "initiator"), behaviour)
+        assert isinstance(first, psi.PeerLost)
+        assert said in str(first)
+
+
+def test_an_internal_error_is_not_shown_to_the_peer(monkeypatch):
+    class Broken(psi.EcdhEngine):
+        def speak(self, talk):
+            raise ZeroDivisionError("row 17 of /home/secret.csv")
+
+    mine, theirs = both(
+        honest(psi.EcdhEngine(), "initiator"), honest(Broken(), "responder", "b", "a")
+    )
+    assert isinstance(theirs, ZeroDivisionError)
+    assert str(mine) == "The other party ended the session: An internal error ended the session."
+
+
+def test_a_queue_is_all_that_a_memory_channel_is():
+    a, b = MemoryChannel.pair()
+    a.send(b"x")
+    assert b.receive(1) == b"x"
+    with pytest.raises(psi.PeerLost, match=r"sent nothing for 0\.01 s"):
+        b.receive(0.01)
+    assert isinstance(a._inbox, queue.Queue)
