@@ -1,0 +1,116 @@
+"""Random numbers of one replica: initial weights, batches and noise, each a stream of its own.
+
+All three derive from the replica's own seed, so replica 7 is the same alone or among 64 others, and
+both engines see the same initial weights and the same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+Seed = int | np.random.SeedSequence
+
+
+def layer_shapes(features: int, hidden: Sequence[int]) -> list[tuple[int, int]]:
+    """(inputs, outputs) of each dense layer, the single logit included."""
+    sizes = [features, *hidden, 1]
+    return list(pairwise(sizes))
+
+
+def parameter_count(shapes: Sequence[tuple[int, int]]) -> int:
+    """Weights and biases together."""
+    return sum(a * b + b for a, b in shapes)
+
+
+def normals(bits: np.random.BitGenerator, out: NDArray[np.float32]) -> None:
+    """Fill the one-dimensional `out` with standard normals by Box and Muller's transform.
+
+    Three to four times cheaper than `Generator.standard_normal` (2.3 against 8.3 ns a number),
+    because logarithm, cosine and sine run on whole arrays with the processor's vector units. The
+    uniforms have 32 bits before rounding to float32, so the largest possible |value| is 6.8.
+
+    This is for *simulating* privacy. Neither SFC64 nor the float32 arithmetic withstands somebody
+    who tries to work the noise out: a model that is released needs noise from a cryptographic
+    generator and a sampler that is safe against floating-point attacks (arXiv:2107.10138).
+    """
+    half = (out.size + 1) // 2
+    words = bits.random_raw(half).view(np.uint32)
+    radius = np.empty(half, np.float32)
+    np.multiply(words[:half], np.float32(2**-32), out=radius, dtype=np.float32, casting="unsafe")
+    radius += np.float32(2**-33)  # never log(0)
+    # Rounding to float32 can give 1 + 2^-33 = 1 exactly, whose logarithm is 0: no NaN can arise.
+    np.log(radius, out=radius)
+    radius *= np.float32(-2)
+    np.sqrt(radius, out=radius)
+    angle = np.empty(half, np.float32)
+    np.multiply(
+        words[half:].view(np.int32),
+        np.float32(2 * np.pi * 2**-32),
+        out=angle,
+        dtype=np.float32,
+        casting="unsafe",
+    )
+    second = out.size - half
+    np.cos(angle, out=out[:half])
+    out[:half] *= radius
+    np.sin(angle[:second], out=out[half:])
+    out[half:] *= radius[:second]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Which records one replica uses in one step, and what it divides the sum by."""
+
+    index: NDArray[np.intp]
+    divisor: int
+
+
+class Streams:
+    """The three random streams of one replica.
+
+    Parameters
+    ----------
+    seed : int or SeedSequence
+    members : array of int, shape (m,)
+        Row numbers that this replica may train on.
+    """
+
+    def __init__(self, seed: Seed, members: NDArray[np.intp]) -> None:
+        root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+        # Children are built by hand: SeedSequence.spawn() counts up inside the caller's object, so
+        # a second training with the same object would silently get other streams.
+        children = [
+            np.random.SeedSequence(
+                entropy=root.entropy, spawn_key=(*root.spawn_key, i), pool_size=root.pool_size
+            )
+            for i in range(3)
+        ]
+        self._init = np.random.default_rng(children[0])
+        self._batches = np.random.default_rng(children[1])
+        self.noise_bits = np.random.SFC64(children[2])
+        self.members = members
+
+    def initial_weights(self, shapes: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
+        """Keras's default: Glorot uniform kernels and zero biases, flat, layer by layer."""
+        parts = []
+        for fan_in, fan_out in shapes:
+            limit = np.sqrt(6 / (fan_in + fan_out))
+            parts += [self._init.uniform(-limit, limit, fan_in * fan_out), np.zeros(fan_out)]
+        return np.concatenate(parts)
+
+    def epoch(self, sampling: str, batch_size: int | None, steps: int) -> list[Batch]:
+        """The batches of the next epoch."""
+        m = self.members.size
+        if sampling == "full" or batch_size is None:
+            return [Batch(self.members, m)]
+        if sampling == "poisson":
+            drawn = self._batches.random((steps, m)) < batch_size / m
+            return [Batch(self.members[row], batch_size) for row in drawn]
+        order = self._batches.permutation(self.members)
+        cuts = [order[i * batch_size : (i + 1) * batch_size] for i in range(steps)]
+        return [Batch(index, index.size) for index in cuts]

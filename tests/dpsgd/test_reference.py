@@ -1,0 +1,54 @@
+"""The batched engine against tensorflow-privacy itself. TensorFlow is imported in this file only."""
+
+import math
+
+import numpy as np
+import pytest
+from pet_lab import dpsgd
+from pet_lab.dpsgd import Config
+
+CASES = {
+    "per record": {},
+    "vectorized": {"engine": "tensorflow-privacy-vectorized"},
+    "one microbatch": {"microbatches": 1},
+    "four microbatches": {"microbatches": 4, "drop_remainder": True},
+    "poisson": {"sampling": "poisson"},
+    "momentum": {"optimiser": "momentum", "learning_rate": 0.03},
+    "adam": {"optimiser": "adam", "learning_rate": 0.003},
+    "no clipping": {"clip": math.inf},
+}
+
+
+@pytest.mark.parametrize("changes", CASES.values(), ids=CASES.keys())
+def test_same_loss_curve_without_noise(student_like, changes):
+    """The report's network, 3 epochs. Both sides compute in float32 (unit roundoff 6e-8), so equal
+    mathematics can still differ by about 1e-6 in a loss near 0.6."""
+    X, y = student_like
+    changes = dict(changes)
+    engine = changes.pop("engine", "tensorflow-privacy")
+    config = Config(**({"epochs": 3, "learning_rate": 0.1} | changes))
+    ours = dpsgd.train(X[:96], y[:96], config, seeds=[5], validation=(X[96:], y[96:]))
+    theirs = dpsgd.train(
+        X[:96], y[:96], config, seeds=[5], validation=(X[96:], y[96:]), engine=engine
+    )
+    assert np.abs(ours.loss - theirs.loss).max() < 1e-6
+    assert np.abs(ours.validation_loss - theirs.validation_loss).max() < 1e-6
+    assert ours.loss[0, -1] < ours.loss[0, 0]  # and it is a training, not two standstills
+    assert (ours.steps == theirs.steps).all()
+
+
+@pytest.mark.parametrize("engine", ["tensorflow-privacy", "tensorflow-privacy-vectorized"])
+@pytest.mark.parametrize(("microbatches", "divisor"), [(None, 32), (1, 1)])
+def test_noise_of_the_library_has_the_same_size(student_like, engine, microbatches, divisor):
+    """One step: what noise adds to the weights, in units of z * C / divisor, is standard normal.
+    `test_noise_has_the_stated_size` shows the same of the batched engine."""
+    X, y = student_like
+    settings = {"epochs": 1, "microbatches": microbatches, "clip": 2.0, "learning_rate": 0.5}
+    noisy = dpsgd.train(
+        X[:32], y[:32], Config(noise_multiplier=0.7, **settings), seeds=[1, 2], engine=engine
+    )
+    plain = dpsgd.train(X[:32], y[:32], Config(**settings), seeds=[1, 2])
+    unit = (noisy.weights - plain.weights) * divisor / (0.5 * 0.7 * 2.0)
+    n = unit.size
+    assert abs(unit.mean()) < 4 / np.sqrt(n)
+    assert abs(unit.var() - 1) < 4 * np.sqrt(2 / n)
