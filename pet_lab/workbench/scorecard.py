@@ -10,18 +10,19 @@ table (Student's t where our standard error comes from n replicates, normal othe
     not run        no row for this cell and reading; the note says why
 
 ``luck`` is the standard error of the printed number itself: our run-to-run SD where the publication
-is one run, SD / sqrt(repetitions) where it is a mean and prints its SD, SD / sqrt(2 (repetitions - 1))
-where it is an SD, else 0. So a correct table shows any "differs" in at most 5 % of all
-reproductions, whatever its size. An ``exact`` cell is reproduced if and only if ours rounds to the
-printed digits, unless our rows vary, which a random stand-in for the data makes them do: then it is
-compared as a mean, and the note says so.
+is one run, SD / sqrt(repetitions) where it is a mean that comes with its SD, SD / sqrt(2
+(repetitions - 1)) where it is an SD, else 0. So a correct table shows any "differs" in at most 5 %
+of all reproductions, whatever its size.
+
+An ``exact`` cell is reproduced if and only if ours rounds to the printed digits, unless our rows
+vary, which a random stand-in for the data makes them do: then it is compared as a mean, and the
+note says so.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from html import escape
 from math import hypot, inf, isfinite, isinf, isnan, nan, sqrt
@@ -35,6 +36,7 @@ from scipy.special import ndtri, stdtrit
 from pet_lab.workbench import consistency, files, published
 from pet_lab.workbench.consistency import Finding
 from pet_lab.workbench.published import READINGS, Cell, PublishedError, Table, Value, where_text
+from pet_lab.workbench.runs import DataFingerprint
 from pet_lab.workbench.workspace import Workspace
 
 __all__ = [
@@ -162,7 +164,7 @@ def score(
     rows : DataFrame
         Tidy rows: factor columns, `metric`, `value`, and optionally `replicate`, `seed`, `se`,
         `replicates_n` and `reading` (absent means "described"). A cell takes the rows whose factor
-        columns equal its conditions, averaged over replicates. NaN values are left out and reported.
+        columns equal its conditions, averaged over replicates. NaN is left out and reported.
     tables : Table, id, or several of them, optional
         Default: every table that ships with the package.
     not_run : str
@@ -172,7 +174,7 @@ def score(
 
     Returns
     -------
-    DataFrame with the columns COLUMNS; `where` holds dicts, `ours`, `se`, `sd` are NaN where not run.
+    DataFrame with the columns COLUMNS; `where` holds dicts; NaN stands where nothing was run.
 
     Raises
     ------
@@ -299,12 +301,14 @@ def _streams(rows: pd.DataFrame) -> list[str]:
 def _mixed(rows: pd.DataFrame) -> str:
     """Columns that still vary within one replicate, so that an average would mix unlike things."""
     streams = _streams(rows)
-    rows = rows.drop_duplicates([*streams, "value"])
-    if not streams or not rows.duplicated(streams).any():
+    if not streams:
         return ""
-    rest = rows.drop(columns=[*streams, "value", "se", "run_id"], errors="ignore").astype(str)
-    varying = [c for c in rest if rest.groupby([rows[s] for s in streams])[c].nunique().gt(1).any()]
-    return ", ".join(varying) or "the value"
+    rows = rows.drop_duplicates([*streams, "value"])
+    twins = rows[rows.duplicated(streams, keep=False)]
+    same = [*streams, "value", "se", "replicates_n", "run_id"]
+    factors = twins.drop(columns=same, errors="ignore")
+    varying = [str(c) for c in factors if factors[c].astype(str).nunique() > 1]
+    return "" if twins.empty else ", ".join(varying) or "the value"
 
 
 def _estimate(rows: pd.DataFrame) -> Ours:
@@ -320,14 +324,14 @@ def _estimate(rows: pd.DataFrame) -> Ours:
     if n == 1:
         row = rows[keep].iloc[0]
         se, behind = (float(row.get(c, nan)) for c in ("se", "replicates_n"))
-        if isnan(behind):
+        if not behind > 1:  # the column also stands in tables where some rows are single replicates
             return Ours(mean=float(values[0]), se=se, diverged=lost)
         return Ours(
             mean=float(values[0]),
             se=se,
             sd=se * sqrt(behind),
             replicates=int(behind),
-            df=max(behind - 1, 1),
+            df=behind - 1,
             diverged=lost,
         )
     if isinf(values[0]):
@@ -346,20 +350,33 @@ def _frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 # ------------------------------------------------------------------ the scorecard of a workspace
 
 
-def from_runs(ws: Workspace, profile: str | None = None) -> pd.DataFrame:
+def from_runs(
+    ws: Workspace,
+    profile: str | None = None,
+    *,
+    data_fingerprint: DataFingerprint | None = None,
+    stale: bool = False,
+) -> pd.DataFrame:
     """The scorecard of a workspace: every printed cell, judged by the runs that are on disk.
 
     Parameters
     ----------
     ws : Workspace
     profile : {"quick", "full"}, optional
-        Which runs count. Default, for each notebook: "full" where all its runs are done, else "quick".
+        Which runs count. Default, for each notebook: "full" where all its runs are done and fresh,
+        else "quick".
+    data_fingerprint : function, optional
+        As for :func:`pet_lab.workbench.sweep.pending`; decides with the rest what is fresh.
+    stale : bool
+        Whether runs count whose notebook, package, data or lock has changed since.
     """
     tables = published.load(ws)
     findings = consistency.check(tables)
     parts = []
     for notebook in dict.fromkeys(t.notebook for t in tables):
-        rows, reason = _counted_rows(ws, notebook, profile)
+        rows, reason = _counted_rows(
+            ws, notebook, profile, data_fingerprint=data_fingerprint, stale=stale
+        )
         mine = [t for t in tables if t.notebook == notebook]
         parts.append(score(rows, mine, not_run=reason, findings=findings))
     order = {t.id: i for i, t in enumerate(tables)}
@@ -367,24 +384,28 @@ def from_runs(ws: Workspace, profile: str | None = None) -> pd.DataFrame:
     return df.sort_values("table", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
 
 
-def _counted_rows(ws: Workspace, notebook: str, profile: str | None) -> tuple[pd.DataFrame, str]:
-    """Rows that may be compared with print, and else the reason why there are none."""
+def _counted_rows(
+    ws: Workspace, notebook: str, profile: str | None, **chosen: Any
+) -> tuple[pd.DataFrame, str]:
+    """Rows that may be held against print, or none and the reason."""
     from pet_lab.workbench import notebooks, results, sweep
 
     nothing = pd.DataFrame()
     if notebook not in notebooks.find(ws):
-        return nothing, "the notebook is not in this workspace."
-    names = (profile,) if profile else ("full", "quick")
-    for name in names:
-        records = sweep.profile_runs(ws, notebook, name)
-        done = [r for r in records if r.ok]
-        if done and (len(done) == len(records) or name == names[-1]):
+        return nothing, f"there is no notebook {notebook} yet."
+    *better, last = (profile,) if profile else ("full", "quick")
+    for name in better:
+        done = sweep.profile_runs(ws, notebook, name, **chosen)
+        if len(done) == len(sweep.plan_profile(ws, notebook, name)):
             break
     else:
-        return nothing, f"no finished run of the profile {' or '.join(names)}."
-    counted = [r.run_id for r in done if results.summary(r).get("counts", True)]
+        done = sweep.profile_runs(ws, notebook, last, **chosen)
+    if not done:
+        old = sweep.profile_runs(ws, notebook, last, stale=True)
+        return nothing, "its runs are out of date." if old else "no finished run."
+    counted = [r.run_id for r in done if r.folder and results.summary(r.folder).get("counts", True)]
     if not counted:
-        return nothing, "the runs used stand-in or own data."
+        return nothing, "its runs used stand-in or own data, which cannot be held against print."
     return results.read(ws, notebook, counted), ""
 
 
@@ -463,11 +484,12 @@ class _Html(str):
         return self.summary
 
 
-# A sign and a word each, so that no verdict rests on colour; white on these has contrast above 5:1.
+# A sign and a word each, so that no verdict rests on colour. The hues are those of the plots, dark
+# enough for white text (contrast above 5:1).
 _BADGES: Mapping[Verdict, tuple[str, str]] = {
-    "reproduced": ("✓", "color:#fff;background:#00629b"),
+    "reproduced": ("✓", "color:#fff;background:#006b4e"),
     "differs": ("✗", "color:#fff;background:#a83a00"),
-    "inconclusive": ("?", "color:#fff;background:#5c5c5c"),
+    "inconclusive": ("?", "color:#fff;background:#7a5200"),
     "not run": ("–", "border:1px solid currentColor"),
 }
 _HEADS = ("Table", "Where", "Metric", "Published", "Ours", "As", "Verdict", "Note")
@@ -487,8 +509,10 @@ def show(df: pd.DataFrame, caption: str | None = None) -> _Html:
     head = "".join(f'<th scope="col">{h}</th>' for h in _HEADS)
     body = "\n".join(_html_row(row) for row in df.to_dict("records"))
     html = _Html(
-        f'<table class="scorecard">\n<caption>{escape(title)}</caption>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+        f'<div class="pl-table" role="region" tabindex="0" aria-label="{escape(title)}"'
+        ' style="overflow-x:auto"><table class="scorecard" data-pet-lab="aggregate">\n'
+        f"<caption>{escape(title)}</caption>\n<thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{body}\n</tbody></table></div>"
     )
     html.summary = headline(df)
     return html
@@ -541,7 +565,7 @@ def to_json(df: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def write(df: pd.DataFrame, path: Path | str) -> None:
-    """Store a scorecard as CSV: one line per cell and reading, columns and order stable, lossless."""
+    """Store a scorecard as CSV, lossless: one line per cell and reading, in a stable order."""
     out = df[list(COLUMNS)].assign(where=df["where"].map(where_text))
     text = out.to_csv(index=False, lineterminator="\n")
     files.write_atomic(Path(path), text.encode())
