@@ -1,1 +1,3 @@
 """pet_lab: an experiment workbench for privacy-enhancing technologies."""
+
+__version__ = "0.1.0"

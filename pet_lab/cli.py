@@ -1,0 +1,536 @@
+"""The command line: `pet-lab`. A thin shell; like a notebook, it may see both halves.
+
+Exit codes: 0 all good, 1 some runs or reports failed, 2 usage, 3 data missing, 130 stopped (the
+same command resumes). Results go to stdout, progress to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pet_lab import __version__
+from pet_lab.workbench import notebooks, runs, sweep
+from pet_lab.workbench.errors import NotebookError, ParameterError, WorkbenchError
+from pet_lab.workbench.runs import RunRecord, RunSpec
+from pet_lab.workbench.workspace import Workspace
+
+FAILED, USAGE, MISSING, STOPPED = 1, 2, 3, 130
+
+app = typer.Typer(
+    name="pet-lab",
+    help="Run, sweep, score and report experiments on privacy-enhancing technologies.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Real data sets: where they are, and how they get here.")
+app.add_typer(data_app, name="data", no_args_is_help=True)
+
+
+class Which(StrEnum):
+    """Profiles that every notebook has."""
+
+    quick = "quick"
+    full = "full"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Set = Annotated[
+    list[str] | None, typer.Option("-p", "--set", metavar="KEY=VALUE", help="Set a parameter.")
+]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", "-j", min=1, help="Runs at a time. [default: the cores]")
+]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Stop longer runs.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Run also what is done and fresh.")]
+ExecutorOption = Annotated[
+    str, typer.Option("--executor", metavar="local|dask:ADDRESS", help="Where runs execute.")
+]
+Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", show_default=False)]
+
+
+# --- runs ----------------------------------------------------------------------------------------
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the notebooks and how many runs of each are done."""
+    ws = Workspace.find()
+    items = []
+    for name in notebooks.find(ws):
+        source = notebooks.path(ws, name)
+        states = [r.state for r in runs.records(ws, name)]
+        items.append(
+            {
+                "name": name,
+                "title": notebooks.title(source),
+                "claim": notebooks.claim(source),
+                "done": states.count(runs.DONE),
+                "failed": states.count(runs.FAILED),
+            }
+        )
+    if as_json:
+        return _print_json(items)
+    _print_table(("notebook", "runs", "title"), [(i["name"], i["done"], i["title"]) for i in items])
+
+
+@app.command()
+def describe(name: str, as_json: Json = False) -> None:
+    """Show what a notebook claims, its parameters and its profiles."""
+    ws = Workspace.find()
+    full = notebooks.resolve(ws, name)
+    source = notebooks.path(ws, full)
+    params = [
+        {"name": p.name, "type": p.type, "default": p.default, "help": p.help}
+        for p in notebooks.parameters(source).values()
+        if p.name != notebooks.RUNNER_SETS
+    ]
+    profiles = {}
+    for which in Which:
+        chosen = sweep.profile(ws, full, which)
+        profiles[which.value] = {
+            "parameters": dict(chosen.parameters),
+            "grid": {k: list(v) for k, v in chosen.grid.items()},
+            "runs": len(sweep.plan_profile(ws, full, which)),
+        }
+    title, claim = notebooks.title(source), notebooks.claim(source)
+    if as_json:
+        return _print_json(
+            {
+                "name": full,
+                "title": title,
+                "claim": claim,
+                "parameters": params,
+                "profiles": profiles,
+            }
+        )
+    typer.echo(f"{full}: {title}\n\n{claim}\n")
+    lines = [(p["name"], p["type"], json.dumps(p["default"]), p["help"]) for p in params]
+    _print_table(("parameter", "type", "default", "meaning"), lines)
+    for which, chosen_profile in profiles.items():
+        settings = {**chosen_profile["parameters"], **chosen_profile["grid"]}
+        words = ", ".join(f"{k}={json.dumps(v)}" for k, v in settings.items()) or "defaults"
+        typer.echo(f"profile {which}: {chosen_profile['runs']} run(s); {words}")
+
+
+@app.command()
+def run(name: str, settings: Set = None, timeout: Timeout = None, force: Force = False) -> None:
+    """Run a notebook once, unless this very run is done and fresh."""
+    ws = Workspace.find()
+    params = notebooks.parameters(notebooks.path(ws, notebooks.resolve(ws, name)))
+    specs = sweep.plan(ws, name, notebooks.parse(params, settings or []))
+    records = _execute(ws, specs, jobs=1, timeout=timeout, force=force)
+    for record in records:
+        _say_where(ws, record)
+    _exit_for(records)
+
+
+@app.command("sweep")
+def sweep_(
+    name: str,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option("--grid", metavar="KEY=V1,V2", help="Values to combine with the others."),
+    ] = None,
+    settings: Set = None,
+    profile: Annotated[Which | None, typer.Option(help="Start from a profile.")] = None,
+    jobs: Jobs = None,
+    executor: ExecutorOption = "local",
+    timeout: Timeout = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would run.")] = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Run a notebook for every combination of a grid; done and fresh runs are skipped."""
+    ws = Workspace.find()
+    params = notebooks.parameters(notebooks.path(ws, notebooks.resolve(ws, name)))
+    fixed, values = (
+        notebooks.parse(params, settings or []),
+        notebooks.parse_grid(params, grid or []),
+    )
+    if profile:
+        specs = sweep.plan_profile(ws, name, profile, fixed, values)
+    else:
+        specs = sweep.plan(ws, name, fixed, values)
+    if dry_run:
+        todo = sweep.pending(ws, specs, data_fingerprint=_data_fingerprint, force=force)
+        why = {p.spec.run_id: p.why for p in todo}
+        plan = [
+            {
+                "notebook": s.notebook,
+                "run_id": s.run_id,
+                "parameters": dict(s.parameters),
+                "why": why.get(s.run_id, "done and fresh"),
+                "runs": s.run_id in why,
+            }
+            for s in specs
+        ]
+        if as_json:
+            return _print_json(plan)
+        _print_table(
+            ("run", "would run", "why", "parameters"),
+            [
+                (p["run_id"], "yes" if p["runs"] else "no", p["why"], _varying(p, values))
+                for p in plan
+            ],
+        )
+        typer.echo(f"{len(why)} of {len(specs)} runs would be executed.")
+        return None
+    records = _execute(ws, specs, jobs=jobs, executor=executor, timeout=timeout, force=force)
+    if as_json:
+        _print_json([_record_json(r) for r in records])
+    else:
+        typer.echo(_count(records))
+    _exit_for(records)
+    return None
+
+
+@app.command()
+def status(names: Names = None, as_json: Json = False) -> None:
+    """Show every recorded run and whether it is still fresh."""
+    ws = Workspace.find()
+    items = []
+    for name in _chosen(ws, names):
+        records = runs.records(ws, name)
+        now = runs.fingerprints(ws, name) if records else {}
+        for record in records:
+            current = runs.current(ws, RunSpec.of(name, record.parameters))
+            stale = runs.stale(record, now, _data_fingerprint) if current.ok else []
+            items.append({**_record_json(record), "state": current.state, "stale": stale})
+    if as_json:
+        return _print_json(items)
+    if not items:
+        typer.echo("No runs yet: `pet-lab reproduce` makes those of the quick profile.")
+        return None
+    _print_table(
+        ("notebook", "run", "state", "wall", "note"),
+        [
+            (
+                i["notebook"],
+                i["run_id"],
+                i["state"],
+                sweep.duration(i["wall_s"]),
+                i["problem"] or ("stale: " + "; ".join(i["stale"]) if i["stale"] else ""),
+            )
+            for i in items
+        ],
+    )
+    return None
+
+
+# --- reports -------------------------------------------------------------------------------------
+
+
+@app.command()
+def report(
+    names: Names = None,
+    profile: Annotated[Which | None, typer.Option(help="Whose runs to show.")] = None,
+) -> None:
+    """Make the offline HTML reports, one file per notebook, and their index."""
+    ws = Workspace.find()
+    _build_reports(ws, _chosen(ws, names), profile)
+
+
+@app.command()
+def scorecard(
+    profile: Annotated[Which | None, typer.Option(help="Whose runs count.")] = None,
+    as_json: Json = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Also write reports/scorecard.csv.")
+    ] = False,
+) -> None:
+    """Show our number beside every printed one, with a verdict."""
+    from pet_lab.workbench import scorecard as cards
+
+    ws = Workspace.find()
+    table = cards.from_runs(ws, profile, data_fingerprint=_data_fingerprint)
+    if write:
+        cards.write(table, ws.reports / "scorecard.csv")
+    if as_json:
+        return _print_json(cards.to_json(table))
+    _print_scorecard(table)
+    return None
+
+
+@app.command()
+def reproduce(
+    names: Names = None,
+    profile: Annotated[Which, typer.Option(help="Named choice of runs.")] = Which.quick,
+    jobs: Jobs = None,
+    executor: ExecutorOption = "local",
+    timeout: Timeout = None,
+    force: Force = False,
+) -> None:
+    """Run a profile of the notebooks (default: of all), report, and print the scorecard."""
+    from pet_lab.workbench import scorecard as cards
+
+    ws = Workspace.find()
+    chosen = _chosen(ws, names)
+    specs = [spec for name in chosen for spec in sweep.plan_profile(ws, name, profile)]
+    records = _execute(ws, specs, jobs=jobs, executor=executor, timeout=timeout, force=force)
+    _build_reports(ws, chosen, profile)
+    table = cards.from_runs(ws, profile, data_fingerprint=_data_fingerprint)
+    if profile is Which.full and names is None:
+        cards.write(table, ws.reports / "scorecard.csv")
+    _print_scorecard(table)
+    typer.echo(f"Reports: {_shown(ws, ws.reports / 'index.html')}")
+    _exit_for(records)
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+@data_app.command("list")
+def data_list(as_json: Json = False) -> None:
+    """List the registered data sets and where they were found."""
+    from pet_lab import data
+
+    items = data.listing()
+    if as_json:
+        return _print_json(items)
+    _print_table(
+        ("name", "rows", "licence", "found", "title"),
+        [(i["name"], i["rows"], i["licence"], i["state"], i["title"]) for i in items],
+    )
+    return None
+
+
+@data_app.command("fetch")
+def data_fetch(names: Names = None) -> None:
+    """Download data sets (default: all) into the cache; their content is checked."""
+    from pet_lab import data
+
+    for name in names or list(data.REGISTRY):
+        data.fetch(name)
+        typer.echo(f"{name}: here, and as registered.")
+
+
+@data_app.command("verify")
+def data_verify(names: Names = None, as_json: Json = False) -> None:
+    """Read data sets anew and compare their content with what is registered."""
+    from pet_lab import data
+
+    found = [data.verify(name) for name in names or list(data.REGISTRY)]
+    if as_json:
+        _print_json([{**vars(v), "ok": v.ok} for v in found])
+    for v in [] if as_json else found:
+        typer.echo(f"{v.name}: {'as registered' if v.ok else '; '.join(v.problems)} ({v.where})")
+    if any(v.where == "absent" for v in found):
+        raise typer.Exit(MISSING)
+    if not all(v.ok for v in found):
+        raise typer.Exit(FAILED)
+
+
+@data_app.command("import")
+def data_import(
+    file: Path, name: Annotated[str | None, typer.Option(help="Which data set it is.")] = None
+) -> None:
+    """Take a data set from a file, zip or folder; it is recognised by its content."""
+    from pet_lab import data
+
+    typer.echo(f"{data.import_file(file, name)}: imported.")
+
+
+# --- by hand -------------------------------------------------------------------------------------
+
+
+@app.command()
+def lab(
+    browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
+    port: Annotated[int, typer.Option(min=0, help="Port on the loopback address.")] = 8888,
+) -> None:
+    """Open JupyterLab on the start page that links the notebooks."""
+    import subprocess
+
+    ws = Workspace.find()
+    command = [sys.executable, "-m", "jupyterlab", f"--port={port}", "--ServerApp.ip=127.0.0.1"]
+    command += [f"--ServerApp.root_dir={ws.notebooks}", "--LabApp.default_url=/lab/tree/README.md"]
+    # A start page is read, not edited.
+    command += ["--LabServerApp.notebook_starts_kernel=True"]
+    if not browser:
+        command.append("--no-browser")
+    raise typer.Exit(subprocess.run(command, check=False).returncode)  # noqa: S603
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: environment, kernel, folders, data, browser."""
+    from pet_lab import data
+    from pet_lab.workbench import health
+
+    ws = Workspace.find()
+    findings = health.check(ws)
+    findings += [
+        health.Finding(
+            f"data {i['name']}",
+            bool(i["ok"]) or i["kind"] == "stand-in",
+            i["state"] if i["ok"] else "absent" + (": stand-in used" if i["kind"] else ""),
+            f"run `pet-lab data fetch {i['name']}`, or `pet-lab data import FILE`",
+        )
+        for i in data.listing()
+    ]
+    for f in findings:
+        typer.echo(
+            f"{'ok  ' if f.ok else 'FIX '} {f.what}: {f.found}" + ("" if f.ok else f"; {f.fix}")
+        )
+    if not all(f.ok for f in findings):
+        raise typer.Exit(FAILED)
+
+
+# --- shared by the commands ----------------------------------------------------------------------
+
+
+def _data_fingerprint(name: str) -> str | None:
+    from pet_lab import data
+
+    return data.fingerprint(name)
+
+
+def _chosen(ws: Workspace, names: Sequence[str] | None) -> list[str]:
+    return [notebooks.resolve(ws, n) for n in names] if names else notebooks.find(ws)
+
+
+def _execute(ws: Workspace, specs: Sequence[RunSpec], **how: Any) -> list[RunRecord]:
+    return sweep.execute(
+        ws, specs, progress=sweep.print_progress(), data_fingerprint=_data_fingerprint, **how
+    )
+
+
+def _build_reports(ws: Workspace, names: Sequence[str], profile: Which | None) -> None:
+    from pet_lab.workbench import report as reports
+
+    reports.build(ws, list(names), profile)
+    reports.build_index(ws)
+
+
+def _record_json(record: RunRecord) -> dict[str, Any]:
+    stored = record.to_json()
+    keep = ("notebook", "run_id", "parameters", "state", "wall_s", "cpu_s", "started", "profile")
+    return {**{k: stored[k] for k in keep}, "skipped": record.skipped, "problem": record.problem}
+
+
+def _count(records: Sequence[RunRecord]) -> str:
+    done = sum(r.ok and not r.skipped for r in records)
+    skipped = sum(r.skipped for r in records)
+    failed = sum(not r.ok for r in records)
+    return f"{len(records)} runs: {done} done now, {skipped} done before, {failed} failed."
+
+
+def _say_where(ws: Workspace, record: RunRecord) -> None:
+    if record.path is not None and record.path.exists():
+        word = "done before" if record.skipped else record.state
+        typer.echo(f"{word}: {_shown(ws, record.path)}")
+
+
+def _exit_for(records: Sequence[RunRecord]) -> None:
+    failed = [r for r in records if not r.ok]
+    if not failed:
+        return
+    for r in failed:
+        typer.echo(f"{r.notebook} {r.run_id} {r.state}: {r.problem}", err=True)
+    missing = all(r.error and r.error.get("name") == "DataMissing" for r in failed)
+    raise typer.Exit(MISSING if missing else FAILED)
+
+
+def _varying(plan: dict[str, Any], values: dict[str, Any]) -> str:
+    keys = values or plan["parameters"]
+    return ", ".join(f"{k}={json.dumps(plan['parameters'][k])}" for k in keys)
+
+
+def _shown(ws: Workspace, path: Path) -> str:
+    return str(path.relative_to(ws.root)) if path.is_relative_to(ws.root) else str(path)
+
+
+def _print_json(value: Any) -> None:
+    # NaN is not JSON: a number that was not measured is null.
+    clean = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
+    typer.echo(json.dumps(clean, indent=1, ensure_ascii=False))
+
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console(soft_wrap=not sys.stdout.isatty(), markup=False).print(table)
+
+
+def _print_scorecard(table: Any) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from pet_lab.workbench import scorecard as cards
+    from pet_lab.workbench.published import where_text
+
+    colours = {"reproduced": "green", "differs": "red", "inconclusive": "yellow", "not run": "dim"}
+    shown = Table(
+        *("table", "where", "metric", "as", "printed", "ours", "± se", "verdict"),
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for row in table[table["verdict"] != "not run"].to_dict("records"):
+        ours = "" if row["ours"] != row["ours"] else f"{row['ours']:.4g}"
+        se = "" if row["se"] != row["se"] else f"{row['se']:.2g}"
+        word = row["verdict"] + (" (print is inconsistent)" if row["inconsistent"] else "")
+        cells = (row["table"], where_text(row["where"]), row["metric"], row["as"], row["published"])
+        shown.add_row(*cells, ours, se, f"[{colours[row['verdict']]}]{word}[/]")
+    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+    typer.echo(cards.tally(table)["sentence"])
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Errors that a user can mend end as one sentence and an exit code, never as a traceback."""
+    try:
+        yield
+    except (NotebookError, ParameterError) as error:
+        _fail(str(error), USAGE)
+    except WorkbenchError as error:
+        _fail(str(error), FAILED)
+    except KeyboardInterrupt as error:
+        _fail(str(error) or "stopped; the same command resumes where it was", STOPPED)
+    except ValueError as error:
+        if type(error).__module__ != "pet_lab.data.errors":
+            raise
+        _fail(str(error), MISSING if type(error).__name__ == "DataMissing" else FAILED)
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"pet-lab: {message}", err=True)
+    raise SystemExit(code)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"pet-lab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Run, sweep, score and report experiments on privacy-enhancing technologies."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point of the console script."""
+    with _one_sentence():
+        app(args=list(args) if args is not None else None)

@@ -1,0 +1,50 @@
+"""The two halves never import each other; only notebooks and the command line see both."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "pet_lab"
+
+
+def imported(path: Path) -> set[str]:
+    """Absolute dotted names that a module imports, relative imports resolved."""
+    package = ".".join(path.relative_to(ROOT).with_suffix("").parts[:-1])
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parts, base] if base else parts)
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return names
+
+
+def modules() -> list[Path]:
+    return [p for p in sorted(PACKAGE.rglob("*.py")) if p != PACKAGE / "cli.py"]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_half_imports_only_itself(path):
+    ours = {name for name in imported(path) if name.split(".")[0] == "pet_lab"}
+    workbench = {name for name in ours if name.startswith("pet_lab.workbench")}
+    if (PACKAGE / "workbench") in path.parents:
+        assert ours - workbench <= {"pet_lab", "pet_lab.__version__"}
+    else:
+        assert not workbench, "a primitive knows nothing of notebooks, runs or reports"
+        assert "pet_lab.cli" not in ours
+
+
+def test_only_the_command_line_ends_the_process():
+    for path in modules():
+        calls = [
+            node
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"sys.exit", "exit", "quit"}
+        ]
+        assert not calls or path.name in {"commands.py", "__main__.py"}, path
