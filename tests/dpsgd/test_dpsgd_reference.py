@@ -1,9 +1,10 @@
-"""The batched engine against tensorflow-privacy itself. TensorFlow is imported in this file only."""
+"""The batched engine against tensorflow-privacy itself; only this file imports TensorFlow."""
 
 import math
 
 import numpy as np
 import pytest
+
 from pet_lab import dpsgd
 from pet_lab.dpsgd import Config
 

@@ -1,4 +1,4 @@
-"""The slow twin: DP-SGD written as its definition, one gradient per record by jax.vmap(jax.grad)."""
+"""The slow twin: DP-SGD as it is defined, one gradient per record by jax.vmap(jax.grad)."""
 
 import math
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import enable_x64
+
 from pet_lab.dpsgd.streams import Streams, layer_shapes
 
 

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from naive import train as naive_train
+from dpsgd_by_definition import train as naive_train
+from scipy import stats
+
 from pet_lab import dpsgd
 from pet_lab.dpsgd import Config
 from pet_lab.dpsgd.streams import normals
-from scipy import stats
 
 CASES = {
     "per record": {},
