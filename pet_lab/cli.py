@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -96,7 +96,7 @@ def describe(name: str, as_json: Json = False) -> None:
         for p in notebooks.parameters(source).values()
         if p.name != notebooks.RUNNER_SETS
     ]
-    profiles = {}
+    profiles: dict[str, dict[str, Any]] = {}
     for which in Which:
         chosen = sweep.profile(ws, full, which)
         profiles[which.value] = {
@@ -118,10 +118,10 @@ def describe(name: str, as_json: Json = False) -> None:
     typer.echo(f"{full}: {title}\n\n{claim}\n")
     lines = [(p["name"], p["type"], json.dumps(p["default"]), p["help"]) for p in params]
     _print_table(("parameter", "type", "default", "meaning"), lines)
-    for which, chosen_profile in profiles.items():
+    for profile_name, chosen_profile in profiles.items():
         settings = {**chosen_profile["parameters"], **chosen_profile["grid"]}
         words = ", ".join(f"{k}={json.dumps(v)}" for k, v in settings.items()) or "defaults"
-        typer.echo(f"profile {which}: {chosen_profile['runs']} run(s); {words}")
+        typer.echo(f"profile {profile_name}: {chosen_profile['runs']} run(s); {words}")
 
 
 @app.command()
@@ -355,9 +355,12 @@ def lab(
 
     ws = Workspace.find()
     command = [sys.executable, "-m", "jupyterlab", f"--port={port}", "--ServerApp.ip=127.0.0.1"]
-    command += [f"--ServerApp.root_dir={ws.notebooks}", "--LabApp.default_url=/lab/tree/README.md"]
-    # A start page is read, not edited.
-    command += ["--LabServerApp.notebook_starts_kernel=True"]
+    command += [
+        f"--ServerApp.root_dir={ws.root}",
+        "--LabApp.default_url=/lab/tree/notebooks/README.md",
+    ]
+    # An office machine is often offline: never ask the network for a newer JupyterLab.
+    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     if not browser:
         command.append("--no-browser")
     raise typer.Exit(subprocess.run(command, check=False).returncode)  # noqa: S603
