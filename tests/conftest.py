@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine may stall any example; how long one takes is not what these tests are about.
+settings.register_profile("pet_lab", deadline=None)
+settings.load_profile("pet_lab")
 
 ROOT = Path(__file__).resolve().parents[1]
 

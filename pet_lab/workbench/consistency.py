@@ -250,11 +250,11 @@ def _sum(table: Table, known: Mapping[str, Table], *, metric: str, total: int) -
 def _equal(
     table: Table, known: Mapping[str, Table], *, metric: str, same_as: str
 ) -> Iterator[Finding]:
-    """The same cells printed in another table."""
+    """The same numbers printed in another table, to the same digits."""
     others = _cells(known[same_as], metric) if same_as in known else []
     for cell in _cells(table, metric):
         for same in others:
-            if same.where == cell.where and not _meet(cell.interval, same.interval):
+            if same.where == cell.where and Decimal(same.printed) != Decimal(cell.printed):
                 yield _finding(
                     cell,
                     f"table {same_as} prints {same.printed} for the same; {cell.printed} here.",
