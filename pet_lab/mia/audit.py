@@ -1,0 +1,334 @@
+"""A lower bound on epsilon from an attack: the other end of the accountant's upper bound.
+
+An (epsilon, delta)-DP training caps every attack: ``TPR <= e^epsilon FPR + delta``, and the same
+with the roles changed. So an attack that does better proves, up to its sampling error, that epsilon
+is at least so much. A bound far below the claim means a weak attack as well as a loose claim; a
+bound *above* the claim means that the claim or the program is wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import optimize, stats
+
+from pet_lab.mia.roc import checked_scores, roc
+
+__all__ = [
+    "EpsilonBound",
+    "clopper_pearson",
+    "epsilon_lower_bound",
+    "gaussian_epsilon",
+    "largest_provable_epsilon",
+    "one_run_epsilon_lower_bound",
+]
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0.5 < confidence < 1:
+        raise ValueError(f"confidence is a share in (0.5, 1), got {confidence}; usual is 0.95.")
+
+
+def _check_delta(delta: float) -> None:
+    if not 0 <= delta < 1:
+        raise ValueError(f"delta is a probability in [0, 1), got {delta}.")
+
+
+def clopper_pearson(
+    successes: int, trials: int, *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Two-sided exact interval for a binomial share.
+
+    Parameters
+    ----------
+    successes, trials : int
+        0 <= successes <= trials, trials >= 1.
+    confidence : float
+        Half of the error goes to each end.
+
+    Returns
+    -------
+    (low, high) : within [0, 1]. Covers with at least this probability at every share.
+    """
+    _check_confidence(confidence)
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ValueError(
+            f"Expected 0 <= successes <= trials and trials >= 1, got {successes} of {trials}."
+        )
+    a = (1 - confidence) / 2
+    low = 0.0 if successes == 0 else float(stats.beta.ppf(a, successes, trials - successes + 1))
+    high = (
+        1.0 if successes == trials else float(stats.beta.isf(a, successes + 1, trials - successes))
+    )
+    return low, high
+
+
+def _log_ratio(top: float, bottom: float, delta: float) -> float:
+    if top <= delta:
+        return 0.0
+    return float("inf") if bottom <= 0 else max(0.0, float(np.log((top - delta) / bottom)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpsilonBound:
+    """What an attack proves about epsilon.
+
+    epsilon      lower bound: with probability `confidence` the true epsilon is at least this
+    delta        the delta it belongs to
+    confidence   one-sided, over the randomness of the trials
+    threshold    score above which a trial is called "in"
+    tpr_low      lower end of P(called in | in)
+    fpr_high     upper end of P(called in | out)
+    n_in, n_out  trials that the bound rests on, those that chose the threshold not counted
+    """
+
+    epsilon: float
+    delta: float
+    confidence: float
+    threshold: float
+    tpr_low: float
+    fpr_high: float
+    n_in: int
+    n_out: int
+
+    @property
+    def ceiling(self) -> float:
+        """The most that so many trials could have proved, by a perfect attack."""
+        return largest_provable_epsilon(
+            self.n_in, self.n_out, delta=self.delta, confidence=self.confidence
+        )
+
+    @property
+    def gaussian_epsilon(self) -> float:
+        """The bound if the training's trade-off curve is a Gaussian mechanism's: see there."""
+        mu = stats.norm.ppf(self.tpr_low) - stats.norm.ppf(self.fpr_high)
+        return gaussian_epsilon(float(mu), delta=self.delta)
+
+
+def largest_provable_epsilon(
+    n_in: int, n_out: int, *, delta: float, confidence: float = 0.95
+) -> float:
+    """The lower bound that a perfect attack would get from so many trials.
+
+    128 trials on each side prove at most 3.5 at 95 %: above that, a low bound says nothing.
+    """
+    _check_delta(delta)
+    tpr_low = clopper_pearson(n_in, n_in, confidence=confidence)[0]
+    fpr_high = clopper_pearson(0, n_out, confidence=confidence)[1]
+    return max(_log_ratio(tpr_low, fpr_high, delta), _log_ratio(1 - fpr_high, 1 - tpr_low, delta))
+
+
+def _bound(
+    members: np.ndarray, nonmembers: np.ndarray, threshold: float, delta: float, confidence: float
+) -> tuple[float, float, float]:
+    tp, fp = int((members > threshold).sum()), int((nonmembers > threshold).sum())
+    # Each interval's one end errs with (1 - confidence) / 2, both together with 1 - confidence.
+    tpr_low = clopper_pearson(tp, members.size, confidence=confidence)[0]
+    fpr_high = clopper_pearson(fp, nonmembers.size, confidence=confidence)[1]
+    epsilon = max(
+        _log_ratio(tpr_low, fpr_high, delta),  # calls many in, and rarely a wrong one
+        _log_ratio(1 - fpr_high, 1 - tpr_low, delta),  # calls few out, and rarely a wrong one
+    )
+    return epsilon, tpr_low, fpr_high
+
+
+def epsilon_lower_bound(
+    in_scores: ArrayLike,
+    out_scores: ArrayLike,
+    *,
+    delta: float,
+    confidence: float = 0.95,
+    threshold: float | None = None,
+    rng: np.random.Generator | None = None,
+) -> EpsilonBound:
+    """Lower bound from independent trials with and without one record, by Clopper and Pearson.
+
+    Parameters
+    ----------
+    in_scores, out_scores : array, shapes (n_in,), (n_out,)
+        One score per *independent training*: of the same record, in models trained with it and
+        in models trained without it. Scores of many records from one model are not independent;
+        for those use `one_run_epsilon_lower_bound`.
+    delta : float
+        Of the claim that is tested.
+    confidence : float
+        One-sided.
+    threshold : float, optional
+        Fixed beforehand. Otherwise a random half of the trials chooses it and only the other
+        half counts, since the best threshold of all trials would flatter the attack.
+    rng : numpy Generator
+        Needed where the threshold is chosen here.
+
+    Returns
+    -------
+    EpsilonBound
+
+    Raises
+    ------
+    ValueError
+        If a side has fewer than 2 trials (one to choose, one to count), scores are NaN, or
+        `delta` or `confidence` is out of range.
+
+    References
+    ----------
+    arXiv:2006.07709 (the bound), arXiv:2101.04535.
+    """
+    _check_delta(delta)
+    _check_confidence(confidence)
+    members, nonmembers = (
+        checked_scores(in_scores, "member"),
+        checked_scores(out_scores, "non-member"),
+    )
+    if threshold is None:
+        if rng is None:
+            raise ValueError("Choosing a threshold splits the trials at random: pass rng=.")
+        if min(members.size, nonmembers.size) < 2:
+            raise ValueError(
+                f"Expected at least 2 trials on each side, got {members.size} in and "
+                f"{nonmembers.size} out: one half chooses the threshold, the other is counted."
+            )
+        members, nonmembers = rng.permutation(members), rng.permutation(nonmembers)
+        half_m, half_n = members.size // 2, nonmembers.size // 2
+        candidates = roc(members[:half_m], nonmembers[:half_n]).thresholds
+        values = [
+            _bound(members[:half_m], nonmembers[:half_n], float(c), delta, confidence)[0]
+            for c in candidates
+        ]
+        threshold = float(candidates[int(np.argmax(values))])
+        members, nonmembers = members[half_m:], nonmembers[half_n:]
+    epsilon, tpr_low, fpr_high = _bound(members, nonmembers, threshold, delta, confidence)
+    return EpsilonBound(
+        epsilon=epsilon,
+        delta=delta,
+        confidence=confidence,
+        threshold=threshold,
+        tpr_low=tpr_low,
+        fpr_high=fpr_high,
+        n_in=members.size,
+        n_out=nonmembers.size,
+    )
+
+
+def gaussian_epsilon(mu: float, *, delta: float) -> float:
+    """Epsilon of a Gaussian mechanism whose two outputs lie `mu` standard deviations apart.
+
+    Parameters
+    ----------
+    mu : float
+        0 or less gives 0: the attack shows nothing.
+    delta : float
+        In (0, 1).
+
+    Returns
+    -------
+    float >= 0, the root of ``delta = Phi(mu/2 - e/mu) - exp(e) Phi(-mu/2 - e/mu)``.
+
+    Notes
+    -----
+    Turning a measured (TPR, FPR) into mu and mu into epsilon assumes that the training's whole
+    trade-off curve is Gaussian: true for noisy full-batch steps whose outcome is seen, a good
+    approximation for many sampled ones, and then much tighter than the ratio of two rates.
+
+    References
+    ----------
+    arXiv:1905.02383 (Gaussian DP), arXiv:2302.07956 (auditing with it).
+    """
+    if not 0 < delta < 1:
+        raise ValueError(f"delta is a probability in (0, 1) here, got {delta}.")
+    if mu <= 0:
+        return 0.0
+    if np.isinf(mu):
+        return float("inf")
+
+    def excess(epsilon: float) -> float:
+        second = np.exp(epsilon + stats.norm.logcdf(-mu / 2 - epsilon / mu))
+        return float(stats.norm.cdf(mu / 2 - epsilon / mu) - second - delta)
+
+    if excess(0.0) <= 0:
+        return 0.0
+    high = 1.0
+    while excess(high) > 0:
+        high *= 2
+    return float(optimize.brentq(excess, 0.0, high, xtol=1e-9))
+
+
+def _one_run_p(records: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
+    """Largest probability of at least `right` right guesses under (epsilon, delta)-DP."""
+    q = 1 / (1 + np.exp(-epsilon))
+    tail = float(stats.binom.sf(right - 1, guesses, q))
+    if delta == 0:
+        return min(1.0, tail)
+    i = np.arange(1, right + 1)
+    # P(right - i <= W < right) / i, largest over i: what failures of probability delta can buy.
+    mass = np.cumsum(stats.binom.pmf(right - i, guesses, q))
+    return min(1.0, tail + 2 * records * delta * float(np.max(mass / i)) if right else 1.0)
+
+
+def one_run_epsilon_lower_bound(
+    scores: ArrayLike,
+    member: ArrayLike,
+    *,
+    delta: float,
+    confidence: float = 0.95,
+    guesses: tuple[int, ...] = (16, 32, 64, 128),
+) -> float:
+    """Lower bound from a *single* training whose records were each included by a fair coin.
+
+    Parameters
+    ----------
+    scores : array, shape (n,)
+        Higher = "more likely a member". They may use anything but the coins.
+    member : bool array, shape (n,)
+        The coins: independent, probability 1/2 (`lira.random_halves`).
+    delta : float
+    confidence : float
+        One-sided.
+    guesses : tuple of int
+        Numbers of guesses to try, fixed beforehand: half of each on the highest scores ("in"),
+        half on the lowest ("out"). All are tested, each with its share of the error probability.
+
+    Returns
+    -------
+    float >= 0. With n records at most about ``log(n / 3)`` can be proved at 95 %.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, scores are NaN, or all `guesses` exceed the records.
+
+    References
+    ----------
+    arXiv:2305.08846, theorem for (epsilon, delta).
+    """
+    _check_delta(delta)
+    _check_confidence(confidence)
+    s = checked_scores(scores, "record")
+    coins = np.asarray(member, dtype=bool)
+    if coins.shape != s.shape:
+        raise ValueError(
+            f"scores and member have one entry per record, got {s.shape} and {coins.shape}."
+        )
+    tries = [g for g in guesses if 2 <= g <= s.size]
+    if not tries:
+        raise ValueError(f"guesses {guesses} do not fit {s.size} records; pass smaller numbers.")
+    order = np.argsort(-s, kind="stable")
+    error = (1 - confidence) / len(tries)
+    best = 0.0
+    for g in tries:
+        half = g // 2
+        right = int(coins[order[:half]].sum() + (~coins[order[-half:]]).sum())
+        if _one_run_p(s.size, 2 * half, right, 0.0, delta) > error:
+            continue
+        high = 1.0
+        while high < 64 and _one_run_p(s.size, 2 * half, right, high, delta) <= error:
+            high *= 2
+        root = optimize.brentq(
+            lambda e, h=half, v=right: _one_run_p(s.size, 2 * h, v, e, delta) - error,
+            0.0,
+            high,
+            xtol=1e-6,
+        )
+        best = max(best, float(root))
+    return best
