@@ -63,7 +63,9 @@ def rows(
     }
     for factor in factors:
         values = [(plots.number(v), v) for v in rows[factor].drop_duplicates().sort_values()]
-        controls[f"keep {factor}"] = _choice(plots.label(factor), [(ALL, ALL), *values], ALL)
+        if factor != "reading":  # an average of two readings would have no meaning
+            values.insert(0, (ALL, ALL))
+        controls[f"keep {factor}"] = _choice(plots.label(factor), values, values[0][1])
 
     def draw(**chosen: Any) -> None:
         kept = rows[rows["metric"] == chosen["metric"]]

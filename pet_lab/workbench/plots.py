@@ -159,7 +159,7 @@ def show(fig: Figure | Axes, *, alt: str, caption: str) -> None:
     if isinstance(fig, Axes):
         fig = fig.get_figure(root=True)  # type: ignore[assignment]
     assert isinstance(fig, Figure)
-    mime, data, uri = _render(fig)
+    mime, data, uri = render(fig)
     if hasattr(fig, "number"):  # pyplot holds it, and a notebook would show it a second time
         import matplotlib.pyplot as plt
 
@@ -182,7 +182,7 @@ def _words(text: str, name: str) -> str:
     return " ".join(text.split())
 
 
-def _render(fig: Figure) -> tuple[str, str, str]:
+def render(fig: Figure) -> tuple[str, str, str]:
     """(mime type, data as a notebook stores it, data URI) of a figure."""
     buffer = io.BytesIO()
     fig.savefig(buffer, format="svg", bbox_inches="tight", metadata=_NO_METADATA)

@@ -77,7 +77,7 @@ def test_the_same_figure_has_the_same_bytes():
     def draw():
         fig, ax = plots.figure()
         ax.fill_between([1, 2, 3], [1, 2, 1], [2, 3, 2])
-        return plots._render(fig)[1]
+        return plots.render(fig)[1]
 
     first = draw()
     assert first == draw()
