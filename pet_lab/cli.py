@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 
 from pet_lab import __version__
@@ -405,9 +405,12 @@ def _chosen(ws: Workspace, names: Sequence[str] | None) -> list[str]:
 
 
 def _execute(ws: Workspace, specs: Sequence[RunSpec], **how: Any) -> list[RunRecord]:
-    return sweep.execute(
-        ws, specs, progress=sweep.print_progress(), data_fingerprint=_data_fingerprint, **how
-    )
+    how |= {"progress": sweep.print_progress(), "data_fingerprint": _data_fingerprint}
+    try:
+        return sweep.execute(ws, specs, **how)
+    except KeyboardInterrupt as stop:  # said here: typer itself ends without a word
+        typer.echo(f"pet-lab: {stop or 'stopped; the same command resumes'}", err=True)
+        raise typer.Exit(STOPPED) from None
 
 
 def _build_reports(ws: Workspace, names: Sequence[str], profile: Which | None) -> None:
@@ -496,26 +499,15 @@ def _print_scorecard(table: Any) -> None:
     typer.echo(cards.tally(table)["sentence"])
 
 
-@contextmanager
-def _one_sentence() -> Iterator[None]:
-    """Errors that a user can mend end as one sentence and an exit code, never as a traceback."""
-    try:
-        yield
-    except (NotebookError, ParameterError) as error:
-        _fail(str(error), USAGE)
-    except WorkbenchError as error:
-        _fail(str(error), FAILED)
-    except KeyboardInterrupt as error:
-        _fail(str(error) or "stopped; the same command resumes where it was", STOPPED)
-    except ValueError as error:
-        if type(error).__module__ != "pet_lab.data.errors":
-            raise
-        _fail(str(error), MISSING if type(error).__name__ == "DataMissing" else FAILED)
-
-
-def _fail(message: str, code: int) -> None:
-    typer.echo(f"pet-lab: {message}", err=True)
-    raise SystemExit(code)
+def _problem(error: Exception) -> tuple[str, int] | None:
+    """One sentence and the exit code for what a user can mend; None for a defect of ours."""
+    if isinstance(error, (NotebookError, ParameterError)):
+        return str(error), USAGE
+    if isinstance(error, WorkbenchError):
+        return str(error), FAILED
+    if type(error).__module__ == "pet_lab.data.errors":  # not imported: pandas comes with it
+        return str(error), MISSING if type(error).__name__ == "DataMissing" else FAILED
+    return None
 
 
 def _version(asked: bool) -> None:
@@ -534,6 +526,21 @@ def _options(
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Entry point of the console script."""
-    with _one_sentence():
-        app(args=list(args) if args is not None else None)
+    """Entry point of the console script: ends with SystemExit, and never with a traceback of a
+    mistake that the user can mend."""
+    try:
+        code = app(args=None if args is None else list(args), standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except Exception as error:
+        problem = _problem(error)
+        if problem is None:
+            raise
+        words, code = problem
+        typer.echo(f"pet-lab: {words}", err=True)
+    sys.exit(code or 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The command line: what it prints, and its exit codes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import BODY, IMPORTS, WRITE
+
+from pet_lab import cli, data
+from pet_lab.data import DataMissing
+
+
+@pytest.fixture
+def call(make_workspace, monkeypatch, capsys):
+    """`call("list", ...)` in a workspace -> (exit code, stdout, stderr)."""
+    ws = make_workspace(
+        {
+            "group/tiny": BODY,
+            "group/broken": (IMPORTS, "raise ValueError('no such luck')"),
+            "group/needs_data": (
+                "from pet_lab.data import DataMissing",
+                "raise DataMissing('thing.csv is not here')",
+            ),
+        },
+        sweep={"group": "[tiny.quick]\nparameters = {steps = 1}\ngrid = {level = [1.0, 2.0]}\n"},
+    )
+    monkeypatch.setenv("PET_LAB_HOME", str(ws.root))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*args):
+        with pytest.raises(SystemExit) as end:
+            cli.main(args)
+        out, err = capsys.readouterr()
+        return end.value.code or 0, out, err
+
+    run.ws = ws
+    return run
+
+
+def test_version_and_help(call):
+    assert call("--version") == (0, "pet-lab 0.1.0\n", "")
+    commands = "list describe run sweep status report scorecard reproduce data lab doctor".split()
+    for words in ([], *([c] for c in commands), *(["data", c] for c in ("list", "fetch"))):
+        code, out, _ = call(*words, "--help")
+        assert code == 0
+        assert "Usage" in out
+
+
+def test_list_and_describe_say_the_same_in_json(call):
+    code, out, _ = call("list", "--json")
+    assert code == 0
+    assert [i["name"] for i in json.loads(out)] == [
+        "group/broken",
+        "group/needs_data",
+        "group/tiny",
+    ]
+    code, out, _ = call("describe", "tiny", "--json")
+    told = json.loads(out)
+    assert told["claim"] == "It holds."
+    assert told["parameters"][0] == {
+        "name": "level",
+        "type": "float",
+        "default": 1.0,
+        "help": "a factor",
+    }
+    assert told["profiles"]["quick"]["runs"] == 2
+    assert "out" not in [p["name"] for p in told["parameters"]]
+    assert "a factor" in call("describe", "tiny")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "tells"),
+    [
+        (["run", "tiny", "-p", "levle=2"], "level"),
+        (["run", "tiny", "-p", "steps=many"], "steps"),
+        (["run", "tiny", "-p", "steps"], "steps"),
+        (["run", "tini"], "group/tiny"),
+        (["sweep", "tiny", "--grid", "levels=1,2"], "level"),
+        (["sweep", "tiny", "--jobs", "0"], "jobs"),
+        (["run", "tiny", "--timeout", "-1"], "timeout"),
+        (["reproduce", "--profile", "huge"], "quick"),
+        (["rnu"], "rnu"),
+    ],
+)
+def test_usage_errors_exit_2_in_words_and_run_nothing(call, words, tells):
+    code, _, err = call(*words)
+    assert code == 2
+    assert tells in err
+    assert "Traceback" not in err
+    assert not call.ws.runs.exists()
+
+
+def test_a_sweep_runs_resumes_and_reports_failures(call):
+    code, out, _ = call("sweep", "tiny", "--profile", "quick", "--dry-run")
+    assert code == 0
+    assert "2 of 2 runs would be executed" in out
+
+    code, out, err = call("sweep", "tiny", "--profile", "quick", "--json", "--jobs", "2")
+    assert code == 0
+    assert [r["state"] for r in json.loads(out)] == ["done", "done"]
+    assert re.search(r"\[2/2\]", err), "progress goes to stderr"
+
+    code, out, _ = call("sweep", "tiny", "--profile", "quick")
+    assert code == 0
+    assert "0 done now, 2 done before" in out
+
+    code, _, err = call("run", "broken")
+    assert code == 1
+    assert "no such luck" in err
+    code, _, err = call("run", "needs_data")
+    assert code == 3
+    assert "thing.csv is not here" in err
+
+    code, out, _ = call("status", "--json")
+    states = {i["notebook"]: i["state"] for i in json.loads(out)}
+    assert states == {
+        "group/tiny": "done",
+        "group/broken": "failed",
+        "group/needs_data": "failed",
+    }
+
+
+def test_missing_data_exits_3_with_the_fix(call, monkeypatch, tmp_path):
+    monkeypatch.delenv("PET_LAB_DATA", raising=False)
+    monkeypatch.setenv("PET_LAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PET_LAB_OFFLINE", "1")
+    code, _, err = call("data", "fetch", "student_mat")
+    assert code == 3
+    for part in ("student-mat.csv", data.REGISTRY["student_mat"].sha256, "pet-lab data import"):
+        assert part in err
+    assert call("data", "verify", "student_mat")[0] == 3
+    (tmp_path / "odd.csv").write_text("a,b\n1,2\n")
+    code, _, err = call("data", "import", str(tmp_path / "odd.csv"))
+    assert code == 1
+    assert "odd.csv is not" in err
+    assert issubclass(DataMissing, ValueError)
+
+
+def test_scorecard_lists_every_printed_cell_run_or_not(call):
+    code, out, _ = call("scorecard", "--json")
+    cells = json.loads(out)
+    assert code == 0
+    assert {c["verdict"] for c in cells} == {"not run"}
+    wanted = "source table where metric published ours se replicates verdict as note".split()
+    assert all(set(wanted) <= set(c) for c in cells)
+    assert all(isinstance(c["where"], dict) for c in cells)
+
+
+def test_a_defect_of_ours_is_not_hidden(call, monkeypatch):
+    monkeypatch.setattr(cli.notebooks, "find", lambda ws: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["list"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent the POSIX way")
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_a_stopped_sweep_says_that_it_resumes(make_workspace, sign):
+    ws = make_workspace(
+        {"group/slow": (IMPORTS, "import time; time.sleep(60)", "rows = []", WRITE)}
+    )
+    command = [sys.executable, "-m", "pet_lab.cli", "run", "slow"]
+    sweep = subprocess.Popen(
+        command,
+        env={**os.environ, "PET_LAB_HOME": str(ws.root)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(ws.runs.rglob(".attempt-*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1.0)
+    sweep.send_signal(sign)
+    _, err = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130
+    assert "resume" in err
+    assert "Traceback" not in err
