@@ -1,0 +1,474 @@
+"""Verdicts: by their definition, with their promised error rate, and in every form they take."""
+
+import json
+import math
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import create_autospec
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from pet_lab.workbench import published, results, scorecard, sweep
+from pet_lab.workbench.consistency import Finding
+from pet_lab.workbench.published import Cell, Note, PublishedError, Table
+from pet_lab.workbench.scorecard import Ours, critical, headline, score, tally, to_json, verdict
+
+
+def cell(printed="0.50", kind="mean", margin=0.1, metric="m", where=None, **more):
+    return Cell(
+        table="t",
+        where=where or {"k": 1},
+        metric=metric,
+        printed=printed,
+        unit="u",
+        margin=margin,
+        kind=kind,
+        **more,
+    )
+
+
+def table(*cells, **more):
+    known = {"id": "t", "title": "", "source": "s", "place": "", "licence": "", "notebook": "a/b"}
+    return Table(**known | {"keys": (), "cells": cells} | more)
+
+
+def rows(values, metric="m", k=1, **more):
+    return pd.DataFrame(
+        {"k": k, "replicate": range(len(values)), "metric": metric, "value": values, **more}
+    )
+
+
+def one(frame, printed_cell, reading="described", **more):
+    df = score(frame, table(printed_cell, **more), findings=())
+    return df[df["as"] == reading].iloc[0]
+
+
+# ------------------------------------------------------------------ the rule
+
+
+def test_the_critical_value_is_bonferroni_and_student():
+    assert critical(1) == pytest.approx(stats.norm.isf(0.025))
+    assert critical(40) == pytest.approx(stats.norm.isf(0.05 / 80))
+    assert critical(40, df=9) == pytest.approx(stats.t.isf(0.05 / 80, 9))
+
+
+NUMBERS = st.floats(-2, 2)
+ERRORS = st.floats(0, 0.5)
+
+
+@given(NUMBERS, ERRORS, ERRORS, st.floats(0, 0.5), ERRORS, st.integers(1, 50))
+def test_the_verdict_by_its_definition(mean, se, sd, margin, printed_se, cells):
+    z = stats.t.isf(0.05 / (2 * cells), 9)
+    gap = max(0.0, abs(mean - 0.5) - 0.005)
+    for kind, luck in (("one_run", sd), ("mean", printed_se), ("sd", printed_se)):
+        at = cell(kind=kind, margin=margin, printed_se=printed_se)
+        got, _ = verdict(at, Ours(mean=mean, se=se, sd=sd, replicates=10, df=9), cells=cells)
+        sure, out = gap + z * se - margin, gap - z * math.hypot(luck, se) - margin
+        if abs(sure) > 1e-9 and abs(out) > 1e-9:  # on the very edge either answer is right
+            assert got == ("reproduced" if sure < 0 else "differs" if out > 0 else "inconclusive")
+
+
+@given(st.integers(0, 1000), st.integers(1, 3))
+def test_exact_means_that_ours_rounds_to_the_printed_digits(units, digits):
+    printed = f"{units / 1000:.{digits}f}"
+    ours = Ours(mean=units / 1000)
+    assert verdict(cell(printed, "exact", 0), ours, cells=9) == ("reproduced", "")
+    off = Ours(mean=float(printed) + 0.51 * 10**-digits)
+    assert verdict(cell(printed, "exact", 0), off, cells=9)[0] == "differs"
+
+
+def test_exact_counts_are_equal_or_not():
+    assert one(rows([35433.0]), cell("35433", "exact", 0))["verdict"] == "reproduced"
+    assert one(rows([35434.0]), cell("35433", "exact", 0))["verdict"] == "differs"
+
+
+def test_exact_with_rows_that_vary_is_a_mean_and_says_so():
+    got = one(rows([99.0, 101.0] * 200), cell("100", "exact", 5))
+    assert got["verdict"] == "reproduced"
+    assert "compared as a mean" in got["note"]
+    same = one(rows([100.0] * 5), cell("100", "exact", 0))
+    assert (same["verdict"], same["note"], same["se"]) == ("reproduced", "", 0)
+
+
+def test_one_replicate_is_never_enough_unless_exact():
+    for kind in ("mean", "sd", "one_run"):
+        got = one(rows([9.0]), cell(kind=kind))
+        assert (got["verdict"], got["note"]) == ("inconclusive", "one replicate has no error")
+
+
+def test_one_run_is_judged_against_the_spread_of_runs():
+    """A single print two SDs from a well-known mean proves nothing; eight SDs do."""
+    values = list(np.tile([-1.0, 1.0], 50))
+    near = one(rows(values), cell("2.0", "one_run", 0.1))
+    assert near["verdict"] == "inconclusive"
+    assert "one run, and runs vary with SD 1" in near["note"]
+    assert one(rows(values), cell("8.0", "one_run", 0.1))["verdict"] == "differs"
+    assert one(rows(values), cell("8.0", "mean", 0.1))["verdict"] == "differs"
+    assert one(rows(values), cell("2.0", "mean", 0.1))["verdict"] == "differs"
+
+
+def test_one_run_without_a_known_spread_is_never_said_to_differ():
+    got = one(rows([9.0], se=0.01), cell("2.0", "one_run", 0.1))
+    assert got["verdict"] == "inconclusive"
+    assert "do not tell the spread" in got["note"]
+    told = one(rows([9.0], se=0.01, replicates_n=100), cell("2.0", "one_run", 0.1))
+    assert (told["verdict"], told["replicates"]) == ("differs", 100)
+    assert told["sd"] == pytest.approx(0.1)
+
+
+def test_infinity_is_judged_by_equality():
+    infinite = cell("inf", "exact", 0)
+    assert one(rows([np.inf]), infinite)["verdict"] == "reproduced"
+    assert one(rows([np.inf] * 3), infinite)["verdict"] == "reproduced"
+    assert one(rows([7.0]), infinite)["verdict"] == "differs"
+    assert one(rows([np.inf]), cell("7.0", "exact", 0))["verdict"] == "differs"
+
+
+def test_diverged_runs_are_told_and_never_averaged_in():
+    got = one(rows([0.5] * 8 + [np.nan, np.inf]), cell())
+    assert (got["ours"], got["replicates"], got["verdict"]) == (0.5, 8, "reproduced")
+    assert "2 diverged" in got["note"]
+    lost = one(rows([np.nan] * 3), cell())
+    assert (lost["verdict"], lost["replicates"]) == ("inconclusive", 0)
+    assert "no replicate gave a number. 3 diverged" in lost["note"]
+
+
+def test_a_correct_table_of_forty_cells_rarely_shows_a_difference():
+    """Family-wise error of "differs" at margin 0, rounding and luck of the print included."""
+    rng, n, cells, trials = np.random.default_rng(11), 8, 40, 1500
+    alarms = {}
+    for kind in ("one_run", "mean"):
+        # The print: one run of SD 1, or a mean of 100 such runs; to two decimals.
+        theirs = rng.normal(size=(trials, cells)) / (1 if kind == "one_run" else 10)
+        ours = rng.normal(size=(trials, cells, n))
+        mean, sd = ours.mean(axis=2), ours.std(axis=2, ddof=1)
+        known = cell(kind=kind, margin=0.0, printed_se=0.1)
+        alarms[kind] = sum(
+            any(
+                verdict(
+                    replace(known, printed=f"{theirs[i, j]:.2f}"),
+                    Ours(mean=mean[i, j], se=sd[i, j] / n**0.5, sd=sd[i, j], df=n - 1),
+                    cells=cells,
+                )[0]
+                == "differs"
+                for j in range(cells)
+            )
+            for i in range(trials)
+        )
+    limit = stats.binom.isf(1e-4, trials, 0.05)
+    assert alarms["one_run"] <= limit
+    assert alarms["mean"] <= limit
+    assert alarms["one_run"] >= stats.binom.ppf(1e-4, trials, 0.03)  # honest, not merely silent
+
+
+def test_a_wrong_table_is_seldom_called_reproduced():
+    """True distance just beyond the margin: "reproduced" in at most 2.5 % / cells of cells."""
+    rng, n, cells, trials = np.random.default_rng(12), 12, 5, 20_000
+    ours = rng.normal(0.5 + 0.105, 0.05, size=(trials, n))  # margin .1 and rounding .005
+    found = 0
+    for values in ours:
+        sd = values.std(ddof=1)
+        mine = Ours(mean=values.mean(), se=sd / n**0.5, sd=sd, df=n - 1)
+        found += verdict(cell(margin=0.1), mine, cells=cells)[0] == "reproduced"
+    assert found <= stats.binom.isf(1e-4, trials, 0.025 / cells)
+
+
+# ------------------------------------------------------------------ which rows
+
+
+def test_rows_are_matched_by_type_and_value():
+    where = {"epsilon": 1000000, "lr": 0.1, "mechanism": "dp", "flag": True, "bound": math.inf}
+    at = cell("1.0", "exact", 0, where=where)
+    good = {"epsilon": 1e6, "lr": 0.1, "mechanism": "dp", "flag": True, "bound": np.inf}
+    others = [
+        {"epsilon": 1e5},
+        {"lr": 0.01},
+        {"mechanism": "mst"},
+        {"flag": False},
+        {"bound": np.nan},
+    ]
+    frame = pd.DataFrame(
+        [good | {"value": 1.0}] + [good | o | {"value": 9.0} for o in others]
+    ).assign(metric="m", replicate=0)
+    got = one(frame, at)
+    assert (got["ours"], got["replicates"]) == (1.0, 1)
+
+
+def test_an_attack_is_matched_by_its_slice():
+    at = cell("0.50", "exact", 0, match={"slice": "CLASS=0"})
+    frame = pd.concat([rows([0.5], slice="CLASS=0"), rows([0.9], slice="CLASS=1")])
+    assert one(frame, at)["ours"] == 0.5
+    assert one(rows([0.5]), at)["verdict"] == "not run"
+    assert at.conditions == {"k": 1, "slice": "CLASS=0"}
+    assert one(frame, at)["where"] == {"k": 1}
+
+
+def test_readings_are_kept_apart_and_absent_means_described():
+    frame = pd.concat([rows([0.5] * 3), rows([0.9] * 3, reading="published")])
+    assert one(frame, cell())["ours"] == 0.5
+    assert one(frame, cell(), "published")["ours"] == 0.9
+    only = one(rows([0.5] * 3), cell(), "published")
+    assert only["verdict"] == "not run"
+    assert "do not cover the reading 'published'" in only["note"]
+
+
+def test_rows_that_mix_settings_are_not_averaged():
+    frame = pd.concat([rows([0.1, 0.2], batch=32), rows([0.5, 0.6], batch=64)])
+    got = one(frame, cell())
+    assert (got["verdict"], got["replicates"]) == ("inconclusive", 0)
+    assert "mix several values of batch" in got["note"]
+
+
+def test_the_same_replicate_written_by_several_runs_counts_once():
+    frame = pd.concat([rows([0.1, 0.2], seed=1, run_id="a"), rows([0.1, 0.2], seed=1, run_id="b")])
+    assert one(frame, cell())["replicates"] == 2
+    seeds = pd.concat([rows([0.1, 0.2], seed=1), rows([0.3, 0.4], seed=2)])
+    assert one(seeds, cell())["replicates"] == 4
+
+
+def test_the_average_and_its_error():
+    values = [0.4, 0.5, 0.7]
+    got = one(rows(values), cell())
+    assert got["ours"] == pytest.approx(np.mean(values))
+    assert got["sd"] == pytest.approx(np.std(values, ddof=1))
+    assert got["se"] == pytest.approx(stats.sem(values))
+
+
+def test_every_cell_and_reading_is_listed_with_a_reason():
+    both = table(cell(), cell(where={"k": 2}))
+    none = score(pd.DataFrame(), both, findings=())
+    assert list(none["as"]) == ["described", "published"] * 2
+    assert set(none["verdict"]) == {"not run"}
+    assert set(none["note"]) == {"no run yet"}
+    told = score(pd.DataFrame(), both, findings=(), not_run="stand-in data")
+    assert set(told["note"]) == {"stand-in data"}
+    some = score(rows([0.5] * 3), both, findings=())
+    assert some[some["where"] == {"k": 2}]["note"].iloc[0].startswith("no row has this metric")
+
+
+def test_a_difference_carries_its_cause_or_is_open():
+    note = Note(cause="their batch is of one", where={"k": 1}, reading="described")
+    frame = pd.concat([rows([9.0] * 3), rows([9.0] * 3, reading="published")])
+    assert one(frame, cell(), notes=(note,))["note"] == "their batch is of one"
+    assert one(frame, cell(), "published", notes=(note,))["note"] == "open"
+    fine = one(rows([0.5] * 3), cell(), notes=(note,))
+    assert (fine["verdict"], fine["note"]) == ("reproduced", "")
+
+
+def test_contradictions_are_computed_and_stand_beside_the_verdict():
+    df = score(pd.DataFrame(), ["3.4"])  # the rule needs figure 3.10, which is not asked for
+    odd = df[df["inconsistent"] != ""]
+    assert set(odd["metric"]) == {"epsilon"}
+    assert len(odd) == 2
+    given_ones = [
+        Finding(table="t", where={"k": 1}, metric="m", sentence=s) for s in ("a.", "b.", "a.")
+    ]
+    assert set(score(pd.DataFrame(), table(cell()), findings=given_ones)["inconsistent"]) == {
+        "a. b."
+    }
+
+
+def test_tables_are_named_or_given_and_a_typo_is_answered():
+    assert set(score(pd.DataFrame(), "3.2", findings=())["table"]) == {"3.2"}
+    mixed = score(pd.DataFrame(), ["3.2", table(cell())], findings=())
+    assert list(dict.fromkeys(mixed["table"])) == ["3.2", "t"]
+    assert len(score(pd.DataFrame(), findings=())) == 2 * 191
+    with pytest.raises(PublishedError, match=r"did you mean .*fig-3\.10"):
+        score(pd.DataFrame(), "fig3.10")
+    with pytest.raises(ValueError, match="metric and value"):
+        score(pd.DataFrame({"k": [1]}), table(cell()))
+
+
+# ------------------------------------------------------------------ telling
+
+
+@pytest.fixture(scope="module")
+def scored():
+    """Table 3.2 with cells of every verdict, a NaN, an infinity and an awkward note."""
+    table_32 = next(t for t in published.load() if t.id == "3.2")
+    frame = pd.concat(
+        [
+            rows([0.54] * 4, "accuracy.train").assign(mechanism="dp-sgd", epsilon=1.0),
+            rows([0.9, 0.901, 0.899], "accuracy.validation").assign(
+                mechanism="dp-sgd", epsilon=1.0
+            ),
+            rows([0.5, 0.6, 0.7], "accuracy.train").assign(mechanism="dp-sgd", epsilon=10.0),
+            rows([np.inf], "accuracy").assign(base_rate=True),
+        ]
+    )
+    note = Note(cause='a "quoted", <b>awkward</b>\ncause; with = and é', reading="described")
+    return score(frame, replace(table_32, notes=(note,)))
+
+
+def test_the_tally_counts_cells_and_readings(scored):
+    got = tally(scored)
+    assert got["cells"] == 11
+    assert got["described"] == {"reproduced": 1, "differs": 2, "inconclusive": 1, "not run": 7}
+    assert got["published"]["not run"] == 11
+    assert got["sentence"] == headline(scored)
+    json.dumps(got)
+
+
+def test_the_headline_is_a_sentence(scored):
+    assert headline(scored) == (
+        "Of 11 printed cells, 1 is reproduced, 2 differ, 1 is inconclusive, 7 are not run."
+    )
+    nothing = score(pd.DataFrame(), table(cell()), findings=())
+    assert headline(nothing) == "Of 1 printed cell, none has been run."
+    frame = pd.concat([rows([0.5] * 3), rows([9.0] * 3, reading="published")])
+    odd = [Finding(table="t", where={"k": 1}, metric="m", sentence="odd.")]
+    assert headline(score(frame, table(cell()), findings=odd)) == (
+        "Of 1 printed cell, as described: 1 is reproduced; as published: 1 differs;"
+        " 1 contradicts other printed numbers."
+    )
+
+
+def test_json_has_the_agreed_keys_and_is_strict(scored):
+    objects = json.loads(json.dumps(to_json(scored), allow_nan=False))
+    assert len(objects) == 22
+    wanted = "source table where metric published ours se replicates verdict as note inconsistent"
+    assert list(objects[0]) == wanted.split()
+    assert objects[0]["where"] == {"mechanism": "dp-sgd", "epsilon": 1}
+    assert objects[0]["ours"] == 0.54
+    assert {"mechanism": "dp-sgd", "epsilon": "inf"} in [o["where"] for o in objects]
+    assert objects[-2]["ours"] == "inf"
+    assert objects[-1]["ours"] is None
+    assert objects[-1]["as"] == "published"
+
+
+def test_the_csv_loses_nothing_and_is_stable(scored, tmp_path):
+    scorecard.write(scored, tmp_path / "a.csv")
+    back = scorecard.read(tmp_path / "a.csv")
+    pd.testing.assert_frame_equal(back, scored, check_exact=True)
+    scorecard.write(back, tmp_path / "b.csv")
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    assert b"\r" not in (tmp_path / "a.csv").read_bytes()
+    everything = score(pd.DataFrame())
+    scorecard.write(everything, tmp_path / "c.csv")
+    pd.testing.assert_frame_equal(scorecard.read(tmp_path / "c.csv"), everything)
+
+
+def test_a_csv_of_another_shape_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("table,verdict\n3.2,differs\n")
+    with pytest.raises(ValueError, match="expected the columns source, table"):
+        scorecard.read(tmp_path / "a.csv")
+
+
+class _Outline(HTMLParser):
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text, self.open = [], "", []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_html_is_accessible_and_escaped(scored):
+    html = scorecard.show(scored)
+    outline = _Outline(html)
+    names = [t for t, _ in outline.tags]
+    assert names.count("caption") == 1
+    assert headline(scored) in outline.text
+    assert names.count("tr") == 23
+    scopes = [a.get("scope") for t, a in outline.tags if t == "th"]
+    assert scopes == ["col"] * 8 + ["row"] * 22
+    assert "b" not in names  # the note's markup is text
+    for word in ("reproduced", "differs", "inconclusive", "not run"):
+        assert f"</span> {word}</span>" in html  # a word, not only a colour or a sign
+    assert html._repr_html_() == html
+    assert repr(html) == headline(scored)
+    assert "data-pet-lab" in dict(outline.tags)["table"]
+    assert 'aria-label="mine"' in scorecard.show(scored, caption="mine")
+
+
+def test_badges_have_contrast():
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    for _, style in scorecard._BADGES.values():
+        if "background:" in style:
+            assert 1.05 / (luminance(style.split("background:")[1]) + 0.05) > 5
+
+
+# ------------------------------------------------------------------ from the runs of a workspace
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """One notebook with one printed cell; runs per profile are what the test puts into `runs`."""
+    (tmp_path / "t.toml").write_text(
+        'id = "1"\ntitle = "t"\nsource = "s"\nplace = "p"\nlicence = "l"\nnotebook = "a/b"\n'
+        'keys = ["k"]\nmetrics.m = { unit = "u", kind = "mean", repetitions = 9, margin = 0.1 }\n'
+        'cells = [{ k = 1, m = "0.50" }]\n'
+    )
+    fake = SimpleNamespace(
+        published=tmp_path, runs={"quick": [], "full": []}, planned=2, stale=[], counts=True
+    )
+
+    def profile_runs(ws, notebook, name, *, data_fingerprint=None, stale=False):
+        return ws.stale if stale else ws.runs[name]
+
+    def read(ws, notebook, run_ids=None):
+        return pd.concat([rows([0.5, 0.5 + r / 1000], seed=r) for r in run_ids])
+
+    for module, name, stand_in in (
+        (sweep, "profile_runs", profile_runs),
+        (sweep, "plan_profile", lambda ws, notebook, name: [None] * ws.planned),
+        (results, "read", read),
+        (results, "summary", lambda folder: {"counts": fake.counts}),
+    ):
+        spec = create_autospec(getattr(module, name), side_effect=stand_in)
+        monkeypatch.setattr(module, name, spec)
+    monkeypatch.setattr("pet_lab.workbench.notebooks.find", lambda ws: ["a/b"])
+    return fake
+
+
+def run(number):
+    return SimpleNamespace(run_id=number, folder=Path(str(number)), ok=True)
+
+
+def test_the_full_profile_counts_where_it_is_complete(workspace):
+    workspace.runs = {"quick": [run(1)], "full": [run(2), run(3)]}
+    assert scorecard.from_runs(workspace)["replicates"].tolist() == [4, 0]
+    workspace.planned = 3
+    assert scorecard.from_runs(workspace)["replicates"].tolist() == [2, 0]
+    assert scorecard.from_runs(workspace, "full")["replicates"].tolist() == [4, 0]
+
+
+def test_each_reason_for_not_running_is_told(workspace, monkeypatch):
+    def note():
+        return scorecard.from_runs(workspace)["note"].iloc[0]
+
+    assert note() == "no finished run"
+    workspace.stale = [run(1)]
+    assert note() == "its runs are out of date"
+    workspace.runs["quick"], workspace.counts = [run(1)], False
+    assert "stand-in or own data" in note()
+    monkeypatch.setattr("pet_lab.workbench.notebooks.find", lambda ws: [])
+    assert note() == "there is no notebook a/b yet"
+
+
+def test_the_workspace_scorecard_lists_every_printed_cell():
+    df = scorecard.from_runs(
+        SimpleNamespace(published=published.PACKAGED, notebooks=Path("/nonexistent"))
+    )
+    assert len(df) == 2 * 191
+    assert list(dict.fromkeys(df["table"])) == [t.id for t in published.load()]
+    assert tally(df)["inconsistent"] == 3
