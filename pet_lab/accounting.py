@@ -1,0 +1,487 @@
+"""Epsilon from noise and back, with the assumptions in words.
+
+A guarantee is only as good as its description of what ran. So nothing here has a default sampler:
+whoever asks says whether the batches were shuffled, Poisson samples or the full data, and gets the
+bound that holds for that. The figure that the literature and tensorflow-privacy print for shuffled
+batches, as if they had been Poisson samples, is available beside it, marked as not proven
+(`readings`).
+
+Sensitivity, with clipping bound C and noise z * C on the sum:
+
+* every record clipped: blanking one record moves the sum by at most C, replacing it by at most 2 C;
+* microbatches of more than one record: the library clips the *mean* gradient v of a microbatch. One
+  record enters that mean before clipping, unbounded, so it can turn v into any other vector: after
+  clipping, from one end of the ball of radius C to the other. The sum moves by up to 2 C whatever
+  the neighbouring relation, and the noise multiplier that counts is z / 2 (arXiv:2303.00654, 5.6).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from scipy import optimize, special
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pet_lab.dpsgd.config import Config
+
+Sampling = Literal["shuffle", "poisson", "full"]
+Accountant = Literal["rdp", "pld"]
+Neighbouring = Literal["add_remove", "replace_one"]
+
+# tensorflow-privacy's deprecated compute_dp_sgd_privacy looks at these Renyi orders only.
+_CLAIM_ORDERS = [1.25, 1.5, 1.75, 2, 2.25, 2.5, 3, 3.5, 4, 4.5, *range(5, 64), 128, 256, 512]
+_LARGEST_NOISE, _SMALLEST_NOISE = 1e6, 1e-3
+_COARSEST_GRID = 200.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guarantee:
+    """(epsilon, delta)-differential privacy, and what has to be true for it to hold.
+
+    epsilon       >= 0; inf means no guarantee
+    delta         in (0, 1)
+    neighbouring  "add_remove" (one record blanked) or "replace_one"
+    accountant    "rdp" or "pld"
+    assumptions   sentences, each a condition or a choice behind the number
+    """
+
+    epsilon: float
+    delta: float
+    neighbouring: str
+    accountant: str
+    assumptions: tuple[str, ...]
+
+    def __str__(self) -> str:
+        relation = {"add_remove": "add/remove", "replace_one": "replace-one"}[self.neighbouring]
+        return (
+            f"epsilon = {self.epsilon:.3g} at delta = {self.delta:g} ({relation}, "
+            f"{self.accountant.upper()}): {' '.join(self.assumptions)}"
+        )
+
+
+def gaussian_delta(epsilon: float, mu: float) -> float:
+    """Smallest delta at `epsilon` of the Gaussian mechanism with sensitivity / noise SD = `mu`.
+
+    Exact (Balle and Wang 2018, arXiv:1805.06530, theorem 8). k repetitions of mu are one mechanism
+    with sqrt(k) * mu, so this covers composition too.
+    """
+    if mu == 0:
+        return 0.0
+    a = special.log_ndtr(mu / 2 - epsilon / mu)
+    b = epsilon + special.log_ndtr(-mu / 2 - epsilon / mu)
+    # exp(a) - exp(b), without cancelling when both are tiny
+    return float(np.exp(a) * -np.expm1(min(b - a, 0.0)))
+
+
+def gaussian_epsilon(delta: float, mu: float) -> float:
+    """Smallest epsilon at `delta` of the Gaussian mechanism with sensitivity / noise SD = `mu`."""
+    if math.isinf(mu):
+        return math.inf
+    if gaussian_delta(0.0, mu) <= delta:
+        return 0.0
+    high = mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta)) + 1e-9  # the zCDP bound
+    return float(optimize.brentq(lambda e: gaussian_delta(e, mu) - delta, 0.0, high, xtol=1e-12))
+
+
+def epsilon(
+    noise_multiplier: float,
+    *,
+    n: int,
+    batch_size: int | None,
+    epochs: int,
+    delta: float,
+    sampling: Sampling,
+    microbatches: int | None = None,
+    drop_remainder: bool = False,
+    accountant: Accountant = "rdp",
+    neighbouring: Neighbouring = "add_remove",
+) -> Guarantee:
+    """What DP-SGD guarantees for all its intermediate models, by the sampler that really ran.
+
+    Parameters
+    ----------
+    noise_multiplier : float
+        z: noise of standard deviation z * C on the sum of clipped gradients. 0 gives epsilon inf.
+    n, batch_size, epochs, sampling, microbatches, drop_remainder
+        As in `pet_lab.dpsgd.Config`; batch_size is None with sampling="full".
+        "shuffle" gets no amplification by sampling: each record is seen once an epoch, so the bound
+        composes `epochs` Gaussian mechanisms, and holds for any order of the records.
+        "poisson" is amplified by sampling at the rate batch_size / n.
+        "full" composes `epochs` Gaussian mechanisms.
+    delta : float
+        In (0, 1); usually well below 1 / n.
+    accountant : "rdp" or "pld"
+        Renyi orders, or the privacy loss distribution. The latter is tighter; without sampling it
+        is computed by the exact closed form, with sampling on a grid that rounds upwards.
+    neighbouring : "add_remove" or "replace_one"
+        Add or remove in the usual reading: the record's gradient is blanked while the batches and
+        their divisors stay as they are.
+
+    Returns
+    -------
+    Guarantee
+
+    Raises
+    ------
+    ValueError
+        On values outside their range.
+    """
+    _check(noise_multiplier, n, batch_size, epochs, delta)
+    for name, choice, allowed in (
+        ("sampling", sampling, get_args(Sampling)),
+        ("accountant", accountant, get_args(Accountant)),
+        ("neighbouring", neighbouring, get_args(Neighbouring)),
+    ):
+        if choice not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {choice!r}.")
+    if (batch_size is None) != (sampling == "full"):
+        raise ValueError(
+            f'batch_size={batch_size} does not fit sampling="{sampling}": it is None for "full" '
+            "and a number for the others."
+        )
+    grouped = microbatches is not None and microbatches != (batch_size or n)
+    sensitivity, reason = 1.0, "Every record's gradient is clipped to C."
+    if grouped:
+        sensitivity = 2.0
+        reason = (
+            f"The mean of each of {microbatches} microbatch(es) is clipped, so one record moves "
+            "the sum by up to 2 C: the noise multiplier that counts is z / 2."
+        )
+    elif neighbouring == "replace_one" and sampling != "poisson":
+        sensitivity = 2.0
+        reason += " Replacing a record moves the sum by up to 2 C."
+    z = noise_multiplier / sensitivity
+    relation = (
+        "One record is blanked (add/remove), batches and divisors stay."
+        if neighbouring == "add_remove"
+        else "One record is replaced by any other."
+    )
+    if sampling == "poisson":
+        steps = epochs * math.ceil(n / _size(batch_size))
+        value = _poisson(
+            z,
+            q=_size(batch_size) / n,
+            steps=steps,
+            delta=delta,
+            accountant=accountant,
+            neighbouring=neighbouring,
+        )
+        how = (
+            f"Every batch was a Poisson sample at rate {_size(batch_size) / n:.4g}; {steps} steps."
+        )
+        if neighbouring == "replace_one":
+            how += " Replacing counts as removing and adding (group privacy)."
+    else:
+        value = _composed(z, epochs, delta, accountant)
+        how = (
+            f"Each record was seen once in each of {epochs} epochs, in any order: no amplification "
+            "by shuffling is claimed."
+            if sampling == "shuffle"
+            else f"Every record was used in each of {epochs} steps."
+        )
+        if drop_remainder and sampling == "shuffle":
+            how += " Some epochs left records out; the bound does not use that."
+    assumptions = (
+        how,
+        reason,
+        relation,
+        "All intermediate models may be published.",
+        "The tuning of other settings on the same data is not counted.",
+    )
+    return Guarantee(
+        epsilon=value,
+        delta=delta,
+        neighbouring=neighbouring,
+        accountant=accountant,
+        assumptions=assumptions,
+    )
+
+
+def of(
+    config: Config,
+    *,
+    n: int,
+    delta: float,
+    accountant: Accountant = "rdp",
+    neighbouring: Neighbouring = "add_remove",
+) -> Guarantee:
+    """The guarantee of `pet_lab.dpsgd.train(..., config)` on `n` members; epsilon is inf without
+    clipping or without noise."""
+    return epsilon(
+        config.noise_multiplier if config.private else 0.0,
+        n=n,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        delta=delta,
+        sampling=config.sampling,
+        microbatches=config.microbatches,
+        drop_remainder=config.drop_remainder,
+        accountant=accountant,
+        neighbouring=neighbouring,
+    )
+
+
+def noise_for(
+    target_epsilon: float,
+    *,
+    n: int,
+    batch_size: int | None,
+    epochs: int,
+    delta: float,
+    sampling: Sampling,
+    microbatches: int | None = None,
+    accountant: Accountant = "rdp",
+    neighbouring: Neighbouring = "add_remove",
+) -> float:
+    """The smallest noise multiplier that guarantees `target_epsilon`, to 6 digits, rounded up.
+
+    Raises
+    ------
+    ValueError
+        If no noise multiplier between 0.001 and a million gives it: accountants have a floor (they
+        look at finitely many orders or grid points), and very large targets need next to no noise.
+    """
+    if not (math.isfinite(target_epsilon) and target_epsilon > 0):
+        raise ValueError(f"epsilon must be finite and > 0, got {target_epsilon}.")
+
+    def at(z: float) -> float:
+        return epsilon(
+            z,
+            n=n,
+            batch_size=batch_size,
+            epochs=epochs,
+            delta=delta,
+            sampling=sampling,
+            microbatches=microbatches,
+            accountant=accountant,
+            neighbouring=neighbouring,
+        ).epsilon
+
+    return _invert(at, target_epsilon, f"{epochs} epochs at delta = {delta:g}")
+
+
+def claimed_epsilon(
+    noise_multiplier: float, *, n: int, batch_size: int, epochs: int, delta: float
+) -> float:
+    """The number that tensorflow-privacy's (now deprecated) `compute_dp_sgd_privacy` returns.
+
+    It pretends that batches were Poisson samples and that every record was clipped, whatever ran.
+    """
+    _check(noise_multiplier, n, batch_size, epochs, delta)
+    steps = math.ceil(epochs * n / batch_size)
+    return _rdp_accountant(noise_multiplier, batch_size / n, steps, _CLAIM_ORDERS)(delta)
+
+
+def noise_for_claim(
+    target_epsilon: float, *, n: int, batch_size: int, epochs: int, delta: float
+) -> float:
+    """The noise multiplier that somebody takes who trusts `claimed_epsilon`; errors likewise."""
+
+    def at(z: float) -> float:
+        return claimed_epsilon(z, n=n, batch_size=batch_size, epochs=epochs, delta=delta)
+
+    return _invert(at, target_epsilon, f"{epochs} epochs at delta = {delta:g}")
+
+
+def readings(config: Config, *, n: int, delta: float) -> pd.DataFrame:
+    """All epsilons that one may read off the same training, one per row, and which of them hold.
+
+    Columns: reading, accountant, neighbouring, epsilon, proven (bool), assumptions (text). The
+    readings:
+
+    as it ran              the sampler and the clipping that really ran
+    library, no sampling   tensorflow-privacy's privacy statement, "each example occurring once per
+                           epoch"
+    library, Poisson       the same statement's figure "assuming Poisson sampling"
+    claimed                its deprecated function, which also ignores microbatches
+    """
+    import pandas as pd
+
+    rows = []
+    for accountant in get_args(Accountant):
+        for neighbouring in get_args(Neighbouring):
+            g = of(config, n=n, delta=delta, accountant=accountant, neighbouring=neighbouring)
+            rows.append(("as it ran", accountant, neighbouring, g.epsilon, True, g.assumptions))
+    z = config.noise_multiplier if config.private else 0.0
+    batch = config.batch_size or n
+    grouped = config.microbatches is not None and config.microbatches != batch
+    effective = z / 2 if grouped else z
+    poisson = config.sampling == "poisson"
+    for accountant in get_args(Accountant):
+        once = _composed(effective, config.epochs, delta, accountant)
+        steps = math.ceil(config.epochs * n / batch)
+        sampled = _poisson(
+            effective,
+            q=batch / n,
+            steps=steps,
+            delta=delta,
+            accountant=accountant,
+            neighbouring="add_remove",
+        )
+        rows.append(
+            (
+                "library, no sampling",
+                accountant,
+                "add_remove",
+                once,
+                not poisson,
+                ("Each record is seen once an epoch, in any order.",),
+            )
+        )
+        rows.append(
+            (
+                "library, Poisson",
+                accountant,
+                "add_remove",
+                sampled,
+                poisson,
+                ("Batches are taken for Poisson samples.",),
+            )
+        )
+    claim = claimed_epsilon(z, n=n, batch_size=batch, epochs=config.epochs, delta=delta)
+    rows.append(
+        (
+            "claimed",
+            "rdp",
+            "add_remove",
+            claim,
+            poisson and not grouped,
+            ("Batches are taken for Poisson samples, every record for clipped.",),
+        )
+    )
+    columns = ["reading", "accountant", "neighbouring", "epsilon", "proven", "assumptions"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.assign(assumptions=frame["assumptions"].map(" ".join))
+
+
+def _size(batch_size: int | None) -> int:
+    if batch_size is None:
+        raise ValueError("batch_size is needed for this sampler, got None.")
+    return batch_size
+
+
+def _check(
+    noise_multiplier: float, n: int, batch_size: int | None, epochs: int, delta: float
+) -> None:
+    if not (math.isfinite(noise_multiplier) and noise_multiplier >= 0):
+        raise ValueError(f"noise_multiplier must be finite and >= 0, got {noise_multiplier}.")
+    if n < 1 or epochs < 1:
+        raise ValueError(f"n and epochs must be at least 1, got {n} and {epochs}.")
+    if batch_size is not None and not 1 <= batch_size <= n:
+        raise ValueError(f"batch_size must be between 1 and n = {n}, got {batch_size}.")
+    if not 0 < delta < 1:
+        raise ValueError(f"delta must be strictly between 0 and 1, got {delta}.")
+
+
+def _invert(at: Callable[[float], float], target: float, what: str) -> float:
+    least, most = at(_LARGEST_NOISE), at(_SMALLEST_NOISE)
+    if least > target:
+        raise ValueError(
+            f"epsilon = {target:g} cannot be certified for {what}: even with a noise multiplier of "
+            f"{_LARGEST_NOISE:g} this accountant gives {least:.3g}. Ask for more, train for fewer "
+            "epochs, or use the other accountant."
+        )
+    if most < target:
+        raise ValueError(
+            f"epsilon = {target:g} needs a noise multiplier below {_SMALLEST_NOISE:g} for {what}, "
+            f"where epsilon is already {most:.3g}; that is training without privacy: use 0."
+        )
+    log_z = optimize.brentq(
+        lambda t: math.log(min(max(at(math.exp(t)), 1e-12), 1e12)) - math.log(target),
+        math.log(_SMALLEST_NOISE),
+        math.log(_LARGEST_NOISE),
+        xtol=2e-7,
+    )
+    while at(math.exp(log_z)) > target:  # the root may lie on the wrong side by the tolerance
+        log_z += 2e-7
+    return math.exp(log_z)
+
+
+def _composed(z: float, times: int, delta: float, accountant: str) -> float:
+    """Epsilon of `times` Gaussian mechanisms with noise multiplier z."""
+    if z == 0:
+        return math.inf
+    if accountant == "pld":
+        return gaussian_epsilon(delta, math.sqrt(times) / z)
+    return _rdp_accountant(z, 1.0, times)(delta)
+
+
+@functools.lru_cache(maxsize=4096)
+def _rdp(z: float, q: float, steps: int, orders: tuple[float, ...] | None) -> Any:
+    import dp_accounting
+    from dp_accounting import rdp
+
+    event: Any = dp_accounting.GaussianDpEvent(z)
+    if q < 1:
+        event = dp_accounting.PoissonSampledDpEvent(q, event)
+    account = rdp.RdpAccountant(None if orders is None else list(orders))
+    account.compose(dp_accounting.SelfComposedDpEvent(event, steps))
+    # At large z rounding leaves a divergence of -1e-11, which dp-accounting 0.4.3 then refuses.
+    account._rdp = np.maximum(account._rdp, 0.0)
+    return account
+
+
+def _rdp_accountant(
+    z: float, q: float, steps: int, orders: list[float] | None = None
+) -> Callable[[float], float]:
+    if z == 0:
+        return lambda delta: math.inf
+    # At next to no noise some orders overflow; they are useless there.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        account = _rdp(z, q, steps, None if orders is None else tuple(orders))
+        return lambda delta: float(account.get_epsilon(delta))
+
+
+def _poisson(
+    z: float, *, q: float, steps: int, delta: float, accountant: str, neighbouring: str
+) -> float:
+    """Epsilon of Poisson-sampled Gaussian mechanisms."""
+    if z == 0:
+        return math.inf
+    if q >= 1:
+        scale = 2.0 if neighbouring == "replace_one" else 1.0
+        return _composed(z / scale, steps, delta, accountant)
+    by_delta = _rdp_accountant(z, q, steps)
+    if accountant == "pld":
+        scale = min(by_delta(delta), gaussian_epsilon(delta, math.sqrt(steps) / z))
+        by_delta = _pld_accountant(z, q, steps, scale)
+    if neighbouring == "add_remove":
+        return by_delta(delta)
+    # Group privacy: (e, d) for add/remove gives (2 e, (1 + exp(e)) d) for replace-one. Look for the
+    # d that ends at `delta`, as far as floats reach. The bound without amplification holds too.
+    unamplified = _composed(z / 2, steps, delta, accountant)
+
+    def excess(log_d: float) -> float:
+        return float(np.logaddexp(0.0, by_delta(math.exp(log_d))) + log_d - math.log(delta))
+
+    low, high = math.log(1e-300), math.log(delta)
+    if excess(low) > 0:
+        return unamplified
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) <= 0 else (low, middle)
+    return min(2 * by_delta(math.exp(low)), unamplified)
+
+
+def _pld_accountant(z: float, q: float, steps: int, scale: float) -> Callable[[float], float]:
+    import dp_accounting
+    from dp_accounting import pld
+
+    # The grid grows with epsilon: at a fixed 1e-4, z = 0.1 takes a minute for a digit nobody needs.
+    # It rounds upwards, so a coarse grid costs tightness (below 1 %), never validity.
+    interval = max(1e-4, 1e-4 * scale)
+    mu = math.sqrt(steps) / z
+    if interval > _COARSEST_GRID:  # epsilon in the millions: dp-accounting overflows
+        return lambda delta: gaussian_epsilon(delta, mu)
+    account = pld.PLDAccountant(value_discretization_interval=interval)
+    event = dp_accounting.PoissonSampledDpEvent(q, dp_accounting.GaussianDpEvent(z))
+    account.compose(dp_accounting.SelfComposedDpEvent(event, steps))
+    # Sampling never hurts, so the same steps without it are a bound as well.
+    return lambda delta: min(float(account.get_epsilon(delta)), gaussian_epsilon(delta, mu))
