@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import json
@@ -39,13 +40,31 @@ ALWAYS = (
     "jupyter_client.asynchronous",
     "ipykernel.kernelapp",
     "ipykernel.ipkernel",
+    # What the first kernel would import while it starts.
+    "faulthandler",
+    "pdb",
+    "tornado.platform.asyncio",
+    "tornado.queues",
+    "ipykernel.debugger",
+    "IPython.core.completerlib",
+    "IPython.core.debugger",
+    "IPython.core.logger",
+    "IPython.core.oinspect",
+    "IPython.extensions.storemagic",
     "pet_lab.workbench.kernels",
     "pet_lab.workbench.runner",
 )
 # What a notebook may share: libraries whose import starts no thread that a fork would lose.
 SHAREABLE: Mapping[str, tuple[str, ...]] = {
     "numpy": ("numpy",),
-    "pandas": ("pandas", "pyarrow.parquet", "pandas.io.parquet"),
+    "pandas": (
+        "pandas",
+        "pyarrow.parquet",
+        "pyarrow.pandas_compat",
+        "pandas.core.arrays.arrow.extension_types",
+        "pandas.io.parquet",
+        "pandas.io.formats.html",
+    ),
     "matplotlib": ("matplotlib.pyplot",),
     "seaborn": ("seaborn",),
     "scipy": ("scipy.stats", "scipy.optimize"),
@@ -69,6 +88,8 @@ def main() -> None:
     become_subreaper()
     # A preloaded pyplot must choose the backend that a kernel would choose.
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    # ipykernel would load debugpy in every kernel: half of its start, and nobody debugs a batch.
+    sys.modules["debugpy"] = None  # type: ignore[assignment]
     with os.fdopen(requests, "rb", buffering=0) as stream:
         first = json.loads(_line(stream))
         for name in (*ALWAYS, *first["preload"]):
@@ -125,9 +146,14 @@ class _Server:
             request = json.loads(line)
             if request.get("stop"):
                 return False
+            if "kill" in request:
+                for pid, key in self.runners.items():
+                    if key == request["kill"]:
+                        os.kill(pid, signal.SIGKILL)
+                continue
             pid = os.fork()
             if pid == 0:
-                _in_child(lambda r=request: self.become_runner(r, inherited))
+                _in_child(functools.partial(self.become_runner, request, inherited))
             self.runners[pid] = request["id"]
         return True
 

@@ -12,11 +12,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pet_lab.workbench import files, forkserver, runner
+
+POLL_S = 0.5
 
 
 class ProcessExecutor:
@@ -31,14 +33,19 @@ class ProcessExecutor:
         self._lock = threading.Lock()
         self._closed = False
 
-    def run(self, job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        """Execute `job` in `folder`; returns the outcome (see `runner.perform`)."""
+    def run(
+        self, job: Mapping[str, Any], folder: Path, cancelled: Callable[[], bool] | None = None
+    ) -> dict[str, Any]:
+        """Execute `job` in `folder`; returns the outcome (see `runner.perform`).
+
+        `cancelled` is asked twice a second; when it says yes, the run is ended.
+        """
         started = runner.now()
         files.write_json(folder / runner.JOB, job)
         with open(folder / runner.KERNEL_LOG, "wb") as log, self._lock:
             if self._closed:
                 return died(started, "the sweep was stopped")
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-m", "pet_lab.workbench.runner", str(folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -48,7 +55,12 @@ class ProcessExecutor:
             )
             self._alive.add(process)
         try:
-            code = process.wait()
+            code = None
+            while code is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = process.wait(POLL_S if cancelled else None)
+                if code is None and cancelled and cancelled():
+                    kill_tree(process.pid)
         finally:
             with self._lock:
                 self._alive.discard(process)
@@ -81,8 +93,13 @@ class ForkExecutor:
         self._waiting: dict[str, queue.Queue[str]] = {}
         self._closed = False
 
-    def run(self, job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        """Execute `job` in `folder`; returns the outcome (see `runner.perform`)."""
+    def run(
+        self, job: Mapping[str, Any], folder: Path, cancelled: Callable[[], bool] | None = None
+    ) -> dict[str, Any]:
+        """Execute `job` in `folder`; returns the outcome (see `runner.perform`).
+
+        `cancelled` is asked twice a second; when it says yes, the run is ended.
+        """
         started = runner.now()
         files.write_json(folder / runner.JOB, job)
         key, answer = secrets.token_hex(8), queue.Queue[str](1)
@@ -96,7 +113,13 @@ class ForkExecutor:
             except OSError:
                 self._waiting.pop(key)
                 return died(started, "the process that starts runs is gone")
-        how = answer.get()
+        how = None
+        while how is None:
+            with contextlib.suppress(queue.Empty):
+                how = answer.get(timeout=POLL_S if cancelled else None)
+            if how is None and cancelled and cancelled():
+                with self._lock, contextlib.suppress(OSError):
+                    self._send(server, {"kill": key})
         try:
             return json.loads((folder / runner.OUTCOME).read_text(encoding="utf-8"))
         except (OSError, ValueError):

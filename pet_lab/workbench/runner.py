@@ -157,6 +157,7 @@ class _Session:
         with open(self.folder / KERNEL_LOG, "wb") as log:
             try:
                 client.execute(
+                    cleanup_kc=True,  # end the kernel by asking it, so that its atexit hooks run
                     cwd=self.job["cwd"],
                     env={**os.environ, **kernel_environment(self.job)},
                     stdout=log,

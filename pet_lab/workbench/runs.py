@@ -105,6 +105,7 @@ class RunRecord:
     hashes        SHA-256 of the files that readers trust
     folder        where it lies on this machine; not stored
     skipped       the run was done and fresh, nothing was executed; not stored
+    stale         why a done run is no longer fresh, where that was asked for; not stored
     """
 
     notebook: str
@@ -125,6 +126,7 @@ class RunRecord:
     hashes: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False)
     skipped: bool = field(default=False, compare=False)
+    stale: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def ok(self) -> bool:
@@ -152,7 +154,7 @@ class RunRecord:
         stored = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
-            if f.name not in ("folder", "skipped")
+            if f.name not in ("folder", "skipped", "stale")
         }
         return {"format": 1, **stored}
 
@@ -424,6 +426,43 @@ def finish(attempt: Path, folder: Path, record: RunRecord) -> RunRecord:
     placed = place(attempt, folder)
     shutil.rmtree(attempt, ignore_errors=True)
     return placed or dataclasses.replace(record, folder=folder)
+
+
+def refresh_prose(ws: Workspace, spec: RunSpec, prose: str) -> None:
+    """Bring the markdown of a done run up to date with its notebook, without running it again.
+
+    Text does not change rows, so a mended sentence must not cost half an hour; but a report made
+    from the stored notebook should show it. Does nothing where code differs or another process
+    holds the run.
+    """
+    folder = spec.folder(ws)
+    record = load(folder)
+    if record is None or not record.ok or record.fingerprints.get("prose") == prose:
+        return
+    source = notebooks.read(notebooks.path(ws, spec.notebook))
+    with contextlib.suppress(files.Busy), claimed(ws, spec):
+        executed = json.loads((folder / NOTEBOOK).read_text(encoding="utf-8"))
+        ran = [c for c in executed["cells"] if c["cell_type"] == "code"]
+        injected = [c for c in ran if "injected-parameters" in _tags(c)]
+        ran = [c for c in ran if "injected-parameters" not in _tags(c)]
+        if [notebooks.source_of(c) for c in ran] != notebooks.code(source):
+            return
+        cells = []
+        for cell in source["cells"]:
+            if cell["cell_type"] != "code":
+                cells.append(cell)
+                continue
+            cells.append(ran.pop(0))
+            if "parameters" in _tags(cell):
+                cells += injected
+        executed["cells"] = cells
+        files.write_json(folder / NOTEBOOK, executed)
+        updated = dataclasses.replace(record, fingerprints={**record.fingerprints, "prose": prose})
+        files.write_json(folder / RECORD, updated.to_json())
+
+
+def _tags(cell: Mapping[str, Any]) -> Sequence[str]:
+    return cell.get("metadata", {}).get("tags", ())
 
 
 def _shown(ws: Workspace, folder: Path) -> str:

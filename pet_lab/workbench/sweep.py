@@ -229,6 +229,24 @@ def _why(
     return "forced" if force else ""
 
 
+def profile_records(
+    ws: Workspace,
+    notebook: str,
+    name: str,
+    *,
+    data_fingerprint: DataFingerprint | None = None,
+) -> list[RunRecord]:
+    """One record per run of a profile, whatever its state; `record.stale` holds the reasons."""
+    specs = plan_profile(ws, notebook, name)
+    prints = runs.fingerprints(ws, specs[0].notebook)
+    found = []
+    for spec in specs:
+        record = runs.current(ws, spec)
+        reasons = runs.stale(record, prints, data_fingerprint) if record.ok else []
+        found.append(dataclasses.replace(record, stale=tuple(reasons)))
+    return found
+
+
 def profile_runs(
     ws: Workspace,
     notebook: str,
@@ -238,14 +256,8 @@ def profile_runs(
     stale: bool = False,
 ) -> list[RunRecord]:
     """Done runs of a profile: those that are fresh, or all of them with `stale=True`."""
-    specs = plan_profile(ws, notebook, name)
-    left_out = (
-        set()
-        if stale
-        else {p.spec.run_id for p in pending(ws, specs, data_fingerprint=data_fingerprint)}
-    )
-    found = (runs.load(s.folder(ws)) for s in specs if s.run_id not in left_out)
-    return [record for record in found if record is not None and record.ok]
+    found = profile_records(ws, notebook, name, data_fingerprint=data_fingerprint)
+    return [record for record in found if record.ok and (stale or not record.stale)]
 
 
 # --- progress ----------------------------------------------------------------------------------
@@ -476,7 +488,7 @@ class _Sweep:
         self.started = runs.now()
         self.sources: dict[str, dict[str, Any]] = {}
         self.prints: dict[str, dict[str, Any]] = {}
-        for spec in todo.values():
+        for spec in specs:
             if spec.notebook not in self.sources:
                 self.sources[spec.notebook] = notebooks.read(notebooks.path(ws, spec.notebook))
                 self.prints[spec.notebook] = runs.fingerprints(ws, spec.notebook)
@@ -497,8 +509,9 @@ class _Sweep:
         elif where.startswith("dask:"):
             from pet_lab.workbench import dask_executor
 
-            self.executor = dask_executor.DaskExecutor(where.removeprefix("dask:"), self.prints)
-            slots = min(jobs or self.executor.slots(), len(self.todo))
+            cluster = dask_executor.DaskExecutor(where.removeprefix("dask:"), self.prints)
+            slots = min(jobs or cluster.slots(), len(self.todo))
+            self.executor = cluster
         else:
             raise ExecutorError(
                 f"Unknown executor {where!r}; expected local or dask:ADDRESS, "
@@ -511,6 +524,7 @@ class _Sweep:
         """Skip, execute, report; returns the records in the order of the specs."""
         for spec in self.specs:
             if spec.run_id not in self.todo and spec.run_id not in self.records:
+                runs.refresh_prose(self.ws, spec, self.prints[spec.notebook]["prose"])
                 record = runs.load(spec.folder(self.ws)) or runs.of_spec(spec, self.ws)
                 self.records[spec.run_id] = dataclasses.replace(record, skipped=True)
                 self._tell("skipped", spec, self.records[spec.run_id])
