@@ -164,7 +164,8 @@ def score(
     rows : DataFrame
         Tidy rows: factor columns, `metric`, `value`, and optionally `replicate`, `seed`, `se`,
         `replicates_n` and `reading` (absent means "described"). A cell takes the rows whose factor
-        columns equal its conditions, averaged over replicates. NaN is left out and reported.
+        columns equal its conditions, averaged over replicates. NaN is left out and reported. A
+        column `table` reserves rows for one printed table; empty means any.
     tables : Table, id, or several of them, optional
         Default: every table that ships with the package.
     not_run : str
@@ -245,10 +246,10 @@ def _grouped(rows: pd.DataFrame) -> _Groups:
 
 
 def _judge(table: Table, cell: Cell, reading: str, groups: _Groups, not_run: str) -> dict[str, Any]:
-    rows = _matching(groups.get((cell.metric, reading)), cell.conditions)
+    rows = _matching(groups.get((cell.metric, reading)), cell)
     if rows is None or rows.empty:
         ours, (word, note) = Ours(mean=nan, replicates=0), ("not run", "")
-        others = (_matching(groups.get((cell.metric, r)), cell.conditions) for r in READINGS)
+        others = (_matching(groups.get((cell.metric, r)), cell) for r in READINGS)
         if any(other is not None and not other.empty for other in others):
             note = f"the runs do not cover the reading {reading!r}."
         else:
@@ -278,11 +279,14 @@ def _judge(table: Table, cell: Cell, reading: str, groups: _Groups, not_run: str
     }
 
 
-def _matching(rows: pd.DataFrame | None, conditions: Mapping[str, Value]) -> pd.DataFrame | None:
-    for column, value in conditions.items():
+def _matching(rows: pd.DataFrame | None, cell: Cell) -> pd.DataFrame | None:
+    for column, value in cell.conditions.items():
         if rows is None or column not in rows:
             return None
         rows = rows[_equal(rows[column], value)]
+    if rows is not None and "table" in rows:
+        # Two tables may print the same metric under the same conditions, and mean different things.
+        rows = rows[_equal(rows["table"], cell.table) | _equal(rows["table"].fillna(""), "")]
     return rows
 
 
@@ -529,10 +533,12 @@ def _html_row(row: Mapping[Any, Any]) -> str:
     note = row["note"]
     if row["inconsistent"]:
         note = f"{note}. Inconsistent: {row['inconsistent']}".lstrip(". ")
-    data = (where, f"{row['metric']} ({row['unit']})", row["published"], _ours(row), row["as"])
-    cells = "".join(f"<td>{escape(str(text))}</td>" for text in data)
+    metric = f"{row['metric']} ({row['unit']})"
+    plain = "".join(f"<td>{escape(text)}</td>" for text in (where, metric))
+    whole = ' style="white-space:nowrap"'  # a number broken over lines is misread
+    numbers = "".join(f"<td{whole}>{escape(text)}</td>" for text in (row["published"], _ours(row)))
     return (
-        f'<tr><th scope="row">{escape(row["table"])}</th>{cells}'
+        f'<tr><th scope="row">{escape(row["table"])}</th>{plain}{numbers}<td>{row["as"]}</td>'
         f"<td>{badge}</td><td>{escape(note)}</td></tr>"
     )
 

@@ -210,6 +210,12 @@ def test_an_attack_is_matched_by_its_slice():
     assert one(frame, at)["where"] == {"k": 1}
 
 
+def test_rows_may_be_reserved_for_one_table():
+    frame = pd.concat([rows([0.5], table="t"), rows([0.9], table="u"), rows([0.7], k=2, table="")])
+    assert one(frame, cell())["ours"] == 0.5
+    assert one(frame, cell(where={"k": 2}))["ours"] == 0.7
+
+
 def test_readings_are_kept_apart_and_absent_means_described():
     frame = pd.concat([rows([0.5] * 3), rows([0.9] * 3, reading="published")])
     assert one(frame, cell())["ours"] == 0.5
