@@ -119,6 +119,7 @@ def trade_declarations(
     id_digits: int = 3,
     concentration: float = 0.0,
     preferential_share: float | None = None,
+    value_effect: float = 0.0,
 ) -> TradeDeclarations:
     """Draw `n` transactions as both trading partners declare them.
 
@@ -144,6 +145,9 @@ def trade_declarations(
     preferential_share : float, optional
         Replaces table 2.2's share of code 300, keeping the split by size within each code. The
         authors' program draws 25 of every 100 records, exactly.
+    value_effect : float
+        0: preference is unrelated to value. Above: larger transactions use it more (in standard
+        deviations of value against a standard normal), with the same counts.
 
     Returns
     -------
@@ -190,6 +194,14 @@ def trade_declarations(
     hs6 = products[rng.integers(0, PRODUCTS, n)]
     days = rng.integers(0, YEAR_DAYS, n)
     values = rng.integers(VALUE_RANGE[0], VALUE_RANGE[1] + 1, n)
+
+    if value_effect:
+        score = value_effect * (values - values.mean()) / values.std() + rng.standard_normal(n)
+        for side in (True, False):
+            rows = np.flatnonzero(small == side)
+            ranked = rows[np.argsort(-score[rows])]
+            preferential = int((code[rows] == 300).sum())
+            code[ranked[:preferential]], code[ranked[preferential:]] = 300, 100
 
     recorded_days, recorded_values = typos.apply(days, values, rng)
     shuffle = rng.permutation(n)

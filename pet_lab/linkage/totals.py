@@ -1,0 +1,297 @@
+"""Totals over the matched pairs, corrected for linkage errors, with standard errors.
+
+The target is T = sum of x[i] z[m(i)] over the matched pairs (i, m(i)): x is known to the first file
+(size of the firm, value), z to the second (tariff preference). With L, B and C the same sum over the
+linked pairs, the blocked pairs and the Cartesian product:
+
+    naive              L
+    para 22            (L - FPR C) / (recall - FPR)
+    para 23            (L - k B) / (recall - k),  k = FPR / blocking FPR
+    published program  (L - FPR B) / (recall - FPR): para 23 without the division
+    weighted           para 23 with the recall and k *of the total*: estimated with weights x
+    within block       sum over blocks of (sum of x)(sum of z) / size, plus the links' share of what
+                       x and z have in common inside a block, (sum over links of the centred x z) /
+                       (recall - k)
+
+Why the last one is better where it applies (complete files, no error in the blocking key). A block is
+then a permutation: who is in it is known, only who matches whom is not. So the part of T between the
+blocks is known exactly, and linkage errors touch only the part within. The centred products sum to
+zero over a block, so false links add (expected) nothing but -k times the truth, whatever B is: no
+correction total is subtracted and an error in recall or k multiplies a small number instead of T.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from pet_lab.linkage.blocking import Links
+from pet_lab.linkage.neighbours import SlopeFit, fit_slope, slope_coefficients
+
+
+class Undefined(ValueError):
+    """The correction divides by (nearly) nothing: the estimate does not exist for these links."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Total:
+    """An estimated total.
+
+    estimate  in the units of x times z
+    se        standard error over the linkage errors, the records being given; NaN where none is known
+    method    naive, para22, para23, published, weighted, within_block, within_block_shrunk, blocks_only
+    """
+
+    estimate: float
+    method: str
+    se: float = float("nan")
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        half = float(stats.norm.isf((1 - level) / 2)) * self.se
+        return self.estimate - half, self.estimate + half
+
+
+def naive(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
+    """Total over the linked pairs: what a linker that knows of no error reports."""
+    x, z = _analytic(links, x, z)
+    return Total(estimate=links.total(x, z), method="naive")
+
+
+def para22(links: Links, x: ArrayLike, z: ArrayLike, *, recall: float, fpr: float) -> Total:
+    """Correction with the total over the Cartesian product (report, paragraph 22).
+
+    Raises
+    ------
+    Undefined
+        If recall is not above fpr.
+    """
+    x, z = _analytic(links, x, z)
+    _check_denominator(recall, fpr, 0.0)
+    product = float(x.sum() * z.sum())
+    return Total(
+        estimate=(links.total(x, z) - fpr * product) / (recall - fpr), method="para22"
+    )
+
+
+def para23(
+    links: Links,
+    x: ArrayLike,
+    z: ArrayLike,
+    *,
+    recall: float,
+    ratio: float,
+    recall_se: float = 0.0,
+    ratio_se: float = 0.0,
+) -> Total:
+    """Correction with the total over the blocked pairs (report, paragraph 23).
+
+    Parameters
+    ----------
+    recall : float
+    ratio : float
+        FPR / blocking FPR: the share of blocked non-matches that link.
+    recall_se, ratio_se : float
+        Their standard errors, for the refusal and, with the noise of the links, the standard error.
+
+    Raises
+    ------
+    Undefined
+        If recall - ratio is not at least two standard errors above zero: when nearly all blocked pairs
+        link, links carry no information beyond blocking.
+    """
+    x, z = _analytic(links, x, z)
+    _check_denominator(recall, ratio, float(np.hypot(recall_se, ratio_se)))
+    linked, blocked = links.total(x, z), links.blocks.total(x, z)
+    gap = recall - ratio
+    estimate = (linked - ratio * blocked) / gap
+    noise = _link_noise(
+        links.total(x**2, z**2), links.blocks.total(x**2, z**2), recall, ratio
+    )
+    of_rates = (estimate * recall_se) ** 2 + ((estimate - blocked) * ratio_se) ** 2
+    return Total(
+        estimate=estimate, se=float(np.sqrt(noise + of_rates) / gap), method="para23"
+    )
+
+
+def published(links: Links, x: ArrayLike, z: ArrayLike, *, recall: float, fpr: float) -> Total:
+    """What the authors' program computes: para 23 with FPR where FPR / blocking FPR belongs.
+
+    Raises
+    ------
+    Undefined
+        If recall is not above fpr.
+    """
+    x, z = _analytic(links, x, z)
+    _check_denominator(recall, fpr, 0.0)
+    corrected = links.total(x, z) - fpr * links.blocks.total(x, z)
+    return Total(estimate=corrected / (recall - fpr), method="published")
+
+
+def weighted(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
+    """Para 23 with recall and ratio estimated for this very total, by records weighted with x.
+
+    Paragraph 22 asks that linking does not depend on the analytical variables. With typos in the value
+    and a total of the value, it does. The x-weighted line has the x-weighted recall as its intercept,
+    which is what the total needs, so dependence on x does no harm (dependence on z still would).
+
+    Raises
+    ------
+    Undefined
+        If recall - ratio of the total is not two standard errors above zero.
+    ValueError
+        If x is negative somewhere (weights must not be), or as `fit_slope`.
+    """
+    x, z = _analytic(links, x, z)
+    fit = fit_slope(
+        links.n_blocked, links.n_linked, links.blocks.code_a, n_other=links.n_b, weights=x
+    )
+    gap = fit.recall - fit.ratio
+    gap_se = _gap_se(fit)
+    _check_denominator(fit.recall, fit.ratio, gap_se)
+    linked, blocked = links.total(x, z), links.blocks.total(x, z)
+    estimate = (linked - fit.ratio * blocked) / gap
+    # Recall and ratio are linear in the same links as the numerator, and largely cancel its noise:
+    # the error of the estimate is a sum over pairs of (x z + a_i) times (link - expected).
+    codes = np.unique(links.blocks.code_a, return_inverse=True)[1]
+    coef = slope_coefficients(links.n_blocked - 1.0, links.n_linked, codes, x)
+    a = -estimate * coef[0] + (estimate - blocked) * coef[1]
+    ones = np.ones_like(z)
+    on_links = (
+        links.total(x**2, z**2) + 2 * links.total(x * a, z) + links.total(a**2, ones)
+    )
+    blocks = links.blocks
+    on_blocked = (
+        blocks.total(x**2, z**2) + 2 * blocks.total(x * a, z) + blocks.total(a**2, ones)
+    )
+    noise = _link_noise(on_links, on_blocked, fit.recall, fit.ratio)
+    return Total(estimate=estimate, se=float(np.sqrt(noise) / gap), method="weighted")
+
+
+def within_block(
+    links: Links,
+    x: ArrayLike,
+    z: ArrayLike,
+    *,
+    fit: SlopeFit | None = None,
+    shrink: bool = False,
+) -> Total:
+    """Between-block part exactly, within-block part from the links (see the module).
+
+    Parameters
+    ----------
+    fit : SlopeFit, optional
+        Recall and ratio; estimated from the neighbours if not given.
+    shrink : bool
+        Shrink the within-block part by (its variance if x and z are unrelated inside blocks) /
+        (that + noise of the links). Better when they are unrelated; biased towards "unrelated" when
+        they are not, so it is off unless asked for.
+
+    Raises
+    ------
+    ValueError
+        If a block has not the same number of records in both files: then the files do not hold the
+        same units, or the blocking key has errors, and the estimator does not apply.
+    Undefined
+        If recall - ratio is not two standard errors above zero while x and z vary inside blocks.
+
+    Notes
+    -----
+    The standard error takes links of different pairs as independent, given the truth.
+    """
+    x, z = _analytic(links, x, z)
+    blocks = links.blocks
+    name = "within_block_shrunk" if shrink else "within_block"
+    if not np.array_equal(blocks.size_a, blocks.size_b) or (blocks.code_a < 0).any():
+        differ = int((blocks.size_a != blocks.size_b).sum())
+        raise ValueError(
+            f"{differ:,} blocks have different numbers of records in the two files, so the files do not "
+            "hold the same units or the blocking key has errors; use para23 with fit_overlap."
+        )
+    size = np.maximum(blocks.size_a, 1)
+    mean_x, mean_z = blocks.sums_a(x) / size, blocks.sums_b(z) / size
+    between = float((size * mean_x * mean_z).sum())
+    centred_x = x - mean_x[blocks.code_a]
+    centred_z = z - mean_z[blocks.code_b]
+    spread = blocks.sums_a(centred_x**2) * blocks.sums_b(centred_z**2)
+    if not spread.any():  # blocks of one, or x or z the same all over each block: nothing to estimate
+        return Total(estimate=between, se=0.0, method=name)
+    fit = fit or fit_slope(links.n_blocked, links.n_linked, blocks.code_a, n_other=links.n_b)
+    gap, gap_se = fit.recall - fit.ratio, _gap_se(fit)
+    _check_denominator(fit.recall, fit.ratio, gap_se)
+    within = links.total(centred_x, centred_z) / gap
+    # Squared weights over the matches: their mean over the ways to match a block, spread / size.
+    r, k = _unit(fit.recall), _unit(fit.ratio)
+    on_matches, on_blocked = float((spread / size).sum()), float(spread.sum())
+    noise = r * (1 - r) * on_matches + k * (1 - k) * (on_blocked - on_matches)
+    variance = (noise + (within * gap_se) ** 2) / gap**2
+    if shrink:
+        unrelated = float((spread / np.maximum(size - 1, 1)).sum())
+        kept = unrelated / (unrelated + variance)
+        within, variance = kept * within, kept * variance
+    return Total(estimate=between + within, se=float(np.sqrt(variance)), method=name)
+
+
+def blocks_only(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
+    """The between-block part alone: each record shares its block's mean. Uses no link at all.
+
+    Right if x and z are unrelated inside blocks, or one of them is constant there (the size of the
+    exporter is, when the exporter is in the blocking key: counts by size and tariff need no linkage).
+    The standard error is that of a random matching inside each block.
+    """
+    x, z = _analytic(links, x, z)
+    blocks = links.blocks
+    size = np.maximum(blocks.size_b, 1)
+    mean_z = blocks.sums_b(z) / size
+    sums_x = blocks.sums_a(x)
+    size_a = np.maximum(blocks.size_a, 1)
+    spread_x = blocks.sums_a(x**2) - sums_x**2 / size_a
+    spread_z = blocks.sums_b(z**2) - mean_z**2 * size
+    variance = (
+        np.maximum(spread_x, 0) * np.maximum(spread_z, 0) / np.maximum(np.minimum(size, size_a) - 1, 1)
+    )
+    return Total(
+        estimate=float(sums_x @ mean_z), se=float(np.sqrt(variance.sum())), method="blocks_only"
+    )
+
+
+def _gap_se(fit: SlopeFit) -> float:
+    return float(np.sqrt(max(fit.cov[0, 0] + fit.cov[1, 1] - 2 * fit.cov[0, 1], 0.0)))
+
+
+def _unit(rate: float) -> float:
+    return min(max(rate, 0.0), 1.0)
+
+
+def _link_noise(on_links: float, on_blocked: float, recall: float, ratio: float) -> float:
+    """Variance of a weighted sum over the links, the squared weights summed over links and blocked.
+
+    A match links with variance r (1 - r), a blocked non-match with k (1 - k). The squared weights over
+    the matches are themselves estimated like a total: (links - k blocked) / (r - k).
+    """
+    r, k = _unit(recall), _unit(ratio)
+    on_matches = min(max((on_links - k * on_blocked) / (r - k), 0.0), max(on_blocked, 0.0))
+    return r * (1 - r) * on_matches + k * (1 - k) * max(on_blocked - on_matches, 0.0)
+
+
+def _check_denominator(recall: float, other: float, se: float) -> None:
+    if not np.isfinite([recall, other]).all() or recall - other <= max(2 * se, 1e-9):
+        raise Undefined(
+            f"The correction divides by recall - ratio = {recall:.3f} - {other:.3f} (standard error "
+            f"{se:.3f}), which is not clearly above zero: these links say no more than the blocks. "
+            "Link more strictly, or link more records."
+        )
+
+
+def _analytic(links: Links, x: ArrayLike, z: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    x, z = np.asarray(x, dtype=float), np.asarray(z, dtype=float)
+    if x.shape != (links.n_a,) or z.shape != (links.n_b,):
+        raise ValueError(
+            f"x is one value a record of the first file ({links.n_a}), z of the second ({links.n_b}); "
+            f"got shapes {x.shape} and {z.shape}."
+        )
+    if not (np.isfinite(x).all() and np.isfinite(z).all()):
+        raise ValueError("x and z must be finite numbers; drop or fill missing values first.")
+    return x, z
