@@ -490,7 +490,7 @@ def _print_scorecard(table: Any) -> None:
         pad_edge=False,
     )
     for row in table[table["verdict"] != "not run"].to_dict("records"):
-        ours = "" if row["ours"] != row["ours"] else f"{row['ours']:.4g}"
+        ours = "" if row["ours"] != row["ours"] else f"{row['ours']:.6g}"
         se = "" if row["se"] != row["se"] else f"{row['se']:.2g}"
         word = row["verdict"] + (" (print is inconsistent)" if row["inconsistent"] else "")
         cells = (row["table"], where_text(row["where"]), row["metric"], row["as"], row["published"])
