@@ -1,0 +1,281 @@
+"""Output checks: what a linker does before anything leaves it.
+
+A count below `min_cell` is withheld, and so are other cells until no data holder can work it out
+from everything released so far **and from its own file**: each data holder knows which of its rows
+are in the intersection, so it knows the margin over its own columns. Instead of this, discrete
+Laplace noise with a stated budget. Every query is logged.
+
+Not covered: a cell that holds all of a group tells the attribute of everyone in it, however large
+the group; totals can be dominated by one unit, which a linker that sees only shares cannot check.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .protocol import PsiError
+
+MAX_CELLS = 4096
+Counts = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputRules:
+    """What a linker allows out.
+
+    min_cell           counts from 1 to min_cell - 1 are withheld; 0 or 1 switches this off
+    complementary      withhold further cells so that the first cannot be worked out
+    epsilon_per_query  discrete Laplace noise of scale 1/epsilon on every cell; None = no noise
+    epsilon_total      budget of all queries of a session together
+    value_bound        largest absolute value of one row, for noise on totals
+    """
+
+    min_cell: int = 10
+    complementary: bool = True
+    epsilon_per_query: float | None = None
+    epsilon_total: float = 1.0
+    value_bound: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.min_cell < 0:
+            raise ValueError(f"min_cell is a count, got {self.min_cell}; 0 switches the check off.")
+        if (
+            self.epsilon_per_query is not None
+            and not 0 < self.epsilon_per_query <= self.epsilon_total
+        ):
+            raise ValueError(
+                f"epsilon_per_query lies between 0 and the budget {self.epsilon_total:g}, "
+                f"got {self.epsilon_per_query:g}."
+            )
+
+
+@dataclass(frozen=True)
+class Released:
+    """One answer that left: the axes of its table, the counts, and which cells were shown."""
+
+    axes: tuple[str, ...]
+    counts: Counts
+    shown: Mask
+
+
+def protect(
+    counts: Counts,
+    axes: Sequence[str],
+    *,
+    rules: OutputRules,
+    full: Counts,
+    full_axes: Sequence[str],
+    owners: Sequence[str],
+    earlier: Sequence[Released] = (),
+) -> Mask:
+    """Which cells of a table may be shown.
+
+    Parameters
+    ----------
+    counts, axes : the table asked for, one axis a column
+    full, full_axes : the same rows by every column of this table and of earlier answers
+    owners : for each of `full_axes`, the party that holds the column and so knows its margin
+    earlier : answers that already left
+
+    Returns
+    -------
+    bool array of the shape of `counts`. A withheld cell has, for each party, a feasible interval at
+    least min(min_cell, what that party's own margin leaves open) wide.
+
+    Notes
+    -----
+    Cells are added greedily, smallest first, and taken back where they prove unnecessary: safe, not
+    the smallest possible set. Feasibility is over real numbers; for tables of two ways that is also
+    feasibility over whole numbers.
+    """
+    small = _small(counts, rules)
+    hidden = small.copy()
+    # A margin without a small cell can still give away a small cell of an earlier table.
+    at_stake = small.any() or any((_small(e.counts, rules) & ~e.shown).any() for e in earlier)
+    if not rules.complementary or not at_stake:
+        return ~hidden
+    if full.size > MAX_CELLS:
+        raise PsiError(
+            f"The check against working out a withheld cell covers {MAX_CELLS} cells, here are "
+            f"{full.size}; group by fewer columns."
+        )
+    audit = _Audit(full, full_axes, owners, earlier)
+
+    def exposed(mask: Mask) -> bool:
+        return audit.exposed(Released(tuple(axes), counts, ~mask), rules)
+
+    order = [tuple(i) for i in np.argwhere(~small & (counts > 0))]
+    order.sort(key=lambda i: int(counts[i]))
+    order += [tuple(i) for i in np.argwhere(counts == 0)]
+    added = []
+    for cell in order:
+        if not exposed(hidden):
+            break
+        hidden[cell] = True
+        added.append(cell)
+    if not exposed(hidden):
+        for cell in reversed(added[:-1]):
+            hidden[cell] = False
+            if exposed(hidden):
+                hidden[cell] = True
+    return ~hidden
+
+
+def _small(counts: Counts, rules: OutputRules) -> Mask:
+    made: Mask = (counts > 0) & (counts < rules.min_cell)
+    return made
+
+
+class _Audit:
+    """What a data holder can work out: linear programmes over the full cross-classification."""
+
+    def __init__(
+        self,
+        full: Counts,
+        full_axes: Sequence[str],
+        owners: Sequence[str],
+        earlier: Sequence[Released],
+    ) -> None:
+        self.full, self.axes, self.owners, self.earlier = (
+            full,
+            list(full_axes),
+            list(owners),
+            earlier,
+        )
+        self._index = np.arange(full.size).reshape(full.shape)
+
+    def _sums(self, axes: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Matrix of shape (cells of the margin, cells of the full table)."""
+        at = [self.axes.index(a) for a in axes]
+        shape = [self.full.shape[i] for i in at]
+        owner = (
+            np.ravel_multi_index([np.indices(self.full.shape)[i].ravel() for i in at], shape)
+            if at
+            else np.zeros(self.full.size, dtype=int)
+        )
+        matrix = np.zeros((int(np.prod(shape)) if shape else 1, self.full.size))
+        matrix[owner, np.arange(self.full.size)] = 1
+        return matrix
+
+    def exposed(self, answer: Released, rules: OutputRules) -> bool:
+        """True if a withheld small cell of any answer can be pinned down too closely by a party."""
+        from scipy.optimize import linprog
+
+        said = (*self.earlier, answer)
+        everything = self.full.ravel()
+        targets = [
+            row
+            for r in said
+            for row in self._sums(r.axes)[(_small(r.counts, rules) & ~r.shown).ravel()]
+        ]
+        shown = [self._sums(r.axes)[r.shown.ravel()] for r in said]
+        for party in sorted(set(self.owners)):
+            own = self._sums([a for a, o in zip(self.axes, self.owners, strict=True) if o == party])
+            matrix = np.concatenate([own, *shown])
+            sums = matrix @ everything
+            for target in targets:
+                # No interval can be wider than the party's own margin around the cell.
+                reach = sum(float(line @ everything) for line in own if (line * target).any())
+                low, high = (
+                    linprog(sign * target, A_eq=matrix, b_eq=sums, bounds=(0, None), method="highs")
+                    for sign in (1, -1)
+                )
+                if -high.fun - low.fun < min(rules.min_cell, reach) - 1e-6:
+                    return True
+        return False
+
+
+def discrete_laplace(scale: Fraction) -> int:
+    """One draw with P(x) proportional to exp(-|x| / scale), exact, from the system's CSPRNG.
+
+    References
+    ----------
+    Canonne, Kamath, Steinke 2020, arXiv:2004.00010, algorithms 1 and 2.
+    """
+    if scale <= 0:
+        raise ValueError(f"The scale of noise is positive, got {scale}.")
+    t, s = scale.numerator, scale.denominator
+    while True:
+        u = secrets.randbelow(t)
+        if not _bernoulli_exp(Fraction(u, t)):
+            continue
+        v = 0
+        while _bernoulli_exp(Fraction(1)):
+            v += 1
+        size = (u + t * v) // s
+        negative = secrets.randbelow(2) == 1
+        if not (negative and size == 0):
+            return -size if negative else size
+
+
+def _bernoulli_exp(gamma: Fraction) -> bool:
+    """True with probability exp(-gamma), for gamma in [0, 1], exactly."""
+    k = 1
+    while secrets.randbelow(gamma.denominator * k) < gamma.numerator:
+        k += 1
+    return k % 2 == 1
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """One query as the log keeps it: never a value, only what was asked and what was allowed."""
+
+    time: str
+    party: str
+    session: str
+    query: dict[str, Any]
+    state: str
+    cells: int = 0
+    withheld: int = 0
+    epsilon: float = 0.0
+
+
+@dataclass
+class QueryLog:
+    """All queries, also the refused ones; appended to a file as JSON lines if a path is given."""
+
+    path: Path | None = None
+    entries: list[LogEntry] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, path: Path) -> QueryLog:
+        """Read a log that exists, so that a restarted linker still knows what was spent."""
+        entries = []
+        if path.exists():
+            for i, line in enumerate(path.read_text().splitlines()):
+                try:
+                    entries.append(LogEntry(**json.loads(line)))
+                except (ValueError, TypeError):
+                    raise PsiError(
+                        f"Line {i + 1} of the query log is damaged; restore the log."
+                    ) from None
+        return cls(path, entries)
+
+    def add(self, party: str, session: str, query: dict[str, Any], state: str, **more: Any) -> None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        entry = LogEntry(now, party, session, query, state, **more)
+        self.entries.append(entry)
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write(json.dumps(asdict(entry)) + "\n")
+
+    def spent(self) -> float:
+        """Epsilon of all answered queries, by simple composition."""
+        return sum(e.epsilon for e in self.entries)
+
+
+def cells(shape: Sequence[int]) -> list[tuple[int, ...]]:
+    """All positions of a table, in order."""
+    return list(itertools.product(*(range(n) for n in shape)))

@@ -1,0 +1,351 @@
+"""What the data holders send to a linker: row tags, column tokens, additive shares.
+
+A row tag is an HMAC of the row's key; a column token is the AES-SIV encryption of its value, padded
+to one length, with party and column bound. Both are keyed by the link key of the session, which the
+two data holders agreed on and no linker has. Equal values of one column have equal tokens, so a
+linker can count them; the data holders can open the tokens of an answer.
+
+What a linker can still see is the frequency of each token: see `frequency_guess`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from .messages import IDENTITY, strict_json
+from .protocol import (
+    MAX_ELEMENTS,
+    Bytes2D,
+    MessageError,
+    Outcome,
+    Party,
+    PsiError,
+    Purpose,
+    secret_permutation,
+)
+from .session import bytes_of
+
+TAG_WIDTH = 16
+LABEL_BYTES = 31
+TOKEN_WIDTH = 16 + 1 + LABEL_BYTES
+MAX_COLUMNS = 32
+MAX_LABELS = 1 << 16
+COLUMN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .-]{0,62}")
+
+
+def derive(link_key: bytes, purpose: Purpose, size: int) -> bytes:
+    """A key for one purpose from the link key."""
+    return HKDF(SHA256(), size, None, b"pet_lab psi " + purpose.value).derive(link_key)
+
+
+class ColumnCipher:
+    """Deterministic, authenticated, fixed-length tokens for the values of named columns."""
+
+    def __init__(self, link_key: bytes) -> None:
+        self._siv = AESSIV(derive(link_key, Purpose.COLUMNS, 64))
+
+    def seal(self, value: str, *, party: str, column: str) -> bytes:
+        """The token of a value; 48 bytes whatever the value."""
+        raw = value.encode()
+        if len(raw) > LABEL_BYTES:
+            raise PsiError(
+                f"Values of a token column have at most {LABEL_BYTES} bytes; {column} has one of "
+                f"{len(raw)}: shorten its labels."
+            )
+        padded = bytes([len(raw)]) + raw.ljust(LABEL_BYTES, b"\0")
+        return self._siv.encrypt(padded, _bound(party, column))
+
+    def open(self, token: bytes, *, party: str, column: str) -> str:
+        """The value of a token.
+
+        Raises
+        ------
+        MessageError
+            If the token was not made with this key for this column.
+        """
+        try:
+            padded = self._siv.decrypt(token, _bound(party, column))
+            return padded[1 : 1 + padded[0]].decode()
+        except (InvalidTag, ValueError, IndexError):
+            raise MessageError(f"The answer holds a token that is not one of {column}.") from None
+
+
+def _bound(party: str, column: str) -> list[bytes]:
+    return [b"pet_lab column token 1", party.encode(), column.encode()]
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """One party's upload; everything in it is pseudorandom to who lacks the link key.
+
+    tags     shape (n, 16), in ascending order, so the order of the file is not in it
+    labels   per column, its distinct tokens, shape (k, 48), in ascending order
+    codes    per column, which of its tokens each row has, uint32 of shape (n,)
+    shares   per value column, uint64 of shape (n,): one additive share, uniform on its own
+    """
+
+    session: bytes
+    party: str
+    peer: str
+    tags: Bytes2D = field(repr=False)
+    labels: Mapping[str, Bytes2D] = field(repr=False)
+    codes: Mapping[str, npt.NDArray[np.uint32]] = field(repr=False)
+    shares: Mapping[str, npt.NDArray[np.uint64]] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.tags)
+
+    def header(self) -> bytes:
+        """What precedes the rows: names and sizes, as JSON."""
+        items = {
+            "session": self.session.hex(),
+            "party": self.party,
+            "peer": self.peer,
+            "rows": len(self),
+            "columns": {name: len(tokens) for name, tokens in self.labels.items()},
+            "shares": list(self.shares),
+        }
+        return json.dumps(items).encode()
+
+    def pack(self) -> Bytes2D:
+        """All rows as one array of fixed width: tag, codes, shares."""
+        parts: list[Bytes2D] = [self.tags]
+        parts += [c.astype(">u4").view(np.uint8).reshape(-1, 4) for c in self.codes.values()]
+        parts += [s.astype(">u8").view(np.uint8).reshape(-1, 8) for s in self.shares.values()]
+        return np.concatenate(parts, axis=1)
+
+
+@dataclass(frozen=True)
+class TableHeader:
+    """The decoded header of an upload."""
+
+    session: bytes
+    party: str
+    peer: str
+    rows: int
+    columns: dict[str, int]
+    shares: list[str]
+
+    @property
+    def width(self) -> int:
+        return TAG_WIDTH + 4 * len(self.columns) + 8 * len(self.shares)
+
+
+def decode_header(raw: bytes) -> TableHeader:
+    """Read the header of an upload; refuses anything that is not one."""
+    items = strict_json(raw, limit=16384, what="table header")
+    if set(items) != {"session", "party", "peer", "rows", "columns", "shares"}:
+        raise MessageError("A table header has session, party, peer, rows, columns and shares.")
+    session, rows, columns, shares = (items[k] for k in ("session", "rows", "columns", "shares"))
+    if not isinstance(session, str) or not re.fullmatch(r"[0-9a-f]{32}", session):
+        raise MessageError("The session of a table is 32 hexadecimal digits.")
+    for name in ("party", "peer"):
+        if not isinstance(items[name], str) or not IDENTITY.fullmatch(items[name]):
+            raise MessageError(
+                f"The {name} of a table is a name of small letters, digits and dots."
+            )
+    if type(rows) is not int or not 0 <= rows <= MAX_ELEMENTS:
+        raise MessageError(f"A table has 0 to {MAX_ELEMENTS} rows.")
+    if not isinstance(columns, dict) or not isinstance(shares, list):
+        raise MessageError("The columns of a table are an object, its shares a list.")
+    if len(columns) + len(shares) > MAX_COLUMNS:
+        raise MessageError(f"A table has at most {MAX_COLUMNS} columns.")
+    for name in (*columns, *shares):
+        if not isinstance(name, str) or not COLUMN_NAME.fullmatch(name):
+            raise MessageError("A column name has 1 to 63 letters, digits, dots, dashes or spaces.")
+    if len({*columns, *shares}) != len(columns) + len(shares):
+        raise MessageError("A column is named twice.")
+    for size in columns.values():
+        if type(size) is not int or not 0 <= size <= min(rows, MAX_LABELS):
+            raise MessageError("A column has at most as many values as rows, and at most 65536.")
+    return TableHeader(bytes.fromhex(session), items["party"], items["peer"], rows, columns, shares)
+
+
+def unpack(header: TableHeader, labels: Mapping[str, Bytes2D], rows: Bytes2D) -> TokenTable:
+    """Assemble an upload from its parts.
+
+    Raises
+    ------
+    MessageError
+        Wrong shapes, a code without a token, tokens or tags that are not in ascending order.
+    """
+    if rows.shape != (header.rows, header.width):
+        raise MessageError(f"{header.rows} rows of {header.width} bytes were announced.")
+    codes, shares = {}, {}
+    at = TAG_WIDTH
+    for name, size in header.columns.items():
+        tokens = labels[name]
+        if tokens.shape != (size, TOKEN_WIDTH):
+            raise MessageError(f"Column {name} has {size} tokens of {TOKEN_WIDTH} bytes.")
+        text = _strings(tokens)
+        if np.less_equal(text[1:], text[:-1]).any():
+            raise MessageError(f"The tokens of {name} are distinct and in ascending order.")
+        code = np.ascontiguousarray(rows[:, at : at + 4]).view(">u4").ravel().astype(np.uint32)
+        if len(code) and code.max() >= size:
+            raise MessageError(f"A row of {name} names a token that does not exist.")
+        codes[name] = code
+        at += 4
+    for name in header.shares:
+        shares[name] = (
+            np.ascontiguousarray(rows[:, at : at + 8]).view(">u8").ravel().astype(np.uint64)
+        )
+        at += 8
+    tags = np.ascontiguousarray(rows[:, :TAG_WIDTH])
+    text = _strings(tags)
+    if np.less(text[1:], text[:-1]).any():
+        raise MessageError("The row tags of a table are in ascending order.")
+    return TokenTable(header.session, header.party, header.peer, tags, labels, codes, shares)
+
+
+def _strings(rows: Bytes2D) -> npt.NDArray[np.bytes_]:
+    width = rows.shape[1]
+    view: npt.NDArray[np.bytes_] = np.ascontiguousarray(rows).view(f"S{width}").ravel()
+    return view
+
+
+def row_tags(keys: Sequence[bytes], link_key: bytes) -> Bytes2D:
+    """16 bytes for each key: the linker can match them, not guess the keys."""
+    secret = derive(link_key, Purpose.ROWS, 32)
+    return bytes_of([hmac.digest(secret, k, hashlib.sha256)[:TAG_WIDTH] for k in keys], TAG_WIDTH)
+
+
+def tables_for_linkers(
+    party: Party,
+    outcome: Outcome,
+    *,
+    on: str | Sequence[str],
+    columns: Iterable[str] = (),
+    values: Mapping[str, npt.ArrayLike] | None = None,
+    linkers: int = 1,
+    missing: str = "refuse",
+) -> list[TokenTable]:
+    """What a party sends after a session: only rows whose key is in the intersection.
+
+    Parameters
+    ----------
+    columns : categorical columns; their values are taken as text
+    values : integer value columns by name, one entry per row of the party's file, e.g. cents; they
+        are split into additive shares modulo 2^64, one a linker, so need at least two linkers
+    linkers : number of tables to make; they differ in the shares only
+
+    Raises
+    ------
+    PsiError
+        The cardinality variant (nobody knows the rows), values with one linker, values that are not
+        whole numbers or could overflow 63 bits when summed.
+    """
+    if outcome.positions is None:
+        raise PsiError("After the cardinality variant nobody knows the rows; choose analytics.")
+    values = dict(values or {})
+    if values and linkers < 2:
+        raise PsiError(
+            "Totals by additive shares need two linkers that do not collude; with one linker use "
+            "pet_lab.psi.totals."
+        )
+    keys = party.key_set(on, missing=missing)  # type: ignore[arg-type]
+    rows = keys.rows_of(outcome.positions)
+    rows = rows[secret_permutation(len(rows))]  # rows of one key must not stay in file order
+    unique_tags = np.zeros((len(keys), TAG_WIDTH), dtype=np.uint8)
+    wanted = np.asarray(outcome.positions)
+    unique_tags[wanted] = row_tags([keys.encoded[i] for i in wanted], outcome.link_key)
+    tags = unique_tags[keys.codes[rows]]
+    order = np.argsort(_strings(tags), kind="stable")
+    tags, rows = tags[order], rows[order]
+    cipher = ColumnCipher(outcome.link_key)
+    labels, codes = {}, {}
+    for name in columns:
+        _check_column(party, name)
+        if party.frame[name].isna().any():
+            raise PsiError(f"{party.name}: column {name} has missing values; give them a label.")
+        code, distinct = pd.factorize(party.frame[name].astype(str).to_numpy(dtype=object)[rows])
+        if len(distinct) > MAX_LABELS:
+            raise PsiError(
+                f"Column {name} has {len(distinct)} values, at most {MAX_LABELS} are sent."
+            )
+        sealed = bytes_of(
+            [cipher.seal(v, party=party.name, column=name) for v in distinct], TOKEN_WIDTH
+        )
+        place = np.argsort(_strings(sealed))
+        rank = np.empty(len(place), dtype=np.uint32)
+        rank[place] = np.arange(len(place), dtype=np.uint32)
+        labels[name], codes[name] = sealed[place], rank[code]
+    shared = [dict[str, npt.NDArray[np.uint64]]() for _ in range(linkers)]
+    for name, given in values.items():
+        if not COLUMN_NAME.fullmatch(name):
+            raise PsiError("A column name has 1 to 63 letters, digits, dots, dashes or spaces.")
+        whole = _whole_numbers(given, len(party.frame), name)[rows]
+        for part, share in zip(shared, split_additively(whole, linkers), strict=True):
+            part[name] = share
+    return [
+        TokenTable(outcome.session, party.name, outcome.peer, tags, labels, codes, s)
+        for s in shared
+    ]
+
+
+def _check_column(party: Party, name: str) -> None:
+    if name not in party.frame.columns:
+        known = ", ".join(map(str, party.frame.columns))
+        raise PsiError(f"{party.name} has no column {name!r}; its columns are {known}.")
+    if not COLUMN_NAME.fullmatch(name):
+        raise PsiError("A column name has 1 to 63 letters, digits, dots, dashes or spaces.")
+
+
+def _whole_numbers(given: npt.ArrayLike, n: int, name: str) -> npt.NDArray[np.int64]:
+    raw = np.asarray(given)
+    if raw.shape != (n,):
+        raise PsiError(
+            f"Value column {name} has one number per row, shape ({n},), got {raw.shape}."
+        )
+    if raw.dtype.kind not in "iu":
+        raise PsiError(
+            f"Value column {name} holds {raw.dtype}; scale it to whole numbers, e.g. cents."
+        )
+    largest = max(abs(int(raw.max())), abs(int(raw.min()))) if n else 0
+    if largest * max(n, 1) >= 1 << 63:
+        raise PsiError(f"Totals of {name} could exceed 63 bits; use a coarser unit.")
+    return raw.astype(np.int64)
+
+
+def split_additively(values: npt.NDArray[np.int64], linkers: int) -> list[npt.NDArray[np.uint64]]:
+    """Shares that sum to the values modulo 2^64; any `linkers - 1` of them are uniform noise."""
+    n = len(values)
+    random = [np.frombuffer(os.urandom(8 * n), dtype=np.uint64) for _ in range(linkers - 1)]
+    last = values.view(np.uint64).copy()
+    for share in random:
+        last -= share  # wraps modulo 2^64, which is the point
+    return [*random, last]
+
+
+def frequency_guess(
+    codes: npt.NDArray[np.uint32], public_shares: Mapping[str, float]
+) -> dict[int, str]:
+    """The linker's attack: match tokens to labels by rank of frequency.
+
+    Parameters
+    ----------
+    codes : which token each row has, as the linker sees it
+    public_shares : label -> share that anyone could know, from a published margin
+
+    Returns
+    -------
+    Token code -> guessed label, most frequent with most frequent. Works whenever the shares are
+    far enough apart: it is the price of tokens that a linker can count.
+    """
+    seen = np.bincount(codes.astype(np.int64), minlength=len(public_shares))
+    by_count = np.argsort(-seen, kind="stable")
+    by_share = sorted(public_shares, key=lambda label: -public_shares[label])
+    return {int(c): label for c, label in zip(by_count, by_share, strict=False)}

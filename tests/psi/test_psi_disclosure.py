@@ -1,0 +1,202 @@
+"""Output checks: nobody works out a withheld cell; noise has its distribution; the budget holds."""
+
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from test_psi_linker import BOTH, files, linked, query
+
+from pet_lab import psi
+from pet_lab.psi.disclosure import OutputRules, Released, discrete_laplace, protect
+from pet_lab.psi.linker import combine_totals
+
+
+def shown(counts, *, min_cell=10, owners=("a", "b"), earlier=(), complementary=True):
+    counts = np.array(counts)
+    axes = [f"{o}:x{i}" for i, o in enumerate(owners)]
+    return protect(
+        counts,
+        axes,
+        rules=OutputRules(min_cell=min_cell, complementary=complementary),
+        full=counts,
+        full_axes=axes,
+        owners=owners,
+        earlier=earlier,
+    )
+
+
+def test_without_small_cells_everything_is_shown_zeros_too():
+    assert shown([[50, 10], [0, 70]]).all()
+    assert shown([[5, 1], [0, 7]], min_cell=0).all()
+
+
+def test_in_a_table_of_two_by_two_one_small_cell_hides_three():
+    # Each party knows its own margin only: a shown neighbour in its row or column would give the
+    # small cell away, the cell across does not.
+    assert shown([[5, 40], [30, 60]]).tolist() == [[False, False], [False, True]]
+    only_primary = shown([[5, 40], [30, 60]], complementary=False)
+    assert only_primary.tolist() == [[False, True], [True, True]]
+
+
+def feasible(counts, mask, owners):
+    """What one party is left with: each line of the table, what is shown of it, the open rest."""
+    for owner_axis, _ in enumerate(owners):
+        margin = counts.sum(axis=1 - owner_axis)
+        lines = []
+        for i, total in enumerate(margin):
+            line = counts[i] if owner_axis == 0 else counts[:, i]
+            ok = mask[i] if owner_axis == 0 else mask[:, i]
+            free = int(total - line[ok].sum())
+            lines.append((line, ok, free))
+        yield owner_axis, lines
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_party_can_pin_a_small_cell_down(seed):
+    rng = np.random.default_rng(seed)
+    counts = rng.choice([2, 4, 12, 20, 35, 60], size=(3, 4))
+    min_cell = 10
+    mask = shown(counts, min_cell=min_cell)
+    assert not mask[counts < min_cell].any()
+    for _, lines in feasible(counts, mask, ("a", "b")):
+        for line, ok, free in lines:
+            hidden = np.flatnonzero(~ok)
+            if not (line[hidden] < min_cell).any():
+                continue
+            # With k hidden cells in one line of known sum, each may lie anywhere in 0..free.
+            width = free if len(hidden) > 1 else 0
+            assert width >= min(min_cell, line.sum())
+
+
+def test_complementary_cells_are_few():
+    counts = np.full((4, 5), 50)
+    counts[1, 2] = 3
+    mask = shown(counts)
+    assert (~mask).sum() == 3  # one more in its row, one more in its column
+
+
+def test_an_earlier_margin_is_remembered():
+    # Shown first: the margin over b's column, which a does not know. Then the table is asked for.
+    counts = np.array([[4, 40], [30, 60], [25, 20]])
+    margin = counts.sum(axis=0)
+    earlier = [Released(("b:x1",), margin, np.ones(2, dtype=bool))]
+    mask = shown(counts, earlier=earlier)
+    assert not mask[0].any()  # a knows the sum of this row
+    hidden = ~mask[:, 0]
+    assert hidden.sum() >= 2  # else the column sum shown before would give the small cell
+    assert shown(counts).sum() >= mask.sum()
+
+
+def test_large_tables_with_small_cells_are_refused_not_shown_unchecked():
+    big = np.full((70, 70), 3)
+    with pytest.raises(psi.PsiError, match="group by fewer columns"):
+        shown(big)
+
+
+def test_the_linker_withholds_and_says_so():
+    left, right, values = files(n=60)
+    made, result = linked(
+        left, right, values={"v": values}, linkers=2, rules=OutputRules(min_cell=15)
+    )
+    answer = made[0].answer(query(result, *BOTH), "cbs")
+    clear = left.frame.merge(right.frame, on="id").groupby(["size", "pref"]).size()
+    assert clear.min() < 15
+    table = answer.table(result.right.link_key)
+    assert table["count"].isna().sum() >= 3
+    q = query(result, *BOTH, measure="total", value="statcan:v")
+    totals = combine_totals([one.answer(q, "cbs") for one in made], result.right)
+    assert (totals["total"].isna() == table["count"].isna()).all()
+    assert made[0].log.entries[0].withheld == table["count"].isna().sum()
+
+
+def test_differencing_over_queries_is_stopped():
+    # First the margin by pref, then by size, then the table: what is hidden in the table must not
+    # follow from the margins.
+    left, right, _ = files(n=200, seed=3)
+    (one,), result = linked(left, right, rules=OutputRules(min_cell=20))
+    for names in itertools.chain([("statcan:pref",)], [("cbs:size",)]):
+        answer = one.answer(query(result, *names), "cbs")
+        assert None not in answer.values
+    table = one.answer(query(result, *BOTH), "cbs")
+    clear = left.frame.merge(right.frame, on="id").groupby(["size", "pref"]).size()
+    assert clear.min() < 20
+    assert table.values.count(None) == 4
+
+
+def test_a_margin_asked_for_later_does_not_undo_a_withheld_cell():
+    left, right, _ = files(n=200, seed=3)
+    (one,), result = linked(left, right, rules=OutputRules(min_cell=20))
+    table = one.answer(query(result, *BOTH), "cbs")
+    assert table.values.count(None) == 3
+    # The margin over size has no small cell, but would tell statcan the sum of a withheld column.
+    answers = [one.answer(query(result, name), "statcan") for name in BOTH]
+    assert any(None in a.values for a in answers)
+
+
+def test_noise_has_the_distribution_it_names():
+    scale, n = Fraction(5, 2), 4000
+    draws = np.array([discrete_laplace(scale) for _ in range(n)])
+    q = math.exp(-1 / float(scale))
+    variance = 2 * q / (1 - q) ** 2
+    # Kurtosis of the discrete Laplace is below 6 + a little: var(sample variance) < 6 var^2 / n.
+    assert abs(draws.mean()) < 5 * math.sqrt(variance / n)
+    assert abs(draws.var() / variance - 1) < 5 * math.sqrt(6 / n)
+    zero = (1 - q) / (1 + q)
+    assert abs((draws == 0).mean() - zero) < 5 * math.sqrt(zero * (1 - zero) / n)
+    with pytest.raises(ValueError, match="positive"):
+        discrete_laplace(Fraction(0))
+
+
+def test_the_budget_is_spent_once_per_question_and_then_ends():
+    left, right, _ = files(n=400)
+    rules = OutputRules(min_cell=0, epsilon_per_query=0.5, epsilon_total=1.0)
+    (one,), result = linked(left, right, rules=rules)
+    first = one.answer(query(result, *BOTH), "cbs")
+    assert first.epsilon == 0.5
+    assert one.answer(query(result, *BOTH), "statcan").values == first.values  # remembered, free
+    assert one.log.spent() == 0.5
+    one.answer(query(result, "cbs:size"), "cbs")
+    with pytest.raises(psi.PsiError, match="budget of epsilon 1 is spent"):
+        one.answer(query(result, "statcan:pref"), "cbs")
+    clear = left.frame.merge(right.frame, on="id").groupby(["size", "pref"]).size()
+    table = first.table(result.left.link_key).set_index(["size", "pref"])["count"]
+    assert (table.astype(int) - clear).abs().max() < 80  # 40 scales: chance below 1e-16
+
+
+def test_noisy_totals_need_a_bound_and_have_it_once():
+    left, right, values = files(n=400)
+    q_rules = OutputRules(min_cell=0, epsilon_per_query=1.0, epsilon_total=2.0)
+    made, result = linked(left, right, values={"v": values}, linkers=2, rules=q_rules)
+    q = query(result, *BOTH, measure="total", value="statcan:v")
+    with pytest.raises(psi.PsiError, match="needs a bound"):
+        made[0].answer(q, "cbs")
+    bounded = OutputRules(min_cell=0, epsilon_per_query=1.0, epsilon_total=2.0, value_bound=10**9)
+    made, result = linked(left, right, values={"v": values}, linkers=2, rules=bounded)
+    made[1].add_noise = False
+    q = query(result, *BOTH, measure="total", value="statcan:v")
+    got = combine_totals([one.answer(q, "cbs") for one in made], result.right)
+    frame = left.frame.assign(v=values).merge(right.frame, on="id")
+    clear = frame.groupby(["size", "pref"])["v"].sum()
+    gap = got.set_index(["size", "pref"])["total"].astype(float) - clear
+    assert gap.abs().max() > 0
+    assert gap.abs().max() < 40 * 2e9
+
+
+def test_noise_is_refused_for_keys_that_repeat():
+    import pandas as pd
+
+    left = psi.Party("statcan", pd.DataFrame({"id": ["k", "k"], "pref": ["1", "2"]}))
+    right = psi.Party("cbs", pd.DataFrame({"id": ["k"], "size": ["s"]}))
+    rules = OutputRules(epsilon_per_query=1.0)
+    (one,), result = linked(left, right, rules=rules)
+    with pytest.raises(psi.PsiError, match="these repeat"):
+        one.answer(query(result, *BOTH), "cbs")
+
+
+def test_rules_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="min_cell is a count"):
+        OutputRules(min_cell=-1)
+    with pytest.raises(ValueError, match="between 0 and the budget"):
+        OutputRules(epsilon_per_query=2.0, epsilon_total=1.0)

@@ -1,0 +1,395 @@
+"""Tokens, joins, counts and totals at the linker, against the tables in clear."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_psi_messages import check_hostile
+
+from pet_lab import psi
+from pet_lab.psi import linker, tokens
+from pet_lab.psi.disclosure import OutputRules, QueryLog
+from pet_lab.psi.linker import Linker, Query, combine_totals, decode_answer, decode_query
+
+OPEN = OutputRules(min_cell=0)
+
+
+def files(n=400, seed=1, overlap=0.75):
+    rng = np.random.default_rng(seed)
+    shift = int(n * (1 - overlap))
+    left = pd.DataFrame(
+        {
+            "id": [f"{i:05d}" for i in range(n)],
+            "pref": rng.choice(["100", "300"], n, p=[0.7, 0.3]),
+        }
+    )
+    right = pd.DataFrame(
+        {
+            "id": [f"{i + shift:05d}" for i in range(n)],
+            "size": rng.choice(["small", "large"], n),
+        }
+    )
+    values = rng.integers(-(10**9), 10**9, n)
+    return (
+        psi.Party("statcan", left),
+        psi.Party("cbs", right.sample(frac=1, random_state=2, ignore_index=True)),
+        values,
+    )
+
+
+def linked(left, right, *, values=None, linkers=1, rules=OPEN, on="id", add_noise=True, **more):
+    result = psi.intersect(psi.EcdhEngine(), left, right, on=on, variant="analytics")
+    a = tokens.tables_for_linkers(
+        left, result.left, on=on, columns=["pref"], values=values, linkers=linkers
+    )
+    b = tokens.tables_for_linkers(right, result.right, on=on, columns=["size"], linkers=linkers)
+    made = [Linker(("statcan", "cbs"), rules=rules, **more) for _ in range(linkers)]
+    for one, x, y in zip(made, a, b, strict=True):
+        one.accept(x, "statcan")
+        one.accept(y, "cbs")
+    return made, result
+
+
+def query(result, *group_by, **more):
+    return Query(session=result.left.session, group_by=group_by, **more)
+
+
+BOTH = ("cbs:size", "statcan:pref")
+
+
+def test_counts_are_those_of_the_join_in_clear():
+    left, right, _ = files()
+    (one,), result = linked(left, right)
+    got = one.answer(query(result, *BOTH), "cbs").table(result.right.link_key)
+    clear = left.frame.merge(right.frame, on="id").groupby(["size", "pref"]).size()
+    assert got.set_index(["size", "pref"])["count"].to_dict() == clear.to_dict()
+
+
+@pytest.mark.parametrize("linkers", [2, 3])
+def test_totals_by_additive_shares_are_exact(linkers):
+    left, right, values = files()
+    made, result = linked(left, right, values={"value": values}, linkers=linkers)
+    q = query(result, *BOTH, measure="total", value="statcan:value")
+    got = combine_totals([one.answer(q, "cbs") for one in made], result.right)
+    frame = left.frame.assign(value=values).merge(right.frame, on="id")
+    clear = frame.groupby(["size", "pref"])["value"].sum()
+    assert got.set_index(["size", "pref"])["total"].to_dict() == clear.to_dict()
+
+
+def test_a_single_share_is_uniform_whatever_the_values():
+    # A share of the constant 5 has the bits of a fair coin: within 5 standard errors of a half.
+    n = 20_000
+    for share in tokens.split_additively(np.full(n, 5, dtype=np.int64), 2):
+        bits = np.unpackbits(share.view(np.uint8).reshape(n, 8), axis=1).mean(axis=0)
+        assert (np.abs(bits - 0.5) < 5 * 0.5 / math.sqrt(n)).all()
+
+
+def test_duplicates_are_pairs_of_a_join_not_their_product_in_every_cell():
+    # Two records of one key on each side, in different cells: the join has 4 pairs, one a cell.
+    # A count that multiplies 2 x 2 in every cell would show 4 and 4.
+    left = psi.Party("statcan", pd.DataFrame({"id": ["k", "k"], "pref": ["100", "300"]}))
+    right = psi.Party("cbs", pd.DataFrame({"id": ["k", "k"], "size": ["small", "large"]}))
+    (one,), result = linked(left, right)
+    got = one.answer(query(result, *BOTH), "cbs").table(result.right.link_key)
+    assert got["count"].tolist() == [1, 1, 1, 1]
+    got = one.answer(query(result, "statcan:pref"), "cbs").table(result.right.link_key)
+    assert got["count"].tolist() == [2, 2]
+
+
+def test_the_join_is_that_of_pandas_for_any_multiplicities():
+    rng = np.random.default_rng(5)
+    left = pd.DataFrame(
+        {"id": rng.integers(0, 30, 80).astype(str), "pref": rng.choice(["x", "y"], 80)}
+    )
+    right = pd.DataFrame(
+        {"id": rng.integers(5, 40, 60).astype(str), "size": rng.choice(["s", "l"], 60)}
+    )
+    (one,), result = linked(psi.Party("statcan", left), psi.Party("cbs", right))
+    got = one.answer(query(result, *BOTH), "cbs").table(result.right.link_key)
+    clear = left.merge(right, on="id").groupby(["size", "pref"]).size()
+    assert got.set_index(["size", "pref"])["count"].to_dict() == clear.to_dict()
+
+
+def test_an_empty_intersection_gives_an_empty_answer():
+    left = psi.Party("statcan", pd.DataFrame({"id": ["a"], "pref": ["100"]}))
+    right = psi.Party("cbs", pd.DataFrame({"id": ["b"], "size": ["small"]}))
+    (one,), result = linked(left, right)
+    answer = one.answer(query(result, *BOTH), "cbs")
+    assert answer.values == ()
+    assert len(decode_answer(answer.encode()).table(result.right.link_key)) == 0
+
+
+# -- tokens ----------------------------------------------------------------------------------------
+
+
+def test_tokens_are_of_one_length_and_bound_to_key_party_and_column():
+    one = tokens.ColumnCipher(bytes(32))
+    token = one.seal("small", party="cbs", column="size")
+    assert len(token) == len(one.seal("x" * 31, party="cbs", column="size")) == tokens.TOKEN_WIDTH
+    assert one.seal("small", party="cbs", column="size") == token
+    assert one.open(token, party="cbs", column="size") == "small"
+    others = {
+        one.seal("small", party="cbs", column="class"),
+        one.seal("small", party="statcan", column="size"),
+        tokens.ColumnCipher(b"k" * 32).seal("small", party="cbs", column="size"),
+    }
+    assert token not in others
+    assert len(others) == 3
+    for party, column in (("cbs", "class"), ("statcan", "size")):
+        with pytest.raises(psi.MessageError, match="not one of"):
+            one.open(token, party=party, column=column)
+    with pytest.raises(psi.PsiError, match="at most 31 bytes"):
+        one.seal("é" * 16, party="cbs", column="size")
+
+
+def test_the_linker_sees_neither_keys_nor_labels_nor_their_hashes():
+    left, right, values = files(n=60)
+    result = psi.intersect(psi.EcdhEngine(), left, right, on="id")
+    table = tokens.tables_for_linkers(
+        left, result.left, on="id", columns=["pref"], values={"v": values}, linkers=2
+    )[0]
+    seen = (
+        table.header()
+        + table.pack().tobytes()
+        + b"".join(t.tobytes() for t in table.labels.values())
+    )
+    message = psi.protocol.Message("statcan", "linker", "tokens", 0, 1, 0, seen)
+    transcript = psi.Transcript([message])
+    assert not transcript.contains_any([*left.values("id"), "100", "300"])
+    for v in values:
+        assert int(v).to_bytes(8, "big", signed=True) not in seen
+    assert len(table) == 45  # rows of the intersection only
+
+
+def test_tables_hold_rows_in_the_order_of_their_tags_not_of_the_file():
+    left, right, _ = files(n=50, overlap=1)
+    result = psi.intersect(psi.EcdhEngine(), left, right, on="id")
+    (table,) = tokens.tables_for_linkers(left, result.left, on="id", columns=["pref"])
+    tags = [t.tobytes() for t in table.tags]
+    assert tags == sorted(tags)
+
+
+def test_the_frequency_attack_names_every_token_of_a_skewed_column():
+    left, right, _ = files(n=4000, overlap=1)
+    (one,), result = linked(left, right)
+    table = one._linked[result.left.session].tables["statcan"]
+    guess = tokens.frequency_guess(table.codes["pref"], {"100": 0.7, "300": 0.3})
+    cipher = tokens.ColumnCipher(result.left.link_key)
+    for code, label in guess.items():
+        token = table.labels["pref"][code].tobytes()
+        assert cipher.open(token, party="statcan", column="pref") == label
+    assert one.sees(result.left.session)["tokens"].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"values": {"v": np.zeros(3, dtype=int)}}, "need two linkers"),
+        ({"values": {"v": np.zeros(3)}, "linkers": 2}, "whole numbers, e.g. cents"),
+        ({"values": {"v": np.zeros(2, dtype=int)}, "linkers": 2}, "one number per row"),
+        ({"values": {"v": np.full(3, 2**62)}, "linkers": 2}, "could exceed 63 bits"),
+        ({"values": {"v:x": np.zeros(3, dtype=int)}, "linkers": 2}, "A column name has"),
+        ({"columns": ["nope"]}, "no column 'nope'"),
+        ({"columns": ["gap"]}, "has missing values"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_with_its_reason(more, said):
+    left = psi.Party(
+        "a", pd.DataFrame({"id": ["x", "y", "z"], "pref": ["1"] * 3, "gap": ["1", None, "2"]})
+    )
+    result = psi.intersect(psi.EcdhEngine(), left, psi.Party("b", left.frame), on="id")
+    with pytest.raises(psi.PsiError, match=said):
+        tokens.tables_for_linkers(left, result.left, on="id", **more)
+
+
+def test_after_cardinality_nobody_can_send_rows():
+    left = psi.Party("a", pd.DataFrame({"id": ["x"]}))
+    result = psi.intersect(
+        psi.EcdhEngine(), left, psi.Party("b", left.frame), on="id", variant="cardinality"
+    )
+    with pytest.raises(psi.PsiError, match="nobody knows the rows"):
+        tokens.tables_for_linkers(left, result.left, on="id")
+
+
+# -- who may do what ------------------------------------------------------------------------------
+
+
+def test_only_the_two_parties_are_served():
+    left, right, _ = files(n=40)
+    (one,), result = linked(left, right)
+    with pytest.raises(psi.PsiError, match="serves statcan and cbs only"):
+        one.answer(query(result, *BOTH), "istat")
+    fresh = Linker(("statcan", "cbs"))
+    (table,) = tokens.tables_for_linkers(left, result.left, on="id")
+    with pytest.raises(psi.PsiError, match="serves statcan and cbs only"):
+        fresh.accept(table, "istat")
+    with pytest.raises(psi.PsiError, match="in its own name"):
+        fresh.accept(table, "cbs")  # posting as the other party
+    with pytest.raises(psi.PsiError, match="two different parties"):
+        Linker(("cbs", "cbs"))
+
+
+def test_a_table_is_taken_once_and_only_when_both_are_here_is_answered():
+    left, right, _ = files(n=40)
+    result = psi.intersect(psi.EcdhEngine(), left, right, on="id")
+    (a,) = tokens.tables_for_linkers(left, result.left, on="id", columns=["pref"])
+    one = Linker(("statcan", "cbs"))
+    with pytest.raises(psi.PsiError, match="No table of statcan and cbs is here"):
+        one.answer(query(result, "statcan:pref"), "cbs")
+    assert one.accept(a, "statcan") == -1
+    with pytest.raises(psi.PsiError, match="already sent its table"):
+        one.accept(a, "statcan")
+    with pytest.raises(psi.PsiError, match="No table of cbs is here"):
+        one.answer(query(result, "statcan:pref"), "cbs")
+
+
+def test_unknown_columns_are_answered_with_the_known_ones():
+    left, right, values = files(n=40)
+    (one, _), result = linked(left, right, values={"v": values}, linkers=2)
+    with pytest.raises(psi.PsiError, match="columns here are cbs:size, statcan:pref"):
+        one.answer(query(result, "cbs:income"), "cbs")
+    with pytest.raises(psi.PsiError, match="no value column 'cbs:v'; here are statcan:v"):
+        one.answer(query(result, "cbs:size", measure="total", value="cbs:v"), "cbs")
+
+
+def test_every_query_is_logged_refused_ones_too_and_no_value(tmp_path):
+    left, right, _ = files(n=40)
+    (one,), result = linked(left, right, log=QueryLog(tmp_path / "queries.jsonl"))
+    one.answer(query(result, *BOTH), "cbs")
+    with pytest.raises(psi.PsiError):
+        one.answer(query(result, "cbs:income"), "statcan")
+    lines = [json.loads(x) for x in (tmp_path / "queries.jsonl").read_text().splitlines()]
+    assert [x["party"] for x in lines] == ["cbs", "statcan"]
+    assert lines[0]["state"] == "answered"
+    assert lines[1]["state"].startswith("refused: There is no column")
+    assert not {"values", "labels"} & set(lines[0])
+
+
+def test_a_restarted_linker_asks_for_the_tables_and_refuses_answered_sessions(tmp_path):
+    left, right, _ = files(n=40)
+    path = tmp_path / "queries.jsonl"
+    (one,), result = linked(left, right, log=QueryLog.open(path))
+    again = Linker(("statcan", "cbs"), log=QueryLog.open(path))
+    with pytest.raises(psi.PsiError, match="No table of statcan and cbs is here"):
+        again.answer(query(result, *BOTH), "cbs")
+    one.answer(query(result, *BOTH), "cbs")
+    after = Linker(("statcan", "cbs"), log=QueryLog.open(path))
+    (table,) = tokens.tables_for_linkers(left, result.left, on="id")
+    with pytest.raises(psi.PsiError, match="answered before the linker restarted"):
+        after.accept(table, "statcan")
+    path.write_text("not json\n")
+    with pytest.raises(psi.PsiError, match="Line 1 of the query log is damaged"):
+        QueryLog.open(path)
+
+
+def test_too_coarse_keys_and_too_many_cells_are_refused(monkeypatch):
+    left, right, _ = files(n=40)
+    (one,), result = linked(left, right)
+    monkeypatch.setattr(linker, "MAX_CELLS", 3)
+    with pytest.raises(psi.PsiError, match="at most 3 cells"):
+        one.answer(query(result, *BOTH), "cbs")
+    monkeypatch.setattr(linker, "MAX_PAIRS", 10)
+    with pytest.raises(psi.PsiError, match="use a finer key"):
+        linked(left, right)
+
+
+def test_linkers_that_disagree_are_noticed():
+    left, right, values = files(n=60)
+    made, result = linked(left, right, values={"v": values}, linkers=2)
+    q = query(result, *BOTH, measure="total", value="statcan:v")
+    other = query(result, "cbs:size", measure="total", value="statcan:v")
+    with pytest.raises(psi.PsiError, match="different queries"):
+        combine_totals([made[0].answer(q, "cbs"), made[1].answer(other, "cbs")], result.right)
+
+
+# -- decoders -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def upload():
+    left, right, values = files(n=40)
+    result = psi.intersect(psi.EcdhEngine(), left, right, on="id")
+    (table, _) = tokens.tables_for_linkers(
+        left, result.left, on="id", columns=["pref"], values={"v": values}, linkers=2
+    )
+    return table
+
+
+def test_an_upload_is_read_back(upload):
+    header = tokens.decode_header(upload.header())
+    got = tokens.unpack(header, upload.labels, upload.pack())
+    assert (got.tags == upload.tags).all()
+    assert (got.codes["pref"] == upload.codes["pref"]).all()
+    assert (got.shares["v"] == upload.shares["v"]).all()
+
+
+def test_uploads_out_of_order_or_without_token_are_refused(upload):
+    header, rows = tokens.decode_header(upload.header()), upload.pack()
+    for labels, changed, said in (
+        (upload.labels, rows[::-1], "row tags of a table are in ascending order"),
+        (upload.labels, rows[:-1], "were announced"),
+        ({"pref": upload.labels["pref"][::-1]}, rows, "distinct and in ascending order"),
+        ({"pref": upload.labels["pref"][:1]}, rows, "has 2 tokens"),
+    ):
+        with pytest.raises(psi.MessageError, match=said):
+            tokens.unpack(header, labels, changed)
+    wrong = rows.copy()
+    wrong[0, 16:20] = 255
+    with pytest.raises(psi.MessageError, match="names a token that does not exist"):
+        tokens.unpack(header, upload.labels, wrong)
+
+
+def test_ten_thousand_hostile_table_headers(upload):
+    assert check_hostile(tokens.decode_header, [upload.header()], 10_000) > 8_000
+
+
+def test_ten_thousand_hostile_tables(upload):
+    header = tokens.decode_header(upload.header())
+
+    def decode(raw):
+        usable = raw[: len(raw) // header.width * header.width]
+        rows = np.frombuffer(usable, dtype=np.uint8).reshape(-1, header.width)
+        tokens.unpack(header, upload.labels, rows)
+
+    assert check_hostile(decode, [upload.pack().tobytes()], 10_000) > 8_000
+
+
+def test_ten_thousand_hostile_queries_and_answers():
+    left, right, _ = files(n=40)
+    (one,), result = linked(left, right)
+    q = query(result, *BOTH)
+    total = query(result, *BOTH, measure="total", value="statcan:v")
+    assert check_hostile(decode_query, [q.encode(), total.encode()], 10_000) > 8_000
+    answer = one.answer(q, "cbs")
+    assert decode_answer(answer.encode()) == answer
+    assert check_hostile(decode_answer, [answer.encode()], 10_000) > 5_000
+
+
+def change(**items):
+    base = {
+        "session": "0" * 32,
+        "group_by": ["a:b"],
+        "measure": "count",
+        "value": None,
+    }
+    return json.dumps({**base, **items}).encode()
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (change(session="x"), "32 hexadecimal digits"),
+        (change(group_by=[]), "1 to 8 columns"),
+        (change(group_by=["a:b", "a:b"]), "names a column twice"),
+        (change(group_by=["ab"]), "written party:column"),
+        (change(measure="median"), "count or total"),
+        (change(measure="total"), "A total names its value column"),
+        (change(value="a:v"), "a count names none"),
+        (change(where="x"), "A query has session"),
+    ],
+)
+def test_a_query_that_is_not_one_is_refused(raw, said):
+    with pytest.raises(psi.MessageError, match=said):
+        decode_query(raw)
