@@ -245,8 +245,7 @@ def noise_for(
     Raises
     ------
     ValueError
-        If no noise multiplier between 0.001 and a million gives it: accountants have a floor (they
-        look at finitely many orders or grid points), and very large targets need next to no noise.
+        If no noise multiplier between 0.001 and a million gives it.
     """
     if not (math.isfinite(target_epsilon) and target_epsilon > 0):
         raise ValueError(f"epsilon must be finite and > 0, got {target_epsilon}.")
@@ -385,8 +384,8 @@ def _invert(at: Callable[[float], float], target: float, what: str) -> float:
     if least > target:
         raise ValueError(
             f"epsilon = {target:g} cannot be certified for {what}: even with a noise multiplier of "
-            f"{_LARGEST_NOISE:g} this accountant gives {least:.3g}. Ask for more, train for fewer "
-            "epochs, or use the other accountant."
+            f"{_LARGEST_NOISE:g} it is {least:.3g}. Ask for more, train for fewer epochs, or allow "
+            "a larger delta."
         )
     if most < target:
         raise ValueError(
@@ -456,18 +455,24 @@ def _poisson(
         return by_delta(delta)
     # Group privacy: (e, d) for add/remove gives (2 e, (1 + exp(e)) d) for replace-one. Look for the
     # d that ends at `delta`, as far as floats reach. The bound without amplification holds too.
-    unamplified = _composed(z / 2, steps, delta, accountant)
+    # A loss distribution on a grid has no tail below 1e-14 or so, Renyi orders have: try both.
+    bound = _composed(z / 2, steps, delta, accountant)
+    if accountant == "pld":
+        bound = min(
+            bound,
+            _poisson(z, q=q, steps=steps, delta=delta, accountant="rdp", neighbouring=neighbouring),
+        )
 
     def excess(log_d: float) -> float:
         return float(np.logaddexp(0.0, by_delta(math.exp(log_d))) + log_d - math.log(delta))
 
     low, high = math.log(1e-300), math.log(delta)
     if excess(low) > 0:
-        return unamplified
+        return bound
     while high - low > 1e-6:
         middle = (low + high) / 2
         low, high = (middle, high) if excess(middle) <= 0 else (low, middle)
-    return min(2 * by_delta(math.exp(low)), unamplified)
+    return min(2 * by_delta(math.exp(low)), bound)
 
 
 def _pld_accountant(z: float, q: float, steps: int, scale: float) -> Callable[[float], float]:
