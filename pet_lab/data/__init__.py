@@ -20,7 +20,7 @@ from .registry import (
     load,
     verify,
 )
-from .tables import Encoded, encode, positives, read_csv, split
+from .tables import Encoded, binarise, encode, positives, read_csv, split
 
 __all__ = [
     "REGISTRY",
@@ -31,6 +31,7 @@ __all__ = [
     "Encoded",
     "Entry",
     "Verification",
+    "binarise",
     "cache_dir",
     "encode",
     "fetch",

@@ -106,8 +106,8 @@ class Recordings:
         Returns
         -------
         DataFrame with the columns ``experiment``, ``user`` (int16), ``sample`` (int32, from 0
-        within the experiment; divide by `RATE_HZ` for seconds), ``acc_x``, ``acc_y``, ``acc_z`` (g),
-        ``gyro_x``, ``gyro_y``, ``gyro_z`` (rad/s), ``activity`` (int8, see `ACTIVITIES`).
+        within the experiment; divide by `RATE_HZ` for seconds), ``acc_x`` to ``acc_z`` (g),
+        ``gyro_x`` to ``gyro_z`` (rad/s), ``activity`` (int8, see `ACTIVITIES`).
         """
         import pandas as pd
 

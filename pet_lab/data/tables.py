@@ -19,7 +19,7 @@ from .registry import Dataset, table_frame
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Encoded", "encode", "positives", "read_csv", "split"]
+__all__ = ["Encoded", "binarise", "encode", "positives", "read_csv", "split"]
 
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "?"})
 _TARGET = re.compile(r"\s*(?P<column>.+?)\s*(?P<sign>>=|<=|>|<|==|!=)\s*(?P<value>.+?)\s*")
@@ -300,3 +300,19 @@ def split(
             f"fraction {fraction} of {sum(g.size for g in groups)} rows leaves a part empty."
         )
     return parts
+
+
+def binarise(frame: pd.DataFrame, target: str) -> pd.DataFrame:
+    """The table with the target's column replaced, in place, by its class 0 or 1.
+
+    The new column carries the name of `target` (``"G3>=10"``), so that `encode` with the same
+    target works on the result, and on synthetic tables made from it.
+
+    Raises
+    ------
+    DataError
+        As `positives`.
+    """
+    y = positives(frame, target)
+    column, _, _ = _target_column([str(c) for c in frame.columns], target)
+    return frame.assign(**{column: y}).rename(columns={column: target})

@@ -1,0 +1,158 @@
+"""Which values a column may take: stated by someone (public), or read off the data (a leak)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Bins", "Coded", "code"]
+
+_MAX_LEVELS = 150
+"""Whole numbers with fewer levels, over a shorter range, are levels: the rule of smartnoise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bins:
+    """A numeric column cut into bins that are stated without looking at the data.
+
+    edges    increasing, one more than bins; a value belongs to the last edge not above it, values
+             outside fall into the first or last bin
+    integer  synthetic values are whole numbers in [edge, next edge - 1], the last edge included in
+             the last bin; otherwise uniform between the edges
+    """
+
+    edges: tuple[float, ...]
+    integer: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.edges) < 2 or any(
+            a >= b for a, b in zip(self.edges, self.edges[1:], strict=False)
+        ):
+            raise ValueError(f"edges must be at least two, increasing, got {self.edges}.")
+
+    def codes(self, values: np.ndarray) -> np.ndarray:
+        """Bin numbers, shape of `values`."""
+        inner = np.asarray(self.edges[1:-1], dtype=float)
+        return np.searchsorted(inner, np.asarray(values, dtype=float), side="right")
+
+    def draw(self, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A value uniform in each bin."""
+        edges = np.asarray(self.edges, dtype=float)
+        low, high = edges[codes], edges[codes + 1]
+        if not self.integer:
+            return rng.uniform(low, high)
+        top = high + (codes == len(edges) - 2)  # the last bin holds its upper edge
+        return np.minimum(np.floor(rng.uniform(low, top)), top - 1).astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coded:
+    """A table as codes 0 .. size - 1 per column, and the way back.
+
+    codes   column -> int64 array, shape (n,)
+    kinds   column -> the levels in order, or `Bins`
+    public  columns whose domain was stated; the others' was read off the data
+    dtypes  of the original columns
+    """
+
+    codes: Mapping[str, np.ndarray]
+    kinds: Mapping[str, tuple[Any, ...] | Bins]
+    public: frozenset[str]
+    dtypes: Mapping[str, Any]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Column -> number of codes."""
+        return {
+            name: len(kind.edges) - 1 if isinstance(kind, Bins) else len(kind)
+            for name, kind in self.kinds.items()
+        }
+
+    def decode(self, codes: Mapping[str, np.ndarray], rng: np.random.Generator) -> pd.DataFrame:
+        """Codes back to a table with the original columns, order and types."""
+        import pandas as pd
+
+        columns = {}
+        for name, kind in self.kinds.items():
+            if isinstance(kind, Bins):
+                columns[name] = pd.Series(kind.draw(codes[name], rng))
+            else:
+                levels = pd.Series(list(kind), dtype=self.dtypes[name])
+                columns[name] = levels.take(codes[name]).reset_index(drop=True)
+        return pd.DataFrame(columns)
+
+
+def code(
+    frame: pd.DataFrame,
+    domain: Mapping[str, Sequence[Any] | Bins] | None,
+    *,
+    bins: int = 10,
+) -> Coded:
+    """Code a complete table.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    domain : mapping, optional
+        Column -> allowed values, or `Bins`. For columns not named: text, bool and whole numbers of
+        fewer than 150 levels get the levels that occur; other numbers get `bins` bins of equal
+        width between their least and largest value. Both reveal something of the data.
+    bins : int
+        See above.
+
+    Raises
+    ------
+    ValueError
+        If a value is missing or outside the stated domain (the value is not shown), or a stated
+        column does not exist.
+    """
+    domain = dict(domain or {})
+    unknown = [name for name in domain if name not in frame.columns]
+    if unknown:
+        raise ValueError(
+            f"domain names columns that the table lacks: {', '.join(unknown)}; drop them there."
+        )
+    codes: dict[str, np.ndarray] = {}
+    kinds: dict[str, tuple[Any, ...] | Bins] = {}
+    for name in frame.columns:
+        values = frame[name].to_numpy()
+        if frame[name].isna().any():
+            raise ValueError(f"Expected a complete table, column {name} is missing values.")
+        kind = domain.get(name, _levels_or_bins(values, bins))
+        if isinstance(kind, Bins):
+            codes[name], kinds[name] = kind.codes(values), kind
+            continue
+        levels = kinds[name] = tuple(kind)
+        place = {level: i for i, level in enumerate(levels)}
+        found = [place.get(value, -1) for value in values.tolist()]
+        if min(found, default=0) < 0:
+            raise ValueError(
+                f"Column {name} holds {sum(i < 0 for i in found)} values outside the stated "
+                "domain; widen the domain, or map them first."
+            )
+        codes[name] = np.asarray(found, dtype=np.int64)
+    return Coded(
+        codes=codes,
+        kinds=kinds,
+        public=frozenset(domain),
+        dtypes={name: frame[name].dtype for name in frame.columns},
+    )
+
+
+def _levels_or_bins(values: np.ndarray, bins: int) -> tuple[Any, ...] | Bins:
+    if values.dtype.kind in "iu":
+        levels = np.unique(values)
+        if levels.size < _MAX_LEVELS and levels[-1] - levels[0] < _MAX_LEVELS:
+            return tuple(levels.tolist())
+    elif values.dtype.kind != "f":
+        return tuple(sorted(set(values.tolist()), key=lambda v: (str(type(v)), v)))
+    low, high = float(values.min()), float(values.max())
+    high = high if high > low else low + 1.0
+    edges = np.linspace(low, high, bins + 1)
+    return Bins(edges=tuple(edges.tolist()), integer=False)
