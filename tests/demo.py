@@ -65,7 +65,8 @@ def rows_of(error_rate: float, seed: int, replicates: int = 30) -> pd.DataFrame:
     for threshold in (0.5, 0.6, 0.7, 0.8, 0.9):
         for method, bias in (("naive", -error_rate), ("corrected", 0.0)):
             for replicate in range(replicates):
-                base = {"threshold": threshold, "method": method, "replicate": replicate}
+                base = {"error_rate": error_rate, "threshold": threshold, "method": method}
+                base["replicate"] = replicate
                 recall = 1 + bias - 0.1 * (threshold - 0.5) + rng.normal(0, 0.03)
                 found += [
                     {**base, "metric": "recall_actual", "value": recall},
@@ -211,7 +212,7 @@ source = "Report on input privacy, table {id}"
 place = "page 12"
 licence = "CC BY 4.0"
 notebook = "{notebook}"
-keys = ["threshold", "method"]
+keys = ["error_rate", "threshold", "method"]
 readings = ["described"]
 metrics.recall_actual = {{ unit = "share", kind = "mean", repetitions = 100, margin = 0.02 }}
 {cells}
@@ -230,7 +231,7 @@ def workspace(root: Path) -> Workspace:
         ("3.2", "private_ml/training", (("0.82", "0.71"), ("0.9", "0.5"))),
     ):
         cells = "".join(
-            f'[[cells]]\nthreshold = {t}\nmethod = "{m}"\nrecall_actual = "{v}"\n'
+            f'[[cells]]\nerror_rate = 0.2\nthreshold = {t}\nmethod = "{m}"\nrecall_actual = "{v}"\n'
             for m, line in zip(("naive", "corrected"), numbers, strict=True)
             for t, v in zip((0.5, 0.8), line, strict=True)
         )

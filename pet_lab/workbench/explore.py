@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from pet_lab.workbench import plots, results
 
 Control = tuple[Any, ...] | Sequence[Any] | bool
-MEASURES = {"metric", "value", "se", "replicate", "replicates_n", "run_id"}
+MEASURES = {"metric", "value", "se", "replicate", "replicates_n", "run_id", "seed"}
 ALL = "all (averaged)"
 WIDE = {"description_width": "initial"}  # never cut a label off
 MOST_SETTINGS = 40  # a factor with more values than this is a measurement, not a choice
@@ -49,19 +49,19 @@ def rows(
     """
     if batch(out):
         return
-    factors = _factors(rows)
+    names = factors(rows)
     metrics = list(dict.fromkeys(rows["metric"]))
-    unknown = {x, *([hue] if hue else [])} - set(factors)
+    unknown = {x, *([hue] if hue else [])} - set(names)
     if unknown:
-        raise ValueError(f"no factor {sorted(unknown)} in these rows; factors are {factors}.")
+        raise ValueError(f"no factor {sorted(unknown)} in these rows; factors are {names}.")
     if metric is not None and metric not in metrics:
         raise ValueError(f"no metric {metric!r} in these rows; metrics are {metrics}.")
     controls: dict[str, Any] = {
         "metric": _choice("Metric", _named(metrics), metric or metrics[0]),
-        "x": _choice("Against", _named(factors), x),
-        "hue": _choice("Lines by", [("nothing", None), *_named(factors)], hue),
+        "x": _choice("Against", _named(names), x),
+        "hue": _choice("Lines by", [("nothing", None), *_named(names)], hue),
     }
-    for factor in factors:
+    for factor in names:
         values = [(plots.number(v), v) for v in rows[factor].drop_duplicates().sort_values()]
         if factor != "reading":  # an average of two readings would have no meaning
             values.insert(0, (ALL, ALL))
@@ -70,7 +70,7 @@ def rows(
     def draw(**chosen: Any) -> None:
         kept = rows[rows["metric"] == chosen["metric"]]
         told = []
-        for factor in factors:
+        for factor in names:
             value = chosen[f"keep {factor}"]
             if value is not ALL:
                 kept = kept[kept[factor] == value]
@@ -149,8 +149,8 @@ def _show(result: Any, words: str, told: str) -> None:
         print(f"{words}: {plots.number(result)}")
 
 
-def _factors(rows: pd.DataFrame) -> list[str]:
-    """Columns with more than one setting, few enough to choose from."""
+def factors(rows: pd.DataFrame) -> list[str]:
+    """Columns of tidy rows with more than one setting, few enough to choose from."""
     counts = {c: rows[c].nunique(dropna=False) for c in rows.columns if c not in MEASURES}
     return [name for name, n in counts.items() if 1 < n <= MOST_SETTINGS]
 

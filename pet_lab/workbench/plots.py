@@ -80,7 +80,7 @@ def number(value: Any) -> str:
         return "–"
     if math.isinf(value):
         text = "∞" if value > 0 else "-∞"
-    elif value >= 1e4 or value <= -1e4 or float(value).is_integer():
+    elif value >= 1e3 or value <= -1e3 or float(value).is_integer():
         text = f"{value:,.0f}"
     else:
         text = f"{value:.4g}"

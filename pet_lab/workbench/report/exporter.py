@@ -24,6 +24,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
+from traitlets.config import Config
 
 from pet_lab.workbench.report.guard import GuardError
 
@@ -108,10 +109,12 @@ class _BodyExporter(TemplateExporter):
 
     output_mimetype = "text/html"
     template_name = "notebook"
-    display_data_priority = (*IMAGES, "text/html", "text/markdown", "text/latex", "text/plain")
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(extra_template_basedirs=[str(TEMPLATES)], **kwargs)
+    def __init__(self) -> None:
+        # Pictures first: plots.show adds an HTML twin for JupyterLab.
+        order = [*IMAGES, "text/html", "text/markdown", "text/latex", "text/plain"]
+        config = Config({"NbConvertBase": {"display_data_priority": order}})
+        super().__init__(config=config, extra_template_basedirs=[str(TEMPLATES)])
 
     def _file_extension_default(self) -> str:
         return ".html"
@@ -119,7 +122,7 @@ class _BodyExporter(TemplateExporter):
     def default_filters(self) -> Any:
         yield from super().default_filters()
         yield "prose", lambda cell: markdown(cell.source, cell.get("attachments"))
-        yield "inline", inline
+        yield "caption", lambda text: inline(html.escape(text, quote=False))
         yield "math", markdown
         yield "python", lambda code: highlight(code, PythonLexer(), HtmlFormatter(nowrap=True))
         yield "data_uri", _data_uri
@@ -144,7 +147,7 @@ def export(notebook: Any, *, link: Callable[[str], str | None]) -> Body:
     made, _ = _BodyExporter().from_notebook_node(prepare(notebook))
     soup = BeautifulSoup(made, "html.parser")
     contents = _order_headings(soup)
-    _mend_tables(soup)
+    mend_tables(soup)
     _number_captions(soup)
     _mend_links(soup, link)
     return Body(str(soup), contents)
@@ -249,25 +252,24 @@ def _order_headings(soup: BeautifulSoup) -> list[tuple[str, str]]:
     return contents
 
 
-def _mend_tables(soup: BeautifulSoup) -> None:
-    """Scoped heads for every table, and a region that scrolls around those of markdown."""
+def mend_tables(soup: BeautifulSoup) -> None:
+    """Scoped heads, a region that scrolls, and cells that know their column's name.
+
+    The name stands in for the table's head where a phone shows a scorecard as one block per row.
+    """
     for table in soup.find_all("table"):
         for head in table.find_all("th"):
             if not head.get("scope"):
                 head["scope"] = "row" if head.find_parent("tbody") else "col"
         if not table.find_parent(class_="pl-table"):
             words = table.caption.get_text() if table.caption else "Table"
-            table.wrap(
-                soup.new_tag(
-                    "div",
-                    attrs={
-                        "class": "pl-table",
-                        "role": "region",
-                        "tabindex": "0",
-                        "aria-label": words,
-                    },
-                )
-            )
+            attrs = {"class": "pl-table", "role": "region", "tabindex": "0", "aria-label": words}
+            table.wrap(soup.new_tag("div", attrs=attrs))
+        if "scorecard" in str(table.get("class")):
+            names = [th.get_text() for th in table.select("thead th")]
+            for row in table.select("tbody tr"):
+                for name, cell in zip(names, row.find_all(["th", "td"]), strict=False):
+                    cell["data-label"] = name
 
 
 def _number_captions(soup: BeautifulSoup) -> None:
@@ -279,7 +281,9 @@ def _number_captions(soup: BeautifulSoup) -> None:
             if word == "Table":  # plots.table keeps its caption as text
                 words = caption.get_text()
                 caption.clear()
-                caption.append(BeautifulSoup(inline(html.escape(words)), "html.parser"))
+                caption.append(
+                    BeautifulSoup(inline(html.escape(words, quote=False)), "html.parser")
+                )
             mark = soup.new_tag("b", attrs={"class": "no"})
             mark.string = f"{word} {number}."
             caption.insert(0, mark, " ")

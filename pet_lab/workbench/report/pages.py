@@ -12,8 +12,10 @@ from typing import Any
 import jinja2
 import nbformat
 import pandas as pd
+from bs4 import BeautifulSoup
 
 from pet_lab.workbench import (
+    explore,
     files,
     notebooks,
     plots,
@@ -31,6 +33,7 @@ from pet_lab.workbench.workspace import Workspace
 
 PROFILES = ("full", "quick")
 INDEX, SCORECARD, FAILURES = "index.html", "scorecard.html", "failures.html"
+BROKEN = (runs.FAILED, runs.INTERRUPTED)
 TRACKS = {
     "private_ml": "Private machine learning",
     "psi": "Private set intersection",
@@ -334,7 +337,8 @@ def _sweep_page(ws: Workspace, name: str, profile: str | None) -> str | None:
         return None
     varied = _varied(found)
     rows = results.read(ws, name, [r.run_id for r in found])
-    factors = [c for c in varied if c in rows]
+    factors = list(dict.fromkeys([*(c for c in varied if c in rows), *explore.factors(rows)]))
+    factors = [f for f in factors if f != "seed"]
     assert found[0].folder is not None
     title = exporter.inline(notebooks.title(found[0].folder / runs.NOTEBOOK))
     sections: list[dict[str, Any]] = []
@@ -342,7 +346,7 @@ def _sweep_page(ws: Workspace, name: str, profile: str | None) -> str | None:
     for metric, part in rows.groupby("metric", sort=False):
         if len(sections) == MOST_METRICS:
             break
-        sections.append(_sweep_section(str(metric), part, factors))
+        sections.append(_sweep_section(str(metric), part, factors, varied))
     runs_table = plots.table_html(
         pd.DataFrame(
             [
@@ -379,40 +383,43 @@ def _varied(found: Sequence[RunRecord]) -> list[str]:
     return [k for k in varied if k != "seed"] or varied
 
 
-def _sweep_section(metric: str, rows: pd.DataFrame, factors: Sequence[str]) -> dict[str, Any]:
-    """One metric: a picture per factor, the others as lines, and the table of means."""
-    extra = ["reading"] if "reading" in rows and rows["reading"].nunique() > 1 else []
-    table = results.summarise(rows, [*factors, *extra, "metric"]).drop(columns="metric")
+def _sweep_section(
+    metric: str, rows: pd.DataFrame, factors: Sequence[str], varied: Sequence[str]
+) -> dict[str, Any]:
+    """One metric: a picture per varied parameter, another factor as lines, and the table of means.
+
+    Nothing is averaged over a factor: what is neither axis nor line is held at its first value.
+    """
+    factors = [f for f in factors if rows[f].nunique(dropna=False) > 1]
+    table = results.summarise(rows, [*factors, "metric"]).drop(columns="metric")
     pictures = []
-    for factor in factors:
-        others = [f for f in [*extra, *factors] if f != factor and rows[f].nunique() <= 7]
-        hue = others[0] if others else None
-        keys = [factor, *([hue] if hue else []), "metric"]
-        if extra and hue != extra[0]:
-            continue
+    for x in [f for f in factors if f in varied]:
+        lines = [f for f in reversed(factors) if f != x and rows[f].nunique() <= len(plots.COLOURS)]
+        hue = lines[0] if lines else None
+        held = {f: rows[f].iloc[0] for f in factors if f not in (x, hue)}
+        part = rows[(rows[list(held)] == pd.Series(held)).all(axis=1)] if held else rows
         fig, ax = plots.figure()
-        summary = results.summarise(rows, keys)
-        plots.errorbars(summary, x=factor, metric=metric, hue=hue, ax=ax)
-        _, _, uri = plots.render(fig)
-        lines = f", one line per {plots.label(hue)}" if hue else ""
-        rest = ", ".join(plots.label(f) for f in factors if f not in (factor, hue))
-        what = f"{plots.label(metric)} against {plots.label(factor)}{lines}"
+        keys = [x, *([hue] if hue else []), "metric"]
+        plots.errorbars(results.summarise(part, keys), x=x, metric=metric, hue=hue, ax=ax)
+        what = f"{plots.label(metric)} against {plots.label(x)}"
+        what += f", one line per {plots.label(hue)}" if hue else ""
+        at = ", ".join(f"{plots.label(f)} = {plots.number(v)}" for f, v in held.items())
         pictures.append(
             {
-                "uri": uri,
+                "uri": plots.render(fig)[2],
                 "width": round(fig.get_figwidth() * 100),
                 "alt": f"Chart of {what}. The numbers are in the table below.",
-                "caption": f"{what[:1].upper()}{what[1:]}"
-                + (f"; averaged over {rest}" if rest else "")
-                + ".",
+                "caption": what[:1].upper() + what[1:] + (f"; at {at}" if at else "") + ".",
             }
         )
+    shown = table.sort_values(factors).head(plots.MOST_ROWS) if factors else table
+    left_out = f" (the first {len(shown)} of {len(table)} rows)" if len(shown) < len(table) else ""
     return {
         "name": plots.label(metric),
         "anchor": "metric-" + exporter.slug(metric),
         "pictures": pictures,
         "table": plots.table_html(
-            table.head(plots.MOST_ROWS), caption=f"Means of {plots.label(metric)} over replicates"
+            shown, caption=f"Means of {plots.label(metric)} over replicates{left_out}"
         ),
     }
 
@@ -451,7 +458,8 @@ def _index(ws: Workspace, scored: pd.DataFrame, profile: str | None, *, failures
             "their cells count as not run."
         )
     if failures:
-        notices.append(f'{failures} failed: see <a href="{FAILURES}">failures</a>.')
+        what = "run or report" if failures == 1 else "runs or reports"
+        notices.append(f'{failures} {what} failed: see <a href="{FAILURES}">failures</a>.')
     return _render(
         "index.html.j2",
         INDEX,
@@ -479,7 +487,9 @@ def _card(ws: Workspace, name: str, scored: pd.DataFrame, profile: str | None) -
     }
     found, _, stale = chosen_runs(ws, name, profile)
     if not found or not (ws.reports / page_name(name)).is_file():
-        return card | ({"meta": "Ran, but has no report"} if found else {})
+        failed = any(r.state in BROKEN for r in runs.records(ws, name))
+        why = "Ran, but has no report" if found else "Failed" if failed else card["meta"]
+        return card | {"meta": why}
     folder = found[0].folder
     assert folder is not None
     summary = results.summary(folder)
@@ -511,7 +521,7 @@ def _scorecard(ws: Workspace, scored: pd.DataFrame) -> str:
                 "name": f"{name}: {known.title}" if known else str(name),
                 "source": part["source"].iloc[0],
                 "link": link if link and (ws.reports / link).is_file() else "",
-                "html": _labelled(scorecard.show(part)),
+                "html": _mended(scorecard.show(part)),
             }
         )
     return _render(
@@ -524,16 +534,10 @@ def _scorecard(ws: Workspace, scored: pd.DataFrame) -> str:
     )
 
 
-def _labelled(table: str) -> str:
-    """Each cell carries its column's name, which a phone shows in place of the table head."""
-    from bs4 import BeautifulSoup
-
+def _mended(table: str) -> str:
     soup = BeautifulSoup(table, "html.parser")
-    heads = [th.get_text() for th in soup.thead.find_all("th")] if soup.thead else []
-    for row in soup.tbody.find_all("tr") if soup.tbody else []:
-        for head, cell in zip(heads, row.find_all(["th", "td"], recursive=False), strict=False):
-            cell["data-label"] = head
-    return f'<div class="pl-table" role="region" tabindex="0" aria-label="Cells">{soup}</div>'
+    exporter.mend_tables(soup)
+    return str(soup)
 
 
 def _problems(
@@ -547,7 +551,7 @@ def _problems(
             "problem": sanitise(r.problem or "It was stopped before it ended.", root=ws.root),
         }
         for r in runs.records(ws)
-        if r.state in (runs.FAILED, runs.INTERRUPTED)
+        if r.state in BROKEN
     ]
     for name in notebooks.find(ws):
         why = refused.get(name)

@@ -1,0 +1,194 @@
+"""Every page of a built workspace in a real browser: nothing leaves, everything can be read."""
+
+import re
+
+import browser
+import demo
+import pytest
+
+from pet_lab.workbench import report
+
+PAGES = (
+    "index",
+    "scorecard",
+    "failures",
+    "psi-typos",
+    "psi-typos-sweep",
+    "private_ml-training",
+)
+
+CONTRAST = """
+// Lowest contrast of any visible text with the nearest opaque background behind it.
+const rgb = c => (c.match(/[\\d.]+/g) || []).map(Number);
+const lum = c => { const f = c.slice(0, 3).map(v => (v /= 255) <= .03928 ? v / 12.92
+  : ((v + .055) / 1.055) ** 2.4); return .2126 * f[0] + .7152 * f[1] + .0722 * f[2]; };
+let worst = [21, ''];
+const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walk.nextNode()) {
+  const el = walk.currentNode.parentElement, style = getComputedStyle(el);
+  if (!walk.currentNode.textContent.trim() || !el.getClientRects().length) continue;
+  if (el.closest('[aria-hidden=true]')) continue;
+  let back = el, paint;
+  do { paint = rgb(getComputedStyle(back).backgroundColor); back = back.parentElement; }
+  while (back && paint.length === 4 && paint[3] === 0);
+  if (paint.length === 4 && paint[3] === 0) throw 'no background behind ' + el.outerHTML;
+  const [a, b] = [lum(rgb(style.color)), lum(paint)].sort((x, y) => y - x);
+  const ratio = (a + .05) / (b + .05);
+  if (ratio < worst[0]) worst = [ratio, el.outerHTML.slice(0, 120)];
+}
+return worst;
+"""
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    ws = demo.workspace(tmp_path_factory.mktemp("demo"))
+    report.build(ws)
+    return ws.reports
+
+
+@pytest.fixture(scope="module")
+def chrome():
+    with browser.chromium() as found:
+        yield found
+
+
+@pytest.fixture(params=PAGES)
+def page(request, reports):
+    return reports / f"{request.param}.html"
+
+
+def test_nothing_leaves_and_nothing_complains(chrome, page):
+    chrome.look()
+    chrome.open(page)
+    requested, errors = chrome.logs()
+    assert {u for u in requested if not u.startswith("data:")} == {page.as_uri()}
+    assert errors == []
+
+
+def test_the_browser_itself_refuses_requests(chrome, reports, tmp_path):
+    """The policy works: an image and a script slipped into a page are both blocked."""
+    html = (reports / "index.html").read_text()
+    spoilt = tmp_path / "spoilt.html"
+    intruders = '<img src="http://127.0.0.1:9/x.png"><script>document.title = "taken"</script>'
+    spoilt.write_text(html.replace("</main>", intruders + "</main>"))
+    chrome.open(spoilt)
+    _, errors = chrome.logs()
+    assert sum("Content Security Policy" in e for e in errors) >= 2
+    assert chrome.driver.title != "taken"
+
+
+def test_pictures_have_words_and_load(chrome, page):
+    chrome.look()
+    chrome.open(page)
+    pictures = chrome.run(
+        "return Promise.all([...document.querySelectorAll('img, [role=img]')].map(async i => {"
+        "if (i.decode) await i.decode();"
+        "return [i.getAttribute('alt') || i.getAttribute('aria-label') || '', i.naturalWidth]}))"
+    )
+    assert all(len(words) > 10 and width > 50 for words, width in pictures)
+    if page.stem in ("psi-typos", "index"):
+        assert pictures
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_text_contrasts_in_both_schemes(chrome, page, dark):
+    chrome.look(dark=dark)
+    chrome.open(page)
+    chrome.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    ratio, where = chrome.run(CONTRAST)
+    assert ratio >= 4.5, where
+    background = chrome.run("return getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", background))) < 150) == dark
+
+
+def test_phone_scrolls_one_way(chrome, page):
+    chrome.look(width=390, height=844)
+    chrome.open(page)
+    chrome.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert chrome.run("return document.documentElement.scrollWidth") <= 390
+
+
+def test_structure_for_those_who_listen(chrome, page):
+    chrome.look()
+    chrome.open(page)
+    told = chrome.run(
+        "const all = s => [...document.querySelectorAll(s)];"
+        "return {lang: document.documentElement.lang, title: document.title,"
+        "levels: all('h1,h2,h3,h4,h5,h6').map(h => +h.tagName[1]),"
+        "ids: all('[id]').map(e => e.id),"
+        "inside: all('a[href^=\"#\"]').map(a => a.getAttribute('href').slice(1)),"
+        "files: all('a[href]').map(a => a.getAttribute('href'))"
+        ".filter(h => !/^(#|https?:)/.test(h)),"
+        "unnamed: all('nav').filter(n => !n.getAttribute('aria-label') &&"
+        " !n.getAttribute('aria-labelledby')).length,"
+        "mains: all('main').length, scripts: all('script').length,"
+        "tables: all('table').map(t => [!!t.caption || !!t.closest('[aria-label]'),"
+        " [...t.querySelectorAll('thead th')].every(h => h.scope === 'col')])}"
+    )
+    assert told["lang"] == "en"
+    assert len(told["title"]) > 8
+    assert told["levels"][0] == 1
+    assert told["levels"].count(1) == 1
+    assert all(b - a <= 1 for a, b in zip(told["levels"], told["levels"][1:], strict=False))
+    assert len(set(told["ids"])) == len(told["ids"])
+    assert set(told["inside"]) <= set(told["ids"])
+    for target in told["files"]:
+        assert (page.parent / target.partition("#")[0]).is_file(), target
+    assert told["unnamed"] == 0
+    assert told["mains"] == 1
+    assert told["scripts"] == 0
+    assert all(named and scoped for named, scoped in told["tables"])
+
+
+def test_keyboard_reaches_text_and_wide_tables(chrome, reports):
+    from selenium.webdriver import ActionChains, Keys
+
+    chrome.look()
+    chrome.open(reports / "psi-typos.html")
+    focused = []
+    for _ in range(14):
+        ActionChains(chrome.driver).send_keys(Keys.TAB).perform()
+        focused.append(
+            chrome.run(
+                "const e = document.activeElement;"
+                "return [e.className || e.tagName, getComputedStyle(e).outlineStyle]"
+            )
+        )
+    assert focused[0][0] == "skip"
+    assert all(style != "none" for _, style in focused)
+    ActionChains(chrome.driver).send_keys(Keys.HOME).perform()
+    chrome.run("document.querySelector('.skip').focus()")
+    ActionChains(chrome.driver).send_keys(Keys.ENTER).perform()
+    assert chrome.run("return document.activeElement.id") == "main"
+
+
+def test_print_shows_the_argument_without_the_code(chrome, page):
+    chrome.look(media="print", width=794)
+    chrome.open(page)
+    shown = chrome.run(
+        "return [...document.querySelectorAll('.code, .contents, .bar')]"
+        ".filter(e => e.getClientRects().length).length"
+    )
+    assert shown == 0
+    wide = chrome.run(
+        "return [...document.querySelectorAll('table, img, math')].filter("
+        "e => e.getBoundingClientRect().right > 794).map(e => e.outerHTML.slice(0, 80))"
+    )
+    assert wide == []
+    chrome.look()
+    pdf = chrome.pdf()
+    assert pdf.startswith(b"%PDF")
+    assert len(pdf) > 10_000
+
+
+def test_mathematics_is_drawn_without_a_script(chrome, reports):
+    chrome.look()
+    chrome.open(reports / "psi-typos.html")
+    sizes = chrome.run(
+        "return [...document.querySelectorAll('math')].map("
+        "m => [m.getBoundingClientRect().height, m.getAttribute('alttext')])"
+    )
+    assert len(sizes) >= 6
+    assert all(height > 5 and words for height, words in sizes)
+    assert max(height for height, _ in sizes) > 30  # the displayed fraction

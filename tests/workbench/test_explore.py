@@ -1,0 +1,124 @@
+"""Panels: built by hand only, labelled, redrawn from stored rows."""
+
+import demo
+import ipywidgets
+import pandas as pd
+import pytest
+
+from pet_lab.workbench import explore, plots
+
+CLEARED = "\033[2K\r"  # what clear_output writes where there is no notebook
+
+
+@pytest.fixture
+def panel(monkeypatch):
+    """Controls by label and what was drawn, of the panel that the test builds."""
+    monkeypatch.delenv("PET_LAB_BATCH", raising=False)
+    shown, drawn = {}, []
+    monkeypatch.setattr(
+        "IPython.display.display",
+        lambda box: shown.update({c.description: c for c in box.children[0].children}),
+    )
+    monkeypatch.setattr(plots, "_display", lambda data, metadata=None: drawn.append(data))
+    return shown, drawn
+
+
+@pytest.fixture
+def rows():
+    return demo.rows_of(0.2, 7, replicates=3)
+
+
+def test_nothing_is_built_in_batch(monkeypatch, rows):
+    monkeypatch.setattr("IPython.display.display", lambda *_: pytest.fail("displayed"))
+    explore.rows(rows, x="threshold", out="a/run/folder")
+    explore.call(lambda a: pytest.fail("called"), {"a": (0, 1)}, out="a/run/folder")
+    monkeypatch.setenv("PET_LAB_BATCH", "1")
+    explore.rows(rows, x="threshold")
+    explore.call(lambda a: pytest.fail("called"), {"a": (0, 1)})
+
+
+def test_rows_draw_at_once_and_again_on_change(panel, rows):
+    controls, drawn = panel
+    explore.rows(rows, x="threshold", metric="recall_actual", hue="method")
+    assert list(controls) == ["Metric", "Against", "Lines by", "threshold", "method"]
+    assert len(drawn) == 1
+    assert "recall, actual against threshold, one line per method" in drawn[0]["text/plain"]
+    controls["Metric"].value = "total"
+    controls["method"].value = "naive"
+    assert len(drawn) == 3
+    assert "method = naive" in drawn[2]["text/plain"]
+    assert drawn[0]["text/html"] != drawn[2]["text/html"]
+
+
+def test_rows_keep_readings_apart(panel, rows):
+    controls, drawn = panel
+    both = pd.concat([rows.assign(reading=r) for r in ("described", "published")])
+    explore.rows(both, x="threshold")
+    assert [text for text, _ in controls["reading"].options] == ["described", "published"]
+    assert len(drawn) == 1
+
+
+def test_rows_check_their_arguments(panel, rows):
+    with pytest.raises(ValueError, match=r"no factor \['epsilon'\]"):
+        explore.rows(rows, x="epsilon")
+    with pytest.raises(ValueError, match="no metric 'auc'"):
+        explore.rows(rows, x="threshold", metric="auc")
+
+
+def test_call_makes_a_control_per_argument(panel):
+    controls, drawn = panel
+    calls = []
+
+    def power(shift, sample, test, one_sided):
+        """Power of the test."""
+        calls.append((shift, sample, test, one_sided))
+        return {"power": shift * sample}
+
+    explore.call(
+        power,
+        {
+            "shift": (0.0, 1.0, 0.1, 0.5),
+            "sample": (10, 100, 10),
+            "test": ["t", "z"],
+            "one_sided": False,
+        },
+    )
+    assert calls == [(0.5, 50, "t", False)]
+    shift, sample = controls["shift"], controls["sample"]
+    assert isinstance(shift, ipywidgets.FloatSlider)
+    assert isinstance(sample, ipywidgets.IntSlider)
+    assert shift.continuous_update is sample.continuous_update is False  # no slow call on drag
+    shift.value = 0.7
+    assert calls[-1] == (0.7, 50, "t", False)
+    assert "Power of the test. (shift = 0.7" in drawn[-1]["text/plain"]
+
+
+def test_call_shows_what_comes_back(panel, capsys):
+    _, drawn = panel
+
+    def draw(a):
+        fig, ax = plots.figure()
+        ax.plot([0, a], [0, 1])
+        return fig
+
+    explore.call(draw, {"a": [1, 2]}, caption="A line")
+    assert "[figure: Figure: A line (a = 1)]" in drawn[-1]["text/plain"]
+    explore.call(lambda a: pd.DataFrame({"x": [a]}), {"a": [1]}, caption="A table")
+    assert "<table" in drawn[-1]["text/html"]
+    explore.call(lambda a: 0.25, {"a": [1]}, caption="A number")
+    explore.call(lambda a: None, {"a": [1]}, caption="Nothing")
+    assert capsys.readouterr().out.replace(CLEARED, "") == "A number: 0.25\n"
+
+
+def test_a_refused_setting_shows_its_sentence(panel, capsys):
+    def refuse(a):
+        raise ValueError("fpr is a fraction in [0, 1], got 3.")
+
+    explore.call(refuse, {"a": (0, 5)})
+    assert capsys.readouterr().out.replace(CLEARED, "") == "fpr is a fraction in [0, 1], got 3.\n"
+
+
+@pytest.mark.parametrize("spec", [(1,), (5, 1), [], "text", 3.0])
+def test_unclear_controls_are_refused(panel, spec):
+    with pytest.raises(ValueError, match=r"control 'a'|slider 'a'"):
+        explore.call(lambda a: None, {"a": spec})

@@ -1,0 +1,366 @@
+"""What a report says, and what the guard keeps out of it."""
+
+import base64
+import contextlib
+import shutil
+
+import demo
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+
+from pet_lab.workbench import files, plots, report, runs, scorecard
+from pet_lab.workbench.report import exporter, pages
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    ws = demo.workspace(tmp_path_factory.mktemp("demo"))
+    return ws, report.build(ws)
+
+
+def soup(path):
+    return BeautifulSoup(path.read_text(), "html.parser")
+
+
+# --- the pages ---------------------------------------------------------------------------------
+
+
+def test_all_pages_are_written_and_listed(built):
+    ws, written = built
+    names = {p.name for p in written}
+    assert names == {
+        *("psi-typos.html", "psi-typos-sweep.html", "private_ml-training.html"),
+        *("index.html", "scorecard.html", "failures.html"),
+    }
+    index = soup(ws.reports / "index.html")
+    links = {a["href"] for a in index.select(".cards a")}
+    assert links == {"psi-typos.html", "private_ml-training.html"}
+    assert "2 reproduced" in index.select_one(".key").text
+    assert index.select_one(".headline").text.startswith("Of 8 printed cells")
+    assert len(index.select(".cards img")) == 2
+    assert "Failed" in index.select_one(".cards .todo").text
+
+
+def test_a_report_opens_with_what_matters_and_ends_with_where_it_is_from(built):
+    page = soup(built[0].reports / "psi-typos.html")
+    words = " ".join(page.article.get_text(" ").split())
+    order = [
+        "Exact linkage with typos",
+        "The corrected total is unbiased",
+        "A simulation on one machine, not a secure deployment",
+        "The parties learn which records match",
+        "20 November 2026",
+        "Claim.",
+        "be the number of records",
+        "misses one record in five",
+        "Parameters of this run",
+        "share of records with a perturbed date",
+        "Provenance Run",
+        "0123456789abcdef0123456789abcdef01234567",
+        "ab" * 32,
+        "pet-lab run psi/typos",
+    ]
+    places = [words.index(text) for text in order]
+    assert places == sorted(places)
+    assert page.select_one("header .headline")
+
+
+def test_a_stand_in_is_named_in_the_first_line(built):
+    ws, _ = built
+    page = soup(ws.reports / "private_ml-training.html")
+    first = next(page.main.stripped_strings)
+    assert first.startswith("Made from a synthetic stand-in, not from the real data")
+    assert "stand-in" in soup(ws.reports / "index.html").select_one(".cards .notice").text
+    assert page.find("a", href="https://doi.org/10.24432/C5TG7T")
+
+
+def test_body_is_an_argument_not_a_dump(built):
+    page = soup(built[0].reports / "psi-typos.html")
+    body = page.article
+    assert "Warning" not in body.text  # stderr
+    assert "Explore" not in body.text
+    assert "error_rate: float" not in body.text  # shown as a table instead
+    assert all(details.get("open") is None for details in body.select("details.code"))
+    folds = [d.pre.text for d in body.select("details.code")]
+    assert any("import numpy" in f and "from pet_lab import linkage" in f for f in folds)
+    assert [c.select_one(".no").text for c in body.select("figcaption")] == [
+        "Figure 1.",
+        "Figure 2.",
+    ]
+    captions = [c.text for c in body.select("caption") if c.select_one(".no")]
+    assert [c.partition(".")[0] for c in captions] == ["Table 1", "Table 2", "Table 3"]
+    assert body.select_one("figcaption strong").text == "every"
+    assert body.select_one("figcaption math")
+
+
+def test_links_lead_to_reports_or_nowhere(built):
+    page = soup(built[0].reports / "psi-typos.html")
+    source = next(p for p in page.article.select("p") if "See also" in p.text)
+    links = {a.text: a["href"] for a in source.select("a")}
+    assert links["the other track"] == "private_ml-training.html"
+    assert "a local file" in source.text
+    assert "a local file" not in links
+
+
+def test_a_sweep_averages_over_replicates_only(built):
+    page = soup(built[0].reports / "psi-typos-sweep.html")
+    rows = page.select("#metric-recall-actual ~ .pl-table tbody tr")
+    assert len(rows) == 3 * 5 * 2
+    assert {tr.select("td")[-1].text for tr in rows} == {"30"}
+    assert "at threshold = 0.5" in page.figcaption.text
+    first = [tr.td.text for tr in rows]
+    assert first == sorted(first)
+
+
+def test_failures_tell_the_error_but_no_path(built):
+    page = soup(built[0].reports / "failures.html")
+    assert "FileNotFoundError: no file …" in page.text
+    assert "/home" not in page.text
+    assert "Traceback" not in page.text
+
+
+def test_scorecard_lists_every_cell_under_its_table(built):
+    ws, _ = built
+    page = soup(ws.reports / "scorecard.html")
+    assert page.find(id="table-2-4")
+    assert len(page.select("tbody tr")) == len(scorecard.from_runs(ws)) == 8
+    assert page.select_one("tbody td")["data-label"] == "Where"
+
+
+def test_one_refused_report_costs_no_other(built, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(built[0].root, root)
+    ws = type(built[0])(root)
+    made = demo.notebook("DP training or DP data?")
+    made.cells[7].outputs = [
+        nbformat.v4.new_output("stream", name="stdout", text=f"read {root}/data.csv")
+    ]
+    demo.add_run(ws, "private_ml/training", made, demo.rows_of(0.2, 8))
+    with pytest.raises(
+        report.Refused, match=r"private_ml/training: .*local path .* in cell 8"
+    ) as e:
+        report.build(ws)
+    assert list(e.value.reasons) == ["private_ml/training"]
+    assert str(root) not in str(e.value)
+    assert not (ws.reports / "private_ml-training.html").exists()
+    assert (ws.reports / "psi-typos.html").exists()
+    failures = soup(ws.reports / "failures.html").text
+    assert "in cell 8" in failures
+    assert str(root) not in failures
+
+
+def test_out_of_date_runs_say_so(built, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(built[0].root, root)
+    ws = type(built[0])(root)
+    source = ws.notebooks / "psi" / "typos.ipynb"
+    source.write_text(source.read_text().replace("simulate(", "simulate_all("))
+    report.build(ws, ["typos"])
+    assert soup(ws.reports / "psi-typos.html").select_one(".notice").text.startswith("Out of date")
+
+
+def test_writing_is_atomic(built, tmp_path, monkeypatch):
+    ws, _ = built
+    target = tmp_path / "page.html"
+    target.write_text("old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        pages._write(ws, target, "<!doctype html><title>new</title>")
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_no_runs_at_all(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    demo.save(tmp_path / "notebooks" / "alone.ipynb", demo.notebook("Alone"))
+    from pet_lab.workbench.workspace import Workspace
+
+    written = report.build(Workspace(tmp_path))
+    assert [p.name for p in written] == ["index.html", "scorecard.html", "failures.html"]
+    assert "Not run yet" in soup(written[0]).text
+
+
+def test_the_named_profile_is_shown(built):
+    ws, _ = built
+    found, name, stale = pages.chosen_runs(ws, "psi/typos")
+    assert (len(found), name, stale) == (3, "quick", False)  # full has two runs to go
+    assert found[0].parameters["error_rate"] == 0.2  # the first of the grid, as planned
+    assert len(pages.chosen_runs(ws, "psi/typos", "full")[0]) == 3
+
+
+# --- markdown ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a $x_1$ b", 1),
+        ("$$\\frac{a}{b}$$", 1),
+        ("\\begin{align}a &= b\\end{align}", 1),
+        ("`$x$` and `$y$`", 0),
+        ("```\n$x$ and $y$\n```", 0),
+        ("costs $5 or $6", 0),
+        ("between \\$x and y\\$", 0),
+        ("| a | b |\n|---|---|\n| $x$ | $y$ |", 2),
+        ("$a$, $b$ and $c$", 3),
+        ("**bold $x$**", 1),
+    ],
+)
+def test_mathematics(text, expected):
+    assert exporter.markdown(text).count("<math ") == expected
+
+
+def test_a_formula_that_cannot_be_read_stays_as_written():
+    assert exporter.mathml(r"\frac{a}") in (
+        "<code>\\frac{a}</code>",
+    ) or "<math" in exporter.mathml(r"\frac{a}")
+
+
+def test_mathematics_carries_its_source_as_words():
+    assert 'alttext="x &lt; y"' in exporter.mathml("x < y")
+
+
+def test_headings_start_at_two_and_skip_nothing():
+    made = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_markdown_cell("# Title\n\nwords"),
+            nbformat.v4.new_markdown_cell("# Again\n\n#### Deep\n\n## Data\n\n## Data"),
+        ]
+    )
+    body = exporter.export(made, link=lambda _: None)
+    found = [(h.name, h["id"]) for h in BeautifulSoup(body.html, "html.parser").select("h2,h3,h4")]
+    assert found == [("h2", "again"), ("h3", "deep"), ("h2", "data"), ("h2", "data-2")]
+    assert [anchor for anchor, _ in body.contents] == ["again", "data", "data-2"]
+
+
+def output_cell(**data):
+    outputs = [nbformat.v4.new_output("display_data", data=data)]
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=outputs)])
+
+
+def test_a_picture_without_words_is_refused():
+    with pytest.raises(report.GuardError, match="picture of cell 1 has no words"):
+        exporter.export(output_cell(**{"image/png": "aGk="}), link=lambda _: None)
+
+
+def test_widgets_and_scripts_are_dropped():
+    for mime in (exporter.INTERACTIVE, "application/javascript"):
+        made = output_cell(**{mime: "x", "text/plain": "VBox(children=...)"})
+        assert "VBox" not in exporter.export(made, link=lambda _: None).html
+
+
+def test_an_error_output_is_refused():
+    error = nbformat.v4.new_output("error", ename="ValueError", evalue="x", traceback=[])
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[error])])
+    with pytest.raises(report.GuardError, match="cell 1 ended with ValueError"):
+        exporter.export(made, link=lambda _: None)
+
+
+# --- the guard ---------------------------------------------------------------------------------
+
+P = 2**521 - 1
+
+
+def svg(text):
+    return "data:image/svg+xml;base64," + base64.b64encode(f"<svg>{text}</svg>".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("html", "what"),
+    [
+        ('<table border="1" class="dataframe"><tr><td>1</td></tr></table>', "what its rows are"),
+        ("<table><tr><td>1</td></tr></table>", "what its rows are"),
+        (
+            "<pre class=out>   id  age  sex\n0  a  1  F\n1  b  2  M\n2  c  3  F\n3  d  4  M</pre>",
+            "rec",
+        ),
+        ("<p>-----BEGIN RSA PRIVATE KEY-----</p>", "a private key"),
+        ("<p>-----BEGIN PRIVATE KEY-----</p>", "a private key"),
+        (f"<pre>p = {P}</pre>", "more than 256 bits"),
+        (f"<pre><span>q</span> = <span>{P:x}</span></pre>", "more than 256 bits"),
+        ("<p>token: ghp_abcdefghij0123456789abcdefghij012345</p>", "an access token"),
+        ("<p>secret_key = 'a8f5f167f44f4964e6c998dee827110c'</p>", "called by its name"),
+        ("<p>read /home/anna/data.csv</p>", "local path '/home/anna/data.csv'"),
+        ("<p>in /tmp/tmpabc/x</p>", "local path '/tmp/tmpabc/x'"),
+        ("<p>C:\\Users\\anna\\x.csv</p>", "local path"),
+        ("<p>file:///etc/x</p>", "local path"),
+        ('<p title="/Users/anna/x">x</p>', "local path"),
+        (f'<img alt="long words" src="{svg("<!-- /home/anna/x -->")}">', "local path"),
+        ("<pre>Traceback (most recent call last):</pre>", "a traceback"),
+        ("<script>1</script>", "element <script>"),
+        ('<img alt="long words" src="https://example.org/a.png">', "a request by src"),
+        ('<img alt="long words" src="a.png">', "a request by src"),
+        ('<img src="data:image/png;base64,aGk=">', "without words"),
+        ('<img alt="w" src="data:image/png;base64,aGk=" srcset="b.png 2x">', "by srcset"),
+        ('<link rel="stylesheet" href="https://example.org/a.css">', "element <link>"),
+        ("<style>@import 'a.css'</style>", "a style that loads"),
+        ('<p style="background:url(https://example.org/a)">x</p>', "a style that loads"),
+        ('<a href="javascript:alert(1)">x</a>', "a link to"),
+        ('<p onclick="x()">x</p>', "event handler onclick"),
+        ('<iframe src="https://example.org"></iframe>', "element <iframe>"),
+        ('<meta http-equiv="refresh" content="0">', "reloads"),
+        ('<svg><use href="https://example.org/a#b"/></svg>', "a link to"),
+    ],
+)
+def test_guard_refuses(html, what):
+    page = f'<section id="cell-4"><div class="output">{html}</div></section>'
+    with pytest.raises(report.GuardError) as refused:
+        report.guard(page)
+    assert what in str(refused.value)
+    assert "in cell 4" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        f"<p>SHA-256 {'ab' * 32}</p>",
+        "<p>commit 0123456789abcdef0123456789abcdef01234567</p>",
+        '<a href="https://example.org/home/x">a citation of https://example.org/home/x</a>',
+        "<p>the root mean square, a token of trust, the password policy: long and unguessable</p>",
+        "<pre class=out>0.81\n0.83\n600 rows</pre>",
+        "<pre class=out>1  one line  of a list  here\n5  another  one  there</pre>",
+        '<div class="pl-table"><table data-pet-lab="aggregate"><tr><td>1</td></tr></table></div>',
+        '<table class="scorecard"><tr><td>1</td></tr></table>',
+        "<p>epsilon = 0.30000000000000004 and 1e-05</p>",
+        "<p>a ratio of 3/4, and/or, 10/home</p>",
+    ],
+)
+def test_guard_lets_honest_pages_pass(html):
+    report.guard(f'<section id="cell-4"><div class="output">{html}</div></section>')
+
+
+def test_guard_knows_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_API_KEY", "tulips-and-roses")
+    found = report.findings(f"<p>{tmp_path}/x tulips-and-roses</p>", root=tmp_path)
+    assert {f.what.partition(" '")[0] for f in found} == {
+        "the local path",
+        "the value of a secret environment variable",
+    }
+    monkeypatch.setattr("platform.node", lambda: "build-7.example")
+    assert report.findings("<p>ran on build-7.example</p>")
+    assert report.findings("<p>ran on build-7 of this</p>") == []
+
+
+def test_tables_of_the_house_pass_the_guard():
+    with demo.captured() as outputs:
+        frame = demo.rows_of(0.2, 1, replicates=2).head(8)
+        plots.table(frame, caption="Made up", kind="synthetic")
+    report.guard(f'<div class="output">{outputs[0].data["text/html"]}</div>')
+
+
+def test_sanitise():
+    text = "no /home/anna/x.csv and C:\\Users\\anna\\y\nTraceback"
+    assert report.sanitise(text) == "no … and …"
+    assert len(report.sanitise("x" * 1000)) == 300
+
+
+def test_failed_runs_get_no_report(built):
+    ws, _ = built
+    assert any(r.state == runs.FAILED for r in runs.records(ws, "psi/protocol"))
+    with contextlib.suppress(FileNotFoundError):
+        assert not (ws.reports / "psi-protocol.html").read_text()
