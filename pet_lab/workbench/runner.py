@@ -51,7 +51,8 @@ def thread_limits(threads: int) -> dict[str, str]:
     """Environment that keeps numerical libraries to `threads` threads each."""
     n = str(max(1, threads))
     single = ["--xla_cpu_multi_thread_eigen=false"] if threads <= 1 else []
-    flags = [os.environ.get("XLA_FLAGS", ""), *single, f"intra_op_parallelism_threads={n}"]
+    # XLA ends the process at a flag it does not know, so it gets this one only.
+    flags = [os.environ.get("XLA_FLAGS", ""), *single]
     return {
         "OMP_NUM_THREADS": n,
         "OPENBLAS_NUM_THREADS": n,
