@@ -1,0 +1,94 @@
+"""A user's own CSV, features, hold-out."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pet_lab import data
+
+GOOD = "age,job,grade,passed\n15,cook,9,no\n16,clerk,12,yes\n17,cook,14,yes\n"
+
+
+def write(tmp_path, text):
+    file = tmp_path / "own.csv"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_own_csv(tmp_path, separator):
+    dataset = data.read_csv(write(tmp_path, GOOD.replace(",", separator)), target="passed")
+    assert dataset.provenance["kind"] == "own"
+    assert not dataset.counts
+    assert list(data.positives(dataset.frame, "passed")) == [0, 1, 1]
+    encoded = data.encode(dataset.frame, target="grade>=13")
+    assert encoded.feature_names == ("age", "job_clerk", "job_cook", "passed_no", "passed_yes")
+    assert list(encoded.y) == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "said"),
+    [
+        ("", "x", "empty"),
+        ("a,b\n", "a", "only a header"),
+        (GOOD, "pased", "age, job, grade, passed"),
+        (GOOD, "grade", 'for example "grade>=12"'),
+        (GOOD, "job>=3", "it holds text"),
+        (GOOD, "grade>=abc", "number to compare"),
+        (GOOD, "grade>=99", "only class 0"),
+        ("a,b\n1,x\n2,x\n", "b", "same value in all 2 rows"),
+        ("a,b,c\n1,x,\n2,y,NA\n,x,3\n", "b", r"missing in a \(1\), c \(2\)"),
+        ("a,a\n1,2\n", "a", "more than once"),
+        ("a,b\n1,2,3\n", "a", "data row 1"),
+        ("job,y\ncook,0\nclerk,1\nsmith,0\n", "job", 'for example "job==smith"'),
+    ],
+)
+def test_bad_csv_is_refused_with_the_way_out(tmp_path, text, target, said):
+    with pytest.raises(data.DataError, match=said):
+        data.read_csv(write(tmp_path, text), target=target)
+
+
+def test_absent_and_binary_files(tmp_path):
+    with pytest.raises(data.DataMissing):
+        data.read_csv(tmp_path / "absent.csv", target="x")
+    file = tmp_path / "x.csv"
+    file.write_bytes(b"\x89PNG\x00\xff")
+    with pytest.raises(data.DataError, match="UTF-8"):
+        data.read_csv(file, target="x")
+
+
+def test_binarise_makes_a_column_that_its_own_name_targets():
+    frame = pd.DataFrame({"x": [1, 2, 3], "G3": [9, 10, 11], "z": list("aba")})
+    made = data.binarise(frame, "G3>=10")
+    assert list(made.columns) == ["x", "G3>=10", "z"]
+    for target in ("G3>=10",):
+        assert np.array_equal(
+            data.encode(made, target=target).X, data.encode(frame, target=target).X
+        )
+        assert list(data.positives(made, target)) == [0, 1, 1]
+
+
+def test_encoding_like_another_fills_absent_levels_and_refuses_new_ones():
+    full = data.encode(pd.DataFrame({"c": list("abc"), "y": [0, 1, 0]}), target="y")
+    part = data.encode(pd.DataFrame({"c": list("aac"), "y": [0, 1, 0]}), target="y", like=full)
+    assert part.feature_names == full.feature_names
+    assert part.X[:, 1].sum() == 0
+    with pytest.raises(data.DataError, match="c_d"):
+        data.encode(pd.DataFrame({"c": list("ad"), "y": [0, 1]}), target="y", like=full)
+
+
+def test_split_holds_out_the_share_and_nothing_twice():
+    y = np.repeat([0, 1], [130, 265])
+    for stratify in (False, True):
+        train, held_out = data.split(y, rng=np.random.default_rng(3), stratify=stratify)
+        assert held_out.size == 79
+        assert np.array_equal(np.sort(np.concatenate([train, held_out])), np.arange(395))
+    assert y[held_out].sum() == 53  # one fifth of 265, stratified
+    again = data.split(395, rng=np.random.default_rng(3))[0]
+    assert np.array_equal(again, data.split(y, rng=np.random.default_rng(3))[0])
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, 20.0, 0.0001])
+def test_split_refuses_shares_that_make_no_sense(fraction):
+    with pytest.raises(ValueError, match="fraction"):
+        data.split(10, fraction=fraction, rng=np.random.default_rng(0))
