@@ -7,6 +7,7 @@ same command resumes). Results go to stdout, progress to stderr.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -363,7 +364,11 @@ def lab(
     command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     if not browser:
         command.append("--no-browser")
-    raise typer.Exit(subprocess.run(command, check=False).returncode)  # noqa: S603
+    # Markdown opens as a page with links, not as source; no question about news at the start.
+    settings = str(Path(__file__).resolve().parent / "workbench" / "jupyter")
+    path = os.pathsep.join(filter(None, (settings, os.environ.get("JUPYTER_CONFIG_PATH"))))
+    environment = os.environ | {"JUPYTER_CONFIG_PATH": path}
+    raise typer.Exit(subprocess.run(command, check=False, env=environment).returncode)  # noqa: S603
 
 
 @app.command()

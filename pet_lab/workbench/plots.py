@@ -46,7 +46,6 @@ LABELS: dict[str, str] = {
     "auc": "area under the ROC curve",
     "se": "standard error",
     "sd": "standard deviation",
-    "n": "replicates",
     "replicates": "replicates",
     "error_rate": "share of records with a typo",
     "cpu_s": "CPU time (s)",

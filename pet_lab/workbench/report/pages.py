@@ -412,6 +412,7 @@ def _sweep_section(
                 "caption": what[:1].upper() + what[1:] + (f"; at {at}" if at else "") + ".",
             }
         )
+    table = table.rename(columns={"n": "replicates"})
     shown = table.sort_values(factors).head(plots.MOST_ROWS) if factors else table
     left_out = f" (the first {len(shown)} of {len(table)} rows)" if len(shown) < len(table) else ""
     return {
