@@ -31,6 +31,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pet_lab.workbench import files, runner
+
 # What runner and kernel need in any case.
 ALWAYS = (
     "papermill.clientwrap",
@@ -52,7 +54,6 @@ ALWAYS = (
     "IPython.core.oinspect",
     "IPython.extensions.storemagic",
     "pet_lab.workbench.kernels",
-    "pet_lab.workbench.runner",
 )
 # What a notebook may share: libraries whose import starts no thread that a fork would lose.
 SHAREABLE: Mapping[str, tuple[str, ...]] = {
@@ -88,15 +89,20 @@ def main() -> None:
     become_subreaper()
     # A preloaded pyplot must choose the backend that a kernel would choose.
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    runner.skip_costly_imports()
     # ipykernel would load debugpy in every kernel: half of its start, and nobody debugs a batch.
     sys.modules["debugpy"] = None  # type: ignore[assignment]
     with os.fdopen(requests, "rb", buffering=0) as stream:
         first = json.loads(_line(stream))
+        # While importing it has no children and cannot notice that its input closed.
+        runner.die_with_parent()
         for name in (*ALWAYS, *first["preload"]):
             with contextlib.suppress(ImportError):  # then the notebook says it better
                 importlib.import_module(name)
         gc.collect()
         gc.freeze()  # keeps the shared pages shared
+        # From here on it must outlive the thread that started it, and end its runs before itself.
+        runner.die_with_parent(False)
         _Server(stream, answers).serve()
 
 
@@ -207,8 +213,6 @@ class _Server:
 
 def run(folder: Path) -> None:
     """Become the runner of the job in `folder`, with a kernel forked before anything else."""
-    from pet_lab.workbench import files, runner
-
     runner.die_with_parent()
     log = os.open(folder / runner.KERNEL_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
@@ -226,8 +230,6 @@ def run(folder: Path) -> None:
 
 def become_kernel(listen: int) -> None:
     """Wait for the connection file, then be the kernel; end if the runner goes away."""
-    from pet_lab.workbench import runner
-
     os.setpgid(0, 0)
     runner.die_with_parent()
     with os.fdopen(listen, "rb") as stream:

@@ -1,15 +1,510 @@
-from pet_lab.workbench import results, sweep
+"""Planning and executing grids: skipped when done, isolated when failing, refused when wrong."""
+
+import dataclasses
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+from tiny_notebooks import (
+    BODY,
+    IMPORTS,
+    PARAMETERS,
+    ROWS,
+    WRITE,
+    build_workspace,
+    notebook_text,
+)
+
+from pet_lab.workbench import files, local, results, runs, sweep
+from pet_lab.workbench.errors import ExecutorError, ParameterError, WorkspaceError
+from pet_lab.workbench.workspace import Workspace
+
+# --- planning ----------------------------------------------------------------------------------
 
 
-def test_a_grid_runs_once_and_is_then_skipped(make_workspace):
+def test_a_plan_is_the_product_in_order_each_run_once(make_workspace):
     ws = make_workspace()
-    specs = sweep.plan(ws, "tiny", {"steps": 3}, {"level": [1.0, 2.0]})
+    specs = sweep.plan(ws, "tiny", {"steps": 1}, {"level": [1, 2, 1.0], "wide": [False, True]})
+    assert [(s.parameters["level"], s.parameters["wide"]) for s in specs] == [
+        (1.0, False),
+        (1.0, True),
+        (2.0, False),
+        (2.0, True),
+    ]
+    assert all(s.parameters["steps"] == 1 and s.notebook == "group/tiny" for s in specs)
+    assert "out" not in specs[0].parameters
+    assert specs[0] == sweep.plan(ws, "tiny", {"steps": 1, "level": 1, "wide": False})[0]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "grid", "says"),
+    [
+        ({"levl": 1}, {}, "did you mean level"),
+        ({}, {"levl": [1]}, "did you mean level"),
+        ({"level": "x"}, {}, "a float is expected"),
+        ({}, {"level": [1, "x"]}, "a float is expected"),
+        ({"level": 1}, {"level": [1]}, "both fixed and in the grid"),
+        ({}, {"level": []}, "is empty"),
+        ({}, {"label": "abc"}, "must be a list"),
+        ({}, {"level": 3}, "must be a list"),
+    ],
+)
+def test_wrong_values_are_refused_before_anything_runs(make_workspace, parameters, grid, says):
+    ws = make_workspace()
+    with pytest.raises(ParameterError, match=says):
+        sweep.plan(ws, "tiny", parameters, grid)
+    assert not ws.runs.exists()
+
+
+SWEEP = """
+    [tiny.quick]
+    parameters = { steps = 1 }
+    grid = { level = [1, 2] }
+    [tiny.full]
+    grid = { level = [1, 2, 3], sizes = [[1], [2, 3]] }
+    [tiny.wide]
+    parameters = { wide = true }
+"""
+
+
+def test_profiles_come_from_sweep_toml(make_workspace):
+    ws = make_workspace(sweep={"group": SWEEP})
+    quick = sweep.profile(ws, "tiny", "quick")
+    assert quick.parameters == {"steps": 1}
+    assert quick.grid == {"level": [1.0, 2.0]}
+    assert len(sweep.plan_profile(ws, "tiny", "full")) == 6
+    assert sweep.plan_profile(ws, "tiny", "wide")[0].profile == "wide"
+    # What the user says goes before the profile, whether there it is fixed or in the grid.
+    assert len(sweep.plan_profile(ws, "tiny", "full", {"level": 5.0})) == 2
+    assert len(sweep.plan_profile(ws, "tiny", "quick", grid={"steps": [1, 2, 3]})) == 6
+
+
+def test_without_an_entry_a_profile_is_the_defaults(make_workspace):
+    ws = make_workspace()
+    assert sweep.plan_profile(ws, "tiny", "quick") == sweep.plan(ws, "tiny")
+    with pytest.raises(ParameterError, match="no profile 'qick'; there are: quick, full"):
+        sweep.profile(ws, "tiny", "qick")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[tiny.quick]\ngrid = { levl = [1] }", r"sweep.toml, \[tiny.quick\]: Unknown .* level"),
+        ("[tiny.quick]\nparameters = { level = 'x' }", "a float is expected"),
+        ("[tiny.quick]\nparams = {}", "expected the tables parameters and grid, got 'params'"),
+        ("[tinny.quick]\n", "speaks of 'tinny'.*did you mean tiny"),
+        ("[tiny", "not valid TOML"),
+    ],
+)
+def test_a_wrong_sweep_toml_is_told(make_workspace, text, says):
+    ws = make_workspace(sweep={"group": text})
+    with pytest.raises(ParameterError, match=says):
+        sweep.profile(ws, "tiny", "quick")
+
+
+# --- executing ---------------------------------------------------------------------------------
+
+CHECKS = """
+import os, sys, subprocess, warnings
+import numpy as np, matplotlib.pyplot as plt
+assert os.environ["PET_LAB_BATCH"] == "1"
+assert os.environ["OMP_NUM_THREADS"] == os.environ["TF_NUM_INTRAOP_THREADS"]
+assert not out.startswith("/"), "no path of this machine in a notebook"
+fig, ax = plt.subplots()
+ax.plot([1, 2])
+plt.show()
+print("the generator of numpy says", np.random.random())
+"""
+
+
+@dataclasses.dataclass
+class Swept:
+    """One sweep whose runs differ in how they end, since starting a sweep costs seconds."""
+
+    ws: Workspace
+    specs: list
+    records: dict
+    events: list
+    mark: str
+
+
+ENDS = """
+import os, signal, subprocess, sys, time, psutil
+if label == "raises":
+    raise KeyError("the second level")
+if label == "kills the kernel":
+    os.kill(os.getpid(), signal.SIGKILL)
+if label == "kills the runner":
+    psutil.Process().parent().kill()
+if label == "takes too long":
+    time.sleep(600)
+if label == "leaves a process":
+    ours = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)", str(mark)])
+"""
+FORKED = ("fine", "raises", "kills the kernel", "kills the runner", "takes too long", "fine too")
+LABELS = {
+    "fork": (*FORKED, "leaves a process", "writes nothing"),
+    "process": ("fine", "kills the kernel", "kills the runner", "takes too long"),
+}
+
+
+@pytest.fixture(scope="module", params=["fork", "process"])
+def swept(request, tmp_path_factory):
+    """By the fork server, and by a process for each run as where forking is not safe."""
+    if request.param == "fork" and sys.platform != "linux":
+        pytest.skip("only Linux forks safely")
+    mark = f"mark-{os.getpid()}-{request.param}"
+    root = tmp_path_factory.mktemp(request.param)
+    make = build_workspace(root)
+    parameters = f'{PARAMETERS}mark: str = "{mark}"'
+    write = f'if label != "writes nothing":\n    {WRITE}'
+    ws = make(
+        {"group/tiny": notebook_text(IMPORTS, CHECKS, ENDS, ROWS, write, parameters=parameters)}
+    )
+    specs = sweep.plan(ws, "tiny", {"steps": 3}, {"label": LABELS[request.param]})
     events = []
-    first = sweep.execute(ws, specs, jobs=2, progress=events.append)
-    assert [r.state for r in first] == ["done", "done"], [r.problem for r in first]
-    again = sweep.execute(ws, specs, jobs=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PET_LAB_NO_FORK", "1" if request.param == "process" else "0")
+        limit = 8 if request.param == "fork" else 25
+        records = sweep.execute(ws, specs, jobs=2, timeout=limit, progress=events.append)
+    by_label = {s.parameters["label"]: r for s, r in zip(specs, records, strict=True)}
+    return Swept(ws, specs, by_label, events, mark)
+
+
+def problems(records):
+    return [r.problem for r in records if not r.ok]
+
+
+def test_a_failure_does_not_stop_the_others(swept):
+    fine = {"fine", "fine too", "leaves a process"}
+    for label, record in swept.records.items():
+        assert record.state == ("done" if label in fine else "failed"), (label, record.problem)
+        assert record.parameters["label"] == label
+    assert not list(swept.ws.runs.rglob(".attempt-*"))
+
+
+def test_a_failure_keeps_the_notebook_as_far_as_it_got(swept):
+    for label, name, cell, words in [
+        ("raises", "KeyError", 5, "the second level"),
+        ("kills the kernel", "DeadKernel", 5, "the kernel died"),
+        ("takes too long", "Timeout", 5, "stopped after the time limit of"),
+        ("writes nothing", "NoRows", None, "must call results.write"),
+    ]:
+        record = swept.records.get(label)
+        if record is None:
+            continue
+        assert (record.error["name"], record.error["cell"]) == (name, cell), record.problem
+        assert words in record.problem
+        kept = sorted(p.name for p in record.folder.iterdir())
+        assert kept == [".lock", "failed.ipynb", "run.json"]
+        half = json.loads(record.path.read_text())
+        outputs = [o for c in half["cells"] for o in c.get("outputs", ())]
+        assert any("the generator" in str(o.get("text")) for o in outputs)
+        assert any(o["output_type"] == "error" for o in outputs) == (label == "raises")
+
+
+def test_a_dead_runner_is_blamed_on_its_run_alone(swept):
+    assert swept.records["kills the runner"].error["name"] == "RunnerDied"
+
+
+def test_a_done_run_has_its_files_and_no_path_of_this_machine(swept):
+    done = swept.records["fine"]
+    there = [".lock", "notebook.ipynb", "rows.parquet", "run.json", "summary.json"]
+    assert sorted(p.name for p in done.folder.iterdir()) == there
+    assert 0 < done.cpu_s < 60
+    assert done.wall_s > 0
+    assert done.started < done.ended
+    assert done.versions["python"].startswith("3.")
+    stored = done.path.read_text()
+    assert str(swept.ws.root) not in stored + (done.folder / "run.json").read_text()
+    assert ".attempt-" not in stored
+    assert f"papermill_runs/group/tiny/{done.run_id}" in stored
+    assert "image/png" in stored
+    assert len(results.read(swept.ws, "tiny", [done.run_id])) == 3
+
+
+def test_each_kernel_is_its_own(swept):
+    """The global stream of numpy is not shared by a fork."""
+    said = {
+        label: o["text"]
+        for label, record in swept.records.items()
+        if record.ok
+        for c in json.loads(record.path.read_text())["cells"]
+        for o in c.get("outputs", ())
+        if "the generator" in str(o.get("text"))
+    }
+    assert len({str(text) for text in said.values()}) == len(said) > 0
+
+
+def test_nothing_is_left_running(swept):
+    assert_gone(swept.mark)
+    assert_gone(str(swept.ws.root))
+
+
+def test_progress_tells_every_run_and_an_estimate(swept):
+    ended = [e for e in swept.events if e.kind != "started"]
+    assert {e.kind for e in ended} == {"done", "failed"}
+    assert ended[-1].finished == ended[-1].total == len(swept.specs)
+    assert ended[-1].failed == len(problems(swept.records.values()))
+    assert ended[-1].left_s == 0
+
+
+def test_only_what_is_not_done_runs_again(swept):
+    todo = {p.spec.parameters["label"]: p.why for p in sweep.pending(swept.ws, swept.specs)}
+    assert todo.keys() == {label for label, r in swept.records.items() if not r.ok}
+    assert all(text.startswith("failed before: ") for text in todo.values())
+    done = [s for s in swept.specs if s.parameters["label"] not in todo]
+    again = sweep.execute(swept.ws, done)
     assert all(r.skipped for r in again)
-    rows = results.read(ws, "tiny")
-    assert len(rows) == 6
-    assert set(rows["label"]) == {"a"}
+
+
+def assert_gone(mark, within_s=5.0):
+    """No process whose command line holds `mark` is alive, at the latest after `within_s`."""
+    deadline = time.monotonic() + within_s
+    while alive := running(mark):
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.1)
+
+
+def running(mark):
+    return [
+        p.pid
+        for p in psutil.process_iter(["cmdline", "status"])
+        if mark in " ".join(p.info["cmdline"] or ()) and p.info["status"] != psutil.STATUS_ZOMBIE
+    ]
+
+
+def test_a_dead_fork_server_is_replaced(make_workspace, monkeypatch):
+    if sys.platform != "linux":
+        pytest.skip("only Linux forks safely")
+    monkeypatch.setenv("PET_LAB_NO_FORK", "0")
+    kill = """
+    import psutil
+    if level == 1:
+        psutil.Process().parent().parent().kill()
+    """
+    ws = make_workspace({"group/tiny": (IMPORTS, kill, ROWS, WRITE)})
+    records = sweep.execute(ws, sweep.plan(ws, "tiny", {}, {"level": [1, 2]}), jobs=1)
+    assert [r.state for r in records] == ["failed", "done"], problems(records)
+    assert "the process that starts runs is gone" in records[0].problem
+
+
+def test_two_sweeps_at_once_share_the_work(make_workspace):
+    ws = make_workspace({"group/tiny": (IMPORTS, "import time; time.sleep(0.3)", ROWS, WRITE)})
+    specs = sweep.plan(ws, "tiny", {}, {"level": [float(i) for i in range(6)]})
+    found = {}
+
+    def go(name):
+        found[name] = sweep.execute(ws, specs, jobs=2)
+
+    threads = [threading.Thread(target=go, args=(n,)) for n in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not problems(found["a"] + found["b"])
+    executed = [r.run_id for r in found["a"] + found["b"] if not r.skipped]
+    assert sorted(executed) == sorted(s.run_id for s in specs), "each run once, whoever took it"
+
+
+# --- stopping ----------------------------------------------------------------------------------
+
+SWEEPER = """
+import sys
+from pathlib import Path
+from pet_lab.workbench import sweep
+from pet_lab.workbench.workspace import Workspace
+ws = Workspace(Path(sys.argv[1]))
+specs = sweep.plan(ws, "tiny", {}, {"level": [1.0, 2.0, 3.0]})
+try:
+    sweep.execute(ws, specs, jobs=2, progress=lambda e: print(e.kind, flush=True))
+except sweep.Interrupted as stop:
+    print(*[r.state for r in stop.records], flush=True)
+    raise SystemExit(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("no_fork", "number"), [("0", signal.SIGINT), ("0", signal.SIGTERM), ("1", signal.SIGTERM)]
+)
+def test_stopping_leaves_no_process_and_resumes(make_workspace, no_fork, number):
+    wait = """
+    import time, subprocess, sys
+    from pathlib import Path
+    ours = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)", label])
+    while not Path("go-on").exists():
+        time.sleep(0.1)
+    ours.kill()
+    """
+    mark = f"mark-{os.getpid()}-{no_fork}-{number}"
+    parameters = f'label: str = "{mark}"\nlevel: float = 1.0\nsteps: int = 1\nout: str = ""'
+    ws = make_workspace(
+        {"group/tiny": notebook_text(IMPORTS, wait, ROWS, WRITE, parameters=parameters)}
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", SWEEPER, str(ws.root)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PET_LAB_NO_FORK": no_fork},
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "started\n"
+    wait_for(lambda: len(running(mark)) == 2, 60)
+    os.killpg(process.pid, number)  # as a terminal sends Ctrl-C: to the whole group
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said.splitlines()[-1] == "interrupted interrupted planned"
+    assert_gone(mark)
+    assert_gone(str(ws.root))
     assert not list(ws.runs.rglob(".attempt-*"))
+
+    specs = sweep.plan(ws, "tiny", {}, {"level": [1.0, 2.0, 3.0]})
+    assert [p.why for p in sweep.pending(ws, specs)] == ["interrupted", "interrupted", "new"]
+    if number == signal.SIGINT:
+        (ws.root / "go-on").touch()
+        assert not problems(sweep.execute(ws, specs, jobs=2))
+
+
+def wait_for(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+# --- bad places --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(make_workspace):
+    """A workspace whose run folder is a file system of 64 KiB; root may mount one."""
+    ws = make_workspace({"group/tiny": BODY})
+    ws.runs.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(ws.runs)]
+    if (
+        sys.platform != "linux"
+        or subprocess.run(mount, check=False, capture_output=True).returncode
+    ):
+        pytest.skip("a small file system can be mounted by root on Linux only")
+    yield ws
+    subprocess.run(["umount", "-l", str(ws.runs)], check=False)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(small_disk):
+    ws = small_disk
+    specs = sweep.plan(ws, "tiny", {}, {"steps": [1, 30_000]})
+    records = sweep.execute(ws, specs, jobs=1)
+    assert [r.state for r in records] == ["done", "failed"], problems(records)
+    assert "No space is left" in records[1].problem
+    assert not list(ws.runs.rglob("*.tmp"))
+    assert not list(ws.runs.rglob(".attempt-*"))
+    assert len(results.read(ws, "tiny")) == 1
+
+    (ws.runs / "ballast").write_bytes(b"x" * 4096)
+    with pytest.raises(OSError, match="No space"):
+        (ws.runs / "more").write_bytes(b"x" * 200_000)
+    with pytest.raises(
+        WorkspaceError, match=r"No space is left to write papermill_runs: free some"
+    ):
+        sweep.execute(ws, specs, jobs=1)
+
+
+def test_a_read_only_folder_is_told_before_anything_runs(make_workspace, monkeypatch):
+    ws = make_workspace()
+
+    def fail(path, data):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(files, "write_atomic", fail)
+    with pytest.raises(WorkspaceError, match="papermill_runs cannot be written"):
+        sweep.execute(ws, sweep.plan(ws, "tiny"))
+
+
+def test_a_run_that_cannot_be_stored_does_not_stop_the_others(make_workspace, monkeypatch):
+    ws = make_workspace()
+    specs = sweep.plan(ws, "tiny", {}, {"level": [1, 2]})
+    real = runs.finish
+
+    def sometimes(attempt, folder, record):
+        if folder.name == specs[0].run_id:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(attempt, folder, record)
+
+    monkeypatch.setattr(runs, "finish", sometimes)
+    records = sweep.execute(ws, specs, jobs=1)
+    assert [r.state for r in records] == ["failed", "done"]
+    assert records[0].problem.startswith(
+        "NotStored: No space is left to write papermill_runs/group"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"jobs": 0}, "expected at least 1"),
+        ({"timeout": 0}, "expected more than 0"),
+        ({"executor": "slurm"}, "expected local or dask:ADDRESS"),
+        ({"executor": "dask:"}, "needs an address"),
+    ],
+)
+def test_wrong_options_are_refused(make_workspace, options, says):
+    ws = make_workspace()
+    with pytest.raises(ExecutorError, match=says):
+        sweep.execute(ws, sweep.plan(ws, "tiny"), **options)
+
+
+# --- progress ----------------------------------------------------------------------------------
+
+
+def test_profile_runs_are_those_done_and_fresh(make_workspace):
+    ws = make_workspace(sweep={"group": SWEEP})
+    specs = sweep.plan_profile(ws, "tiny", "quick")
+    sweep.execute(ws, specs[:1], jobs=1)
+    assert [r.run_id for r in sweep.profile_runs(ws, "tiny", "quick")] == [specs[0].run_id]
+    assert [r.state for r in sweep.profile_records(ws, "tiny", "quick")] == ["done", "planned"]
+    path = ws.notebooks / "group" / "tiny.ipynb"
+    path.write_text(notebook_text(*BODY, "1"))
+    assert sweep.profile_runs(ws, "tiny", "quick") == []
+    assert len(sweep.profile_runs(ws, "tiny", "quick", stale=True)) == 1
+    (first, _) = sweep.profile_records(ws, "tiny", "quick")
+    assert first.stale == ("the notebook's code changed",)
+
+
+def test_progress_in_plain_lines(make_workspace, capsys):
+    ws = make_workspace()
+    (spec,) = sweep.plan(ws, "tiny")
+    show = sweep.print_progress()
+    record = runs.of_spec(spec, ws, state="done", wall_s=61.2)
+    show(sweep.Event("started", spec, None, 0, 2, 0, None))
+    show(sweep.Event("done", spec, record, 1, 2, 0, 5.0))
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == f"[1/2] done in 1 min 1 s group/tiny {spec.run_id}, about 5.0 s left\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(4.21, "4.2 s"), (59, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
+)
+def test_durations_in_words(seconds, text):
+    assert sweep.duration(seconds) == text
+
+
+def test_the_estimate_uses_past_runs_of_the_same_parameters(make_workspace):
+    ws = make_workspace()
+    specs = sweep.plan(ws, "tiny", {}, {"level": [1, 2, 3, 4]})
+    clock = sweep._Clock(ws, specs, 2)
+    assert clock.left(specs, {}) is None
+    clock.ended(runs.of_spec(specs[0], ws, state="done", wall_s=10.0))
+    assert clock.left(specs[1:3], {}) == pytest.approx(10.0)
+    assert clock.left([], {specs[3]: time.monotonic() - 4}) == pytest.approx(6.0, abs=0.1)
+
+
+def test_cores_are_those_we_may_use():
+    assert 1 <= local.cores() <= (os.cpu_count() or 1)
