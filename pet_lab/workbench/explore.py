@@ -18,7 +18,6 @@ from pet_lab.workbench import plots, results
 
 Control = tuple[Any, ...] | Sequence[Any] | bool
 MEASURES = {"metric", "value", "se", "replicate", "replicates_n", "run_id", "seed"}
-ALL = "all (averaged)"
 WIDE = {"description_width": "initial"}  # never cut a label off
 MOST_SETTINGS = 40  # a factor with more values than this is a measurement, not a choice
 
@@ -46,6 +45,10 @@ def rows(
         What is drawn first.
     out : str
         The notebook's run folder; a panel is shown only where it is empty.
+
+    Notes
+    -----
+    Means are over replicates alone: a factor that is neither axis nor line is held at one value.
     """
     if batch(out):
         return
@@ -56,41 +59,40 @@ def rows(
         raise ValueError(f"no factor {sorted(unknown)} in these rows; factors are {names}.")
     if metric is not None and metric not in metrics:
         raise ValueError(f"no metric {metric!r} in these rows; metrics are {metrics}.")
+    metric = metric or metrics[0]
+    first = rows[rows["metric"] == metric].iloc[0]
+    values = {f: {plots.number(v): v for v in _settings(rows[f])} for f in names}
     controls: dict[str, Any] = {
-        "metric": _choice("Metric", _named(metrics), metric or metrics[0]),
+        "metric": _choice("Metric", _named(metrics), metric),
         "x": _choice("Against", _named(names), x),
         "hue": _choice("Lines by", [("nothing", None), *_named(names)], hue),
     }
     for factor in names:
-        values = [(plots.number(v), v) for v in rows[factor].drop_duplicates().sort_values()]
-        if factor != "reading":  # an average of two readings would have no meaning
-            values.insert(0, (ALL, ALL))
-        controls[f"keep {factor}"] = _choice(plots.label(factor), values, values[0][1])
+        start = plots.number(first[factor])
+        controls[f"at {factor}"] = _choice(plots.label(factor), list(values[factor]), start)
 
-    def draw(**chosen: Any) -> None:
-        kept = rows[rows["metric"] == chosen["metric"]]
-        told = []
+    def draw(metric: str, x: str, hue: str | None, **settings: str) -> None:
+        drawn = [x] if hue in (None, x) else [x, hue]
         for factor in names:
-            value = chosen[f"keep {factor}"]
-            if value is not ALL:
-                kept = kept[kept[factor] == value]
-                told.append(f"{plots.label(factor)} = {plots.number(value)}")
+            controls[f"at {factor}"].disabled = factor in drawn
+        texts = {f: settings[f"at {f}"] for f in names if f not in drawn}
+        held = {f: values[f][text] for f, text in texts.items()}
+        kept = hold(rows[rows["metric"] == metric], held)
+        told = "; ".join(f"{plots.label(f)} = {text}" for f, text in texts.items())
         if kept.empty:
-            print("No rows with these settings: " + ", ".join(told) + ". Choose others.")
+            print(f"There are no rows of {plots.label(metric)} at {told}: choose other values.")
             return
-        hue = chosen["hue"] if chosen["hue"] != chosen["x"] else None
-        keys = [chosen["x"], *([hue] if hue else []), "metric"]
         fig, ax = plots.figure()
-        plots.errorbars(
-            results.summarise(kept, keys), x=chosen["x"], metric=chosen["metric"], hue=hue, ax=ax
-        )
-        lines = f", one line per {plots.label(hue)}" if hue else ""
-        what = f"{plots.label(chosen['metric'])} against {plots.label(chosen['x'])}{lines}"
-        where = f" ({'; '.join(told)})" if told else ""
+        line = drawn[1] if len(drawn) > 1 else None
+        summary = results.summarise(kept, [*drawn, "metric"])
+        plots.errorbars(summary, x=x, metric=metric, hue=line, ax=ax)
+        what = f"{plots.label(metric)} against {plots.label(x)}"
+        what += f", one line per {plots.label(line)}" if line else ""
+        what += f"; {told}" if told else ""
         plots.show(
             fig,
-            alt=f"Chart of {what}{where}, means with 95 % intervals.",
-            caption=f"{what[:1].upper()}{what[1:]}{where}; {len(kept):,} rows.",
+            alt=f"Chart of {what}. Means with 95 % intervals.",
+            caption=f"{what[:1].upper()}{what[1:]}; {len(kept):,} rows.",
         )
 
     _panel(draw, controls)
@@ -153,6 +155,18 @@ def factors(rows: pd.DataFrame) -> list[str]:
     """Columns of tidy rows with more than one setting, few enough to choose from."""
     counts = {c: rows[c].nunique(dropna=False) for c in rows.columns if c not in MEASURES}
     return [name for name, n in counts.items() if 1 < n <= MOST_SETTINGS]
+
+
+def hold(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows in which every named factor has the given value; missing equals missing."""
+    for name, value in settings.items():
+        same = rows[name].isna() if pd.isna(value) else rows[name] == value
+        rows = rows[same]
+    return rows
+
+
+def _settings(column: pd.Series) -> list[Any]:
+    return list(column.drop_duplicates().sort_values())
 
 
 def _named(names: Sequence[str]) -> list[tuple[str, str]]:

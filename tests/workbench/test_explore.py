@@ -43,18 +43,38 @@ def test_rows_draw_at_once_and_again_on_change(panel, rows):
     assert list(controls) == ["Metric", "Against", "Lines by", "threshold", "method"]
     assert len(drawn) == 1
     assert "recall, actual against threshold, one line per method" in drawn[0]["text/plain"]
+    assert controls["threshold"].disabled
+    assert controls["method"].disabled  # they are drawn, so there is nothing to hold
     controls["Metric"].value = "total"
-    controls["method"].value = "naive"
+    controls["Lines by"].value = None
     assert len(drawn) == 3
     assert "method = naive" in drawn[2]["text/plain"]
-    assert drawn[0]["text/html"] != drawn[2]["text/html"]
+    assert "15 rows" in drawn[2]["text/plain"]  # five thresholds, three replicates: no other mean
+    controls["method"].value = "corrected"
+    assert "method = corrected" in drawn[3]["text/plain"]
+    assert len({d["text/html"] for d in drawn}) == 4
+
+
+def test_rows_hold_missing_values_and_say_when_nothing_is_left(panel, rows, capsys):
+    controls, drawn = panel
+    none = rows[rows["method"] == "naive"].assign(method="none", epsilon=float("nan"))
+    rows = pd.concat([rows.assign(epsilon=1.0), none])
+    explore.rows(rows, x="threshold", metric="total", hue="epsilon")
+    assert "method = naive" in drawn[0]["text/plain"]
+    controls["Lines by"].value = None
+    controls["privacy budget ε"].value = "–"
+    assert "There are no rows of total at method = naive; privacy budget ε = –" in (
+        capsys.readouterr().out
+    )
+    controls["method"].value = "none"
+    assert "ε = –" in drawn[-1]["text/plain"]
 
 
 def test_rows_keep_readings_apart(panel, rows):
     controls, drawn = panel
     both = pd.concat([rows.assign(reading=r) for r in ("described", "published")])
     explore.rows(both, x="threshold")
-    assert [text for text, _ in controls["reading"].options] == ["described", "published"]
+    assert list(controls["reading"].options) == ["described", "published"]
     assert len(drawn) == 1
 
 

@@ -397,7 +397,7 @@ def _sweep_section(
         lines = [f for f in reversed(factors) if f != x and rows[f].nunique() <= len(plots.COLOURS)]
         hue = lines[0] if lines else None
         held = {f: rows[f].iloc[0] for f in factors if f not in (x, hue)}
-        part = rows[(rows[list(held)] == pd.Series(held)).all(axis=1)] if held else rows
+        part = explore.hold(rows, held)
         fig, ax = plots.figure()
         keys = [x, *([hue] if hue else []), "metric"]
         plots.errorbars(results.summarise(part, keys), x=x, metric=metric, hue=hue, ax=ax)
