@@ -1,11 +1,15 @@
 """Panels: built by hand only, labelled, redrawn from stored rows."""
 
+import re
+from pathlib import Path
+
 import demo
 import ipywidgets
 import pandas as pd
 import pytest
 
-from pet_lab.workbench import explore, plots
+from pet_lab.workbench import explore, notebooks, plots
+from pet_lab.workbench.workspace import Workspace
 
 CLEARED = "\033[2K\r"  # what clear_output writes where there is no notebook
 
@@ -142,3 +146,13 @@ def test_a_refused_setting_shows_its_sentence(panel, capsys):
 def test_unclear_controls_are_refused(panel, spec):
     with pytest.raises(ValueError, match=r"control 'a'|slider 'a'"):
         explore.call(lambda a: None, {"a": spec})
+
+
+def test_the_start_page_links_every_notebook():
+    """`pet-lab lab` opens it: a notebook that is not on it is not found."""
+    root = Path(__file__).resolve().parents[2]
+    text = (root / "notebooks" / "README.md").read_text()
+    linked = set(re.findall(r"\]\((\w[\w/]*)\.ipynb\)", text))
+    assert linked == set(notebooks.find(Workspace(root))), "add it to notebooks/README.md"
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (root / "notebooks" / target).exists(), target
