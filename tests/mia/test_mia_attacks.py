@@ -1,0 +1,180 @@
+"""The suite's attacks: agreement with its own numbers, slices, reproducibility, old reading."""
+
+import numpy as np
+import pytest
+
+from pet_lab import mia
+
+
+def outputs(n, shift, seed, failing=0.4):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(n) >= failing).astype(int)
+    return mia.from_logits((2 * labels - 1) * rng.normal(shift, 1.0, n), labels)
+
+
+MEMBERS, NONMEMBERS = outputs(120, 2.0, 0), outputs(50, 1.0, 1)
+
+
+@pytest.fixture(scope="module")
+def results():
+    return mia.run_suite(MEMBERS, NONMEMBERS, attacks=mia.ATTACKS[:4], rng=np.random.default_rng(0))
+
+
+def test_every_attack_on_every_slice(results):
+    frame = mia.table(results)
+    assert set(frame.attack) == set(mia.ATTACKS[:4])
+    assert set(frame.slice) == {
+        "Entire dataset",
+        "CLASS=0",
+        "CLASS=1",
+        "CORRECTLY_CLASSIFIED=True",
+        "CORRECTLY_CLASSIFIED=False",
+    }
+    assert len(frame) == 20
+
+
+def test_threshold_attack_is_minus_the_loss(results):
+    (whole,) = [r for r in results if (r.attack, r.slice) == ("THRESHOLD_ATTACK", "Entire dataset")]
+    np.testing.assert_allclose(whole.member_scores, -MEMBERS.loss)
+    assert whole.auc == mia.auc(-MEMBERS.loss, -NONMEMBERS.loss)
+
+
+def test_numbers_are_those_the_suite_itself_reports():
+    from tensorflow_privacy.privacy.privacy_tests.membership_inference_attack import (
+        data_structures as ds,
+    )
+    from tensorflow_privacy.privacy.privacy_tests.membership_inference_attack import (
+        membership_inference_attack as suite,
+    )
+
+    given = ds.AttackInputData(
+        probs_train=MEMBERS.probabilities,
+        probs_test=NONMEMBERS.probabilities,
+        labels_train=MEMBERS.labels,
+        labels_test=NONMEMBERS.labels,
+        loss_train=MEMBERS.loss,
+        loss_test=NONMEMBERS.loss,
+    )
+    spec = ds.SlicingSpec(entire_dataset=True, by_class=True, by_classification_correctness=True)
+    theirs = suite.run_attacks(given, spec, [ds.AttackType.THRESHOLD_ATTACK])
+    ours = mia.run_suite(
+        MEMBERS, NONMEMBERS, attacks=["THRESHOLD_ATTACK"], rng=np.random.default_rng(0)
+    )
+    by_name = {r.slice: r for r in ours}
+    assert len(theirs.single_attack_results) == 5
+    for one in theirs.single_attack_results:
+        mine = by_name[str(one.slice_spec)]
+        assert mine.auc == pytest.approx(one.get_auc())
+        assert mine.advantage == pytest.approx(one.get_attacker_advantage())
+
+
+def test_the_same_seed_gives_the_same_scores_and_leaves_numpy_alone(results):
+    np.random.seed(5)  # noqa: NPY002
+    want = np.random.random()  # noqa: NPY002
+    np.random.seed(5)  # noqa: NPY002
+    again = mia.run_suite(
+        MEMBERS,
+        NONMEMBERS,
+        attacks=["LOGISTIC_REGRESSION"],
+        slices=["Entire dataset"],
+        rng=np.random.default_rng(9),
+    )
+    assert np.random.random() == want  # noqa: NPY002
+    twice = mia.run_suite(
+        MEMBERS,
+        NONMEMBERS,
+        attacks=["LOGISTIC_REGRESSION"],
+        slices=["Entire dataset"],
+        rng=np.random.default_rng(9),
+    )
+    np.testing.assert_array_equal(again[0].member_scores, twice[0].member_scores)
+
+
+def test_an_empty_slice_is_reported_and_never_scored():
+    sure = mia.from_logits([3.0, 3.0, -3.0], [1, 1, 0])  # all right: no misclassified record
+    found = {
+        r.slice: r
+        for r in mia.run_suite(
+            sure, NONMEMBERS, attacks=["THRESHOLD_ATTACK"], rng=np.random.default_rng(0)
+        )
+    }
+    empty = found["CORRECTLY_CLASSIFIED=False"]
+    assert "empty slice (0 members" in empty.status
+    assert np.isnan(empty.auc)
+    assert np.isnan(empty.advantage)
+
+
+def test_too_few_records_to_train_an_attack():
+    few = outputs(4, 1.0, 3)
+    (result,) = mia.run_suite(
+        few,
+        NONMEMBERS,
+        attacks=["LOGISTIC_REGRESSION"],
+        slices=["Entire dataset"],
+        rng=np.random.default_rng(0),
+    )
+    assert "too few to train an attack (4 members" in result.status
+    with pytest.raises(ValueError, match="No attack could be judged: too few"):
+        mia.best([result])
+
+
+def test_one_column_outputs_turn_correctness_into_class_0():
+    # The suite takes the arg max of a single column, which is 0 for every record.
+    from tensorflow_privacy.privacy.privacy_tests.membership_inference_attack import (
+        data_structures as ds,
+    )
+    from tensorflow_privacy.privacy.privacy_tests.membership_inference_attack import (
+        dataset_slicing,
+    )
+
+    data = ds.AttackInputData(
+        probs_train=MEMBERS.probabilities[:, 1:],
+        probs_test=NONMEMBERS.probabilities[:, 1:],
+        labels_train=MEMBERS.labels,
+        labels_test=NONMEMBERS.labels,
+    )
+    spec = ds.SingleSliceSpec(ds.SlicingFeature.CORRECTLY_CLASSIFIED, True)
+    theirs = dataset_slicing.get_slice(data, spec)
+    ours = mia.slice_masks(MEMBERS, classes=2, one_column=True)
+    np.testing.assert_array_equal(ours["CORRECTLY_CLASSIFIED=True"], MEMBERS.labels == 0)
+    assert theirs.labels_train.size == ours["CORRECTLY_CLASSIFIED=True"].sum()
+
+
+def test_the_old_reading_judges_class_0_on_a_dozen_records():
+    nonmembers = outputs(64, 1.0, 1, failing=0.33)
+    n0 = int((nonmembers.labels == 0).sum())
+    found = {
+        r.slice: r for r in mia.holdout_logistic(MEMBERS, nonmembers, rng=np.random.default_rng(4))
+    }
+    judged = found["CLASS=0"]
+    assert judged.member_scores.size + judged.nonmember_scores.size == int(np.ceil(n0 / 2))
+    assert found["Entire dataset"].member_scores.size > judged.member_scores.size
+
+
+def test_the_best_of_many_guesses_flatters():
+    rng = np.random.default_rng(8)
+    best = []
+    for _ in range(40):
+        results = mia.run_suite(
+            outputs(60, 1.0, rng), outputs(60, 1.0, rng), attacks=mia.ATTACKS[:2], rng=rng
+        )
+        best.append(mia.best(results).auc)
+    assert np.mean(best) > 0.5 + 4 * np.std(best) / np.sqrt(len(best))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda r: mia.run_suite(MEMBERS, NONMEMBERS, attacks=["LIRA"], rng=r), "attacks are some"),
+        (lambda r: mia.run_suite(MEMBERS, NONMEMBERS, slices=["AGE"], rng=r), "slices are some"),
+        (
+            lambda r: mia.run_suite(MEMBERS.take(np.zeros(120, bool)), NONMEMBERS, rng=r),
+            "got 0 and 50",
+        ),
+        (lambda r: mia.holdout_logistic(MEMBERS, NONMEMBERS, share=25, rng=r), "0.25"),
+        (lambda r: mia.best([], by="ppv"), "auc"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(call, words):
+    with pytest.raises(ValueError, match=words):
+        call(np.random.default_rng(0))

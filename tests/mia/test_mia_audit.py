@@ -1,0 +1,144 @@
+"""Lower bounds on epsilon: textbook numbers, and coverage on mechanisms whose epsilon is known."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pet_lab import mia
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
+def test_clopper_pearson_covers_at_every_share(share):
+    n = 40
+    k = np.arange(n + 1)
+    ends = np.array([mia.clopper_pearson(int(i), n, confidence=0.9) for i in k])
+    inside = (ends[:, 0] <= share) & (share <= ends[:, 1])
+    assert stats.binom.pmf(k, n, share)[inside].sum() >= 0.9  # exact, no simulation
+
+
+def test_clopper_pearson_in_closed_form_at_the_ends():
+    low, high = mia.clopper_pearson(0, 20, confidence=0.95)
+    assert (low, high) == (0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
+    assert mia.clopper_pearson(20, 20)[0] == pytest.approx(0.025 ** (1 / 20))
+
+
+def test_what_a_perfect_attack_could_prove():
+    # 128 of 128 and 0 of 128 at 97.5 % each: log(x / (1 - x)) with x = 0.025^(1/128).
+    x = 0.025 ** (1 / 128)
+    assert mia.largest_provable_epsilon(128, 128, delta=0.0) == pytest.approx(np.log(x / (1 - x)))
+    rng = np.random.default_rng(0)
+    bound = mia.epsilon_lower_bound(np.ones(128), np.zeros(128), delta=0.0, threshold=0.5)
+    assert bound.epsilon == pytest.approx(bound.ceiling)
+    assert mia.epsilon_lower_bound(np.ones(256), np.zeros(256), delta=0, rng=rng).n_in == 128
+
+
+def test_coverage_on_randomised_response():
+    # The answer is right with e^eps / (1 + e^eps): exactly eps-DP, and the bound is about it.
+    epsilon, n, draws = 1.0, 150, 400
+    rng = np.random.default_rng(4)
+    right = np.exp(epsilon) / (1 + np.exp(epsilon))
+    above, found = 0, []
+    for _ in range(draws):
+        inside, outside = rng.random(n) < right, rng.random(n) >= right
+        bound = mia.epsilon_lower_bound(inside * 1.0, outside * 1.0, delta=0.0, rng=rng)
+        above += bound.epsilon > epsilon
+        found.append(bound.epsilon)
+    assert above / draws <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / draws)
+    assert np.mean(found) > 0.2  # and it says something
+
+
+def test_coverage_on_a_gaussian_mechanism_also_of_its_gaussian_form():
+    mu, delta, n, draws = 1.5, 1e-3, 200, 200
+    epsilon = mia.gaussian_epsilon(mu, delta=delta)
+    rng = np.random.default_rng(6)
+    above = above_gaussian = 0
+    ratio, shape = [], []
+    for _ in range(draws):
+        bound = mia.epsilon_lower_bound(
+            rng.normal(mu, 1, n), rng.normal(0, 1, n), delta=delta, rng=rng
+        )
+        above += bound.epsilon > epsilon
+        above_gaussian += bound.gaussian_epsilon > epsilon
+        ratio.append(bound.epsilon)
+        shape.append(bound.gaussian_epsilon)
+    limit = 0.05 + 4 * np.sqrt(0.05 * 0.95 / draws)
+    assert above / draws <= limit
+    assert above_gaussian / draws <= limit
+    assert np.mean(shape) > 1.5 * np.mean(ratio)  # knowing the shape is worth a lot
+
+
+def test_gaussian_epsilon_solves_its_equation():
+    for mu, delta in ((0.5, 1e-5), (1.0, 1e-3), (4.0, 1e-2)):
+        e = mia.gaussian_epsilon(mu, delta=delta)
+        got = stats.norm.cdf(mu / 2 - e / mu) - np.exp(e) * stats.norm.cdf(-mu / 2 - e / mu)
+        assert got == pytest.approx(delta, rel=1e-5)
+    assert mia.gaussian_epsilon(-1.0, delta=1e-3) == 0
+    assert mia.gaussian_epsilon(1e-4, delta=1e-3) == 0  # delta alone pays for it
+
+
+def one_run(n, epsilon, rng):
+    """Scores of a mechanism that answers each coin by randomised response."""
+    coins = rng.random(n) < 0.5
+    truthful = rng.random(n) < np.exp(epsilon) / (1 + np.exp(epsilon))
+    return np.where(coins == truthful, 1.0, -1.0) + rng.normal(0, 0.01, n), coins
+
+
+def test_one_run_covers_and_finds():
+    rng = np.random.default_rng(8)
+    epsilon, draws = 1.0, 200
+    found = []
+    for _ in range(draws):
+        s, coins = one_run(395, epsilon, rng)
+        found.append(mia.one_run_epsilon_lower_bound(s, coins, delta=0.0))
+    found = np.array(found)
+    assert (found > epsilon).mean() <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / draws)
+    assert found.mean() > 0.3
+
+
+def test_one_run_by_definition_without_delta():
+    s = np.arange(40.0)
+    coins = np.arange(40) >= 20
+    coins[[39, 0]] = [False, True]  # two wrong of 32
+    got = mia.one_run_epsilon_lower_bound(s, coins, delta=0.0, guesses=(32,))
+    q = 1 / (1 + np.exp(-got))
+    assert stats.binom.sf(29, 32, q) == pytest.approx(0.05, rel=1e-3)
+    weaker = mia.one_run_epsilon_lower_bound(s, coins, delta=1e-4, guesses=(32,))
+    assert 0 < weaker < got
+
+
+def test_a_useless_attack_proves_nothing():
+    rng = np.random.default_rng(3)
+    coins = rng.random(300) < 0.5
+    assert mia.one_run_epsilon_lower_bound(rng.random(300), coins, delta=1e-3) == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: mia.epsilon_lower_bound([1.0], [0.0], delta=0, threshold=None), "pass rng="),
+        (
+            lambda: mia.epsilon_lower_bound(
+                [1.0], [0.0, 0.1], delta=0, rng=np.random.default_rng(0)
+            ),
+            "at least 2 trials on each side, got 1 in and 2 out",
+        ),
+        (lambda: mia.epsilon_lower_bound([1.0], [0.0], delta=2, threshold=0.5), "delta"),
+        (
+            lambda: mia.epsilon_lower_bound([1.0], [0.0], delta=0, threshold=0.5, confidence=0.05),
+            "usual is 0.95",
+        ),
+        (lambda: mia.clopper_pearson(3, 2), "3 of 2"),
+        (lambda: mia.gaussian_epsilon(1.0, delta=0.0), "delta"),
+        (
+            lambda: mia.one_run_epsilon_lower_bound([1.0], [True, False], delta=0),
+            "one entry per record",
+        ),
+        (
+            lambda: mia.one_run_epsilon_lower_bound([1.0, 2.0], [True, False], delta=0),
+            "do not fit 2 records",
+        ),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
