@@ -1,0 +1,110 @@
+"""Record linkage with typos: encodings, comparison, error models and corrected totals.
+
+Parties: the first file `a` is searched for in the second file `b`. x is an analytical variable
+known to the first, z to the second. All functions are pure; randomness is an argument.
+"""
+
+from pet_lab.linkage.blocking import (
+    Accuracy,
+    Blocks,
+    Links,
+    block,
+    link,
+    link_exact,
+    resolve,
+)
+from pet_lab.linkage.bloom import (
+    Filters,
+    LongTermKey,
+    PprlCompat,
+    RecordFilter,
+    balance,
+    encode,
+    frequency_attack,
+    qgrams,
+    xor_fold,
+)
+from pet_lab.linkage.compare import dice_all, dice_pairs, popcount
+from pet_lab.linkage.neighbours import (
+    NeighbourFit,
+    NotIdentified,
+    OverlapFit,
+    SlopeFit,
+    blakely_salmond,
+    fit_many,
+    fit_neighbours,
+    fit_overlap,
+    fit_slope,
+    loglik,
+)
+from pet_lab.linkage.simulate import Design, chunk_study, moments, scale_study
+from pet_lab.linkage.totals import (
+    Total,
+    Undefined,
+    blocks_only,
+    naive,
+    para22,
+    para23,
+    published,
+    resolved,
+    weighted,
+    within_block,
+)
+from pet_lab.linkage.trade import (
+    PUBLISHED_COUNTS,
+    TradeDeclarations,
+    Typos,
+    scaled_counts,
+    trade_declarations,
+)
+
+__all__ = [
+    "PUBLISHED_COUNTS",
+    "Accuracy",
+    "Blocks",
+    "Design",
+    "Filters",
+    "Links",
+    "LongTermKey",
+    "NeighbourFit",
+    "NotIdentified",
+    "OverlapFit",
+    "PprlCompat",
+    "RecordFilter",
+    "SlopeFit",
+    "Total",
+    "TradeDeclarations",
+    "Typos",
+    "Undefined",
+    "balance",
+    "blakely_salmond",
+    "block",
+    "blocks_only",
+    "chunk_study",
+    "dice_all",
+    "dice_pairs",
+    "encode",
+    "fit_many",
+    "fit_neighbours",
+    "fit_overlap",
+    "fit_slope",
+    "frequency_attack",
+    "link",
+    "link_exact",
+    "loglik",
+    "moments",
+    "naive",
+    "para22",
+    "para23",
+    "popcount",
+    "published",
+    "qgrams",
+    "resolve",
+    "resolved",
+    "scale_study",
+    "scaled_counts",
+    "trade_declarations",
+    "weighted",
+    "within_block",
+    "xor_fold",
+]

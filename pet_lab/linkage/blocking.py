@@ -1,7 +1,7 @@
 """Blocking in whole arrays, linkage by exact keys or by Dice, one-to-one resolution.
 
-Memory is bounded: pairs are made in batches and only links are kept. Totals over blocked pairs need no
-pairs at all (a sum of products of block sums).
+Memory is bounded: pairs are made in batches and only links are kept. Totals over blocked pairs need
+no pairs at all (a sum of products of block sums).
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ class Blocks:
     def check_block_size(self, max_block: int) -> None:
         if self.n_blocks and int(self.pairs_per_block.max()) > max_block:
             raise ValueError(
-                self._too_many("comparisons in one block", int(self.pairs_per_block.max()), max_block)
+                self._too_many(
+                    "comparisons in one block", int(self.pairs_per_block.max()), max_block
+                )
             )
 
     def _too_many(self, what: str, count: int, limit: int) -> str:
@@ -131,7 +133,8 @@ class Blocks:
         return (
             f"Blocking on {', '.join(self.columns)} asks for {count:,} {what} "
             f"({count * 24 / 2**30:,.1f} GiB if held at once), above the limit of {limit:,}; its "
-            f"largest block has {self.size_a[worst]:,} x {self.size_b[worst]:,} records. Add a column "
+            f"largest block has {self.size_a[worst]:,} x {self.size_b[worst]:,} records. Add a "
+            f"column "
             "to the blocking key, or raise the limit."
         )
 
@@ -212,7 +215,8 @@ class Links:
         return float(x[self.i] @ z[self.j])
 
     def accuracy(self, truth: np.ndarray) -> Accuracy:
-        """Actual rates, from the row of the second file that each record of the first matches (-1: none)."""
+        """Actual rates, from the row of the second file that each record of the first matches "
+        "(-1: none)."""
         true_links = int((truth[self.i] == self.j).sum())
         matches = int((truth >= 0).sum())
         return Accuracy(
@@ -303,8 +307,8 @@ def link(
     Raises
     ------
     ValueError
-        If the threshold is outside [0, 1], the filters differ in length or do not belong to the blocks,
-        or a block is above `max_block` (says its size).
+        If the threshold is outside [0, 1], the filters differ in length or do not belong to the
+        blocks, or a block is above `max_block` (says its size).
     """
     check_threshold(threshold)
     keys = [blocks] if isinstance(blocks, Blocks) else list(blocks)
@@ -313,7 +317,8 @@ def link(
     for key in keys:
         if key.code_a.size != len(a) or key.code_b.size != len(b):
             raise ValueError(
-                f"The blocks are of files with {key.code_a.size} and {key.code_b.size} records, the "
+                f"The blocks are of files with {key.code_a.size} and {key.code_b.size} records, "
+                f"the "
                 f"filters of {len(a)} and {len(b)}."
             )
         key.check_block_size(max_block)
@@ -327,13 +332,17 @@ def link(
         for first, last in key.batches(batch_pairs):
             large = key.pairs_per_block[first:last] >= _KERNEL_FROM
             if not earlier and dice_kernel() is not None and large.mean() > 0.5:
-                found += _link_by_kernel(a, b, key, first, last, threshold, counts[1])
+                found += _link_by_kernel(
+                    a, b, key, span=(first, last), threshold=threshold, counts_b=counts[1]
+                )
                 continue
-            for i, j in _slices(key, first, last, batch_pairs):
+            for rows, cols in _slices(key, first, last, batch_pairs):
                 if earlier:
-                    fresh = ~_agree(earlier, i, j)
-                    i, j = i[fresh], j[fresh]
+                    fresh = ~_agree(earlier, rows, cols)
+                    i, j = rows[fresh], cols[fresh]
                     n_blocked += np.bincount(i, minlength=len(a))
+                else:
+                    i, j = rows, cols
                 similarity = dice_pairs(a, b, i, j, counts=counts)
                 hit = similarity >= threshold
                 found.append((i[hit], j[hit], similarity[hit]))
@@ -364,8 +373,8 @@ def resolve(links: Links, *, method: str = "greedy") -> Links:
 
     Notes
     -----
-    The neighbour error model no longer applies: it asks that the decision to link two records involves
-    no other record (report, paragraph 21).
+    The neighbour error model no longer applies: it asks that the decision to link two records
+    involves no other record (report, paragraph 21).
     """
     if method == "greedy":
         order = np.lexsort((links.j, links.i, -links.similarity))
@@ -449,13 +458,14 @@ def _link_by_kernel(
     a: Filters,
     b: Filters,
     key: Blocks,
-    first: int,
-    last: int,
+    *,
+    span: tuple[int, int],
     threshold: float,
     counts_b: np.ndarray,
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     kernel = dice_kernel()
     assert kernel is not None
+    first, last = span
     order_a, order_b, start_a, start_b = key._sorted
     rows = order_a[start_a[first] : start_a[last]]
     cols = order_b[start_b[first] : start_b[last]]
@@ -481,9 +491,7 @@ def _agree(keys: Sequence[Blocks], i: np.ndarray, j: np.ndarray) -> np.ndarray:
 def _counting_sort(codes: np.ndarray, n_codes: int) -> np.ndarray:
     """Stable order of small non-negative codes in linear time (scipy's coo -> csr)."""
     n = codes.size
-    matrix = sparse.csr_matrix(
-        (np.arange(n), (codes, np.arange(n))), shape=(n_codes, max(n, 1))
-    )
+    matrix = sparse.csr_matrix((np.arange(n), (codes, np.arange(n))), shape=(n_codes, max(n, 1)))
     return matrix.data.astype(np.int64)
 
 

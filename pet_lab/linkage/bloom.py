@@ -1,15 +1,16 @@
 """Record-level Bloom filters: the textbook encoding, the R package's, and what hardens them.
 
-Every encoding here is a map from (field, q-gram) to a set of bit positions; a record's filter is the
-union over its q-grams. So one vectorised routine serves all: look the masks up, OR them together.
+Every encoding here is a map from (field, q-gram) to a set of bit positions; a record's filter is
+the union over its q-grams. So one vectorised routine serves all: look the masks up, OR them
+together.
 
-Known attacks, all on the fact that equal q-grams set equal bits: frequency alignment of whole filters
-(Kuzu et al. 2011, doi:10.1007/978-3-642-22263-4_13), the hash structure of double hashing
-(Niedermeyer et al. 2014; Kroll and Steinmetzer 2015, arXiv:1410.6739), frequent bit patterns without
-any knowledge of the parameters (Christen et al. 2017, doi:10.1007/978-3-319-57454-7_49), and graph
-matching on similarities (Vidanage et al. 2020). The positions below come from a keyed HMAC stream and
-not from double hashing, which removes the second; `salt`, `balance` and `xor_fold` weaken the others,
-at a price in recall. None makes a Bloom filter encryption.
+Known attacks, all on the fact that equal q-grams set equal bits: frequency alignment of whole
+filters (Kuzu et al. 2011, doi:10.1007/978-3-642-22263-4_13), the hash structure of double hashing
+(Niedermeyer et al. 2014; Kroll and Steinmetzer 2015, arXiv:1410.6739), frequent bit patterns
+without any knowledge of the parameters (Christen et al. 2017, doi:10.1007/978-3-319-57454-7_49),
+and graph matching on similarities (Vidanage et al. 2020). The positions below come from a keyed
+HMAC stream and not from double hashing, which removes the second; `salt`, `balance` and `xor_fold`
+weaken the others, at a price in recall. None makes a Bloom filter encryption.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-_TABLE_LIMIT = 1 << 20  # q-gram lookup tables above this many entries are built from the present ones
+_TABLE_LIMIT = (
+    1 << 20
+)  # q-gram lookup tables above this many entries are built from the present ones
 _BATCH = 4096  # rows a pass: 4096 filters of 1,000 bits stay in the second-level cache
 
 PPRL_PASSWORDS = ("(H]$6Uh*-Z204q", "lkjg", "klh", "KJHkälk5")
@@ -62,11 +65,22 @@ class Filters:
 
 
 class Encoding(Protocol):
-    """What an encoding must say: its length, its q-grams, and the bits of a q-gram of a field."""
+    """What an encoding must say: its length, its q-grams, and the bits of a q-gram of a field.
 
-    bits: int
-    q: int
-    padding: bool
+    `cache` remembers masks already drawn: they depend on nothing but the encoding's own parameters.
+    """
+
+    @property
+    def bits(self) -> int: ...
+
+    @property
+    def q(self) -> int: ...
+
+    @property
+    def padding(self) -> bool: ...
+
+    @property
+    def cache(self) -> dict: ...
 
     def positions(self, field_index: int, n_fields: int, gram: str, salt: str) -> np.ndarray: ...
 
@@ -100,7 +114,8 @@ class RecordFilter:
     bits        length of the record's filter
     hashes      positions drawn per q-gram (with replacement)
     field_bits  length of each field's own filter, from which its share of `bits` is sampled
-    weights     share of `bits` for each field; equal when empty. More bits = more weight in the Dice
+    weights     share of `bits` for each field; equal when empty. More bits = more weight in the
+                Dice
     q, padding  q-gram length; blanks at both ends so that first and last characters count twice
 
     Source: E. A. Durham, A framework for accurate, efficient private record linkage (2012), static
@@ -114,7 +129,7 @@ class RecordFilter:
     weights: tuple[float, ...] = ()
     q: int = 2
     padding: bool = True
-    _sampled: dict = field(default_factory=dict, repr=False, compare=False)
+    cache: dict = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_key(self.key)
@@ -126,7 +141,7 @@ class RecordFilter:
 
     def _places(self, field_index: int, n_fields: int) -> np.ndarray:
         """Where in the record's filter each bit of the field's filter ends up, -1: not sampled."""
-        known = self._sampled.get((field_index, n_fields))
+        known = self.cache.get((field_index, n_fields))
         if known is not None:
             return known
         shares = _shares(self.weights, n_fields, self.bits)
@@ -140,7 +155,7 @@ class RecordFilter:
         mixed = _keyed_permutation(self.key, b"record", self.bits)
         places = np.full(self.field_bits, -1)
         places[sampled] = mixed[start + np.arange(size)]
-        self._sampled[field_index, n_fields] = places
+        self.cache[field_index, n_fields] = places
         return places
 
     def positions(self, field_index: int, n_fields: int, gram: str, salt: str) -> np.ndarray:
@@ -160,7 +175,8 @@ class LongTermKey:
     Parameters as in `RecordFilter`; there are no field filters and no weights, so a field weighs by
     the number of its q-grams.
 
-    Source: R. Schnell, T. Bachteler, J. Reiher, A novel error-tolerant anonymous linking code (2011).
+    Source: R. Schnell, T. Bachteler, J. Reiher, A novel error-tolerant anonymous linking code
+    (2011).
     """
 
     key: bytes
@@ -168,6 +184,7 @@ class LongTermKey:
     hashes: int = 20
     q: int = 2
     padding: bool = True
+    cache: dict = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_key(self.key)
@@ -189,7 +206,8 @@ class PprlCompat:
     - no permutation: the shuffled filter is ORed onto the unshuffled one, so a q-gram sets up to
       twice its bits;
     - `bits - 1` bits come out: the copy to text stops one short;
-    - the seed is q-gram + password (no HMAC), the generator minstd_rand0, 20 draws with replacement;
+    - the seed is q-gram + password (no HMAC), the generator minstd_rand0, 20 draws with
+      replacement;
     - doubles and dates are hashed as "%f" of a single-precision float (dates as days since 1970),
       integers as "%d": the text, and so the similarity, depends on how R happens to store a column.
 
@@ -200,7 +218,8 @@ class PprlCompat:
 
     The bytes of a password are taken as UTF-8 and signed, as g++ on x86 does.
 
-    Source: CRAN package PPRL, behaviour of CreateRecordLevelBF, re-implemented from its description.
+    Source: CRAN package PPRL, behaviour of CreateRecordLevelBF, re-implemented from its
+    description.
     """
 
     passwords: tuple[str, ...] = PPRL_PASSWORDS
@@ -210,10 +229,12 @@ class PprlCompat:
     doubles: tuple[str, ...] = ("value",)
     q: int = 2
     padding: bool = True
-    _shuffles: dict = field(default_factory=dict, repr=False, compare=False)
+    cache: dict = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check_sizes(bits=self.record_bits, hashes=self.hashes, field_bits=self.field_bits, q=self.q)
+        _check_sizes(
+            bits=self.record_bits, hashes=self.hashes, field_bits=self.field_bits, q=self.q
+        )
 
     @property
     def bits(self) -> int:
@@ -221,12 +242,12 @@ class PprlCompat:
 
     def _shuffled_place(self) -> np.ndarray:
         """Where the shuffle moves each bit of the record's filter."""
-        known = self._shuffles.get("place")
+        known = self.cache.get("place")
         if known is None:
             order = _libstdcxx_shuffle("".join(self.passwords), self.record_bits)
             known = np.empty(self.record_bits, dtype=np.int64)
             known[order] = np.arange(self.record_bits)
-            self._shuffles["place"] = known
+            self.cache["place"] = known
         return known
 
     def positions(self, field_index: int, n_fields: int, gram: str, salt: str) -> np.ndarray:
@@ -259,13 +280,14 @@ class PprlCompat:
             if column.name in self.doubles or pd.api.types.is_float_dtype(column.dtype):
                 return _as_single(column.to_numpy())
             return Whole(column.to_numpy().astype(np.int64), "")
-        text = column.astype(str).str.upper().str.replace('"', "", regex=False)
+        text = pd.Series([str(v).upper().replace('"', "") for v in column], dtype=str)
         return text.str.replace(r"[^\x20-\x7e]", "", regex=True)
 
 
 @dataclass(frozen=True)
 class Whole:
-    """Whole numbers that print as digits followed by a constant tail: rendered without Python text."""
+    """Whole numbers that print as digits followed by a constant tail: rendered without Python "
+    "text."""
 
     numbers: np.ndarray
     tail: str
@@ -326,10 +348,19 @@ def encode(
         rendered = encoding.render(frame[name])
         for salt_name, rows in groups:
             if rows is None:
-                _or_field(words, rendered, encoding, index, len(fields), salt_name)
+                _or_field(
+                    words, rendered, encoding, index=index, n_fields=len(fields), salt=salt_name
+                )
             elif rows.size:
                 part = np.zeros((rows.size, n_words), dtype=np.uint64)
-                _or_field(part, _pick(rendered, rows), encoding, index, len(fields), salt_name)
+                _or_field(
+                    part,
+                    _pick(rendered, rows),
+                    encoding,
+                    index=index,
+                    n_fields=len(fields),
+                    salt=salt_name,
+                )
                 words[rows] |= part
     return Filters(words=words, bits=encoding.bits)
 
@@ -381,8 +412,9 @@ def frequency_attack(
 ) -> float:
     """Share of records re-identified by aligning filter frequencies with known plain-text shares.
 
-    The attacker has no key, sees only the filters, and knows how common each plain value is (`guess`,
-    from public statistics). It names the most common filter the most common value, and so on.
+    The attacker has no key, sees only the filters, and knows how common each plain value is
+    (`guess`, from public statistics). It names the most common filter the most common value, and so
+    on.
 
     Parameters
     ----------
@@ -410,7 +442,7 @@ def frequency_attack(
     return float(np.mean(named[code] == plain))
 
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # From a column to OR-ed masks
 
 
@@ -432,6 +464,7 @@ def _or_field(
     words: np.ndarray,
     rendered: pd.Series | Whole,
     encoding: Encoding,
+    *,
     index: int,
     n_fields: int,
     salt: str,
@@ -441,6 +474,15 @@ def _or_field(
         return
 
     def mask(gram: str) -> np.ndarray:
+        known = encoding.cache.get((index, n_fields, gram, words.shape[1])) if not salt else None
+        if known is not None:
+            return known
+        made = draw(gram)
+        if not salt:  # salts are without number; plain q-grams are a few hundred
+            encoding.cache[index, n_fields, gram, words.shape[1]] = made
+        return made
+
+    def draw(gram: str) -> np.ndarray:
         bits = np.zeros(words.shape[1] * 64, dtype=np.uint8)
         bits[encoding.positions(index, n_fields, gram, salt)] = 1
         return np.packbits(bits, bitorder="little").view(np.uint64)
@@ -452,8 +494,8 @@ def _or_field(
         else:
             _masks(_digits(rendered.numbers, rendered.tail, encoding), mask, encoding, out=words)
         return
-    inverse, distinct = pd.factorize(rendered)  # missing values get code -1
-    texts = [_plain(value) for value in distinct]
+    inverse, values = pd.factorize(rendered)  # missing values get code -1
+    texts = [_plain(value) for value in values]
     table = np.zeros((len(texts) + 1, words.shape[1]), dtype=np.uint64)
     keep = [i for i, t in enumerate(texts) if t or isinstance(encoding, PprlCompat)]
     if keep:
@@ -490,7 +532,8 @@ def _characters(texts: list[str]) -> np.ndarray:
 
 
 def _digits(numbers: np.ndarray, tail: str, encoding: Encoding) -> np.ndarray:
-    """Code points of whole numbers, right-aligned with zeros on the left, sign and blanks included."""
+    """Code points of whole numbers, right-aligned with zeros on the left, sign and blanks "
+    "included."""
     magnitude = np.abs(numbers)
     width = len(str(int(magnitude.max(initial=0)))) + 2  # a sign, a blank
     ending = [ord(c) for c in tail] + ([32] if encoding.padding else [])
@@ -591,10 +634,10 @@ def _check_sizes(*, bits: int, hashes: int, field_bits: int, q: int) -> None:
         )
 
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The C++ standard library's generator, as the package uses it (ISO C++11, [rand.util.seedseq],
-# [rand.predef]; the order of std::shuffle and of the scaling of uniform_int_distribution are those of
-# libstdc++ from GCC 7 on). Tested against a compiled program.
+# [rand.predef]; the order of std::shuffle and of the scaling of uniform_int_distribution are those
+# of libstdc++ from GCC 7 on). Tested against a compiled program.
 
 
 def _seed_words(text: str, n: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Dice similarity of packed filters: whole arrays for pairs, anonlink's compiled kernel for blocks."""
+"""Dice similarity of packed filters: whole arrays for pairs, a compiled kernel for blocks."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def dice_all(
     Raises
     ------
     ValueError
-        If threshold is outside [0, 1], or the product is above `max_pairs` (hours of work: block it).
+        If threshold is outside [0, 1], or the product is above `max_pairs` (hours of work: block
+        it).
     """
     check_threshold(threshold)
     _check_same(a, b)
@@ -113,8 +114,8 @@ def dice_kernel() -> Kernel | None:
     """anonlink's many-to-many Dice on packed words, or None where the `link` extra is missing.
 
     The kernel under `anonlink.similarities.dice_coefficient_accelerated`, called with our packed
-    arrays: its public function takes Python lists of bitarrays, and building those costs more than the
-    comparisons of a block. Pairs at exactly the threshold are in, as with `>=`.
+    arrays: its public function takes Python lists of bitarrays, and building those costs more than
+    the comparisons of a block. Pairs at exactly the threshold are in, as with `>=`.
     """
     try:
         with warnings.catch_warnings():

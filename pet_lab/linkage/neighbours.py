@@ -5,8 +5,8 @@ Bernoulli with probability p, the recall) and the others are false (Poisson with
 mixture of Dasylva and Goussanou lets lambda differ between G classes of records.
 
 The alternative needs no distribution: among blocked records, linked neighbours rise with blocked
-neighbours along a line, whose intercept at one blocked neighbour is the recall and whose slope is the
-share of blocked non-matches that link.
+neighbours along a line, whose intercept at one blocked neighbour is the recall and whose slope is
+the share of blocked non-matches that link.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
-_FLAT_SE = 0.25  # a standard error of recall above this: the data do not tell recall from false links
+_FLAT_SE = (
+    0.25  # a standard error of recall above this: the data do not tell recall from false links
+)
 
 
 class NotIdentified(ValueError):
@@ -35,7 +37,8 @@ class NeighbourFit:
     loglik       maximised log-likelihood
     n_params     2 G: G - 1 shares, G means, one recall
     alphas, lambdas   shares and mean false links of the classes, shape (G,)
-    recall_se, false_links_se   from the observed information; NaN on the edge of the parameter space
+    recall_se, false_links_se   from the observed information; NaN on the edge of the parameter
+                                space
     aics         AIC of every model tried, in order of G
     """
 
@@ -123,8 +126,8 @@ def fit_neighbours(
 
     Notes
     -----
-    Asks for: duplicate-free files, one contained in the other, and links decided pair by pair. Under
-    partial overlap `recall` estimates coverage times recall.
+    Asks for: duplicate-free files, one contained in the other, and links decided pair by pair.
+    Under partial overlap `recall` estimates coverage times recall.
     """
     values, freq = _tally(counts)
     _check_other(n_other)
@@ -132,7 +135,8 @@ def fit_neighbours(
         raise ValueError(f'reading is "described" or "published", got {reading!r}.')
     if values.max() == 0:
         raise NotIdentified(
-            f"None of the {int(freq.sum())} records has a neighbour, so there is nothing to tell recall "
+            f"None of the {int(freq.sum())} records has a neighbour, so there is nothing to tell "
+            f"recall "
             "from; lower the threshold or check that both files are encoded alike."
         )
     fits: list[NeighbourFit] = []
@@ -150,7 +154,8 @@ def fit_neighbours(
         raise NotIdentified(
             f"The likelihood is flat: recall {chosen.recall:.2f} has a standard error of "
             f"{chosen.recall_se:.2f}, with {chosen.false_links:.1f} false links a record among "
-            f"{int(freq.sum())} records. Recall and false links cannot be told apart; use more records, "
+            f"{int(freq.sum())} records. Recall and false links cannot be told apart; use more "
+            f"records, "
             "a stricter link, or fit_slope on the blocked neighbours."
         )
     return NeighbourFit(**{**chosen.__dict__, "aics": tuple(aics)})
@@ -179,7 +184,8 @@ def blakely_salmond(counts: ArrayLike, *, n_other: int) -> NeighbourFit:
     a, b = f[1] / f[0], f[2] / f[0]
     if a * a < 2 * b:
         raise NotIdentified(
-            f"Counts of 0, 1, 2 neighbours are {f[0]:.0f}, {f[1]:.0f}, {f[2]:.0f}: more spread than one "
+            f"Counts of 0, 1, 2 neighbours are {f[0]:.0f}, {f[1]:.0f}, {f[2]:.0f}: more spread "
+            f"than one "
             "class can have; use fit_neighbours with several classes."
         )
     odds = float(np.sqrt(a * a - 2 * b))
@@ -212,10 +218,10 @@ def fit_many(freq: np.ndarray, *, max_classes: int = 2, iterations: int = 400) -
 
     Notes
     -----
-    Expectation maximisation in whole arrays: thousands of files of 100 records in about a second. Tested
-    against `fit_neighbours`, file by file.
+    Expectation maximisation in whole arrays: thousands of files of 100 records in about a second.
+    Tested against `fit_neighbours`, file by file.
     """
-    freq = np.asarray(freq, dtype=float)
+    freq, again = np.unique(np.asarray(freq, dtype=float), axis=0, return_inverse=True)
     best: np.ndarray | None = None
     best_aic = np.full(freq.shape[0], np.inf)
     for classes in range(1, max_classes + 1):
@@ -227,7 +233,7 @@ def fit_many(freq: np.ndarray, *, max_classes: int = 2, iterations: int = 400) -
         best_aic = np.minimum(aic, best_aic)
     assert best is not None
     best[freq[:, 1:].sum(axis=1) == 0] = np.nan
-    return best
+    return best[again.ravel()]  # small files repeat: 2,000 of 100 records have some 50 tallies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,8 +298,9 @@ def fit_slope(
 
         E[n_linked | n_blocked] = recall + ratio (n_blocked - 1)
 
-    Weighted least squares, blocks weighted by how much their links vary (`slope_coefficients`). Nothing
-    is assumed on how blocked neighbours are spread (the mixture needs Poisson classes). The line holds if neither the recall nor the ratio of a record depends on the size of its block.
+    Weighted least squares, blocks weighted by how much their links vary (`slope_coefficients`).
+    Nothing is assumed on how blocked neighbours are spread (the mixture needs Poisson classes). The
+    line holds if neither the recall nor the ratio of a record depends on the size of its block.
 
     Parameters
     ----------
@@ -304,8 +311,9 @@ def fit_slope(
     n_other : int
         Records of the file searched.
     weights : shape (n,), optional
-        Weight of each record's equation. With the analytical variable as weight, recall and ratio are
-        those *of the total*, so a link that depends on that variable does no harm (see `totals`).
+        Weight of each record's equation. With the analytical variable as weight, recall and ratio
+        are those *of the total*, so a link that depends on that variable does no harm (see
+        `totals`).
 
     Raises
     ------
@@ -332,7 +340,8 @@ def fit_slope(
         raise ValueError("weights are one non-negative value a record, and not all zero.")
     if (nb[w > 0] < 1).any():
         raise ValueError(
-            f"{int((nb[w > 0] < 1).sum())} records have no blocked neighbour, so their match is not in "
+            f"{int((nb[w > 0] < 1).sum())} records have no blocked neighbour, so their match is "
+            f"not in "
             "the other file or not in their block; use fit_overlap, which estimates the coverage."
         )
     u = nb - 1.0
@@ -360,8 +369,8 @@ def slope_coefficients(
 
     Links of a block vary together (its records share partners, and blocks differ in how alike their
     values are), so a block's total of links has variance a m + b m u + c (m u)^2 with m records and
-    u others each. These are fitted to the squares of a first line's residuals; a record then weighs m
-    over that variance. At 100,000 trade records this takes the standard deviation of the recall
+    u others each. These are fitted to the squares of a first line's residuals; a record then weighs
+    m over that variance. At 100,000 trade records this takes the standard deviation of the recall
     from .006 (equal weights) to .0026: small blocks say most of it.
 
     Parameters
@@ -387,7 +396,8 @@ def slope_coefficients(
     basis = np.stack([size, size * others, (size * others) ** 2], axis=1)
     scale = np.maximum(size * (1 + others), 1.0)
     part, _ = optimize.nnls(basis / scale[:, None], residual**2 / scale)
-    # A floor for the first term: a perfect-looking link in blocks of one must not get all the weight.
+    # A floor for the first term: a perfect-looking link in blocks of one must not get all the
+    # weight.
     part[0] = max(part[0], 0.01)
     variance = basis @ part
     return _line(u, w * (size / variance)[codes])
@@ -401,7 +411,8 @@ def _line(u: np.ndarray, w: np.ndarray) -> np.ndarray:
     spread = w @ (u - mean_u) ** 2
     if spread <= 1e-12 * total:
         raise NotIdentified(
-            f"Every record has {mean_u + 1:.0f} blocked neighbours: with one size of block there is no "
+            f"Every record has {mean_u + 1:.0f} blocked neighbours: with one size of block there "
+            f"is no "
             "line to fit. Use fit_neighbours, or a finer blocking key."
         )
     slope = w * (u - mean_u) / spread
@@ -472,9 +483,9 @@ def fit_overlap(
 
     Notes
     -----
-    Asks that having a match does not depend on the size of the block. Under the Poisson model of the
-    published notes the same quantity is the "p" of the blocked counts, which collapses when exporters
-    differ in size: their spread is read as false neighbours.
+    Asks that having a match does not depend on the size of the block. Under the Poisson model of
+    the published notes the same quantity is the "p" of the blocked counts, which collapses when
+    exporters differ in size: their spread is read as false neighbours.
     """
     nb, nl, blk = (np.asarray(v) for v in (n_blocked, n_linked, block))
     if not nb.shape == nl.shape == blk.shape or nb.size == 0:
@@ -524,8 +535,9 @@ def _overlap(sums: np.ndarray, false_links: bool) -> tuple[float, float, float] 
 
     simple = m1 - l2 / l1
     if not false_links or s2 == 0:
-        return (simple, l1 / simple, 0.0) if 0 < simple else None
-    # The gap grows with c (more matches, fewer others to explain l2): search near the simple answer.
+        return (simple, l1 / simple, 0.0) if simple > 0 else None
+    # The gap grows with c (more matches, fewer others to explain l2): search near the simple
+    # answer.
     grid = np.linspace(max(simple - 0.5, 1e-3), simple + 0.75, 126)
     gaps = np.array([at(c)[2] for c in grid])
     crossing = np.flatnonzero(np.sign(gaps[:-1]) * np.sign(gaps[1:]) <= 0)
@@ -537,7 +549,7 @@ def _overlap(sums: np.ndarray, false_links: bool) -> tuple[float, float, float] 
     return c, true / c, ratio
 
 
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def _tally(counts: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -552,7 +564,9 @@ def _tally(counts: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 def _check_other(n_other: int) -> None:
     if n_other < 2:
-        raise ValueError(f"n_other counts the records searched and must be at least 2, got {n_other}.")
+        raise ValueError(
+            f"n_other counts the records searched and must be at least 2, got {n_other}."
+        )
 
 
 def _density(
@@ -560,7 +574,9 @@ def _density(
 ) -> np.ndarray:
     """P(n) for each value of n under the mixture, shape (K,)."""
     at = _poisson(values[:, None], lambdas[None])
-    below = np.where(values[:, None] > 0, _poisson(np.maximum(values - 1, 0)[:, None], lambdas[None]), 0)
+    below = np.where(
+        values[:, None] > 0, _poisson(np.maximum(values - 1, 0)[:, None], lambdas[None]), 0
+    )
     return ((1 - recall) * at + recall * below) @ alphas
 
 
@@ -571,7 +587,8 @@ def _poisson(k: np.ndarray, mean: np.ndarray) -> np.ndarray:
 def _em(
     freq: np.ndarray, classes: int, iterations: int, *, tol: float = 1e-10
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Expectation maximisation over many files: p (F,), alpha (F, G), lambda (F, G), loglik (F,)."""
+    """Expectation maximisation over many files: p (F,), alpha (F, G), lambda (F, G), loglik "
+    "(F,)."""
     n_files, width = freq.shape
     n = np.arange(width)
     total = freq.sum(axis=1)
@@ -642,7 +659,7 @@ def _fit(values: np.ndarray, freq: np.ndarray, classes: int, n_other: int) -> Ne
         return -float(freq @ np.log(density)) / freq.sum(), -gradient
 
     starts = [(float(p0[0]), alpha0[0], lam0[0])]
-    for p in (0.3, 0.6, 0.9) if mean > 0.05 else ():
+    for p in (0.5, 0.9) if mean > 1.05 else ():
         base = max(mean - p, 0.05)
         spread = np.array([1.0]) if classes == 1 else np.linspace(0.3, 2.5, classes)
         starts.append((p, np.full(classes, 1 / classes), base * spread))
@@ -691,8 +708,9 @@ def _information_se(
 ) -> tuple[float, float]:
     """Standard errors of recall and false links from the information of the fitted model.
 
-    The scores are differences of the density in the natural parameters (p, alpha_2.., lambda_1..), which
-    is linear in p and alpha. On the edge (p = 0 or 1, lambda = 0) recall falls back on the binomial.
+    The scores are differences of the density in the natural parameters (p, alpha_2.., lambda_1..),
+    which is linear in p and alpha. On the edge (p = 0 or 1, lambda = 0) recall falls back on the
+    binomial.
     """
     classes, n = lam.size, float(freq.sum())
     if lam.max() < 1e-6:
@@ -702,7 +720,9 @@ def _information_se(
     d_p = _density(values, 1.0, lam, alpha) - _density(values, 0.0, lam, alpha)
     lower = np.stack(
         [
-            np.where(values > 0, _density(np.maximum(values - 1, 0), p, lam[g : g + 1], np.ones(1)), 0)
+            np.where(
+                values > 0, _density(np.maximum(values - 1, 0), p, lam[g : g + 1], np.ones(1)), 0
+            )
             for g in range(classes)
         ]
     )
@@ -717,8 +737,8 @@ def _information_se(
         return float("inf"), float("inf")
     spread = np.diag(cov)[0], gradient @ cov @ gradient
     if min(spread) < 0 or np.linalg.cond(information) > 1e12:
-        # Two classes alike or one empty: the shares are not identified, recall may well be. Drop to the
-        # information of recall and one common mean.
+        # Two classes alike or one empty: the shares are not identified, recall may well be. Drop to
+        # the information of recall and one common mean.
         merged = np.stack([score[0], d_lam.sum(axis=0) / density])
         cov2 = np.linalg.pinv((merged * freq) @ merged.T)
         spread = cov2[0, 0], cov2[1, 1]

@@ -1,8 +1,8 @@
 """Totals over the matched pairs, corrected for linkage errors, with standard errors.
 
 The target is T = sum of x[i] z[m(i)] over the matched pairs (i, m(i)): x is known to the first file
-(size of the firm, value), z to the second (tariff preference). With L, B and C the same sum over the
-linked pairs, the blocked pairs and the Cartesian product:
+(size of the firm, value), z to the second (tariff preference). With L, B and C the same sum over
+the linked pairs, the blocked pairs and the Cartesian product:
 
     naive              L
     para 22            (L - FPR C) / (recall - FPR)
@@ -12,12 +12,15 @@ linked pairs, the blocked pairs and the Cartesian product:
     within block       sum over blocks of (sum of x)(sum of z) / size, plus the links' share of what
                        x and z have in common inside a block, (sum over links of the centred x z) /
                        (recall - k)
+    resolved           the same, with the links resolved one to one and nothing to divide by
+    blocks only        the between-block part alone
 
-Why the last one is better where it applies (complete files, no error in the blocking key). A block is
-then a permutation: who is in it is known, only who matches whom is not. So the part of T between the
-blocks is known exactly, and linkage errors touch only the part within. The centred products sum to
-zero over a block, so false links add (expected) nothing but -k times the truth, whatever B is: no
-correction total is subtracted and an error in recall or k multiplies a small number instead of T.
+Why the last three are better where they apply (complete files, no error in the blocking key). A
+block is then a permutation: who is in it is known, only who matches whom is not. So the part of T
+between the blocks is known exactly, and linkage errors touch only the part within. The centred
+products sum to zero over a block, so false links add (expected) nothing but -k times the truth,
+whatever B is: no correction total is subtracted and an error in recall or k multiplies a small
+number instead of T.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from pet_lab.linkage.blocking import Links
+from pet_lab.linkage.blocking import Links, resolve
 from pet_lab.linkage.neighbours import SlopeFit, fit_slope, slope_coefficients
 
 
@@ -41,8 +44,9 @@ class Total:
     """An estimated total.
 
     estimate  in the units of x times z
-    se        standard error over the linkage errors, the records being given; NaN where none is known
-    method    naive, para22, para23, published, weighted, within_block, within_block_shrunk, blocks_only
+    se        standard error over the linkage errors, the records being given; NaN where none is
+              known
+    method    name of the function that made it
     """
 
     estimate: float
@@ -71,9 +75,7 @@ def para22(links: Links, x: ArrayLike, z: ArrayLike, *, recall: float, fpr: floa
     x, z = _analytic(links, x, z)
     _check_denominator(recall, fpr, 0.0)
     product = float(x.sum() * z.sum())
-    return Total(
-        estimate=(links.total(x, z) - fpr * product) / (recall - fpr), method="para22"
-    )
+    return Total(estimate=(links.total(x, z) - fpr * product) / (recall - fpr), method="para22")
 
 
 def para23(
@@ -99,21 +101,17 @@ def para23(
     Raises
     ------
     Undefined
-        If recall - ratio is not at least two standard errors above zero: when nearly all blocked pairs
-        link, links carry no information beyond blocking.
+        If recall - ratio is not at least two standard errors above zero: when nearly all blocked
+        pairs link, links carry no information beyond blocking.
     """
     x, z = _analytic(links, x, z)
     _check_denominator(recall, ratio, float(np.hypot(recall_se, ratio_se)))
     linked, blocked = links.total(x, z), links.blocks.total(x, z)
     gap = recall - ratio
     estimate = (linked - ratio * blocked) / gap
-    noise = _link_noise(
-        links.total(x**2, z**2), links.blocks.total(x**2, z**2), recall, ratio
-    )
+    noise = _link_noise(links.total(x**2, z**2), links.blocks.total(x**2, z**2), recall, ratio)
     of_rates = (estimate * recall_se) ** 2 + ((estimate - blocked) * ratio_se) ** 2
-    return Total(
-        estimate=estimate, se=float(np.sqrt(noise + of_rates) / gap), method="para23"
-    )
+    return Total(estimate=estimate, se=float(np.sqrt(noise + of_rates) / gap), method="para23")
 
 
 def published(links: Links, x: ArrayLike, z: ArrayLike, *, recall: float, fpr: float) -> Total:
@@ -133,9 +131,10 @@ def published(links: Links, x: ArrayLike, z: ArrayLike, *, recall: float, fpr: f
 def weighted(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
     """Para 23 with recall and ratio estimated for this very total, by records weighted with x.
 
-    Paragraph 22 asks that linking does not depend on the analytical variables. With typos in the value
-    and a total of the value, it does. The x-weighted line has the x-weighted recall as its intercept,
-    which is what the total needs, so dependence on x does no harm (dependence on z still would).
+    Paragraph 22 asks that linking does not depend on the analytical variables. With typos in the
+    value and a total of the value, it does. The x-weighted line has the x-weighted recall as its
+    intercept, which is what the total needs, so dependence on x does no harm (dependence on z still
+    would).
 
     Raises
     ------
@@ -159,13 +158,9 @@ def weighted(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
     coef = slope_coefficients(links.n_blocked - 1.0, links.n_linked, codes, x)
     a = -estimate * coef[0] + (estimate - blocked) * coef[1]
     ones = np.ones_like(z)
-    on_links = (
-        links.total(x**2, z**2) + 2 * links.total(x * a, z) + links.total(a**2, ones)
-    )
+    on_links = links.total(x**2, z**2) + 2 * links.total(x * a, z) + links.total(a**2, ones)
     blocks = links.blocks
-    on_blocked = (
-        blocks.total(x**2, z**2) + 2 * blocks.total(x * a, z) + blocks.total(a**2, ones)
-    )
+    on_blocked = blocks.total(x**2, z**2) + 2 * blocks.total(x * a, z) + blocks.total(a**2, ones)
     noise = _link_noise(on_links, on_blocked, fit.recall, fit.ratio)
     return Total(estimate=estimate, se=float(np.sqrt(noise) / gap), method="weighted")
 
@@ -202,21 +197,12 @@ def within_block(
     The standard error takes links of different pairs as independent, given the truth.
     """
     x, z = _analytic(links, x, z)
-    blocks = links.blocks
     name = "within_block_shrunk" if shrink else "within_block"
-    if not np.array_equal(blocks.size_a, blocks.size_b) or (blocks.code_a < 0).any():
-        differ = int((blocks.size_a != blocks.size_b).sum())
-        raise ValueError(
-            f"{differ:,} blocks have different numbers of records in the two files, so the files do not "
-            "hold the same units or the blocking key has errors; use para23 with fit_overlap."
-        )
-    size = np.maximum(blocks.size_a, 1)
-    mean_x, mean_z = blocks.sums_a(x) / size, blocks.sums_b(z) / size
-    between = float((size * mean_x * mean_z).sum())
-    centred_x = x - mean_x[blocks.code_a]
-    centred_z = z - mean_z[blocks.code_b]
-    spread = blocks.sums_a(centred_x**2) * blocks.sums_b(centred_z**2)
-    if not spread.any():  # blocks of one, or x or z the same all over each block: nothing to estimate
+    centred_x, centred_z, between, spread, size = _centred(links, x, z)
+    blocks = links.blocks
+    if (
+        not spread.any()
+    ):  # blocks of one, or x or z the same all over each block: nothing to estimate
         return Total(estimate=between, se=0.0, method=name)
     fit = fit or fit_slope(links.n_blocked, links.n_linked, blocks.code_a, n_other=links.n_b)
     gap, gap_se = fit.recall - fit.ratio, _gap_se(fit)
@@ -234,12 +220,65 @@ def within_block(
     return Total(estimate=between + within, se=float(np.sqrt(variance)), method=name)
 
 
+def resolved(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
+    """Between-block part exactly, within-block part from one-to-one links: nothing to divide by.
+
+        sum over blocks of (sum of x)(sum of z) / size
+          + (n / links) * sum over one-to-one links of the centred x z
+
+    One-to-one resolution throws away most false links because the true partner competes with them,
+    and centring leaves the remaining errors only the small within-block part to spoil. It needs
+    neither recall nor FPR, so it is never undefined, and false links that favour similar records
+    (which bias every other estimator here once z depends on what is compared) are mostly gone.
+
+    The standard error is an upper bound: it takes every doubtful link as wrong. Doubtful is a link
+    that had a competitor, unless it alone is at similarity 1. No error of bias is in it.
+
+    Parameters
+    ----------
+    links : Links, not yet resolved
+
+    Raises
+    ------
+    ValueError
+        If a block has different numbers of records in the two files, or the links are resolved
+        already.
+    Undefined
+        If nothing is linked while x and z vary inside blocks.
+    """
+    x, z = _analytic(links, x, z)
+    if links.one_to_one:
+        raise ValueError(
+            "resolved() resolves the links itself; pass those of link() or link_exact()."
+        )
+    centred_x, centred_z, between, spread, size = _centred(links, x, z)
+    if not spread.any():
+        return Total(estimate=between, se=0.0, method="resolved")
+    if not len(links):
+        raise Undefined(
+            "Nothing is linked, so nothing is known inside the blocks; link less strictly."
+        )
+    kept = resolve(links)
+    within = kept.total(centred_x, centred_z) * links.n_a / len(kept)
+    exact = links.similarity >= 1.0
+    alone = (np.bincount(links.i[exact], minlength=links.n_a)[kept.i] == 1) & (
+        np.bincount(links.j[exact], minlength=links.n_b)[kept.j] == 1
+    )
+    rivals = (np.bincount(links.i, minlength=links.n_a)[kept.i] > 1) | (
+        np.bincount(links.j, minlength=links.n_b)[kept.j] > 1
+    )
+    doubtful = float(np.sum(rivals & ~(alone & (kept.similarity >= 1.0)))) / links.n_a
+    unlinked = 1 - len(kept) / links.n_a
+    variance = float((spread / np.maximum(size - 1, 1)).sum()) * (unlinked + 2 * doubtful)
+    return Total(estimate=between + within, se=float(np.sqrt(variance)), method="resolved")
+
+
 def blocks_only(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
     """The between-block part alone: each record shares its block's mean. Uses no link at all.
 
     Right if x and z are unrelated inside blocks, or one of them is constant there (the size of the
-    exporter is, when the exporter is in the blocking key: counts by size and tariff need no linkage).
-    The standard error is that of a random matching inside each block.
+    exporter is, when the exporter is in the blocking key: counts by size and tariff need no
+    linkage). The standard error is that of a random matching inside each block.
     """
     x, z = _analytic(links, x, z)
     blocks = links.blocks
@@ -250,11 +289,34 @@ def blocks_only(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
     spread_x = blocks.sums_a(x**2) - sums_x**2 / size_a
     spread_z = blocks.sums_b(z**2) - mean_z**2 * size
     variance = (
-        np.maximum(spread_x, 0) * np.maximum(spread_z, 0) / np.maximum(np.minimum(size, size_a) - 1, 1)
+        np.maximum(spread_x, 0)
+        * np.maximum(spread_z, 0)
+        / np.maximum(np.minimum(size, size_a) - 1, 1)
     )
     return Total(
         estimate=float(sums_x @ mean_z), se=float(np.sqrt(variance.sum())), method="blocks_only"
     )
+
+
+def _centred(
+    links: Links, x: np.ndarray, z: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float, np.ndarray, np.ndarray]:
+    """x and z less their block means, between-block total, product of spreads and size by block."""
+    blocks = links.blocks
+    if not np.array_equal(blocks.size_a, blocks.size_b) or (blocks.code_a < 0).any():
+        differ = int((blocks.size_a != blocks.size_b).sum())
+        raise ValueError(
+            f"{differ:,} blocks have different numbers of records in the two files, so the files "
+            f"do not "
+            "hold the same units or the blocking key has errors; use para23 with fit_overlap."
+        )
+    size = np.maximum(blocks.size_a, 1)
+    mean_x, mean_z = blocks.sums_a(x) / size, blocks.sums_b(z) / size
+    centred_x, centred_z = x - mean_x[blocks.code_a], z - mean_z[blocks.code_b]
+    spread = blocks.sums_a(centred_x**2) * blocks.sums_b(centred_z**2)
+    # What rounding leaves of a constant is not a spread.
+    spread[spread <= 1e-18 * np.maximum(blocks.sums_a(x**2) * blocks.sums_b(z**2), 1e-300)] = 0.0
+    return centred_x, centred_z, float((size * mean_x * mean_z).sum()), spread, size
 
 
 def _gap_se(fit: SlopeFit) -> float:
@@ -268,8 +330,8 @@ def _unit(rate: float) -> float:
 def _link_noise(on_links: float, on_blocked: float, recall: float, ratio: float) -> float:
     """Variance of a weighted sum over the links, the squared weights summed over links and blocked.
 
-    A match links with variance r (1 - r), a blocked non-match with k (1 - k). The squared weights over
-    the matches are themselves estimated like a total: (links - k blocked) / (r - k).
+    A match links with variance r (1 - r), a blocked non-match with k (1 - k). The squared weights
+    over the matches are themselves estimated like a total: (links - k blocked) / (r - k).
     """
     r, k = _unit(recall), _unit(ratio)
     on_matches = min(max((on_links - k * on_blocked) / (r - k), 0.0), max(on_blocked, 0.0))
@@ -279,7 +341,8 @@ def _link_noise(on_links: float, on_blocked: float, recall: float, ratio: float)
 def _check_denominator(recall: float, other: float, se: float) -> None:
     if not np.isfinite([recall, other]).all() or recall - other <= max(2 * se, 1e-9):
         raise Undefined(
-            f"The correction divides by recall - ratio = {recall:.3f} - {other:.3f} (standard error "
+            f"The correction divides by recall - ratio = {recall:.3f} - {other:.3f} (standard "
+            f"error "
             f"{se:.3f}), which is not clearly above zero: these links say no more than the blocks. "
             "Link more strictly, or link more records."
         )
@@ -289,7 +352,8 @@ def _analytic(links: Links, x: ArrayLike, z: ArrayLike) -> tuple[np.ndarray, np.
     x, z = np.asarray(x, dtype=float), np.asarray(z, dtype=float)
     if x.shape != (links.n_a,) or z.shape != (links.n_b,):
         raise ValueError(
-            f"x is one value a record of the first file ({links.n_a}), z of the second ({links.n_b}); "
+            f"x is one value a record of the first file ({links.n_a}), z of the second "
+            f"({links.n_b}); "
             f"got shapes {x.shape} and {z.shape}."
         )
     if not (np.isfinite(x).all() and np.isfinite(z).all()):

@@ -55,14 +55,13 @@ class TradeDeclarations:
     def truth(self) -> np.ndarray:
         """Row of `imports` that holds the same transaction as each row of `exports`; -1: none."""
         position = pd.Series(np.arange(len(self.imports)), index=self.imports["declaration"])
-        return (
-            position.reindex(self.exports["declaration"]).fillna(-1).to_numpy().astype(np.int64)
-        )
+        return position.reindex(self.exports["declaration"]).fillna(-1).to_numpy().astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Typos:
-    """How the exporter's copy of a record differs: with probability `error_rate`, date and value do.
+    """How the exporter's copy of a record differs: with probability `error_rate`, date and value
+    do.
 
     error_rate       share of records perturbed, in [0, 1]
     date_sd_days     standard deviation of the shift of the date, rounded to whole days
@@ -124,9 +123,10 @@ def trade_declarations(
     """Draw `n` transactions as both trading partners declare them.
 
     Calibrated to what is published: 337 exporters (162 small, 175 large; size belongs to the
-    exporter), 100 products, HS6 codes as integers, dates over 2021, values of 100 K to 1 M, and table
-    2.2's counts exactly when n = 100,000. What is not published (how exporters and products are
-    spread, the look of the identifiers) is uniform here; `id_digits` and `concentration` change it.
+    exporter), 100 products, HS6 codes as integers, dates over 2021, values of 100 K to 1 M, and
+    table 2.2's counts exactly when n = 100,000. What is not published (how exporters and products
+    are spread, the look of the identifiers) is uniform here; `id_digits` and `concentration` change
+    it.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def trade_declarations(
     declaration = np.arange(n)
     exporter_id = ids[exporter]
     sizes = pd.Categorical.from_codes(
-        np.where(is_small[exporter], 0, 1), categories=["small", "large"]
+        np.where(is_small[exporter], 0, 1).astype(np.int8), categories=pd.Index(["small", "large"])
     )
     imports = pd.DataFrame(
         {
@@ -230,13 +230,12 @@ def trade_declarations(
             "exporter_size": sizes,
         }
     )
-    return TradeDeclarations(
-        imports=imports, exports=exports.iloc[shuffle].reset_index(drop=True)
-    )
+    return TradeDeclarations(imports=imports, exports=exports.iloc[shuffle].reset_index(drop=True))
 
 
 def _split(n: int, share: float, rng: Generator) -> dict[tuple[str, int], int]:
-    """Exactly `share` of code 300; sizes binomial within a code, as a slice of a shuffled file has."""
+    """Exactly `share` of code 300; sizes binomial within a code, as a slice of a shuffled file "
+    "has."""
     preferential = round(n * share)
     counts: dict[tuple[str, int], int] = {}
     for code, total in ((100, n - preferential), (300, preferential)):
