@@ -1,0 +1,455 @@
+"""Synthetic tables: budget, forest model, mechanisms, cache, utility and risk."""
+
+import json
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from pet_lab import synth
+from pet_lab.synth import api, forest, mechanisms
+from pet_lab.synth.domain import Bins, code
+from pet_lab.synth.noise import Noise, epsilon_from_rho, rho_from_epsilon
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PET_LAB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def table():
+    """400 rows: b and y follow a; c is on its own."""
+    rng = np.random.default_rng(5)
+    a = rng.integers(0, 4, 400)
+    b = (a + (rng.random(400) < 0.1)) % 4
+    y = (a >= 2) ^ (rng.random(400) < 0.05)
+    return pd.DataFrame(
+        {"a": a, "b": b, "c": rng.choice(["u", "v", "w"], 400), "y": y.astype(np.int64)}
+    )
+
+
+# --- budget ----------------------------------------------------------------------------------
+
+
+@given(st.floats(0.01, 100), st.floats(1e-9, 0.1))
+@settings(max_examples=30, deadline=None)
+def test_rho_spends_epsilon_and_not_more(epsilon, delta):
+    rho = rho_from_epsilon(epsilon, delta)
+    assert epsilon_from_rho(rho, delta) <= epsilon
+    assert epsilon_from_rho(rho * 1.001, delta) > epsilon * (1 - 1e-6)
+    # Never worse than the textbook conversion (Bun and Steinke, arXiv:1605.02065).
+    assert epsilon_from_rho(rho, delta) <= rho + 2 * np.sqrt(rho * np.log(1 / delta)) + 1e-9
+
+
+def test_epsilon_of_a_gaussian_mechanism_is_above_its_exact_value():
+    sigma, delta = 2.0, 1e-5
+    ours = epsilon_from_rho(1 / (2 * sigma**2), delta)
+
+    def exact_delta(e):  # Balle and Wang, arXiv:1805.06530, sensitivity 1
+        upper = stats.norm.cdf(0.5 / sigma - e * sigma)
+        return upper - np.exp(e) * stats.norm.cdf(-0.5 / sigma - e * sigma)
+
+    assert exact_delta(ours) <= delta
+    assert exact_delta(0.8 * ours) > delta  # and not by much
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(0, 1e-5), (-1, 1e-5), (1, 0), (1, 1)])
+def test_budget_must_make_sense(epsilon, delta):
+    with pytest.raises(ValueError, match=r"epsilon|delta"):
+        rho_from_epsilon(epsilon, delta)
+
+
+@pytest.mark.parametrize("seed", [7, None])
+def test_noise_has_its_standard_deviation_and_choices_their_odds(seed):
+    # opendp's exact sampler takes milliseconds per draw.
+    noise, n = Noise(seed), 4000 if seed else 400
+    draws = noise.gaussian(3.0, n)
+    assert abs(draws.std() - 3) < 5 * 3 / np.sqrt(2 * n)
+    assert abs(draws.mean()) < 5 * 3 / np.sqrt(n)
+    picks = np.bincount([noise.exponential(np.array([0.0, 2.0]), 1.0) for _ in range(n)])
+    p = np.e / (1 + np.e)
+    assert abs(picks[1] / n - p) < 5 * np.sqrt(p * (1 - p) / n)
+
+
+# --- the forest ------------------------------------------------------------------------------
+
+
+def measured(rng, sizes, edges, sigma):
+    joint = rng.dirichlet(np.ones(int(np.prod(sizes)))).reshape(sizes) * 1000
+    out = []
+    for columns in [(i,) for i in range(len(sizes))] + edges:
+        others = tuple(i for i in range(len(sizes)) if i not in columns)
+        counts = joint.sum(axis=others)
+        counts = counts if len(columns) == 1 or columns[0] < columns[1] else counts.T
+        out.append(
+            forest.Measurement(
+                columns=columns, values=counts + rng.normal(0, sigma, counts.shape), sigma=sigma
+            )
+        )
+    return out
+
+
+def test_the_fit_is_the_one_of_mbi():
+    """Same loss, same margins as mbi's mirror descent; also for a pair that was not measured."""
+    rng = np.random.default_rng(1)
+    sizes, edges = [3, 3, 2], [(0, 1), (2, 1)]
+    ms = measured(rng, sizes, edges, 20.0)
+    ours = forest.fit_forest(sizes, ms, total=1000.0, iterations=20_000, tolerance=0.0)
+    with mechanisms._borrowed_randomness(Noise(1)):
+        from mbi import Domain, LinearMeasurement, estimation
+
+        domain = Domain(["0", "1", "2"], sizes)
+        theirs = estimation.mirror_descent(
+            domain,
+            [
+                LinearMeasurement(m.values.flatten(), tuple(map(str, m.columns)), m.sigma)
+                for m in ms
+            ],
+            known_total=1000.0,
+            iters=600,
+        )
+        for a, b in edges:
+            want = np.asarray(theirs.project((str(a), str(b))).datavector(flatten=False)) / 1000
+            assert np.abs(ours.pair(a, b) - want).sum() < 1e-3
+        far = np.asarray(theirs.project(("0", "2")).datavector(flatten=False)) / 1000
+    through = ours.pair(0, 1) @ np.diag(1 / ours.margins[1]) @ ours.pair(1, 2)
+    assert np.abs(through - far).sum() < 1e-3
+
+
+def test_without_noise_the_margins_come_back():
+    rng = np.random.default_rng(2)
+    ms = measured(rng, [4, 3, 5], [(1, 0)], 1e-6)
+    fit = forest.fit_forest([4, 3, 5], ms, total=1000.0, tolerance=0.0)
+    for i in range(3):
+        assert np.abs(fit.margins[i] - ms[i].values / 1000).max() < 1e-4
+    assert np.abs(fit.pair(1, 0) - ms[3].values / 1000).max() < 1e-4
+
+
+def test_a_scaled_measurement_is_of_the_scaled_count():
+    scale = np.array([1.0, 1.0, 0.5])
+    counts = np.array([60.0, 30.0, 10.0])
+    m = forest.Measurement(columns=(0,), values=counts * scale, sigma=1.0, scale=scale)
+    assert np.allclose(forest.closest_counts(m, 100.0), counts, atol=1e-6)
+
+
+@given(st.lists(st.floats(-100, 500), min_size=2, max_size=6))
+@settings(max_examples=50, deadline=None)
+def test_closest_counts_are_the_projection_on_the_simplex(values):
+    """By definition: no other point of the simplex is nearer (checked along all edges)."""
+    y = np.array(values)
+    x = forest.closest_counts(forest.Measurement(columns=(0,), values=y, sigma=1.0), 100.0)
+    assert x.min() >= 0
+    assert abs(x.sum() - 100) < 1e-4
+    for i in range(y.size):
+        corner = 100.0 * np.eye(y.size)[i]
+        assert (y - x) @ (corner - x) < 1e-2  # obtuse angle: the definition of a projection
+
+
+def test_a_cycle_is_refused():
+    ms = measured(np.random.default_rng(0), [2, 2, 2], [(0, 1), (1, 2), (0, 2)], 1.0)
+    with pytest.raises(ValueError, match="cycle"):
+        forest.fit_forest([2, 2, 2], ms, total=1000.0)
+
+
+def star(children=6, rows=5):
+    """A root with independent children of many levels each."""
+    ms = [forest.Measurement(columns=(0,), values=np.array([500.0, 500.0]), sigma=0.1)]
+    for i in range(children):
+        flat = np.full((2, rows), 500.0 / rows)
+        ms.append(forest.Measurement(columns=(0, i + 1), values=flat, sigma=0.1))
+    return forest.fit_forest([2] + [rows] * children, ms, total=1000.0)
+
+
+def test_round_ties_siblings_together_and_the_other_ways_do_not():
+    """The finding: by mbi's default, children that the model has independent rise together."""
+    model, rng = star(), np.random.default_rng(3)
+    drawn = {m: draw_matrix(model, m, rng) for m in ("round", "sample", "shuffled")}
+    siblings = {m: abs(np.corrcoef(x[:, 1], x[:, 2])[0, 1]) for m, x in drawn.items()}
+    assert siblings["round"] > 0.9
+    assert max(siblings["sample"], siblings["shuffled"]) < 5 / np.sqrt(1000)
+    unique = {m: len(np.unique(x, axis=0)) for m, x in drawn.items()}
+    assert unique["round"] < 0.5 * min(unique["sample"], unique["shuffled"])
+    # What rounding is for: the margins are met almost exactly.
+    for m in ("round", "shuffled"):
+        assert np.abs(np.bincount(drawn[m][:, 1]) - 200).max() <= 3
+
+
+def draw_matrix(model, method, rng, rows=1000):
+    return np.column_stack(forest.draw_rows(model, rows, method=method, rng=rng))
+
+
+@pytest.mark.parametrize("method", ["round", "sample"])
+def test_rows_are_those_of_mbi_from_the_same_stream(method):
+    """Same model, same stream of random numbers: the very same table as mbi draws."""
+    model = star(children=2, rows=3)
+    with mechanisms._borrowed_randomness(Noise(0)):
+        from mbi import CliqueVector, Domain, Factor, MarkovRandomField
+
+        domain = Domain(["0", "1", "2"], model.sizes)
+        cliques = [("0", "1"), ("0", "2")]
+        tables = [model.pair(0, 1), model.pair(0, 2) / model.margins[0][:, None]]
+        potentials = CliqueVector(
+            domain,
+            cliques,
+            {
+                c: Factor(domain.project(c), np.log(np.asarray(t)))
+                for c, t in zip(cliques, tables, strict=True)
+            },
+        )
+        field = MarkovRandomField(potentials=potentials, marginals=potentials.exp(), total=300)
+        np.random.seed(11)  # noqa: NPY002
+        theirs = field.synthetic_data(300, method=method).to_dict()
+    ours = forest.draw_rows(model, 300, method=method, rng=np.random.RandomState(11))
+    for i in range(3):
+        assert np.array_equal(ours[i], np.asarray(theirs[str(i)]))
+
+
+# --- tables ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mechanism", ["mst", "task"])
+def test_much_budget_keeps_the_table_and_little_does_not(table, mechanism):
+    kept = {
+        epsilon: synth.utility(
+            table,
+            synth.synthesise(
+                table,
+                mechanism=mechanism,
+                target="y",
+                strongest=2,
+                epsilon=epsilon,
+                rng_seed=3,
+                method="shuffled",
+            ).frame,
+        )
+        for epsilon in (1000.0, 0.05)
+    }
+    assert kept[1000.0].univariate.max() < 0.05
+    assert kept[1000.0].correlation_with("y").loc["a"].diff().abs().max() < 0.1
+    assert kept[0.05].mean_pairwise > 2 * kept[1000.0].mean_pairwise
+
+
+def test_same_columns_types_and_repeatable(table):
+    a, b, c = (
+        synth.synthesise(table, epsilon=1.0, rng_seed=seed, cache=False) for seed in (1, 1, 2)
+    )
+    assert a.frame.equals(b.frame)
+    assert not a.frame.equals(c.frame)
+    assert a.frame.dtypes.equals(table.dtypes)
+    assert len(a.frame) == len(table)
+
+
+def test_without_a_seed_nothing_repeats_and_nothing_is_kept(table, tmp_path):
+    a, b = (synth.synthesise(table, epsilon=1.0, rng_seed=None) for _ in range(2))
+    assert not a.frame.equals(b.frame)
+    assert not list(tmp_path.rglob("*.parquet"))
+    assert not any("Seeded" in s for s in a.assumptions)
+
+
+def test_global_randomness_is_left_alone(table):
+    np.random.seed(4)  # noqa: NPY002
+    want = np.random.random(3)  # noqa: NPY002
+    np.random.seed(4)  # noqa: NPY002
+    synth.synthesise(table, epsilon=1.0, rng_seed=1, cache=False)
+    with mechanisms._borrowed_randomness(Noise(1)):
+        np.random.random(10)  # noqa: NPY002
+    assert np.array_equal(np.random.random(3), want)  # noqa: NPY002
+
+
+def test_double_precision_stays_inside(table):
+    import jax
+
+    before = jax.config.read("jax_enable_x64")
+    jax.config.update("jax_enable_x64", False)
+    try:
+        synth.synthesise(table, epsilon=1.0, rng_seed=1, cache=False)
+        with mechanisms._borrowed_randomness(Noise(1)):
+            pass
+        assert jax.config.read("jax_enable_x64") is False
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
+def test_assumptions_name_what_is_not_charged(table):
+    domain = {"a": range(4), "b": range(4), "c": ("u", "v", "w"), "y": (0, 1)}
+    open_ = synth.synthesise(table, epsilon=1.0, rng_seed=1).assumptions
+    stated = synth.synthesise(table, epsilon=1.0, rng_seed=1, domain=domain, rows=400).assumptions
+    assert any("4 of 4 columns are read off" in s for s in open_)
+    assert any("number of rows is taken as public" in s for s in open_)
+    assert any("stated without looking" in s for s in stated)
+    assert all(any("added or removed" in s for s in a) for a in (open_, stated))
+
+
+def test_merged_rare_levels_lose_weight_as_published_only():
+    """smartnoise divides the merged count and forgets it: rare levels come out too rare."""
+    frame = pd.DataFrame(
+        {"a": [0] * 3000 + [1] * 3000 + list(range(2, 52)) * 20, "b": [0, 1] * 3500}
+    )
+    share = {
+        published: np.mean(
+            [
+                (
+                    synth.synthesise(
+                        frame, epsilon=0.5, rng_seed=s, published=published, method="sample"
+                    ).frame["a"]
+                    > 1
+                ).mean()
+                for s in range(3)
+            ]
+        )
+        for published in (True, False)
+    }
+    assert abs(share[False] - 1 / 7) < 0.04
+    assert share[True] < 0.9 * share[False]  # the pairs pull back; 8 standard errors apart
+
+
+def test_bins_are_kept_and_drawn_within():
+    frame = pd.DataFrame({"x": np.linspace(0, 9.99, 300), "y": [0, 1] * 150})
+    bins = Bins(edges=(0, 2, 5, 10))
+    made = synth.synthesise(frame, epsilon=100.0, rng_seed=1, domain={"x": bins, "y": (0, 1)})
+    counts = np.histogram(made.frame["x"], bins.edges)[0]
+    assert np.abs(counts - [60, 90, 150]).max() < 15
+    grades = Bins(edges=(0, 10, 20), integer=True)
+    drawn = grades.draw(np.repeat([0, 1], 500), np.random.default_rng(0))
+    assert set(drawn[:500]) == set(range(10))
+    assert set(drawn[500:]) == set(range(10, 21))
+    assert list(grades.codes(np.array([-5, 0, 9, 10, 20, 99]))) == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"mechanism": "gan"}, "mechanism is one of"),
+        ({"method": "floor"}, "method is one of"),
+        ({"epsilon": 0.0}, "epsilon must be positive"),
+        ({"delta": 1.0}, "delta in"),
+        ({"mechanism": "task"}, "needs a target"),
+        ({"mechanism": "task", "target": "y", "strongest": ("y",)}, "no other column"),
+        ({"domain": {"zz": (0, 1)}}, "table lacks: zz"),
+        ({"domain": {"a": (0, 1)}}, "outside the stated domain"),
+        ({"rows": 0}, "rows must be at least 1"),
+    ],
+)
+def test_bad_arguments_are_refused(table, change, said):
+    with pytest.raises(ValueError, match=said):
+        synth.synthesise(table, **({"epsilon": 1.0, "rng_seed": 1} | change))
+
+
+def test_missing_values_are_refused(table):
+    holed = table.astype({"a": float})
+    holed.loc[3, "a"] = np.nan
+    with pytest.raises(ValueError, match="missing in a"):
+        synth.synthesise(holed, epsilon=1.0, rng_seed=1)
+    with pytest.raises(ValueError, match="missing"):
+        code(holed, None)
+
+
+# --- cache -----------------------------------------------------------------------------------
+
+
+def test_a_fit_is_kept_by_its_inputs(table, tmp_path):
+    stages = []
+    first = synth.synthesise(table, epsilon=1.0, rng_seed=1, progress=lambda s, d: stages.append(d))
+    again = synth.synthesise(table, epsilon=1.0, rng_seed=1)
+    assert (first.cached, again.cached) == (False, True)
+    assert again.frame.equals(first.frame)
+    assert again.frame.dtypes.equals(first.frame.dtypes)
+    assert again.assumptions == first.assumptions
+    assert stages == sorted(stages)
+    assert stages[-1] == 1.0
+    other = table.copy()
+    other.loc[0, "a"] = (other.loc[0, "a"] + 1) % 4
+    assert not synth.synthesise(other, epsilon=1.0, rng_seed=1).cached
+    assert not synth.synthesise(table, epsilon=1.0, rng_seed=1, method="sample").cached
+
+
+def test_a_half_written_cache_is_made_anew(table, tmp_path):
+    synth.synthesise(table, epsilon=1.0, rng_seed=1)
+    (facts,) = (tmp_path / "cache" / "synthetic").glob("*.json")
+    facts.with_suffix(".parquet").write_bytes(b"PAR1 cut")
+    assert not synth.synthesise(table, epsilon=1.0, rng_seed=1).cached
+    assert synth.synthesise(table, epsilon=1.0, rng_seed=1).cached
+    facts.write_text(json.dumps({"mechanism": "mst"}))
+    assert not synth.synthesise(table, epsilon=1.0, rng_seed=1).cached
+
+
+# --- the package itself ----------------------------------------------------------------------
+
+
+def test_the_package_agrees_with_our_fit(table):
+    """At a huge budget both find the same tree and margins; wall time is bounded."""
+    small = table[["a", "b", "y"]]
+    started = time.perf_counter()
+    theirs = synth.synthesise(
+        small, mechanism="mst-smartnoise", epsilon=1000.0, rng_seed=1, method="sample"
+    )
+    assert time.perf_counter() - started < 60
+    again = synth.synthesise(
+        small,
+        mechanism="mst-smartnoise",
+        epsilon=1000.0,
+        rng_seed=1,
+        method="sample",
+        cache=False,
+    )
+    assert again.frame.equals(theirs.frame)  # opendp's noise too comes from our seed
+    ours = synth.synthesise(small, epsilon=1000.0, rng_seed=1, method="sample")
+    assert theirs.frame.dtypes.equals(small.dtypes)
+    # Two samples of 400 rows differ by about this much by chance alone.
+    assert synth.utility(ours.frame, theirs.frame).univariate.max() < 0.12
+    assert synth.utility(small, theirs.frame).univariate.max() < 0.12
+
+
+# --- utility and risk ------------------------------------------------------------------------
+
+
+def test_utility_of_a_copy_and_of_noise(table):
+    same = synth.utility(table, table)
+    assert same.univariate.max() == 0
+    assert same.mean_pairwise == 0
+    assert same.copies == len(table)
+    assert same.unique_real == same.unique_synthetic == len(table.drop_duplicates())
+    rng = np.random.default_rng(0)
+    shuffled = pd.DataFrame({c: rng.permutation(table[c].to_numpy()) for c in table})
+    loose = synth.utility(table, shuffled)
+    assert loose.univariate.max() == 0
+    assert loose.association_real.loc["a", "b"] > 0.8
+    assert loose.association_synthetic.loc["a", "b"] < 0.15
+    assert abs(loose.correlation_with("y").loc["a", "synthetic"]) < 5 / 20
+
+
+def test_cramers_v_against_a_textbook_table():
+    """Two binary columns: uncorrected V is |phi|; the correction takes about 1/n off its square."""
+    frame = pd.DataFrame({"p": [0] * 50 + [1] * 50, "q": [0] * 40 + [1] * 10 + [0] * 10 + [1] * 40})
+    v = synth.utility(frame, frame).association_real.loc["p", "q"]
+    assert v == pytest.approx(0.6, abs=0.01)
+
+
+def test_utility_refuses_other_columns(table):
+    with pytest.raises(ValueError, match="same columns"):
+        synth.utility(table, table[["a"]])
+
+
+def test_a_copy_is_riskier_than_an_independent_sample():
+    pytest.importorskip("anonymeter", reason="needs the extra `attacks`")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.integers(0, 30, (180, 4)), columns=list("abcd"))
+    real, control, other = (frame[i : i + 60].reset_index(drop=True) for i in (0, 60, 120))
+    copied, fresh = (
+        synth.risk(real, made, control=control, secret="d", n_attacks=40, seed=1).set_index(
+            "attack"
+        )
+        for made in (real, other)
+    )
+    assert list(copied.index) == ["singling_out", "linkability", "inference"]
+    assert copied.loc["inference", "risk_low"] > fresh.loc["inference", "risk"]
+    assert copied.loc["linkability", "risk_low"] > fresh.loc["linkability", "risk"]
+
+
+def test_every_mechanism_is_documented():
+    assert all(f'"{name}"' in (api.synthesise.__doc__ or "") for name in synth.MECHANISMS)
