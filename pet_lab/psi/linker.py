@@ -252,6 +252,11 @@ class Linker:
             self._linked[name] = _Linked(here, left, right)
             return len(left)
 
+    def is_linked(self, session: bytes) -> bool:
+        """True once both tables of a session are here."""
+        with self._lock:
+            return session in self._linked
+
     def answer(self, query: Query, sender: str) -> Answer:
         """Answer a query of one of the parties, or refuse it; both are logged."""
         self.check_sender(sender)
