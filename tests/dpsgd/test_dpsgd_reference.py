@@ -1,11 +1,12 @@
 """The batched engine against tensorflow-privacy itself; only this file imports TensorFlow."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 
-from pet_lab import dpsgd
+from pet_lab import accounting, dpsgd
 from pet_lab.dpsgd import Config
 
 CASES = {
@@ -53,3 +54,25 @@ def test_noise_of_the_library_has_the_same_size(student_like, engine, microbatch
     n = unit.size
     assert abs(unit.mean()) < 4 / np.sqrt(n)
     assert abs(unit.var() - 1) < 4 * np.sqrt(2 / n)
+
+
+@pytest.mark.parametrize("microbatches", [None, 1])
+def test_readings_are_what_the_library_states(microbatches):
+    from tensorflow_privacy.privacy.analysis import compute_dp_sgd_privacy_lib as library
+
+    setting = {"n": 316, "batch_size": 32, "epochs": 50, "delta": 1e-5}
+    claim, _ = library.compute_dp_sgd_privacy(316, 32, 1.42, 50, 1e-5)
+    assert accounting.claimed_epsilon(1.42, **setting) == pytest.approx(claim)
+    statement = library.compute_dp_sgd_privacy_statement(
+        316, 32, 50, 1.42, 1e-5, used_microbatching=microbatches is not None
+    )
+    once, sampled = (
+        float(re.search(rf"Epsilon {label}[^:]*:\s*([\d.]+)", statement)[1])
+        for label in ("with each example", "assuming Poisson")
+    )
+    table = accounting.readings(
+        Config(noise_multiplier=1.42, microbatches=microbatches), n=316, delta=1e-5
+    )
+    rdp = table[table["accountant"] == "rdp"].groupby("reading")["epsilon"].first()
+    assert rdp["library, no sampling"] == pytest.approx(once, abs=6e-4)
+    assert rdp["library, Poisson"] == pytest.approx(sampled, abs=6e-4)
