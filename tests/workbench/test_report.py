@@ -125,7 +125,9 @@ def test_scorecard_lists_every_cell_under_its_table(built):
     page = soup(ws.reports / "scorecard.html")
     assert page.find(id="table-2-4")
     assert len(page.select("tbody tr")) == len(scorecard.from_runs(ws)) == 8
-    assert page.select_one("tbody td")["data-label"] == "Where"
+    assert page.select_one("tbody th")["data-label"] == "Where"
+    folded = page.select("details.fold")  # the stand-in's table: a line instead of a column of "–"
+    assert [d.summary.text for d in folded] == ["4 lines, none run"]
 
 
 def test_one_refused_report_costs_no_other(built, tmp_path):
@@ -252,6 +254,13 @@ def test_widgets_and_scripts_are_dropped():
     for mime in (exporter.INTERACTIVE, "application/javascript"):
         made = output_cell(**{mime: "x", "text/plain": "VBox(children=...)"})
         assert "VBox" not in exporter.export(made, link=lambda _: None).html
+
+
+def test_the_rows_that_write_returns_are_not_shown():
+    made = output_cell(**{"text/html": "<table class='dataframe'></table>", "text/plain": "rows"})
+    made.cells[0].source = "results.write(rows, out, headline='It holds.')"
+    made.cells[0].outputs[0].output_type = "execute_result"
+    assert "<table" not in exporter.export(made, link=lambda _: None).html
 
 
 def test_an_error_output_is_refused():

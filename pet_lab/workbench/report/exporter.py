@@ -34,6 +34,7 @@ INTERACTIVE = "application/vnd.jupyter.widget-view+json"
 SCRIPTS = ("application/javascript", "application/vnd.jupyter.widget-state+json")
 HIDDEN_TAGS = {"parameters", "injected-parameters", "remove-cell"}
 EXPLORE = re.compile(r"^\s*explore\.\w+\(", re.MULTILINE)
+WRITE = re.compile(r"^\s*results\.write\(", re.MULTILINE)
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -177,6 +178,8 @@ def prepare(notebook: Any) -> Any:
         elif EXPLORE.search(cell.source) and not cell.outputs:
             continue
         else:
+            if WRITE.search(cell.source):  # it returns the rows, which a notebook then shows
+                cell.outputs = [o for o in cell.outputs if o.output_type != "execute_result"]
             cell.outputs = [o for o in cell.outputs if _shown(o, number)]
             for output in cell.outputs:  # a last value is shown like any other output
                 if output.output_type == "execute_result":

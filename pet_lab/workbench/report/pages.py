@@ -430,7 +430,8 @@ def _sweep_section(
 
 def _counts(scored: pd.DataFrame) -> list[dict[str, Any]]:
     told = scorecard.tally(scored)
-    readings = [r for r in published.READINGS if any(told[r].values())]
+    run = [r for r in published.READINGS if sum(told[r].values()) > told[r]["not run"]]
+    readings = run or [published.READINGS[0]]
     return [
         {"name": f"Read as {r}", "parts": [(v, told[r][v]) for v in scorecard.VERDICTS]}
         for r in readings
@@ -522,7 +523,8 @@ def _scorecard(ws: Workspace, scored: pd.DataFrame) -> str:
                 "name": f"{name}: {known.title}" if known else str(name),
                 "source": part["source"].iloc[0],
                 "link": link if link and (ws.reports / link).is_file() else "",
-                "html": _mended(scorecard.show(part)),
+                "html": _without_table(scorecard.show(part)),
+                "folded": len(part) if (part["verdict"] == "not run").all() else 0,
             }
         )
     return _render(
@@ -535,8 +537,13 @@ def _scorecard(ws: Workspace, scored: pd.DataFrame) -> str:
     )
 
 
-def _mended(table: str) -> str:
-    soup = BeautifulSoup(table, "html.parser")
+def _without_table(shown: str) -> str:
+    """A scorecard under the heading of its table, without the column that repeats it."""
+    soup = BeautifulSoup(shown, "html.parser")
+    for row in soup.find_all("tr"):
+        first, second = row.find_all(["th", "td"], limit=2)
+        first.decompose()
+        second.name, second["scope"] = "th", "row" if row.find_parent("tbody") else "col"
     exporter.mend_tables(soup)
     return str(soup)
 
