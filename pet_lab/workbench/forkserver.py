@@ -95,14 +95,14 @@ def main() -> None:
     with os.fdopen(requests, "rb", buffering=0) as stream:
         first = json.loads(_line(stream))
         # While importing it has no children and cannot notice that its input closed.
-        runner.die_with_parent()
+        runner.die_with(first["parent"])
         for name in (*ALWAYS, *first["preload"]):
             with contextlib.suppress(ImportError):  # then the notebook says it better
                 importlib.import_module(name)
         gc.collect()
         gc.freeze()  # keeps the shared pages shared
         # From here on it must outlive the thread that started it, and end its runs before itself.
-        runner.die_with_parent(False)
+        runner.outlive_parent()
         _Server(stream, answers).serve()
 
 
@@ -157,13 +157,14 @@ class _Server:
                     if key == request["kill"]:
                         os.kill(pid, signal.SIGKILL)
                 continue
-            pid = os.fork()
+            parent, pid = os.getpid(), os.fork()
             if pid == 0:
-                _in_child(functools.partial(self.become_runner, request, inherited))
+                _in_child(functools.partial(self.become_runner, request, parent, inherited))
             self.runners[pid] = request["id"]
         return True
 
-    def become_runner(self, request: Mapping[str, Any], inherited: list[Any]) -> None:
+    def become_runner(self, request: Mapping[str, Any], parent: int, inherited: list[Any]) -> None:
+        runner.die_with(parent)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for thing in inherited:
@@ -213,25 +214,24 @@ class _Server:
 
 def run(folder: Path) -> None:
     """Become the runner of the job in `folder`, with a kernel forked before anything else."""
-    runner.die_with_parent()
     log = os.open(folder / runner.KERNEL_LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     listen, speak = os.pipe()
-    pid = os.fork()
+    parent, pid = os.getpid(), os.fork()
     if pid == 0:
         os.close(speak)
-        _in_child(lambda: become_kernel(listen))
+        _in_child(lambda: become_kernel(parent, listen))
     os.close(listen)
     job = json.loads((folder / runner.JOB).read_text(encoding="utf-8"))
     outcome = runner.perform(job, folder, ForkedKernel(pid, speak))
     files.write_json(folder / runner.OUTCOME, outcome)
 
 
-def become_kernel(listen: int) -> None:
+def become_kernel(parent: int, listen: int) -> None:
     """Wait for the connection file, then be the kernel; end if the runner goes away."""
     os.setpgid(0, 0)
-    runner.die_with_parent()
+    runner.die_with(parent)
     with os.fdopen(listen, "rb") as stream:
         line = stream.readline()
     if not line:

@@ -41,7 +41,7 @@ class ProcessExecutor:
         `cancelled` is asked twice a second; when it says yes, the run is ended.
         """
         started = runner.now()
-        files.write_json(folder / runner.JOB, job)
+        files.write_json(folder / runner.JOB, {**job, "parent": os.getpid()})
         with open(folder / runner.KERNEL_LOG, "wb") as log, self._lock:
             if self._closed:
                 return died(started, "the sweep was stopped")
@@ -101,7 +101,7 @@ class ForkExecutor:
         `cancelled` is asked twice a second; when it says yes, the run is ended.
         """
         started = runner.now()
-        files.write_json(folder / runner.JOB, job)
+        files.write_json(folder / runner.JOB, {**job, "parent": os.getpid()})
         key, answer = secrets.token_hex(8), queue.Queue[str](1)
         with self._lock:
             if self._closed:
@@ -138,7 +138,7 @@ class ForkExecutor:
             start_new_session=True,
         )
         preload = forkserver.shareable(self._packages)
-        self._send(self._server, {"preload": preload})
+        self._send(self._server, {"preload": preload, "parent": os.getpid()})
         threading.Thread(target=self._listen, args=(self._server,), daemon=True).start()
         return self._server
 

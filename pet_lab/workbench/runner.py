@@ -34,18 +34,27 @@ OPTIONS = (
 )
 
 
-def die_with_parent(wanted: bool = True) -> None:
-    """Ask the system to kill this process when its parent ends, however it ends (Linux only).
+def die_with(parent: int) -> None:
+    """Ask the system to kill this process when `parent`, its parent, ends (Linux only).
 
     The system takes the thread that started this process for the parent. Elsewhere ipykernel's own
     poller notices within a second.
     """
     if sys.platform == "linux":
-        parent = os.getppid()
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL if wanted else 0)
-        if wanted and os.getppid() != parent:  # it ended before the request
+        _on_parents_death(signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before the request
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def outlive_parent() -> None:
+    """Take `die_with` back."""
+    if sys.platform == "linux":
+        _on_parents_death(0)
+
+
+def _on_parents_death(number: int) -> None:
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
 
 
 def skip_costly_imports() -> None:
@@ -290,11 +299,11 @@ def _last_line(path: Path) -> str:
 
 def main(folder: str) -> None:
     """Program entry: FOLDER/job.json in, FOLDER/outcome.json out."""
-    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep, which ends this
     skip_costly_imports()
     place = Path(folder)
     job = json.loads((place / JOB).read_text(encoding="utf-8"))
+    die_with(job["parent"])
     outcome = perform(job, place)
     files.write_json(place / OUTCOME, outcome)
 
