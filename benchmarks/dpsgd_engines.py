@@ -19,9 +19,9 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import numpy as np
+import numpy as np  # noqa: E402 (BLAS reads the variables above when it loads)
 
-from pet_lab import dpsgd
+from pet_lab import dpsgd  # noqa: E402
 
 EPOCHS, REPLICAS = 200, 64
 GOAL_SECONDS, GOAL_RATIO = 0.15, 60.0
