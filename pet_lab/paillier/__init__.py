@@ -1,0 +1,31 @@
+"""Paillier's additive encryption for vectors: many weights in one plaintext, added while encrypted.
+
+>>> from pet_lab import paillier
+>>> key = paillier.generate(2048)
+>>> packing = paillier.Packing(key_bits=2048, max_terms=4)
+>>> sealed = [key.public.read(key.encrypt(w, packing).to_bytes()) for w in weights]
+>>> total = key.decrypt(key.public.add(*sealed))
+
+Keys and their arithmetic are those of python-paillier (`phe`); ciphertexts made here decrypt
+there. `threshold` shares the private key so that no single holder can decrypt.
+"""
+
+from pet_lab.paillier.keys import Ciphertexts, NoisePool, PrivateKey, PublicKey, generate
+from pet_lab.paillier.packing import CiphertextError, Packing, PaillierError, SlotOverflow
+from pet_lab.paillier.threshold import KeyShare, Partial, ThresholdKey, deal
+
+__all__ = [
+    "CiphertextError",
+    "Ciphertexts",
+    "KeyShare",
+    "NoisePool",
+    "Packing",
+    "PaillierError",
+    "Partial",
+    "PrivateKey",
+    "PublicKey",
+    "SlotOverflow",
+    "ThresholdKey",
+    "deal",
+    "generate",
+]

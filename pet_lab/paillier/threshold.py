@@ -1,0 +1,311 @@
+"""Threshold decryption: any `threshold` of the offices together decrypt, fewer learn nothing.
+
+I. Damgard, M. Jurik, "A generalisation, a simplification and some applications of Paillier's
+probabilistic public-key system" (PKC 2001), section 4.1, after V. Shoup's threshold RSA. The key is
+dealt: whoever runs `deal` sees it whole, once, and must forget it. Proofs of correct decryption are
+batched: one proof for the ciphertexts of a message, over a random combination of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import gmpy2
+from gmpy2 import mpz
+from numpy.typing import NDArray
+
+from pet_lab.paillier.keys import SMALLEST_KEY, Ciphertexts, PublicKey
+from pet_lab.paillier.packing import CiphertextError, PaillierError
+
+__all__ = ["KeyShare", "Partial", "ThresholdKey", "deal"]
+
+_CHALLENGE_BITS = 128
+_SIEVE = 1 << 16
+
+
+@dataclass(frozen=True)
+class KeyShare:
+    """One office's part of the private key; `index` counts from 1."""
+
+    index: int
+    value: mpz = field(repr=False)
+
+    def __reduce__(self) -> str:
+        raise PaillierError("A key share is not pickled: it must not travel by accident.")
+
+
+@dataclass(frozen=True)
+class Partial:
+    """One office's contribution to the decryption of one message, with the proof that it is right.
+
+    values     c^(2 D s_i) mod n^2 for each ciphertext c
+    challenge, response   Fiat-Shamir proof that all have the exponent that the key was dealt with
+    """
+
+    index: int
+    values: tuple[mpz, ...] = field(repr=False)
+    challenge: int
+    response: mpz = field(repr=False)
+
+    def size_bytes(self, public: PublicKey) -> int:
+        """Bytes on the network."""
+        width = -(-2 * public.bits // 8)
+        return (
+            8
+            + len(self.values) * width
+            + _CHALLENGE_BITS // 8
+            + -(-self.response.bit_length() // 8)
+        )
+
+
+@dataclass(frozen=True)
+class ThresholdKey:
+    """The public side of a dealt key.
+
+    public     encrypts and adds as any other
+    parties    shares dealt
+    threshold  shares that decrypt
+    check      v, a random square, and v^(D s_i) for each share: what proofs are held against
+    """
+
+    public: PublicKey
+    parties: int
+    threshold: int
+    check_base: mpz = field(repr=False)
+    check_values: tuple[mpz, ...] = field(repr=False)
+
+    @property
+    def _delta(self) -> mpz:
+        return mpz(math.factorial(self.parties))
+
+    def partial(self, share: KeyShare, sealed: Ciphertexts) -> Partial:
+        """What the office with `share` contributes to decrypting `sealed`.
+
+        An office must do this for the sum of all offices only: `sealed.terms` is the server's word.
+
+        Raises
+        ------
+        CiphertextError
+            As `PublicKey.check`.
+        """
+        self.public.check(sealed)
+        square = self.public.n_squared
+        secret = self._delta * share.value
+        values = tuple(gmpy2.powmod_sec(c, 2 * secret, square) for c in sealed.values)
+        base, _ = self._combined(sealed, values)
+        # The mask must hide challenge * secret: longer than both by a security margin.
+        mask = mpz(secrets.randbits(int(secret.bit_length()) + 2 * _CHALLENGE_BITS) | 1)
+        first = gmpy2.powmod_sec(base, mask, square)
+        second = gmpy2.powmod_sec(self.check_base, mask, square)
+        challenge = self._challenge(share.index, sealed, values, first, second)
+        return Partial(share.index, values, challenge, mask + challenge * secret)
+
+    def verify(self, sealed: Ciphertexts, partial: Partial) -> None:
+        """Check a contribution.
+
+        Raises
+        ------
+        CiphertextError
+            If it is not what the share of this index gives.
+        """
+        square = self.public.n_squared
+        if not 1 <= partial.index <= self.parties:
+            raise CiphertextError(
+                f"Shares are numbered 1 to {self.parties}, got a contribution of {partial.index}."
+            )
+        if len(partial.values) != len(sealed.values):
+            raise CiphertextError(
+                f"Contribution {partial.index} has {len(partial.values)} parts, expected "
+                f"{len(sealed.values)}."
+            )
+        wrong = CiphertextError(
+            f"The contribution of share {partial.index} is not what its key gives; leave it out "
+            "and ask another office."
+        )
+        if any(not 0 < v < square or gmpy2.gcd(v, self.public.n) != 1 for v in partial.values):
+            raise wrong
+        if partial.response < 0 or partial.response.bit_length() > 6 * self.public.bits + 4096:
+            raise wrong
+        base, claimed = self._combined(sealed, partial.values)
+        known = self.check_values[partial.index - 1]
+        e = mpz(partial.challenge)
+        first = (
+            gmpy2.powmod(base, partial.response, square)
+            * gmpy2.powmod(claimed, -e, square)
+            % square
+        )
+        second = (
+            gmpy2.powmod(self.check_base, partial.response, square)
+            * gmpy2.powmod(known, -e, square)
+            % square
+        )
+        if self._challenge(partial.index, sealed, partial.values, first, second) != e:
+            raise wrong
+
+    def combine(self, sealed: Ciphertexts, partials: Sequence[Partial]) -> NDArray:
+        """Decrypt from at least `threshold` contributions of different offices.
+
+        Returns
+        -------
+        array, shape (count,): the vector or sum.
+
+        Raises
+        ------
+        PaillierError
+            Too few contributions, or two of one office.
+        CiphertextError
+            A contribution that is wrong; the sentence names the share.
+        SlotOverflow
+            As `Packing.decode`.
+        """
+        indices = [p.index for p in partials]
+        if len(set(indices)) != len(indices):
+            raise PaillierError(f"Contributions must come from different offices, got {indices}.")
+        if len(partials) < self.threshold:
+            raise PaillierError(
+                f"Decryption takes {self.threshold} of {self.parties} offices, got {len(partials)}."
+            )
+        self.public.check(sealed)
+        for partial in partials:
+            self.verify(sealed, partial)
+        used = sorted(partials, key=lambda p: p.index)[: self.threshold]
+        at = [p.index for p in used]
+        delta, square, n = self._delta, self.public.n_squared, self.public.n
+        exponents = [2 * _lagrange(i, at, delta) for i in at]
+        unscale = gmpy2.invert(4 * delta * delta, n)
+        plaintexts = []
+        for k in range(len(sealed.values)):
+            product = mpz(1)
+            for partial, exponent in zip(used, exponents, strict=True):
+                product = product * gmpy2.powmod(partial.values[k], exponent, square) % square
+            plaintexts.append((product - 1) // n * unscale % n)
+        return sealed.packing.decode(plaintexts, sealed.count, sealed.terms)
+
+    def _combined(self, sealed: Ciphertexts, values: Sequence[mpz]) -> tuple[mpz, mpz]:
+        """Random combinations of the c^4 and of the claimed c^(4 D s_i), the same for both."""
+        square = self.public.n_squared
+        seed = self._hash(b"batch", sealed, values)
+        base, claimed = mpz(1), mpz(1)
+        for k, (c, v) in enumerate(zip(sealed.values, values, strict=True)):
+            rho = mpz(
+                int.from_bytes(hashlib.sha256(seed + k.to_bytes(4, "big")).digest()[:16], "big")
+            )
+            base = base * gmpy2.powmod(c, 4 * rho, square) % square
+            claimed = claimed * gmpy2.powmod(v, 2 * rho, square) % square
+        return base, claimed
+
+    def _challenge(
+        self, index: int, sealed: Ciphertexts, values: Sequence[mpz], first: mpz, second: mpz
+    ) -> int:
+        seed = self._hash(b"proof", sealed, values)
+        raw = hashlib.sha256(
+            seed + index.to_bytes(4, "big") + self._raw(first) + self._raw(second)
+        ).digest()
+        return int.from_bytes(raw[: _CHALLENGE_BITS // 8], "big")
+
+    def _hash(self, label: bytes, sealed: Ciphertexts, values: Sequence[mpz]) -> bytes:
+        digest = hashlib.sha256(label + self.public.id + self._raw(self.check_base))
+        for v in (*self.check_values, *sealed.values, *values):
+            digest.update(self._raw(v))
+        return digest.digest()
+
+    def _raw(self, value: mpz) -> bytes:
+        return int(value).to_bytes(-(-2 * self.public.bits // 8), "big")
+
+
+def deal(
+    parties: int, threshold: int, *, bits: int = 2048, for_tests: bool = False
+) -> tuple[ThresholdKey, tuple[KeyShare, ...]]:
+    """A key in shares, one for each office. The dealer must be trusted, once.
+
+    Parameters
+    ----------
+    parties, threshold : int
+        Any `threshold` of `parties` decrypt; 2 <= threshold <= parties.
+    bits : int
+        Length of the modulus, which is a product of two safe primes: some 10 s at 2048 bits.
+
+    Raises
+    ------
+    PaillierError
+        Parties and threshold that make no sense, or fewer than 2048 bits unless `for_tests`.
+    """
+    if not 2 <= threshold <= parties:
+        raise PaillierError(
+            f"Expected 2 <= threshold <= parties, got {threshold} of {parties}; with a threshold "
+            "of 1 every office alone could decrypt all."
+        )
+    if bits < SMALLEST_KEY and not for_tests:
+        raise PaillierError(
+            f"{bits} bits are too few to protect anything: use at least {SMALLEST_KEY}."
+        )
+    p = safe_prime(bits // 2)
+    q = safe_prime(bits // 2)
+    while q == p or (p * q).bit_length() != bits:
+        q = safe_prime(bits // 2)
+    n, m = p * q, (p - 1) // 2 * ((q - 1) // 2)
+    square, order = n * n, n * m
+    d = m * gmpy2.invert(m, n)  # 0 modulo m, 1 modulo n
+    coefficients = [d] + [mpz(secrets.randbelow(int(order))) for _ in range(threshold - 1)]
+    shares = []
+    for i in range(1, parties + 1):
+        value = mpz(0)
+        for c in reversed(coefficients):
+            value = (value * i + c) % order
+        shares.append(KeyShare(i, value))
+    delta = mpz(math.factorial(parties))
+    base = gmpy2.powmod(mpz(1 + secrets.randbelow(int(square) - 1)), 2, square)
+    checks = tuple(gmpy2.powmod_sec(base, delta * s.value, square) for s in shares)
+    short = gmpy2.powmod(mpz(1 + secrets.randbelow(int(n) - 1)), n, square)
+    return ThresholdKey(PublicKey(int(n), int(short)), parties, threshold, base, checks), tuple(
+        shares
+    )
+
+
+def safe_prime(bits: int) -> mpz:
+    """A random prime p of this length, its two top bits set, with (p - 1) / 2 prime as well."""
+    small = _small_primes()
+    while True:
+        # Candidates x, x + 2, ...: strike out those where x or 2 x + 1 has a small factor.
+        x = mpz(secrets.randbits(bits - 1) | (3 << (bits - 3)) | 1)
+        alive = bytearray(b"\x01") * _SIEVE
+        for s in small:
+            inverse = (s + 1) // 2
+            for root in (-x * inverse % s, -(2 * x + 1) * inverse * inverse % s):
+                alive[int(root) :: s] = bytes(len(range(int(root), _SIEVE, s)))
+        for k in range(_SIEVE):
+            if alive[k]:
+                half = x + 2 * k
+                p = 2 * half + 1
+                # A cheap test each first; is_prime repeats with random bases.
+                if (
+                    gmpy2.is_strong_prp(half, 2)
+                    and gmpy2.is_strong_prp(p, 2)
+                    and gmpy2.is_prime(half, 40)
+                    and gmpy2.is_prime(p, 40)
+                    and p.bit_length() == bits
+                ):
+                    return p
+
+
+def _small_primes() -> list[int]:
+    limit = _SIEVE
+    alive = bytearray(b"\x01") * limit
+    for i in range(2, math.isqrt(limit) + 1):
+        if alive[i]:
+            alive[i * i :: i] = bytes(len(range(i * i, limit, i)))
+    return [i for i in range(3, limit) if alive[i]]
+
+
+def _lagrange(i: int, at: Sequence[int], delta: mpz) -> mpz:
+    """D times the Lagrange coefficient of i at 0: a whole number."""
+    top, bottom = delta, mpz(1)
+    for j in at:
+        if j != i:
+            top *= j
+            bottom *= j - i
+    return top // bottom
