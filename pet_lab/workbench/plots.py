@@ -56,6 +56,7 @@ LABELS: dict[str, str] = {
     "epochs": "epochs",
 }
 
+MOST_NAMES = 20  # rows of a matrix that can be named and still be read
 Format = str | Callable[[Any], str]
 
 
@@ -506,6 +507,10 @@ def heatmaps(frames: Mapping[str, pd.DataFrame], *, axes: Any, text: str = "corr
     ----------
     frames : mapping from title to square DataFrame (columns, index: names), values in [-1, 1]
     axes : array of Axes, one per frame
+
+    Notes
+    -----
+    Columns are named up to `MOST_NAMES`; above that names would be a grey smear, and are counted.
     """
     axes = np.atleast_1d(axes).ravel()
     if len(axes) != len(frames):
@@ -513,9 +518,12 @@ def heatmaps(frames: Mapping[str, pd.DataFrame], *, axes: Any, text: str = "corr
     image = None
     for ax, (title, frame) in zip(axes, frames.items(), strict=True):
         image = ax.imshow(frame.to_numpy(float), cmap="RdBu_r", vmin=-1, vmax=1, aspect="equal")
-        size = "x-small" if len(frame) > 12 else "small"
-        ax.set_xticks(range(frame.shape[1]), frame.columns, rotation=90, fontsize=size)
-        ax.set_yticks(range(frame.shape[0]), frame.index, fontsize=size)
+        if len(frame) > MOST_NAMES:
+            ax.set(xticks=[], yticks=[], xlabel=f"{len(frame)} columns")
+        else:
+            size = "x-small" if len(frame) > MOST_NAMES // 2 else "small"
+            ax.set_xticks(range(frame.shape[1]), frame.columns, rotation=90, fontsize=size)
+            ax.set_yticks(range(frame.shape[0]), frame.index, fontsize=size)
         ax.set_title(title)
         ax.grid(visible=False)
         ax.spines[:].set_visible(False)
