@@ -18,10 +18,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
-import pandas as pd
 import typer
 
 from .certificates import Credentials, TestAuthority, load, save, write_private
@@ -30,6 +29,9 @@ from .ecdh import EcdhEngine
 from .linker import Linker, Query, combine_totals
 from .protocol import VARIANTS, Outcome, Party, PsiEngine, PsiError, Variant
 from .tokens import tables_for_linkers
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer(
     help="Private set intersection between two data holders and a linker, over mutual TLS.",
@@ -88,6 +90,8 @@ def _variant(name: str) -> Variant:
 
 
 def _read(path: Path, separator: str) -> pd.DataFrame:
+    import pandas as pd
+
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False, sep=separator)
     except (OSError, ValueError) as error:
@@ -374,6 +378,8 @@ def _send(
     columns: list[str],
     values: list[str],
 ) -> None:
+    import pandas as pd
+
     from . import flight
 
     numbers = {}

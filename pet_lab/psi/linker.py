@@ -12,11 +12,10 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from .disclosure import (
     MAX_CELLS,
@@ -30,6 +29,9 @@ from .disclosure import (
 from .messages import strict_json
 from .protocol import MessageError, Outcome, PsiError
 from .tokens import TOKEN_WIDTH, ColumnCipher, TokenTable
+
+if TYPE_CHECKING:
+    import pandas as pd  # loaded where it is used: a linker never needs it
 
 MAX_PAIRS = 50_000_000
 MAX_SESSIONS = 64
@@ -113,6 +115,8 @@ class Answer:
 
         Withheld cells are <NA>. Column names lose their party where that is not ambiguous.
         """
+        import pandas as pd
+
         cipher = ColumnCipher(link_key)
         axes = []
         for name, tokens in zip(self.query.group_by, self.labels, strict=True):
@@ -386,6 +390,8 @@ class Linker:
 
     def sees(self, session: bytes) -> pd.DataFrame:
         """What this linker holds of a session: one row a column, with its token frequencies."""
+        import pandas as pd
+
         tables = self._linked[session].tables if session in self._linked else self._waiting[session]
         rows = []
         for party, table in tables.items():

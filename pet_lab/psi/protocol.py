@@ -14,11 +14,13 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd  # loaded where it is used: a linker never needs it
 
 Bytes2D = npt.NDArray[np.uint8]
 Role = Literal["initiator", "responder"]
@@ -209,6 +211,8 @@ class Transcript:
 
     def table(self) -> pd.DataFrame:
         """Bytes and elements by sender, receiver and kind."""
+        import pandas as pd
+
         rows = [(m.sender, m.receiver, m.kind, m.count, m.size_bytes) for m in self.messages]
         frame = pd.DataFrame(rows, columns=["sender", "receiver", "kind", "elements", "bytes"])
         return frame.groupby(["sender", "receiver", "kind"], as_index=False, sort=False).sum()
@@ -268,6 +272,8 @@ class PsiResult:
 
     @property
     def stages(self) -> pd.DataFrame:
+        import pandas as pd
+
         return pd.DataFrame([vars(s) for s in (*self.left.stages, *self.right.stages)])
 
 

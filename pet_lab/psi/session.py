@@ -16,10 +16,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
-import pandas as pd
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -42,6 +41,9 @@ from .protocol import (
     Transcript,
     Variant,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CELL = struct.Struct(">B63s")
 BATCH_BYTES = 1 << 18
@@ -383,6 +385,8 @@ def _exchange_columns(
     session: Session, party: Party, keys: KeySet, positions: np.ndarray, columns: Sequence[str]
 ) -> pd.DataFrame:
     """Swap the named columns of the intersection, in the shared order, without any key."""
+    import pandas as pd
+
     row_of = np.full(len(keys), -1, dtype=np.int64)
     present = keys.codes >= 0
     row_of[keys.codes[present]] = np.flatnonzero(present)

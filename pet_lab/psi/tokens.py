@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -256,6 +255,8 @@ def tables_for_linkers(
             "Totals by additive shares need two linkers that do not collude; with one linker use "
             "pet_lab.psi.totals."
         )
+    import pandas as pd
+
     keys = party.key_set(on, missing=missing)  # type: ignore[arg-type]
     rows = keys.rows_of(outcome.positions)
     rows = rows[secret_permutation(len(rows))]  # rows of one key must not stay in file order
