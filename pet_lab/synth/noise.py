@@ -6,7 +6,6 @@ import math
 import secrets
 
 import numpy as np
-from scipy import optimize
 
 __all__ = ["Noise", "epsilon_from_rho", "rho_from_epsilon"]
 
@@ -21,6 +20,7 @@ def epsilon_from_rho(rho: float, delta: float) -> float:
         raise ValueError(f"rho must be >= 0 and delta in (0, 1), got {rho} and {delta}.")
     if rho == 0:
         return 0.0
+    from scipy import optimize
 
     def epsilon_at(log_gap: float) -> float:
         a = 1 + math.exp(log_gap)
