@@ -174,8 +174,10 @@ def auc_interval(
         spread = a * (1 - a) * (1 + half * (1 - a) / (2 - a) + half * a / (1 + a))
         return (a - value) ** 2 - z**2 * spread / (n_members * n_nonmembers)
 
-    low = 0.0 if value == 0 else float(optimize.brentq(excess, 0.0, value, xtol=1e-10))
-    high = 1.0 if value == 1 else float(optimize.brentq(excess, value, 1.0, xtol=1e-10))
+    # At a value of exactly 0 or 1 the equation has a second root there, which is not the bound.
+    low_end, high_end = min(value, 1 - 1e-9), max(value, 1e-9)
+    low = 0.0 if value == 0 else float(optimize.brentq(excess, 0.0, low_end, xtol=1e-10))
+    high = 1.0 if value == 1 else float(optimize.brentq(excess, high_end, 1.0, xtol=1e-10))
     return low, high
 
 

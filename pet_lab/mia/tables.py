@@ -64,7 +64,7 @@ def closeness_scores(records: ArrayLike, synthetic: ArrayLike) -> np.ndarray:
 
 
 def density_ratio_scores(
-    records: ArrayLike, synthetic: ArrayLike, reference: ArrayLike, *, k: int = 5
+    records: ArrayLike, synthetic: ArrayLike, reference: ArrayLike, *, k: int = 1
 ) -> np.ndarray:
     """Is the table denser around the record than the population is? (as in DOMIAS)
 

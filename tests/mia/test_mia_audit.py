@@ -112,6 +112,29 @@ def test_a_useless_attack_proves_nothing():
     assert mia.one_run_epsilon_lower_bound(rng.random(300), coins, delta=1e-3) == 0
 
 
+def test_the_most_exposed_record_is_found_and_its_bound_covers():
+    # Record 3 leaks exactly like a Gaussian mechanism with mu = 2; all others not at all.
+    mu, delta, above, found = 2.0, 1e-3, 0, []
+    rng = np.random.default_rng(12)
+    epsilon = mia.gaussian_epsilon(mu, delta=delta)
+    for _ in range(100):
+        member = mia.random_halves(256, 20, rng=rng)
+        s = rng.normal(0, 1, member.shape)
+        s[:, 3] += mu * member[:, 3]
+        bound = mia.most_exposed_bound(s, member, delta=delta, rng=rng)
+        above += bound.gaussian_epsilon > epsilon
+        found.append(bound.epsilon)
+    assert above / 100 <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / 100)
+    assert np.mean(found) > 0.5
+    nothing = [
+        mia.most_exposed_bound(
+            rng.normal(size=(128, 50)), mia.random_halves(128, 50, rng=rng), delta=0, rng=rng
+        ).epsilon
+        for _ in range(100)
+    ]
+    assert np.mean(np.array(nothing) > 0) <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / 100)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -126,6 +149,12 @@ def test_a_useless_attack_proves_nothing():
         (
             lambda: mia.epsilon_lower_bound([1.0], [0.0], delta=0, threshold=0.5, confidence=0.05),
             "usual is 0.95",
+        ),
+        (
+            lambda: mia.most_exposed_bound(
+                np.zeros((4, 2)), np.ones((4, 2), bool), delta=0, rng=np.random.default_rng(0)
+            ),
+            "at least 16 trainings",
         ),
         (lambda: mia.clopper_pearson(3, 2), "3 of 2"),
         (lambda: mia.gaussian_epsilon(1.0, delta=0.0), "delta"),
