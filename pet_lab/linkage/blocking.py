@@ -215,8 +215,7 @@ class Links:
         return float(x[self.i] @ z[self.j])
 
     def accuracy(self, truth: np.ndarray) -> Accuracy:
-        """Actual rates, from the row of the second file that each record of the first matches "
-        "(-1: none)."""
+        """Actual rates; `truth` is the row of b that each row of a matches, -1 for none."""
         true_links = int((truth[self.i] == self.j).sum())
         matches = int((truth >= 0).sum())
         return Accuracy(

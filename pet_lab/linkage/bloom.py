@@ -286,8 +286,7 @@ class PprlCompat:
 
 @dataclass(frozen=True)
 class Whole:
-    """Whole numbers that print as digits followed by a constant tail: rendered without Python "
-    "text."""
+    """Whole numbers that print as digits and a constant tail: rendered without Python text."""
 
     numbers: np.ndarray
     tail: str

@@ -453,33 +453,39 @@ def fit_overlap(
     n_linked: ArrayLike,
     block: ArrayLike,
     *,
+    strict: ArrayLike | None = None,
     groups: int = 100,
-    false_links: bool = True,
 ) -> OverlapFit:
     """Coverage, recall and ratio under partial overlap, with no model of the blocks.
 
-    With m = E[n_B], links per record l = E[n_L], and others in the block U (any distribution):
-    a linked record is typical but for having its match, so E[n_B - 1 | linked] = E[U] and
+    Of the blocked neighbours one may be the match, and U others are not, with any distribution. A
+    record linked by a strict rule is typical but for having its match: E[n_B - 1 | linked] = E[U],
 
-        coverage = m - E[n_L (n_B - 1)] / l                       (false links negligible).
+        coverage = E[n_B] - E[n_S (n_B - 1)] / E[n_S]
 
-    With false links at rate `ratio` per blocked non-match, three more moments close the system:
-    E[n_B (n_B - 1)] = 2 c E[U] + E[U (U - 1)],
-    E[n_L (n_B - 1)] = l E[U] + ratio (E[n_B (n_B - 1)] - E[U] m),
-    E[n_L (n_L - 1)] = 2 c recall ratio E[U] + ratio^2 E[U (U - 1)].
+    with n_S the strict links. Where the strict rule has named the match, all other blocked
+    neighbours are non-matches, so the share of them that the links take is the ratio; recall is
+    what is left:
+
+        ratio  = E[(n_L - 1) 1(n_S = 1)] / E[(n_B - 1) 1(n_S = 1)]
+        recall = (E[n_L] - ratio E[U]) / coverage
 
     Parameters
     ----------
     n_blocked, n_linked, block : as in `fit_slope`; n_blocked may be 0
+    strict : integers, shape (n,), optional
+        Neighbours by a rule with hardly any false link (exact comparison, a Dice of .9), whose
+        links are all among n_linked. The coverage is that of the files, so any rule may tell it;
+        one with false links is biased. Default: n_linked itself, then ratio is 0.
     groups : int
         Groups of whole blocks for the jackknife.
-    false_links : bool
-        False: the simple formula, ratio 0 (for exact comparison of a nearly unique key).
 
     Raises
     ------
+    ValueError
+        If shapes differ.
     NotIdentified
-        If nothing is linked, or no coverage in (0, 1] fits the moments.
+        If nothing is linked, or the coverage comes out at or below 0.
 
     Notes
     -----
@@ -488,65 +494,59 @@ def fit_overlap(
     exporters differ in size: their spread is read as false neighbours.
     """
     nb, nl, blk = (np.asarray(v) for v in (n_blocked, n_linked, block))
-    if not nb.shape == nl.shape == blk.shape or nb.size == 0:
+    ns = nl if strict is None else np.asarray(strict)
+    if not nb.shape == nl.shape == blk.shape == ns.shape or nb.size == 0:
         raise ValueError(
-            f"n_blocked, n_linked and block are one value a record, got {nb.shape}, {nl.shape} and "
-            f"{blk.shape}."
+            "n_blocked, n_linked, strict and block are one value a record, got "
+            f"{nb.shape}, {nl.shape}, {ns.shape} and {blk.shape}."
         )
-    if nl.sum() == 0:
+    if nl.sum() == 0 or ns.sum() == 0:
         raise NotIdentified("No record is linked, so the coverage cannot be told from the links.")
     moments = np.stack(
-        [np.ones(nb.size), nb, nb * (nb - 1), nl, nl * (nb - 1), nl * (nl - 1)]
+        [
+            np.ones(nb.size),
+            nb,
+            nl,
+            ns,
+            ns * (nb - 1),
+            (ns == 1) * (nl - 1),
+            (ns == 1) * (nb - 1),
+        ]
     ).astype(float)
-    codes = np.unique(blk, return_inverse=True)[1]
-    # Blocks go to groups in turn by a fixed hash of their number, so that the result has no seed.
-    group = (codes * 2654435761 % 2**32) * groups >> 32
-    sums = np.stack([np.bincount(group, weights=row, minlength=groups) for row in moments])
-    whole = _overlap(sums.sum(axis=1), false_links)
-    if whole is None:
+    codes = np.unique(blk, return_inverse=True)[1].astype(np.uint64)
+    # Blocks go to groups by a fixed hash of their number, so that the result needs no seed.
+    group = (codes * np.uint64(2654435761) % np.uint64(2**32)) * np.uint64(groups) >> np.uint64(32)
+    sums = np.stack(
+        [np.bincount(group.astype(np.int64), weights=row, minlength=groups) for row in moments]
+    )
+    total = sums.sum(axis=1)
+    used = sums[0] > 0
+    estimates = _overlap(np.column_stack([total, total[:, None] - sums[:, used]]))
+    coverage, recall, ratio = (float(v) for v in estimates[:, 0])
+    if not coverage > 0:
         raise NotIdentified(
-            "No coverage in (0, 1] fits the moments of blocked and linked neighbours; with so few "
-            "records or links, assume a coverage or use a stricter link."
+            f"The coverage comes out at {coverage:.2f}: linked records have more blocked "
+            f"neighbours "
+            "than unlinked ones explain. Use a strict link without false links, or more records."
         )
-    used = np.flatnonzero(sums[0] > 0)
-    left_out = [_overlap(sums.sum(axis=1) - sums[:, g], false_links) for g in used]
-    kept = np.array([v for v in left_out if v is not None])
-    if len(kept) > 1:
-        deviation = kept - kept.mean(axis=0)
-        cov = (len(kept) - 1) / len(kept) * deviation.T @ deviation
-    else:
+    left_out = estimates[:, 1:]
+    deviation = left_out - left_out.mean(axis=1, keepdims=True)
+    n_groups = left_out.shape[1]
+    cov = (n_groups - 1) / max(n_groups, 1) * deviation @ deviation.T
+    if n_groups < 2:
         cov = np.full((3, 3), np.nan)
-    return OverlapFit(coverage=whole[0], recall=whole[1], ratio=whole[2], cov=cov, n=nb.size)
+    return OverlapFit(coverage=coverage, recall=recall, ratio=ratio, cov=cov, n=nb.size)
 
 
-def _overlap(sums: np.ndarray, false_links: bool) -> tuple[float, float, float] | None:
-    """(coverage, recall, ratio) solving the moment equations, or None."""
-    m1, m2, l1, l2, s2 = sums[1:] / sums[0]
-    if l1 <= 0:
-        return None
-
-    def at(c: float) -> tuple[float, float, float]:
-        others = m1 - c
-        bottom = m2 - others * m1
-        ratio = (l2 - l1 * others) / bottom if abs(bottom) > 1e-12 else 0.0
-        true = l1 - ratio * others
-        gap = 2 * true * ratio * others + ratio**2 * (m2 - 2 * c * others) - s2
-        return ratio, true, gap
-
-    simple = m1 - l2 / l1
-    if not false_links or s2 == 0:
-        return (simple, l1 / simple, 0.0) if simple > 0 else None
-    # The gap grows with c (more matches, fewer others to explain l2): search near the simple
-    # answer.
-    grid = np.linspace(max(simple - 0.5, 1e-3), simple + 0.75, 126)
-    gaps = np.array([at(c)[2] for c in grid])
-    crossing = np.flatnonzero(np.sign(gaps[:-1]) * np.sign(gaps[1:]) <= 0)
-    if not crossing.size:
-        return None
-    first = crossing[np.argmin(np.abs(grid[crossing] - simple))]
-    c = float(optimize.brentq(lambda v: at(v)[2], grid[first], grid[first + 1]))
-    ratio, true, _ = at(c)
-    return c, true / c, ratio
+def _overlap(sums: np.ndarray) -> np.ndarray:
+    """(coverage, recall, ratio) by columns of moment sums, shape (3, columns)."""
+    m1, l1, s1, s2, taken, offered = sums[1:] / sums[0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        others = s2 / s1
+        coverage = m1 - others
+        ratio = np.where(offered > 0, taken / offered, 0.0)
+        recall = (l1 - ratio * others) / coverage
+    return np.stack([coverage, recall, ratio])
 
 
 # --------------------------------------------------------------------------------------------------

@@ -234,8 +234,7 @@ def trade_declarations(
 
 
 def _split(n: int, share: float, rng: Generator) -> dict[tuple[str, int], int]:
-    """Exactly `share` of code 300; sizes binomial within a code, as a slice of a shuffled file "
-    "has."""
+    """Exactly `share` of code 300; sizes binomial within a code, as in a slice of a file."""
     preferential = round(n * share)
     counts: dict[tuple[str, int], int] = {}
     for code, total in ((100, n - preferential), (300, preferential)):
