@@ -275,6 +275,7 @@ class _Program:
     streams: list[Streams]
     scales: _Scales
     state: _State
+    noise: NDArray[np.float32] | None = None  # buffer for a few steps of all replicas
 
     def epoch(self) -> None:
         config, replicas = self.config, len(self.streams)
@@ -286,7 +287,15 @@ class _Program:
         noisy = np.flatnonzero(self.scales.noise[:, 0])
         parameters = self.state.weights.shape[1]
         block = max(1, _NOISE_BLOCK // parameters)
-        noise = np.zeros((replicas, block * parameters), np.float32) if noisy.size else None
+        if noisy.size and self.noise is None:
+            # Zeros: the rows of replicas without noise are never written to.
+            self.noise = np.zeros((replicas, block * parameters), np.float32)
+        noise = self.noise if noisy.size else None
+        # Noise is drawn at the size it has in a batch of the usual divisor: nearly all steps.
+        usual = 1 / self._usual_divisor()
+        if config.optimiser == "sgd":
+            usual = usual * self.scales.rate
+        usual = usual * self.scales.noise  # in the order of the steps below, to the same last bit
         layers = layers_of(self.state.weights, self.shapes)
         into = layers_of(self.state.gradient, self.shapes)
         for step in range(max(steps)):
@@ -295,7 +304,8 @@ class _Program:
                     # Only the replica's own steps: its stream must not depend on the others.
                     own = min(max(steps[r] - step, 0), block)
                     if own:
-                        normals(self.streams[r].noise_bits, noise[r, : own * parameters])
+                        target = noise[r, : own * parameters]
+                        normals(self.streams[r].noise_bits, target, float(usual[r, 0]))
             batches = [p[step] if step < k else None for p, k in zip(plans, steps, strict=True)]
             x, y, weight, live, divisor = _gather(batches, self.x, self.y)
             scale = self.scales.rate if config.optimiser == "sgd" else np.ones_like(divisor)
@@ -311,14 +321,23 @@ class _Program:
             if noise is not None:
                 at = (step % block) * parameters
                 draw = noise[:, at : at + parameters]
-                # In place: every number of a block is used once.
-                draw *= (noise_scale * self.scales.noise).astype(np.float32)
+                actual = noise_scale * self.scales.noise
+                if not np.array_equal(actual, usual):
+                    ratio = np.divide(actual, usual, out=np.zeros_like(usual), where=usual > 0)
+                    draw *= ratio.astype(np.float32)  # in place: each number is used once
                 self.state.gradient += draw
             _apply(self.state, config, self.scales.rate, live)
+
+    def _usual_divisor(self) -> Array:
+        """What each replica divides by in all but its last, smaller batch, shape (R, 1)."""
+        config = self.config
+        own = [config.microbatches or config.batch_size or s.members.size for s in self.streams]
+        return np.asarray(own, self.x.dtype)[:, None]
 
     def keep(self, rows: NDArray[np.bool_]) -> None:
         self.streams = [s for s, k in zip(self.streams, rows, strict=True) if k]
         self.scales, self.state = self.scales.keep(rows), self.state.keep(rows)
+        self.noise = None
 
 
 def run_chunk(

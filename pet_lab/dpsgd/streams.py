@@ -27,8 +27,10 @@ def parameter_count(shapes: Sequence[tuple[int, int]]) -> int:
     return sum(a * b + b for a, b in shapes)
 
 
-def normals(bits: np.random.BitGenerator, out: NDArray[np.float32]) -> None:
-    """Fill the one-dimensional `out` with standard normals by Box and Muller's transform.
+def normals(bits: np.random.BitGenerator, out: NDArray[np.float32], scale: float = 1.0) -> None:
+    """Fill the one-dimensional `out` with normals of mean 0 and standard deviation `scale`.
+
+    By Box and Muller's transform, which takes the scale at no cost.
 
     Three to four times cheaper than `Generator.standard_normal` (2.3 against 8.3 ns a number),
     because logarithm, cosine and sine run on whole arrays with the processor's vector units. The
@@ -45,7 +47,7 @@ def normals(bits: np.random.BitGenerator, out: NDArray[np.float32]) -> None:
     radius += np.float32(2**-33)  # never log(0)
     # Rounding to float32 can give 1 + 2^-33 = 1 exactly, whose logarithm is 0: no NaN can arise.
     np.log(radius, out=radius)
-    radius *= np.float32(-2)
+    radius *= np.float32(-2 * scale * scale)
     np.sqrt(radius, out=radius)
     angle = np.empty(half, np.float32)
     np.multiply(
