@@ -5,7 +5,7 @@ The owner of the values encrypts them and keeps the key; the linker knows which 
 linkers (`tokens.tables_for_linkers`) are far cheaper but need two linkers that do not collude.
 
     shares     exact    two linkers, no encryption at all
-    bfv        exact    8,192 values a ciphertext; the linker masks the slots: only their sum is learnt
+    bfv        exact    8,192 values a ciphertext; the linker masks the slots: only sums appear
     ckks       approximate, about 7 digits; for values that are not whole numbers
     paillier   exact    one ciphertext a value: the report's idea
 """
