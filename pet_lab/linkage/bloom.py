@@ -486,6 +486,9 @@ def _or_field(
         bits[encoding.positions(index, n_fields, gram, salt)] = 1
         return np.packbits(bits, bitorder="little").view(np.uint64)
 
+    if isinstance(rendered, Whole) and encoding.q > 1 + 2 * encoding.padding:
+        # A number may be shorter than a q-gram: the route of texts handles that.
+        rendered = pd.Series([f"{v}{rendered.tail}" for v in rendered.numbers])
     if isinstance(rendered, Whole):
         inverse, distinct = pd.factorize(rendered.numbers)
         if 2 * distinct.size < rendered.numbers.size:

@@ -1,0 +1,221 @@
+"""The error models: slow definition, textbook forms, and calibration over 1,000 draws."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from pet_lab.linkage import (
+    NotIdentified,
+    blakely_salmond,
+    fit_many,
+    fit_neighbours,
+    fit_overlap,
+    fit_slope,
+    loglik,
+)
+
+DRAWS = 1000
+# 95 % intervals cover between these shares in 1,000 draws unless something is wrong (4 sigma), with
+# 1.5 points for the Wald approximation itself.
+LOW, HIGH = 0.95 - 4 * math.sqrt(0.95 * 0.05 / DRAWS) - 0.015, 0.95 + 4 * 0.0069 + 0.015
+
+
+def slow_loglik(counts, p, lambdas, alphas):
+    total = 0.0
+    for n in counts:
+        like = 0.0
+        for a, lam in zip(alphas, lambdas, strict=True):
+            like += a * (1 - p) * stats.poisson.pmf(n, lam)
+            if n > 0:
+                like += a * p * stats.poisson.pmf(n - 1, lam)
+        total += math.log(like) if like > 0 else -math.inf
+    return total
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=20),
+    st.floats(0, 1),
+    st.lists(st.floats(0, 5), min_size=1, max_size=3),
+)
+def test_likelihood_is_its_slow_definition(counts, p, lambdas):
+    alphas = np.arange(1, len(lambdas) + 1) / sum(range(1, len(lambdas) + 1))
+    got = loglik(counts, recall=p, lambdas=lambdas, alphas=alphas.tolist())
+    want = slow_loglik(counts, p, lambdas, alphas)
+    assert got == pytest.approx(want, rel=1e-9) or (got == want == -math.inf)
+
+
+def test_impossible_counts_are_minus_infinity_and_not_epsilon():
+    assert loglik([0, 1, 3], recall=0.8, lambdas=[0.0]) == -math.inf
+
+
+def draw(rng, n, p, lam):
+    return (rng.random(n) < p) + rng.poisson(lam, n)
+
+
+def test_wald_intervals_of_recall_cover():
+    rng = np.random.default_rng(42)
+    hits = 0
+    for _ in range(DRAWS):
+        fit = fit_neighbours(draw(rng, 1000, 0.9, 0.5), n_other=1000, max_classes=1)
+        low, high = fit.interval()
+        hits += low <= 0.9 <= high
+    assert LOW < hits / DRAWS < HIGH
+
+
+def test_two_classes_are_found_and_cost_four_parameters():
+    rng = np.random.default_rng(5)
+    lam = np.where(rng.random(20_000) < 0.3, 2.0, 0.2)
+    fit = fit_neighbours(draw(rng, 20_000, 0.9, lam), n_other=20_000)
+    assert len(fit.lambdas) == 2
+    assert fit.n_params == 4
+    assert fit.aic == pytest.approx(min(fit.aics))
+    assert abs(fit.recall - 0.9) < 4 * fit.recall_se
+    assert abs(fit.false_links - 0.74) < 4 * fit.false_links_se + 4 * 0.83 / math.sqrt(20_000)
+
+
+def test_as_published_keeps_the_model_that_its_aic_rejected():
+    rng = np.random.default_rng(6)
+    counts = draw(rng, 3000, 0.9, 0.4)
+    ours = fit_neighbours(counts, n_other=3000)
+    theirs = fit_neighbours(counts, n_other=3000, reading="published")
+    assert len(ours.lambdas) == 1
+    assert len(theirs.lambdas) == 2
+    assert theirs.aics[-1] > theirs.aics[-2]
+
+
+def test_blakely_salmond_solves_its_own_equations():
+    p, lam = 0.8, 0.3
+    odds = p / (1 - p)
+    f = np.array([1.0, lam + odds, lam**2 / 2 + lam * odds])
+    counts = np.repeat([0, 1, 2], np.rint(1e6 * f).astype(int))
+    fit = blakely_salmond(counts, n_other=1000)
+    assert fit.recall == pytest.approx(p, abs=1e-5)
+    assert fit.false_links == pytest.approx(lam, abs=1e-5)
+    assert fit.fpr == pytest.approx(lam / 999, rel=1e-4)
+
+
+def test_many_small_files_are_fitted_as_one_by_one():
+    rng = np.random.default_rng(8)
+    freq = np.stack([np.bincount(draw(rng, 100, 0.85, 0.05), minlength=6)[:6] for _ in range(60)])
+    many = fit_many(freq, max_classes=1)
+    for row, tally in zip(many, freq, strict=True):
+        one = fit_neighbours(np.repeat(np.arange(6), tally), n_other=100, max_classes=1)
+        assert row[0] == pytest.approx(one.recall, abs=2e-4)
+        assert row[1] == pytest.approx(one.false_links, abs=2e-4)
+
+
+def blocked_file(rng, n_blocks, p, ratio, *, mean=3.0, coverage=1.0, spread=0.0):
+    """Blocked and linked neighbours of complete blocks, links drawn pair by pair."""
+    mean = mean * np.exp(spread * rng.standard_normal(n_blocks) - spread**2 / 2)
+    size = rng.poisson(mean)
+    code = np.repeat(np.arange(n_blocks), size)
+    in_b = rng.random(code.size) < coverage
+    others_b = np.bincount(code[in_b], minlength=n_blocks)[code] - in_b
+    keep = rng.random(code.size) < coverage
+    match = rng.random(code.size) < p
+    linked = in_b * match + rng.binomial(others_b, ratio)
+    blocked = others_b + in_b
+    strict = in_b & match & (rng.random(code.size) < 0.8)
+    return blocked[keep], linked[keep], code[keep], strict[keep].astype(int), in_b[keep].mean()
+
+
+def test_slope_intervals_cover_and_the_slope_is_unbiased():
+    rng = np.random.default_rng(9)
+    hits, errors = 0, []
+    for _ in range(DRAWS):
+        nb, nl, code, _, _ = blocked_file(rng, 400, 0.9, 0.3)
+        fit = fit_slope(nb, nl, code, n_other=1200)
+        low, high = fit.interval()
+        hits += low <= 0.9 <= high
+        errors.append((fit.recall - 0.9, fit.ratio - 0.3))
+    errors = np.array(errors)
+    assert LOW < hits / DRAWS < HIGH
+    assert np.all(np.abs(errors.mean(axis=0)) < 4 * errors.std(axis=0) / math.sqrt(DRAWS) + 5e-4)
+
+
+def test_coverage_intervals_cover_on_heterogeneous_blocks():
+    rng = np.random.default_rng(10)
+    hits = 0
+    for _ in range(DRAWS):
+        nb, nl, code, strict, _ = blocked_file(rng, 600, 0.9, 0.3, coverage=0.8, spread=0.7)
+        low, high = fit_overlap(nb, nl, code, strict=strict).interval()
+        hits += low <= 0.8 <= high
+    assert LOW < hits / DRAWS < HIGH
+
+
+def test_overlap_recovers_recall_and_ratio_where_the_poisson_model_collapses():
+    rng = np.random.default_rng(11)
+    nb, nl, code, strict, covered = blocked_file(rng, 30_000, 0.9, 0.3, coverage=0.8, spread=1.0)
+    fit = fit_overlap(nb, nl, code, strict=strict)
+    assert fit.coverage == pytest.approx(covered, abs=4 * fit.coverage_se)
+    assert fit.recall == pytest.approx(0.9, abs=4 * fit.recall_se)
+    assert fit.ratio == pytest.approx(0.3, abs=0.01)
+    with pytest.raises(NotIdentified):
+        poisson = fit_neighbours(nb, n_other=len(nb), max_classes=1)
+        assert abs(poisson.recall - covered) < 0.1  # unless it refuses, it is far off
+        raise AssertionError("the one-class model was expected to fail on these blocks")
+
+
+def test_weights_give_the_weighted_recall():
+    rng = np.random.default_rng(12)
+    nb, _, code, _, _ = blocked_file(rng, 20_000, 1.0, 0.0)
+    heavy = rng.random(nb.size) < 0.5
+    linked = (rng.random(nb.size) < np.where(heavy, 0.95, 0.65)) + rng.binomial(nb - 1, 0.2)
+    fit = fit_slope(nb, linked, code, n_other=nb.size, weights=np.where(heavy, 3.0, 1.0))
+    want = (0.95 * 3 + 0.65) / 4
+    assert fit.recall == pytest.approx(want, abs=4 * fit.recall_se)
+
+
+@pytest.mark.parametrize("counts", [[0] * 50, [5] * 50])
+def test_counts_that_no_model_fits_are_refused_with_the_reason(counts):
+    with pytest.raises(NotIdentified, match=r"nothing to tell recall from|likelihood is flat"):
+        fit_neighbours(counts, n_other=100)
+
+
+def test_crowded_neighbours_have_a_flat_likelihood_and_it_is_said():
+    rng = np.random.default_rng(13)
+    with pytest.raises(NotIdentified, match="The likelihood is flat"):
+        fit_neighbours(rng.poisson(20, 200), n_other=200)
+
+
+def test_all_linked_once_is_a_perfect_recall():
+    fit = fit_neighbours(np.ones(200, int), n_other=200)
+    assert fit.recall == pytest.approx(1.0)
+    assert fit.false_links == pytest.approx(0.0, abs=1e-6)
+    assert fit.precision == pytest.approx(1.0)
+
+
+def test_no_second_blocked_neighbour_means_recall_is_the_share_linked():
+    fit = fit_slope(np.ones(100), np.arange(100) < 80, np.arange(100), n_other=100)
+    assert (fit.recall, fit.ratio) == (pytest.approx(0.8), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "sentence"),
+    [
+        (lambda: fit_neighbours([], n_other=5), ValueError, "one number of neighbours a record"),
+        (lambda: fit_neighbours([0, -1], n_other=5), ValueError, "whole numbers from 0 on"),
+        (lambda: fit_neighbours([0, 1.5], n_other=5), ValueError, "whole numbers from 0 on"),
+        (lambda: fit_neighbours([0, 1], n_other=1), ValueError, "at least 2"),
+        (lambda: fit_neighbours([0, 1], n_other=5, reading="x"), ValueError, "described"),
+        (lambda: blakely_salmond([1, 2], n_other=5), NotIdentified, "divides by zero"),
+        (lambda: blakely_salmond([0, 0, 1, 2, 2, 2], n_other=5), NotIdentified, "more spread"),
+        (lambda: fit_slope([2, 2], [1, 1], [0, 0], n_other=5), NotIdentified, "one size of block"),
+        (lambda: fit_slope([0, 2], [0, 1], [0, 1], n_other=5), ValueError, "use fit_overlap"),
+        (lambda: fit_slope([1], [1, 1], [0], n_other=5), ValueError, "one value a record"),
+        (lambda: fit_overlap([1, 2], [0, 0], [0, 1]), NotIdentified, "No record is linked"),
+        (
+            lambda: fit_neighbours([0, 1, 1] * 50, n_other=9).interval(level=95),
+            ValueError,
+            "pass 0.95",
+        ),
+    ],
+)
+def test_bad_input_is_one_clear_sentence(make, error, sentence):
+    with pytest.raises(error, match=sentence):
+        make()
