@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pet_lab import data, dpsgd, synth
+from pet_lab import accounting, baselines, data, dpsgd, synth
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -195,6 +195,103 @@ def private_data(
             if progress:
                 share = (replicate + (i + 1) / len(epsilons)) / replicates
                 progress(f"private data at epsilon {epsilon:g}", share)
+    return pd.DataFrame(rows)
+
+
+def simple_rivals(
+    frame: pd.DataFrame,
+    *,
+    target: str,
+    domain: Mapping[str, Sequence[Any]] | None,
+    centres: Mapping[str, float] | None = None,
+    epsilons: Sequence[float],
+    delta: float,
+    hidden: Sequence[int],
+    seed: int,
+    replicates: int,
+    hold_out: float = HOLD_OUT,
+) -> pd.DataFrame:
+    """What is there to beat: one threshold on one column, and full-batch DP gradient descent.
+
+    Parameters
+    ----------
+    frame, target, seed, replicates, hold_out
+        As in `private_data`.
+    domain : mapping from column to its possible values, or None
+        Public knowledge, for candidate thresholds and scaling. Without it only the rule without
+        privacy is run: everything else would have to look at the data first.
+    centres : mapping from column to number, optional
+        Public knowledge for gradient descent: these columns keep their own unit and are centred
+        here (a grade: points above the pass mark). All others are scaled to [-1, 1] by `domain`.
+    epsilons : sequence of float
+    delta : float
+        Of gradient descent; the stump has delta = 0.
+    hidden : sequence of int
+        Layers of the network among the rivals.
+
+    Returns
+    -------
+    DataFrame with mechanism ("rule", "dp stump", "dp logistic regression", "dp network, full
+    batch"), epsilon (inf for the rule), replicate, metric "accuracy.validation", value.
+    """
+    import pandas as pd
+
+    y = data.positives(frame, target)
+    table = data.binarise(frame, target).drop(columns=target)
+    numeric = table.select_dtypes("number")
+    rows: list[dict[str, Any]] = []
+
+    def add(mechanism: str, epsilon: float, replicate: int, right: NDArray[np.bool_]) -> None:
+        shared = {"mechanism": mechanism, "epsilon": float(epsilon), "replicate": replicate}
+        rows.append({**shared, "metric": "accuracy.validation", "value": float(right.mean())})
+
+    n_train = len(y) - round(hold_out * len(y))
+    gradient: dict[str, dict[float, dpsgd.Config]] = {}
+    X = np.empty((len(y), 0))
+    thresholds: dict[str, Sequence[float]] = {}
+    if domain is not None:
+        ranges = {name: (min(domain[name]), max(domain[name])) for name in numeric.columns}
+        encoded = pd.get_dummies(table, dtype=float)
+        X = baselines.scale_by_range(encoded, ranges)
+        for name, centre in (centres or {}).items():
+            X[:, encoded.columns.get_loc(name)] = encoded[name] - centre
+        thresholds = {name: sorted(domain[name])[1:] for name in numeric.columns}
+        for words, layers in {"logistic regression": (), "network, full batch": hidden}.items():
+            config = baselines.full_batch(layers, learning_rate=0.3)
+            noise = {
+                epsilon: accounting.noise_for(
+                    epsilon,
+                    n=n_train,
+                    batch_size=None,
+                    epochs=config.epochs,
+                    delta=delta,
+                    sampling="full",
+                    accountant="pld",
+                )
+                for epsilon in epsilons
+            }
+            gradient[f"dp {words}"] = with_noise(config, noise)
+    for replicate, stream in enumerate(np.random.SeedSequence(seed).spawn(replicates)):
+        splitting, drawing, *seeds = stream.spawn(2 + len(epsilons))
+        train, held_out = data.split(
+            len(y), fraction=hold_out, rng=np.random.default_rng(splitting)
+        )
+        seen, unseen = numeric.iloc[train], numeric.iloc[held_out]
+        rule = baselines.best_rule(seen, y[train])
+        add("rule", np.inf, replicate, rule.predict(unseen) == y[held_out])
+        rng = np.random.default_rng(drawing)
+        for epsilon in epsilons if thresholds else ():
+            stump = baselines.dp_stump(
+                seen, y[train], thresholds=thresholds, epsilon=epsilon, rng=rng
+            )
+            add("dp stump", epsilon, replicate, stump.predict(unseen) == y[held_out])
+        for mechanism, configs in gradient.items():
+            done = dpsgd.train(
+                X[train], y[train], list(configs.values()), seeds=seeds, curve_every=0
+            )
+            right = (done.predict(X[held_out]) > 0) == (y[held_out] == 1)
+            for i, epsilon in enumerate(configs):
+                add(mechanism, epsilon, replicate, right[i])
     return pd.DataFrame(rows)
 
 
