@@ -91,6 +91,8 @@ def kernel_environment(job: Mapping[str, Any]) -> dict[str, str]:
         # Sets of strings iterate in the same order in every run.
         "PYTHONHASHSEED": "0",
         "JPY_PARENT_PID": str(os.getpid()),
+        # TensorFlow's start-up chatter would end up in the stored notebook; errors still do.
+        "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         **job.get("env", {}),
     }
 

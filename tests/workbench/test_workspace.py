@@ -33,7 +33,6 @@ def test_the_variable_wins(make_workspace, monkeypatch, tmp_path):
 
 def test_elsewhere_it_is_the_checkout_of_the_package(monkeypatch, tmp_path):
     monkeypatch.delenv("PET_LAB_HOME", raising=False)
-    (CHECKOUT / "notebooks").mkdir(exist_ok=True)
     assert Workspace.find(tmp_path).root == CHECKOUT
 
 
