@@ -1,0 +1,70 @@
+"""Every notebook: in the house form, listed, with profiles, and its smallest run works offline."""
+
+import ast
+import json
+import re
+
+import pytest
+
+from pet_lab.workbench import notebooks, results, runs, sweep
+from pet_lab.workbench.workspace import Workspace
+
+WS = Workspace.find(__file__)
+NAMES = notebooks.find(WS)
+MOST_CELLS = 30
+
+
+def cells(name):
+    return notebooks.read(notebooks.path(WS, name))["cells"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_house_form(name):
+    notebooks.check_form(notebooks.path(WS, name))
+    found = cells(name)
+    assert len(found) <= MOST_CELLS, "an argument, not a program"
+    code = [notebooks.source_of(c) for c in found if c["cell_type"] == "code"]
+    assert not any(c.get("outputs") or c.get("execution_count") for c in found), "no outputs in git"
+    defined = [
+        node
+        for text in code
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+    ]
+    assert not defined, "functions live in the package"
+    params = notebooks.parameters(notebooks.path(WS, name))
+    assert params["seed"].type == "int"
+    assert all(p.help for p in params.values()), "each parameter says what it is"
+    text = json.dumps(found)
+    for word in ("**Claim.**", "**Source.**", "## Takeaways", "## Differences", "results.write("):
+        assert word in text, f"{word} is missing"
+    assert re.search(r"explore\.(rows|call)\(", text), "it ends with an Explore panel"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_profiles_fit_the_notebook(name):
+    for profile in ("smoke", "quick", "full"):
+        assert sweep.plan_profile(WS, name, profile)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_smallest_run_works_offline(name, tmp_path, monkeypatch):
+    """The smoke profile in a workspace of its own, with neither network nor real data."""
+    for folder in ("notebooks", "data"):
+        (tmp_path / folder).symlink_to(WS.root / folder)
+    (tmp_path / "pyproject.toml").write_text((WS.root / "pyproject.toml").read_text())
+    monkeypatch.setenv("PET_LAB_OFFLINE", "1")
+    monkeypatch.setenv("PET_LAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("PET_LAB_DATA", raising=False)
+    ws = Workspace(tmp_path)
+    specs = sweep.plan_profile(ws, name, "smoke")
+    records = sweep.execute(ws, specs, jobs=1)
+    assert [r.problem for r in records] == [""] * len(specs)
+    rows = results.read(ws, name)
+    assert len(rows)
+    for record in records:
+        summary = results.summary(record.folder)
+        assert summary["headline"].endswith(".")
+        real = {d["kind"] for d in summary["data"]} <= {"real", "generated"}
+        assert real or not summary["counts"], "a stand-in must not count"
+        assert (record.folder / runs.NOTEBOOK).is_file()
