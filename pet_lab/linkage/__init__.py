@@ -37,7 +37,18 @@ from pet_lab.linkage.neighbours import (
     fit_slope,
     loglik,
 )
-from pet_lab.linkage.simulate import Design, chunk_study, moments, scale_study
+from pet_lab.linkage.peer import splink_links
+from pet_lab.linkage.simulate import (
+    ENCODINGS,
+    Design,
+    chunk_study,
+    glance,
+    moments,
+    published_rows,
+    scale_study,
+    summarise_errors,
+    threshold_curve,
+)
 from pet_lab.linkage.totals import (
     Total,
     Undefined,
@@ -59,6 +70,7 @@ from pet_lab.linkage.trade import (
 )
 
 __all__ = [
+    "ENCODINGS",
     "PUBLISHED_COUNTS",
     "Accuracy",
     "Blocks",
@@ -89,6 +101,7 @@ __all__ = [
     "fit_overlap",
     "fit_slope",
     "frequency_attack",
+    "glance",
     "link",
     "link_exact",
     "loglik",
@@ -98,11 +111,15 @@ __all__ = [
     "para23",
     "popcount",
     "published",
+    "published_rows",
     "qgrams",
     "resolve",
     "resolved",
     "scale_study",
     "scaled_counts",
+    "splink_links",
+    "summarise_errors",
+    "threshold_curve",
     "trade_declarations",
     "weighted",
     "within_block",

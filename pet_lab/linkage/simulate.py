@@ -17,7 +17,7 @@ from numpy.random import Generator, SeedSequence
 
 from pet_lab.linkage import totals
 from pet_lab.linkage.blocking import Accuracy, Links, block, link, link_exact
-from pet_lab.linkage.bloom import Encoding, PprlCompat, encode
+from pet_lab.linkage.bloom import Encoding, LongTermKey, PprlCompat, RecordFilter, encode
 from pet_lab.linkage.neighbours import (
     NeighbourFit,
     NotIdentified,
@@ -31,6 +31,7 @@ from pet_lab.linkage.trade import TradeDeclarations, Typos, trade_declarations
 BLOCK_ON = ("exporter_id", "hs6")
 COMPARE_ON = ("date", "value")
 VALUE_THRESHOLD = 500_000
+TOTALS = ("transactions_ge_500k_small_preferential", "value_millions_small_preferential")
 Made = TypeVar("Made")
 
 
@@ -370,3 +371,184 @@ def moments(frame: pd.DataFrame, columns: Sequence[str], by: Sequence[str]) -> p
             rows.append({**common, "statistic": "mean", "value": mean, "se": sd / np.sqrt(n)})
             rows.append({**common, "statistic": "standard_error", "value": sd, "se": sd_se})
     return pd.DataFrame(rows)
+
+
+_DEMO_KEY = b"a demonstration key, not a secret"
+
+ENCODINGS: dict[str, Callable[[], Encoding]] = {
+    "pprl-compat": PprlCompat,
+    "textbook record-level filter": lambda: RecordFilter(key=_DEMO_KEY),
+    "one filter for all fields (CLK)": lambda: LongTermKey(key=_DEMO_KEY),
+}
+"""Encodings by the name a panel or a table shows, with a demonstration key."""
+
+
+def published_rows(study: pd.DataFrame) -> pd.DataFrame:
+    """Rows for tables 2.4-2.9 from a chunk study with stratified and plain designs.
+
+    "published" takes the stratified chunks and what the authors' program stores: actual rates under
+    "estimate", and totals corrected with actual rates and without the division by the blocking FPR.
+    "described" takes plain random chunks, the model's estimates and paragraph 23. Repetitions where
+    paragraph 23 is undefined are left out of its moments; their share is a row of its own.
+
+    Returns
+    -------
+    DataFrame: comparison, dice, estimator, reading, replicate (0), metric ("recall.mean", ..),
+    value, se, replicates_n.
+    """
+    rows = []
+    for reading, stratified in (("published", True), ("described", False)):
+        part = study[study["stratified"] == stratified]
+        estimated = "actual" if reading == "published" else "estimate"
+        wide = part.assign(
+            **{f"{rate}_as_estimate": part[f"{rate}_{estimated}"] for rate in ("recall", "fpr")}
+        )
+        columns = {
+            "recall_actual": ("recall", "actual"),
+            "recall_as_estimate": ("recall", "estimate"),
+            "fpr_actual": ("fpr", "actual"),
+            "fpr_as_estimate": ("fpr", "estimate"),
+        }
+        for total in TOTALS:
+            columns |= {
+                f"{total}_actual": (total, "actual"),
+                f"{total}_naive": (total, "naive"),
+                f"{total}_adjusted_{reading}": (total, "adjusted"),
+            }
+        made = moments(wide, list(columns), ["comparison", "dice"])
+        named = made["quantity"].map(columns)
+        made["metric"] = named.str[0] + "." + made["statistic"]
+        made["estimator"] = named.str[1]
+        rows.append(made.assign(reading=reading).drop(columns=["quantity", "statistic"]))
+        lost = wide.groupby(["comparison", "dice"], dropna=False, sort=False)[
+            f"{TOTALS[0]}_adjusted_{reading}"
+        ].agg(value=lambda v: v.isna().mean(), replicates_n="size")
+        undefined = lost.reset_index().assign(
+            metric="adjusted_undefined.share", estimator="adjusted", reading=reading
+        )
+        share = undefined["value"]
+        undefined["se"] = np.sqrt(share * (1 - share) / undefined["replicates_n"])
+        rows.append(undefined)
+    frame = pd.concat(rows, ignore_index=True)
+    frame.insert(0, "replicate", 0)
+    return frame
+
+
+def summarise_errors(scale: pd.DataFrame) -> pd.DataFrame:
+    """Bias, RMSE and coverage of each estimator at each size, with Monte Carlo standard errors.
+
+    Returns
+    -------
+    DataFrame: target, estimator, records, bias, bias_se, rmse, rmse_se, covered (share of 95 %
+    intervals that hold the truth; NaN without intervals), undefined (share), replicates.
+    """
+    rows = []
+    keys = ["target", "estimator", "records"]
+    for key, part in scale.groupby(keys, sort=False):
+        error = part["error"].dropna().to_numpy()
+        inside = np.abs(part["error"]) <= 1.96 * part["se"] + 1e-12
+        known = part["se"].notna() & part["error"].notna()
+        n = error.size
+        rmse = float(np.sqrt(np.mean(error**2))) if n else np.nan
+        rows.append(
+            {
+                **dict(zip(keys, key, strict=True)),
+                "bias": error.mean() if n else np.nan,
+                "bias_se": error.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan,
+                "rmse": rmse,
+                "rmse_se": (error**2).std(ddof=1) / (2 * rmse * np.sqrt(n))
+                if n > 1 and rmse > 0
+                else np.nan,
+                "covered": inside[known].mean() if known.any() else np.nan,
+                "undefined": part["undefined"].mean(),
+                "replicates": len(part),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def threshold_curve(
+    trade: TradeDeclarations, encoding: Encoding, thresholds: Sequence[float]
+) -> pd.DataFrame:
+    """Recall and false links of blocked Bloom linkage at each threshold, from one comparison.
+
+    Returns
+    -------
+    DataFrame: threshold, recall, false_links_per_record, share_of_blocked (false links per blocked
+    non-match), precision; thresholds rising.
+    """
+    levels = np.sort(np.asarray(thresholds, dtype=float))
+    blocks = block(trade.exports, trade.imports, BLOCK_ON)
+    links = link(
+        encode(trade.exports, encoding),
+        encode(trade.imports, encoding),
+        blocks,
+        threshold=float(levels[0]),
+    )
+    true = trade.truth()[links.i] == links.j
+    matches = int((trade.truth() >= 0).sum())
+    rows = []
+    for level in levels:
+        hit = links.similarity >= level
+        right, wrong = int((hit & true).sum()), int((hit & ~true).sum())
+        rows.append(
+            {
+                "threshold": level,
+                "recall": right / matches,
+                "false_links_per_record": wrong / links.n_a,
+                "share_of_blocked": wrong / max(blocks.n_pairs - matches, 1),
+                "precision": right / (right + wrong) if right + wrong else np.nan,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def glance(
+    error_rate: float = 0.2,
+    threshold: float = 0.8,
+    chunk_size: int = 1000,
+    encoding: str = "pprl-compat",
+    seed: int = 1,
+) -> pd.DataFrame:
+    """One linkage and what each estimator makes of it: the function behind the explore panel.
+
+    Returns
+    -------
+    DataFrame, one row a quantity: quantity, estimator, value, actual.
+    """
+    if encoding not in ENCODINGS:
+        raise ValueError(f"encoding is one of {list(ENCODINGS)}, got {encoding!r}.")
+    rng = np.random.default_rng(seed)
+    trade = trade_declarations(chunk_size, rng=rng, typos=Typos(error_rate=error_rate))
+    made = _KEPT.setdefault(encoding, ENCODINGS[encoding]())
+    exports, imports = trade.exports, trade.imports
+    links = link(
+        encode(exports, made),
+        encode(imports, made),
+        block(exports, imports, BLOCK_ON),
+        threshold=threshold,
+    )
+    actual = links.accuracy(trade.truth())
+    mixture = _or_none(partial(fit_neighbours, links.n_linked, n_other=links.n_b, max_classes=2))
+    slope = _or_none(partial(_slope, links))
+    rows: list[dict[str, object]] = [
+        {"quantity": "recall", "estimator": name, "value": fit.recall, "actual": actual.recall}
+        for name, fit in (("mixture", mixture), ("slope", slope))
+        if fit is not None
+    ]
+    x = (exports["exporter_size"] == "small").to_numpy() * exports["value"].to_numpy() / 1e6
+    z = (imports["preferential_code"] == 300).to_numpy(dtype=float)
+    truth = float(x @ z[trade.truth()])
+    for name, total in _totals(links, x, z, actual=actual, mixture=mixture, slope=slope).items():
+        rows.append(
+            {
+                "quantity": "value, small, preferential (M)",
+                "estimator": name,
+                "value": total.estimate if total else np.nan,
+                "actual": truth,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+_KEPT: dict[str, Encoding] = {}

@@ -156,9 +156,7 @@ def test_overlap_recovers_recall_and_ratio_where_the_poisson_model_collapses():
     assert fit.recall == pytest.approx(0.9, abs=4 * fit.recall_se)
     assert fit.ratio == pytest.approx(0.3, abs=0.01)
     with pytest.raises(NotIdentified):
-        poisson = fit_neighbours(nb, n_other=len(nb), max_classes=1)
-        assert abs(poisson.recall - covered) < 0.1  # unless it refuses, it is far off
-        raise AssertionError("the one-class model was expected to fail on these blocks")
+        fit_neighbours(nb, n_other=len(nb), max_classes=1)
 
 
 def test_weights_give_the_weighted_recall():

@@ -1,0 +1,108 @@
+"""Splink's probabilistic linkage on the same declarations: the peer of one comparison."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pet_lab.linkage.blocking import Links, block
+
+
+def splink_links(
+    a: pd.DataFrame, b: pd.DataFrame, *, probability: float = 0.5, seed: int = 1
+) -> Links:
+    """Links by a Fellegi-Sunter model that Splink fits without labels, inside the same blocks.
+
+    Date is compared exactly, within 7 and 30 days; value exactly, within 5, 15 and 30 percent.
+
+    Parameters
+    ----------
+    a, b : exports and imports, as `trade_declarations` makes them
+    probability : float
+        Pairs at or above this match probability are linked.
+    seed : int
+        Of Splink's sample for the u probabilities.
+
+    Returns
+    -------
+    Links, with the match probability as similarity
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If the extra `link` is not installed.
+    """
+    from splink import DuckDBAPI, Linker, SettingsCreator, block_on
+    from splink import comparison_library as cl
+
+    frames: Any = [
+        frame[["exporter_id", "hs6", "date", "value"]].assign(unique_id=np.arange(len(frame)))
+        for frame in (a, b)
+    ]
+    settings = SettingsCreator(
+        link_type="link_only",
+        comparisons=[
+            # Compared too, though blocked on: their agreement is the evidence that lifts the prior.
+            cl.ExactMatch("exporter_id"),
+            cl.ExactMatch("hs6"),
+            cl.AbsoluteDateDifferenceAtThresholds(
+                "date",
+                input_is_string=False,
+                metrics=["day", "day"],
+                thresholds=[7, 30],
+            ),
+            cl.CustomComparison(
+                output_column_name="value",
+                comparison_levels=[
+                    {"sql_condition": "value_l IS NULL OR value_r IS NULL", "is_null_level": True},
+                    {"sql_condition": "value_l = value_r"},
+                    *(
+                        {
+                            "sql_condition": f"abs(value_l - value_r) <= {share} "
+                            "* greatest(abs(value_l), abs(value_r))"
+                        }
+                        for share in (0.05, 0.15, 0.30)
+                    ),
+                    {"sql_condition": "ELSE"},
+                ],
+            ),
+        ],
+        blocking_rules_to_generate_predictions=[block_on("exporter_id", "hs6")],
+        retain_intermediate_calculation_columns=False,
+    )
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # Splink reports every EM step on its own handlers
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            linker = Linker(frames, settings, DuckDBAPI(), input_table_aliases=["a", "b"])
+            linker.training.estimate_probability_two_random_records_match(
+                [block_on("exporter_id", "hs6", "date", "value")], recall=0.8
+            )
+            linker.training.estimate_u_using_random_sampling(max_pairs=2e6, seed=seed)
+            for known in (("date", "value"), ("exporter_id", "hs6")):
+                linker.training.estimate_parameters_using_expectation_maximisation(
+                    block_on(*known), fix_u_probabilities=True
+                )
+            found = linker.inference.predict(
+                threshold_match_probability=probability
+            ).as_pandas_dataframe()
+    finally:
+        logging.disable(before)
+    of_a = found["source_dataset_l"] == "a"
+    i = np.where(of_a, found["unique_id_l"], found["unique_id_r"]).astype(np.int64)
+    j = np.where(of_a, found["unique_id_r"], found["unique_id_l"]).astype(np.int64)
+    blocks = block(a, b, ["exporter_id", "hs6"])
+    return Links(
+        i=i,
+        j=j,
+        similarity=found["match_probability"].to_numpy(dtype=float),
+        n_blocked=blocks.neighbours,
+        n_a=len(a),
+        n_b=len(b),
+        blocks=blocks,
+    )
