@@ -464,3 +464,13 @@ def combine_totals(answers: Sequence[Answer], outcome: Outcome) -> pd.DataFrame:
         query=first.query, labels=first.labels, values=tuple(table), epsilon=first.epsilon
     )
     return summed.table(outcome.link_key)
+
+
+def neighbours(linker: Linker, session: bytes, party: str) -> npt.NDArray[np.int64]:
+    """How many rows of the other file each uploaded row of `party` is linked to.
+
+    What an error model needs of the linker; rows that were not uploaded have no neighbour.
+    """
+    linked = linker._linked[session]
+    pairs = linked.left if party == linker.parties[0] else linked.right
+    return np.bincount(pairs, minlength=len(linked.tables[party])).astype(np.int64)

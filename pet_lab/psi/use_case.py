@@ -1,0 +1,125 @@
+"""The annex's use case: a statistical office and a bank with a common tax code (paragraph 141).
+
+The two files are published with the project's code. They are read from a folder of the user's;
+where there is none, a stand-in with the same columns, categories, sizes and overlap is drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.random import Generator
+
+from .protocol import Party, PsiError
+
+FILES = {"istat": "DATASET_A_ISTAT.csv", "bank": "DATASET_B_BANCA_ITALIA.csv"}
+KEY = "IDKEY"
+SIZES = {"istat": 1000, "bank": 3479}
+OVERLAP = 732
+DOMAIN = {
+    "istat": {"CLASSE_ETA": ["< 20", "20-28", "29-35"], "NUMERO_FIGLI": ["0", "1-2", ">2"]},
+    "bank": {
+        "TIPO_RATA_MUTUO": ["BASSA", "MEDIA", "ALTA"],
+        "PAGATORE_RATA_MUTUO": ["SI", "NO"],
+        "CLASSE_REDDITO": ["BASSA", "MEDIA", "ALTA"],
+    },
+}
+SHARES = {"PAGATORE_RATA_MUTUO": [2 / 3, 1 / 3]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UseCase:
+    """Both parties, and for each file its provenance as `results.write` wants it."""
+
+    istat: Party
+    bank: Party
+    provenance: tuple[dict[str, Any], ...]
+
+    @property
+    def real(self) -> bool:
+        return all(p["kind"] == "real" for p in self.provenance)
+
+
+def load(*, rng: Generator, folder: Path | None = None) -> UseCase:
+    """The published files if they are here, else a stand-in.
+
+    Parameters
+    ----------
+    rng : for the stand-in
+    folder : where the two CSV files are; default the folder istat_bi in PET_LAB_DATA, or beside the
+        checkout under shared/data
+
+    Raises
+    ------
+    PsiError
+        If a folder is named that lacks a file or has other columns.
+    """
+    found = folder or _somewhere()
+    if found is None:
+        return _stand_in(rng)
+    frames, provenance = {}, []
+    for name, file in FILES.items():
+        path = Path(found) / file
+        try:
+            raw = path.read_bytes()
+            frame = pd.read_csv(path, sep=";", dtype=str, keep_default_na=False)
+        except (OSError, ValueError):
+            raise PsiError(
+                f"{file} is not in the folder, or not a CSV file with semicolons."
+            ) from None
+        if list(frame.columns) != [KEY, *DOMAIN[name]]:
+            raise PsiError(f"{file} has the columns {KEY}, {', '.join(DOMAIN[name])}; check it.")
+        frames[name] = frame
+        provenance.append(_provenance(name, "real", hashlib.sha256(raw).hexdigest()))
+    return UseCase(
+        istat=Party("istat", frames["istat"]),
+        bank=Party("bank", frames["bank"]),
+        provenance=tuple(provenance),
+    )
+
+
+def _somewhere() -> Path | None:
+    root = Path(__file__).resolve().parents[2]
+    for base in (os.environ.get("PET_LAB_DATA"), root.parent / "shared" / "data"):
+        if base and all((Path(base) / "istat_bi" / f).is_file() for f in FILES.values()):
+            return Path(base) / "istat_bi"
+    return None
+
+
+def _stand_in(rng: Generator) -> UseCase:
+    n = sum(SIZES.values()) - OVERLAP
+    letters = np.array(list("ABCDEFGHJKLMNPRSTUVZ"))
+    digits = np.array(list("0123456789"))
+    codes: list[str] = []
+    while len(codes) < n:  # the shape of an Italian tax code; Z in the place code: nobody's
+        parts = [*rng.choice(letters, 6), *rng.choice(digits, 2), rng.choice(letters)]
+        parts += [*rng.choice(digits, 2), "Z", *rng.choice(digits, 3), rng.choice(letters)]
+        codes = list(dict.fromkeys([*codes, "".join(parts)]))
+    taken = {"istat": codes[: SIZES["istat"]], "bank": codes[SIZES["istat"] - OVERLAP :]}
+    parties, provenance = {}, []
+    for name, keys in taken.items():
+        frame = pd.DataFrame({KEY: rng.permutation(np.array(keys, dtype=object))})
+        for column, labels in DOMAIN[name].items():
+            frame[column] = rng.choice(
+                np.array(labels, dtype=object), len(frame), p=SHARES.get(column)
+            )
+        parties[name] = Party(name, frame)
+        digest = hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
+        provenance.append(_provenance(name, "stand-in", digest))
+    return UseCase(istat=parties["istat"], bank=parties["bank"], provenance=tuple(provenance))
+
+
+def _provenance(name: str, kind: str, digest: str) -> dict[str, Any]:
+    return {
+        "name": f"istat_bi/{name}",
+        "sha256": digest,
+        "kind": kind,
+        "licence": "as of the UNECE IPP repository" if kind == "real" else "Apache-2.0",
+        "citation": "Bruno et al. (2021), Privacy set intersection with analytics, UNECE IPP.",
+    }
