@@ -268,7 +268,7 @@ def chance_advantage(
 
     Returns
     -------
-    float array, shape (draws,). The mean for 4 members and 7 others is 0.41 (0.48 two-sided).
+    float array, shape (draws,). The mean for 4 members and 7 others is 0.32 (0.47 two-sided).
     """
     _check_sizes(n_members, n_nonmembers)
     order = rng.permuted(
