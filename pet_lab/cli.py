@@ -237,10 +237,22 @@ def status(names: Names = None, as_json: Json = False) -> None:
 def report(
     names: Names = None,
     profile: Annotated[Which | None, typer.Option(help="Whose runs to show.")] = None,
+    run_id: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="Report on this one run instead.")
+    ] = None,
 ) -> None:
     """Make the offline HTML reports, one file per notebook, and their index."""
+    from pet_lab.workbench import report as reports
+
     ws = Workspace.find()
-    _build_reports(ws, _chosen(ws, names), profile)
+    if run_id is None:
+        reports.build(ws, _chosen(ws, names), profile)
+        return
+    found = [r for r in runs.records(ws) if r.run_id.startswith(run_id) and r.ok]
+    if len(found) != 1:
+        word = "No finished run has" if not found else f"{len(found)} runs have"
+        raise ParameterError(f"{word} the id {run_id!r}; `pet-lab status` lists them.")
+    typer.echo(_shown(ws, reports.build_run(ws, found[0])))
 
 
 @app.command()
@@ -280,13 +292,15 @@ def reproduce(
     chosen = _chosen(ws, names)
     specs = [spec for name in chosen for spec in sweep.plan_profile(ws, name, profile)]
     records = _execute(ws, specs, jobs=jobs, executor=executor, timeout=timeout, force=force)
-    _build_reports(ws, chosen, profile)
+    refused = _build_reports(ws, chosen, profile)
     table = cards.from_runs(ws, profile, data_fingerprint=_data_fingerprint)
     if profile is Which.full and names is None:
         cards.write(table, ws.reports / "scorecard.csv")
     _print_scorecard(table)
     typer.echo(f"Reports: {_shown(ws, ws.reports / 'index.html')}")
     _exit_for(records)
+    if refused:
+        raise typer.Exit(FAILED)
 
 
 # --- data ----------------------------------------------------------------------------------------
@@ -418,11 +432,16 @@ def _execute(ws: Workspace, specs: Sequence[RunSpec], **how: Any) -> list[RunRec
         raise typer.Exit(STOPPED) from None
 
 
-def _build_reports(ws: Workspace, names: Sequence[str], profile: Which | None) -> None:
+def _build_reports(ws: Workspace, names: Sequence[str], profile: Which) -> bool:
+    """Build what can be built; whether the guard refused a report."""
     from pet_lab.workbench import report as reports
 
-    reports.build(ws, list(names), profile)
-    reports.build_index(ws)
+    try:
+        reports.build(ws, list(names), profile)
+    except reports.Refused as error:
+        typer.echo(f"pet-lab: {error}", err=True)
+        return True
+    return False
 
 
 def _record_json(record: RunRecord) -> dict[str, Any]:
@@ -442,6 +461,8 @@ def _say_where(ws: Workspace, record: RunRecord) -> None:
     if record.path is not None and record.path.exists():
         word = "done before" if record.skipped else record.state
         typer.echo(f"{word}: {_shown(ws, record.path)}")
+        if record.ok:
+            typer.echo(f"for its report: pet-lab report --run {record.run_id}")
 
 
 def _exit_for(records: Sequence[RunRecord]) -> None:

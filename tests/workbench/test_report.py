@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-from pet_lab.workbench import files, plots, report, runs, scorecard
+from pet_lab.workbench import files, plots, report, runs, scorecard, sweep
 from pet_lab.workbench.report import exporter, pages
 
 
@@ -373,3 +373,14 @@ def test_failed_runs_get_no_report(built):
     assert any(r.state == runs.FAILED for r in runs.records(ws, "psi/protocol"))
     with contextlib.suppress(FileNotFoundError):
         assert not (ws.reports / "psi-protocol.html").read_text()
+
+
+def test_one_run_of_ones_own_gets_a_page_without_the_folder_of_its_data(make_workspace):
+    ws = make_workspace()
+    (spec,) = sweep.plan(ws, "tiny", {"label": "/home/someone/private/mine.csv"})
+    (record,) = sweep.execute(ws, [spec], jobs=1)
+    page = report.build_run(ws, record)
+    html = page.read_text()
+    assert page.name == f"group-tiny-{record.run_id}.html"
+    assert "mine.csv" in html
+    assert "/home/someone" not in html

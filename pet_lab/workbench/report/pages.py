@@ -6,7 +6,7 @@ import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import jinja2
@@ -61,9 +61,10 @@ class Refused(WorkbenchError):
         super().__init__("\n".join(f"{name}: {why}" for name, why in reasons.items()))
 
 
-def page_name(notebook: str, *, sweep: bool = False) -> str:
-    """File of a notebook's report: "psi/typos" -> "psi-typos.html"."""
-    return notebook.replace("/", "-") + ("-sweep" if sweep else "") + ".html"
+def page_name(notebook: str, *, sweep: bool = False, run: str = "") -> str:
+    """File of a notebook's report: "psi/typos" -> "psi-typos.html", of one run with its id."""
+    ending = "-sweep" if sweep else f"-{run}" if run else ""
+    return notebook.replace("/", "-") + ending + ".html"
 
 
 # --- building ----------------------------------------------------------------------------------
@@ -114,6 +115,24 @@ def build(
     if refused:
         raise Refused(written, refused)
     return written
+
+
+def build_run(ws: Workspace, record: RunRecord) -> Path:
+    """Write the report of one finished run, whatever its parameters; not listed in the index.
+
+    Raises
+    ------
+    Refused
+        If the guard refused it; then nothing is written.
+    """
+    target = ws.reports / page_name(record.notebook, run=record.run_id)
+    stale = bool(runs.stale(record, runs.fingerprints(ws, record.notebook)))
+    try:
+        return _write(ws, target, _page(ws, [record], "", stale, target.name))
+    except OSError:
+        raise
+    except Exception as error:
+        raise Refused([], {record.notebook: _reason(ws, error)}) from None
 
 
 def build_index(
@@ -202,9 +221,13 @@ def _notices(summary: Mapping[str, Any], stale: bool) -> list[str]:
 
 def _report(ws: Workspace, name: str, profile: str | None) -> str | None:
     found, chosen, stale = chosen_runs(ws, name, profile)
-    if not found:
-        return None
+    return _page(ws, found, chosen, stale, page_name(name)) if found else None
+
+
+def _page(ws: Workspace, found: Sequence[RunRecord], chosen: str, stale: bool, here: str) -> str:
+    """The report on the first of `found`, for the file `here`."""
     record = found[0]
+    name = record.notebook
     assert record.folder is not None
     summary = results.summary(record.folder)
     content = nbformat.read(record.folder / runs.NOTEBOOK, as_version=4)
@@ -212,7 +235,7 @@ def _report(ws: Workspace, name: str, profile: str | None) -> str | None:
     toc = [*body.contents, ("parameters-of-this-run", "Parameters"), ("provenance", "Provenance")]
     return _render(
         "report.html.j2",
-        page_name(name),
+        here,
         title=exporter.inline(notebooks.title(record.folder / runs.NOTEBOOK)),
         track=track(name),
         profile=chosen,
@@ -296,7 +319,14 @@ def _value(value: Any) -> str:
         return ", ".join(map(_value, value)) or "none"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if value != "" else "“”"
+    return _without_folder(value) if value != "" else "“”"
+
+
+def _without_folder(value: Any) -> str:
+    """The value as text; of an absolute path only the name, where it lay is nobody's business."""
+    text = str(value)
+    absolute = text.startswith(("/", "~")) or PureWindowsPath(text).is_absolute()
+    return PureWindowsPath(text).name if absolute else text
 
 
 def _provenance(record: RunRecord) -> list[tuple[str, str]]:
@@ -323,7 +353,7 @@ def _command(ws: Workspace, name: str, record: RunRecord) -> str:
     words = ["pet-lab", "run", name]
     for key, value in record.parameters.items():
         if key not in known or known[key].default != value:
-            text = json.dumps(value) if isinstance(value, list | bool) else str(value)
+            text = json.dumps(value) if isinstance(value, list | bool) else _without_folder(value)
             words += ["-p", f"{key}={text}"]
     return shlex.join(words)
 
