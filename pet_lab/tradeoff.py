@@ -203,7 +203,7 @@ def simple_rivals(
     *,
     target: str,
     domain: Mapping[str, Sequence[Any]] | None,
-    centres: Mapping[str, float] | None = None,
+    units: Mapping[str, float] | None = None,
     epsilons: Sequence[float],
     delta: float,
     hidden: Sequence[int],
@@ -220,9 +220,8 @@ def simple_rivals(
     domain : mapping from column to its possible values, or None
         Public knowledge, for candidate thresholds and scaling. Without it only the rule without
         privacy is run: everything else would have to look at the data first.
-    centres : mapping from column to number, optional
-        Public knowledge for gradient descent: these columns keep their own unit and are centred
-        here (a grade: points above the pass mark). All others are scaled to [-1, 1] by `domain`.
+    units : mapping from column to unit, optional
+        Public knowledge for gradient descent, see `baselines.scale_by_range`.
     epsilons : sequence of float
     delta : float
         Of gradient descent; the stump has delta = 0.
@@ -252,12 +251,10 @@ def simple_rivals(
     if domain is not None:
         ranges = {name: (min(domain[name]), max(domain[name])) for name in numeric.columns}
         encoded = pd.get_dummies(table, dtype=float)
-        X = baselines.scale_by_range(encoded, ranges)
-        for name, centre in (centres or {}).items():
-            X[:, encoded.columns.get_loc(name)] = encoded[name] - centre
+        X = baselines.scale_by_range(encoded, ranges, units=units)
         thresholds = {name: sorted(domain[name])[1:] for name in numeric.columns}
         for words, layers in {"logistic regression": (), "network, full batch": hidden}.items():
-            config = baselines.full_batch(layers, learning_rate=0.3)
+            config = baselines.full_batch(layers)
             noise = {
                 epsilon: accounting.noise_for(
                     epsilon,
