@@ -364,6 +364,9 @@ def data_import(
 def lab(
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
     port: Annotated[int, typer.Option(min=0, help="Port on the loopback address.")] = 8888,
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- OPTION...]", help="Passed on to JupyterLab.")
+    ] = None,
 ) -> None:
     """Open JupyterLab on the start page that links the notebooks."""
     import subprocess
@@ -376,8 +379,7 @@ def lab(
     ]
     # An office machine is often offline: never ask the network for a newer JupyterLab.
     command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    if not browser:
-        command.append("--no-browser")
+    command += ["--no-browser"] * (not browser) + (more or [])
     # Markdown opens as a page with links, not as source; no question about news at the start.
     settings = str(Path(__file__).resolve().parent / "workbench" / "jupyter")
     path = os.pathsep.join(filter(None, (settings, os.environ.get("JUPYTER_CONFIG_PATH"))))
