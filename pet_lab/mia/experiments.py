@@ -320,7 +320,8 @@ def shadow_attack(
     DataFrame: attack_model ("class0", "class1" or ""), samples ("member", "nonmember" or ""),
     replicate, metric, value. Metrics ``target.*`` on the held-out records; for each attack model
     precision, recall, f1 by samples, accuracy, balanced_accuracy, ``accuracy.always_member``,
-    ``mia.auc``; and ``queries``, ``synthesis.confidence``.
+    ``mia.auc``; and ``queries``, ``synthesis.confidence``, ``synthesis.failed`` (1 where the target
+    hardly ever predicts a class: it then has no attack rows).
     """
     import pandas as pd
 
@@ -337,7 +338,11 @@ def shadow_attack(
             rows.append(_shadow_row(r, "target.accuracy", float("nan")))
             continue
         rows += _target_rows(one.predict(x)[0][out] > 0, target[out] > 0, r)
-        pool, labels, facts = _pool(one, domain, int((~out).sum()), confidence, rng)
+        try:
+            pool, labels, facts = _pool(one, domain, int((~out).sum()), confidence, rng)
+        except shadow.SynthesisError:
+            rows.append(_shadow_row(r, "synthesis.failed", 1.0))
+            continue
         rows += [_shadow_row(r, k, v) for k, v in facts.items()]
         train, test = shadow.shadow_masks(models, len(labels), size=int((~out).sum()), rng=rng)
         imitations = dpsgd.train(
@@ -397,6 +402,7 @@ def _pool(
         for c in (0, 1)
     ]
     facts = {
+        "synthesis.failed": 0.0,
         "queries": float(sum(m.queries for m in made)),
         "synthesis.confidence": float(level.min()),
     }

@@ -19,6 +19,7 @@ __all__ = [
     "AttackModels",
     "Domain",
     "Synthesis",
+    "SynthesisError",
     "attack_models",
     "decision_metrics",
     "shadow_masks",
@@ -26,6 +27,10 @@ __all__ = [
 ]
 
 Predict = Callable[[np.ndarray], np.ndarray]
+
+
+class SynthesisError(ValueError):
+    """The target's answers lead to no records of a class, so it cannot be imitated."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +154,11 @@ def synthesise(
 
     Raises
     ------
+    SynthesisError
+        If the target hardly ever predicts `label` with `confidence`: nothing found in 4 rounds of
+        parallel starts, or still too few after 20 starts per wanted record.
     ValueError
-        If the target hardly ever reaches `confidence` for `label`, so that after 20 starts per
-        wanted record there are still too few.
+        If a number is out of its range.
 
     References
     ----------
@@ -170,8 +177,8 @@ def synthesise(
     taken: list[np.ndarray] = []
     count = queries = tried = 0
     while count < n:
-        if tried >= 20 * max(n, parallel):
-            raise ValueError(
+        if tried >= 20 * max(n, parallel) or (tried >= 4 * parallel and not count):
+            raise SynthesisError(
                 f"Only {count} of {n} records of class {label} after {tried} starts: the target "
                 f"rarely gives this class more than {confidence:g}; lower confidence, or attack "
                 "another model."

@@ -136,3 +136,13 @@ def test_a_table_of_the_members_themselves_is_the_worst_case():
     areas = rows[rows.metric == "mia.auc"].groupby("attack").value.mean()
     assert areas["distance to the table"] == 1.0
     assert areas["density ratio"] > 0.9
+
+
+def test_a_target_that_predicts_one_class_only_is_counted_not_attacked():
+    domain = mia.Domain.of(X, [f"x{j}" for j in range(6)])
+    lazy = dpsgd.Config(hidden=(4,), epochs=1, batch_size=30, learning_rate=1e-6)
+    ones = (np.arange(90) > 3).astype(int)
+    rows = mia.shadow_attack(X, ones, domain, lazy, seed=0, replicates=1, models=2, held_out=0.1)
+    failed = rows[rows.metric == "synthesis.failed"].value
+    assert failed.tolist() in ([1.0], [0.0])
+    assert rows.metric.eq("accuracy").any() == (failed.iloc[0] == 0)

@@ -59,7 +59,9 @@ def test_synthesis_is_reproducible_and_takes_every_sure_kind_of_record():
 
 
 def test_a_class_that_the_target_never_predicts():
-    with pytest.raises(ValueError, match=r"Only 0 of 10 records of class 0 .* lower confidence"):
+    with pytest.raises(
+        mia.SynthesisError, match=r"Only 0 of 10 records of class 0 .* lower confidence"
+    ):
         mia.synthesise(
             lambda X: np.tile([0.4, 0.6], (len(X), 1)),
             DOMAIN,
