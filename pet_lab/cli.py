@@ -30,7 +30,7 @@ app = typer.Typer(
     help="Run, sweep, score and report experiments on privacy-enhancing technologies.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_app = typer.Typer(help="Real data sets: where they are, and how they get here.")
@@ -49,7 +49,8 @@ Set = Annotated[
     list[str] | None, typer.Option("-p", "--set", metavar="KEY=VALUE", help="Set a parameter.")
 ]
 Jobs = Annotated[
-    int | None, typer.Option("--jobs", "-j", min=1, help="Runs at a time. [default: the cores]")
+    int | None,
+    typer.Option("--jobs", "-j", min=1, help="Runs at a time; if not given, as many as cores."),
 ]
 Timeout = Annotated[
     float | None, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Stop longer runs.")
@@ -365,7 +366,7 @@ def lab(
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
     port: Annotated[int, typer.Option(min=0, help="Port on the loopback address.")] = 8888,
     more: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- OPTION...]", help="Passed on to JupyterLab.")
+        list[str] | None, typer.Argument(metavar="-- OPTION...", help="Passed on to JupyterLab.")
     ] = None,
 ) -> None:
     """Open JupyterLab on the start page that links the notebooks."""
