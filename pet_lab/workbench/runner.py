@@ -27,6 +27,7 @@ from pet_lab.workbench.runs import FAILED_NOTEBOOK, NOTEBOOK, now
 JOB, OUTCOME, KERNEL_LOG = "job.json", "outcome.json", "kernel.log"
 START_TIMEOUT_S = 180  # a loaded machine can take a minute to start a kernel
 SAVE_EVERY_S = 10.0
+SOCKETS = "pet_lab-run-"
 OPTIONS = (
     # Runs in parallel must not share IPython's SQLite history: it locks.
     "--HistoryManager.enabled=False",
@@ -152,7 +153,11 @@ class _Session:
         self.notebook = prepared
         # papermill adds these; they would hold paths of this machine.
         self.notebook.metadata.papermill.update(input_path=None, output_path=None)
-        with tempfile.TemporaryDirectory(prefix="pet_lab-") as sockets:
+        # Not in the run's folder: the path of a local socket is limited to about 100 characters.
+        with (
+            tempfile.TemporaryDirectory(prefix=SOCKETS) as sockets,
+            files.lock(Path(sockets) / ".lock"),
+        ):
             return self._with_kernel(Path(sockets))
 
     def _with_kernel(self, sockets: Path) -> dict[str, Any] | None:
@@ -308,6 +313,15 @@ def main(folder: str) -> None:
     die_with(job["parent"])
     outcome = perform(job, place)
     files.write_json(place / OUTCOME, outcome)
+
+
+def sweep_sockets(older_than_s: float = 60.0) -> None:
+    """Remove socket folders whose runner was killed: nobody holds their lock any more."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{SOCKETS}*"):
+        with contextlib.suppress(OSError):
+            old = time.time() - folder.stat().st_mtime > older_than_s
+            if old and os.access(folder, os.W_OK) and not files.is_locked(folder / ".lock"):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def clean(folder: Path) -> None:

@@ -548,6 +548,7 @@ class _Sweep:
             finally:
                 if self.executor:
                     self.executor.close()
+                    runner.sweep_sockets()
         return self._all()
 
     def _all(self) -> list[RunRecord]:
