@@ -40,6 +40,7 @@ from pet_lab.linkage.neighbours import (
 from pet_lab.linkage.peer import splink_links
 from pet_lab.linkage.simulate import (
     ENCODINGS,
+    TOTALS,
     Design,
     chunk_study,
     glance,
@@ -72,6 +73,7 @@ from pet_lab.linkage.trade import (
 __all__ = [
     "ENCODINGS",
     "PUBLISHED_COUNTS",
+    "TOTALS",
     "Accuracy",
     "Blocks",
     "Design",
