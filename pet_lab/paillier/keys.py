@@ -16,6 +16,7 @@ pool    noise of either kind computed beforehand; each item is used once.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import secrets
 import struct
@@ -328,6 +329,21 @@ class PrivateKey:
     def from_phe(cls, private: Any) -> PrivateKey:
         """From a `phe.PaillierPrivateKey`."""
         return cls(private.p, private.q)
+
+    def to_secret_bytes(self) -> bytes:
+        """The whole key, for a file that only its owner can read; never for a log or a message."""
+        return json.dumps(
+            {"p": hex(self._p), "q": hex(self._q), "base": hex(mpz(self.public.base))}
+        ).encode()
+
+    @classmethod
+    def from_secret_bytes(cls, raw: bytes) -> PrivateKey:
+        """What `to_secret_bytes` wrote; PaillierError if it is something else."""
+        try:
+            values = json.loads(raw)
+            return cls(int(values["p"], 16), int(values["q"], 16), int(values["base"], 16))
+        except (ValueError, KeyError, TypeError):
+            raise PaillierError("The file holds no Paillier key of ours.") from None
 
     @cached_property
     def phe(self) -> Any:

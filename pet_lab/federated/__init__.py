@@ -1,0 +1,53 @@
+"""Federated learning among offices: rounds of averaging, encrypted adding, and what leaks anyway.
+
+>>> from pet_lab import federated
+>>> offices = federated.divide(federated.windows(dataset.frame), rng=rng)
+>>> net = federated.Network((147, 50, 24, 6))
+>>> history = federated.simulate(offices, net, federated.Training(),
+...                              federated.Plain(net.parameters), rounds=25, seed=1)
+
+`flower.in_process` and `flower.processes` run the same rounds through Flower. Importing this
+package loads neither Flower nor TenSEAL.
+"""
+
+from pet_lab.federated import flower
+from pet_lab.federated.aggregation import Ckks, Paillier, Plain, Rejected, Scheme
+from pet_lab.federated.features import (
+    CLASSES,
+    FEATURES,
+    TEST_USERS,
+    Windows,
+    stand_in,
+    windows,
+)
+from pet_lab.federated.model import Evaluation, Network, Training
+from pet_lab.federated.partition import OFFICES, Office, divide, pooled
+from pet_lab.federated.rounds import History, Party, RoundVoid, Server, Update, simulate
+
+__all__ = [
+    "CLASSES",
+    "FEATURES",
+    "OFFICES",
+    "TEST_USERS",
+    "Ckks",
+    "Evaluation",
+    "History",
+    "Network",
+    "Office",
+    "Paillier",
+    "Party",
+    "Plain",
+    "Rejected",
+    "RoundVoid",
+    "Scheme",
+    "Server",
+    "Training",
+    "Update",
+    "Windows",
+    "divide",
+    "flower",
+    "pooled",
+    "simulate",
+    "stand_in",
+    "windows",
+]

@@ -1,0 +1,382 @@
+"""Pairwise masking: the server learns the sum of the offices that stayed, and nothing else.
+
+K. Bonawitz et al., "Practical secure aggregation for privacy-preserving machine learning" (CCS
+2017), the version against a server that follows the protocol. Office u sends
+
+    x_u + PRG(b_u) + sum over v > u of PRG(s_uv) - sum over v < u of PRG(s_uv)    modulo 2^32
+
+with s_uv from X25519 and the PRG AES-256 in counter mode. All others hold Shamir shares of b_u and
+of u's secret key. After the masked vectors are in, they reveal b_u of each office that sent one and
+the key of each that did not: never both of the same office.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import gmpy2
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from numpy.typing import ArrayLike, NDArray
+
+from pet_lab.federated.aggregation import Rejected
+
+__all__ = ["MaskingError", "MaskingOffice", "Outcome", "Quantiser", "aggregate"]
+
+PRIME = 2**256 + 297  # the smallest prime above all 32-byte secrets
+_SHARE_BYTES = 33
+
+
+class MaskingError(Rejected):
+    """The protocol cannot go on, or must not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantiser:
+    """Real numbers as integers modulo 2^32, so that sums of up to `terms` stay readable.
+
+    bits   of one value, sign included; bits + log2(terms) must be at most 32
+    limit  largest magnitude
+    """
+
+    bits: int = 24
+    limit: float = 4.0
+    terms: int = 4
+
+    def __post_init__(self) -> None:
+        if self.bits < 2 or self.bits + (self.terms - 1).bit_length() > 32:
+            raise MaskingError(
+                f"{self.bits} bits and {self.terms} terms do not fit the ring of 32 bits."
+            )
+
+    @property
+    def half(self) -> int:
+        return (1 << (self.bits - 1)) - 1
+
+    @property
+    def step(self) -> float:
+        return self.limit / self.half
+
+    def encode(self, values: ArrayLike) -> NDArray[np.uint32]:
+        """Shape (count,) to the same; MaskingError if not finite or beyond the limit."""
+        array = np.asarray(values, dtype=np.float64)
+        if array.ndim != 1 or array.size == 0:
+            raise MaskingError(f"Expected a vector, got shape {array.shape}.")
+        q = np.rint(array / self.step)
+        bad = np.flatnonzero(~(np.abs(q) <= self.half))
+        if bad.size:
+            raise MaskingError(
+                f"values[{bad[0]}] is {array[bad[0]]:.6g}: masked values are finite and at most "
+                f"{self.limit:g} in magnitude."
+            )
+        return q.astype(np.int64).astype(np.uint32)
+
+    def decode(self, total: NDArray[np.uint32], terms: int) -> NDArray[np.float64]:
+        """The sum as real numbers; MaskingError if it is more than `terms` values can make."""
+        signed = total.astype(np.int32).astype(np.int64)
+        over = np.flatnonzero(np.abs(signed) > terms * self.half)
+        if over.size:
+            raise MaskingError(
+                f"The sum at {over[0]} is more than {terms} honest values can make: an office sent "
+                "a vector out of range or with wrong masks."
+            )
+        return signed * self.step
+
+
+@dataclass
+class MaskingOffice:
+    """One office through one round of the protocol; its secrets never leave it unshared.
+
+    index      from 1
+    offices    how many take part
+    threshold  offices needed to unmask: more than half, so that the server cannot get both secrets
+               of an office by telling two groups different stories
+    """
+
+    index: int
+    offices: int
+    threshold: int
+    _seed: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    _mask_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate, repr=False)
+    _wrap_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate, repr=False)
+    _public: dict[int, tuple[bytes, bytes]] = field(default_factory=dict, repr=False)
+    _held: dict[int, bytes] = field(default_factory=dict, repr=False)
+    _answered: bool = False
+
+    def __post_init__(self) -> None:
+        if self.offices < 2 or not self.offices / 2 < self.threshold <= self.offices:
+            raise MaskingError(
+                f"The threshold must be more than half of at least 2 offices, got {self.threshold} "
+                f"of {self.offices}."
+            )
+
+    def advertise(self) -> tuple[bytes, bytes]:
+        """Trip 1: public keys for masks and for wrapping shares, 32 bytes each."""
+        return _raw(self._mask_key.public_key()), _raw(self._wrap_key.public_key())
+
+    def share(self, public: Mapping[int, tuple[bytes, bytes]]) -> dict[int, bytes]:
+        """Trip 2: given everybody's public keys, encrypted shares for each other office.
+
+        The keys must come over authenticated channels: here the caller vouches for them.
+        """
+        if len(public) < self.threshold or public.get(self.index) != self.advertise():
+            raise MaskingError(
+                f"Expected keys of at least {self.threshold} offices, mine unchanged among them."
+            )
+        if len({k for keys in public.values() for k in keys}) != 2 * len(public):
+            raise MaskingError("Two offices advertise the same key; one copies the other.")
+        self._public = dict(public)
+        key = self._mask_key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+        seeds = _split(self._seed, sorted(public), self.threshold)
+        keys = _split(key, sorted(public), self.threshold)
+        out = {}
+        for other in public:
+            body = seeds[other] + keys[other]
+            if other == self.index:
+                self._held[self.index] = body
+            else:
+                nonce = secrets.token_bytes(12)
+                out[other] = nonce + AESGCM(self._wrap(other)).encrypt(
+                    nonce, body, _route(self.index, other)
+                )
+        return out
+
+    def receive(self, wrapped: Mapping[int, bytes]) -> None:
+        """Shares that the others made for me; MaskingError if one was tampered with."""
+        for other, raw in wrapped.items():
+            if other not in self._public:
+                raise MaskingError(f"Shares came from office {other}, which takes no part.")
+            try:
+                self._held[other] = AESGCM(self._wrap(other)).decrypt(
+                    raw[:12], raw[12:], _route(other, self.index)
+                )
+            except (InvalidTag, ValueError):
+                raise MaskingError(
+                    f"The share of office {other} was damaged or is not for office {self.index}."
+                ) from None
+
+    def mask(self, quantised: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """Trip 3: the vector under all its masks, for the offices whose shares I hold."""
+        if len(self._held) < self.threshold:
+            raise MaskingError(
+                f"Shares of {len(self._held)} offices are here, {self.threshold} are needed."
+            )
+        out = quantised + _stream(self._seed, quantised.size)
+        for other in self._held:
+            if other != self.index:
+                pad = _stream(_agreed(self._mask_key, self._public[other][0]), quantised.size)
+                out = out + pad if self.index < other else out - pad
+        return out
+
+    def reveal(self, survivors: Sequence[int]) -> dict[int, tuple[str, bytes]]:
+        """Trip 4: for each office, a share of its seed if it sent a vector, of its key if not.
+
+        Answered once: a second question about other survivors would give away single vectors.
+        """
+        alive = set(survivors)
+        if self._answered:
+            raise MaskingError("Shares are revealed once a round; the server asked again.")
+        if self.index not in alive or not alive <= set(self._held):
+            raise MaskingError("The list of survivors must hold me and only offices of this round.")
+        if len(alive) < self.threshold:
+            raise MaskingError(
+                f"Only {len(alive)} offices sent vectors, below the threshold of {self.threshold}: "
+                "the round is void."
+            )
+        self._answered = True
+        return {
+            other: ("seed", body[:_SHARE_BYTES]) if other in alive else ("key", body[_SHARE_BYTES:])
+            for other, body in self._held.items()
+        }
+
+    def _wrap(self, other: int) -> bytes:
+        return _agreed(self._wrap_key, self._public[other][1], b"pet_lab shares")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a round gave and what it cost.
+
+    total           sum over the survivors, shape (count,)
+    survivors       indices of offices that are in the sum
+    office_cpu_s    mean CPU seconds of a surviving office
+    server_cpu_s    CPU seconds of the server
+    up_bytes        mean bytes that an office sends
+    down_bytes      mean bytes that an office receives
+    seen            the masked vectors, as the server saw them
+    """
+
+    total: NDArray[np.float64]
+    survivors: tuple[int, ...]
+    office_cpu_s: float
+    server_cpu_s: float
+    up_bytes: float
+    down_bytes: float
+    seen: Mapping[int, NDArray[np.uint32]] = field(repr=False)
+
+
+def aggregate(
+    vectors: Sequence[ArrayLike],
+    *,
+    threshold: int | None = None,
+    quantiser: Quantiser | None = None,
+    dies_before_masking: Sequence[int] = (),
+    dies_after_masking: Sequence[int] = (),
+) -> Outcome:
+    """One round in one process, every message as bytes.
+
+    Parameters
+    ----------
+    vectors : sequence of arrays, one per office, shapes (count,)
+    threshold : int, optional
+        Default: the smallest majority.
+    dies_before_masking, dies_after_masking : sequence of int
+        Offices (from 1) that fall silent after sharing, or after sending their vector.
+
+    Raises
+    ------
+    MaskingError
+        Vectors that differ in length or do not fit; too few offices left.
+    """
+    k = len(vectors)
+    threshold = k // 2 + 1 if threshold is None else threshold
+    quantiser = Quantiser(terms=k) if quantiser is None else quantiser
+    offices = {i: MaskingOffice(i, k, threshold) for i in range(1, k + 1)}
+    count = np.size(vectors[0])
+    office_s, server_s, up, down = 0.0, 0.0, 0, 0
+    start = time.process_time()
+    public = {i: o.advertise() for i, o in offices.items()}
+    up += 64 * k
+    down += 64 * k * k
+    wrapped = {i: o.share(public) for i, o in offices.items()}
+    up += sum(len(raw) + 4 for sent in wrapped.values() for raw in sent.values())
+    down += sum(len(raw) + 4 for sent in wrapped.values() for raw in sent.values())
+    for i, o in offices.items():
+        o.receive({j: sent[i] for j, sent in wrapped.items() if j != i})
+    masked = {}
+    for i, o in offices.items():
+        if i not in dies_before_masking:
+            raw = o.mask(quantiser.encode(vectors[i - 1])).astype("<u4").tobytes()
+            up += len(raw)
+            masked[i] = np.frombuffer(raw, "<u4").astype(np.uint32)
+    survivors = tuple(masked)
+    answers = {
+        i: o.reveal(survivors)
+        for i, o in offices.items()
+        if i in masked and i not in dies_after_masking
+    }
+    up += sum((_SHARE_BYTES + 5) * len(a) for a in answers.values())
+    down += 4 * len(survivors) * len(answers)
+    office_s = time.process_time() - start
+    start = time.process_time()
+    wrong = [i for i, m in masked.items() if m.size != count]
+    if wrong:
+        raise MaskingError(
+            f"Office {wrong[0]} sent {masked[wrong[0]].size} values, expected {count}."
+        )
+    total = _unmask(masked, answers, public, threshold)
+    values = quantiser.decode(total, len(survivors))
+    server_s = time.process_time() - start
+    down += 4 * count * len(survivors)
+    return Outcome(
+        total=values,
+        survivors=survivors,
+        office_cpu_s=office_s / k,
+        server_cpu_s=server_s,
+        up_bytes=up / k,
+        down_bytes=down / k,
+        seen=masked,
+    )
+
+
+def _unmask(
+    masked: Mapping[int, NDArray[np.uint32]],
+    answers: Mapping[int, Mapping[int, tuple[str, bytes]]],
+    public: Mapping[int, tuple[bytes, bytes]],
+    threshold: int,
+) -> NDArray[np.uint32]:
+    if len(answers) < threshold:
+        raise MaskingError(
+            f"{len(answers)} offices answered, {threshold} are needed to unmask: the round is void."
+        )
+    total = np.sum(list(masked.values()), axis=0, dtype=np.uint32)
+    size = total.size
+    for owner in public:
+        shares = {i: a[owner][1] for i, a in answers.items() if owner in a}
+        secret = _join(shares, threshold)
+        if owner in masked:
+            total = total - _stream(secret, size)
+            continue
+        key = X25519PrivateKey.from_private_bytes(secret)
+        if _raw(key.public_key()) != public[owner][0]:
+            raise MaskingError(f"The shares of office {owner} do not fit its public key.")
+        for other in masked:  # masks that the survivors put on for the one who left
+            pad = _stream(_agreed(key, public[other][0]), size)
+            total = total - pad if other < owner else total + pad
+    return total
+
+
+# --- pieces ------------------------------------------------------------------------------------
+
+
+def _raw(key: X25519PublicKey) -> bytes:
+    return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def _route(sender: int, receiver: int) -> bytes:
+    return sender.to_bytes(4, "big") + receiver.to_bytes(4, "big")
+
+
+def _agreed(key: X25519PrivateKey, other: bytes, label: bytes = b"pet_lab masks") -> bytes:
+    secret = key.exchange(X25519PublicKey.from_public_bytes(other))
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=label).derive(secret)
+
+
+def _stream(seed: bytes, count: int) -> NDArray[np.uint32]:
+    """AES-256 in counter mode; a key is used for one stream only, so the counter starts at 0."""
+    stream = Cipher(algorithms.AES(seed), modes.CTR(bytes(16))).encryptor()
+    return np.frombuffer(stream.update(bytes(4 * count)), dtype="<u4").astype(np.uint32)
+
+
+def _split(secret: bytes, at: Sequence[int], threshold: int) -> dict[int, bytes]:
+    """Shamir shares of 32 bytes at the points `at`."""
+    coefficients = [int.from_bytes(secret, "big")]
+    coefficients += [secrets.randbelow(PRIME) for _ in range(threshold - 1)]
+    out = {}
+    for x in at:
+        value = 0
+        for c in reversed(coefficients):
+            value = (value * x + c) % PRIME
+        out[x] = value.to_bytes(_SHARE_BYTES, "big")
+    return out
+
+
+def _join(shares: Mapping[int, bytes], threshold: int) -> bytes:
+    if len(shares) < threshold:
+        raise MaskingError(f"{len(shares)} shares are here, {threshold} are needed.")
+    used = dict(list(shares.items())[:threshold])
+    total = 0
+    for i, raw in used.items():
+        top, bottom = 1, 1
+        for j in used:
+            if j != i:
+                top, bottom = top * j % PRIME, bottom * (j - i) % PRIME
+        total += int.from_bytes(raw, "big") * top * int(gmpy2.invert(bottom, PRIME))
+    value = total % PRIME
+    if value >= 2**256:
+        raise MaskingError("The revealed shares do not fit together: one is wrong.")
+    return value.to_bytes(32, "big")

@@ -1,0 +1,150 @@
+"""Who holds what: windows divided among offices, by person, evenly or with skewed labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pet_lab.federated.features import CLASSES, TEST_USERS, Windows
+
+__all__ = ["OFFICES", "Office", "divide", "pooled"]
+
+OFFICES = ("statcan", "ons", "istat", "cbs")
+"""Names of the four offices, as identities on the network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Office:
+    """What one office holds: standardised features, no other office ever sees a row of it."""
+
+    name: str
+    X: NDArray[np.float64]
+    y: NDArray[np.int64]
+    X_test: NDArray[np.float64]
+    y_test: NDArray[np.int64]
+    users: tuple[int, ...]
+
+    @property
+    def n(self) -> int:
+        """Training windows."""
+        return len(self.y)
+
+
+def divide(
+    data: Windows,
+    *,
+    offices: int = 4,
+    rng: np.random.Generator,
+    skew: float = 0.0,
+    same_data: bool = False,
+    test_users: Sequence[int] = TEST_USERS,
+) -> list[Office]:
+    """Give each office its people, or some of each person's activities.
+
+    Features are scaled by the pooled mean and standard deviation of the training windows. In a
+    deployment the offices get these two vectors from sums that are added like the weights are.
+
+    Parameters
+    ----------
+    data : Windows
+    offices : int
+        How many.
+    rng : Generator
+        Deals the people.
+    skew : float
+        0: whole people, as many for each office as can be. Above: the blocks (person, class) of the
+        training windows are dealt by class shares drawn from Dirichlet(1 / skew): 1 is strong, 10
+        leaves an office with hardly more than one or two classes. Tests stay by person: every
+        office wants to recognise all activities.
+    same_data : bool
+        Every office holds all windows (the report's scenario 1).
+    test_users : sequence of int
+        People whose windows are for tests only.
+
+    Returns
+    -------
+    list of Office
+
+    Raises
+    ------
+    ValueError
+        If there are fewer people than offices, or an office would be left without windows.
+    """
+    testing = np.isin(data.users, list(test_users))
+    people = [np.unique(data.users[mask]) for mask in (~testing, testing)]
+    if offices < 1 or (not same_data and min(map(len, people)) < 1):
+        raise ValueError("Expected at least one office, one person to train on and one to test on.")
+    if not same_data and len(people[0]) < offices:
+        raise ValueError(
+            f"{offices} offices need as many people to train on, there are {len(people[0])}; use "
+            "fewer offices."
+        )
+    if skew < 0:
+        raise ValueError(f"skew is 0 (even) or positive, got {skew}.")
+    owner = np.full(data.size, -1)
+    for group in people:
+        for k, user in enumerate(rng.permutation(group)):
+            owner[data.users == user] = k % offices
+    if skew > 0 and not same_data:
+        _deal_blocks(data, ~testing, owner, offices=offices, skew=skew, rng=rng)
+    mean = data.X[~testing].mean(axis=0)
+    scale = data.X[~testing].std(axis=0)
+    x = np.clip((data.X - mean) / np.where(scale > 1e-12, scale, 1.0), -8, 8)
+    out = []
+    for k in range(offices):
+        mine = np.ones(data.size, bool) if same_data else owner == k
+        train, test = mine & ~testing, mine & testing
+        if not test.any():  # more offices than people to test on: they share the whole test
+            test = testing
+        if not train.any():
+            raise ValueError(f"Office {k + 1} of {offices} has no windows left; lower the skew.")
+        out.append(
+            Office(
+                name=OFFICES[k] if offices <= len(OFFICES) else f"office-{k + 1}",
+                X=x[train],
+                y=data.y[train],
+                X_test=x[test],
+                y_test=data.y[test],
+                users=tuple(int(u) for u in np.unique(data.users[train])),
+            )
+        )
+    return out
+
+
+def _deal_blocks(
+    data: Windows,
+    training: NDArray[np.bool_],
+    owner: NDArray,
+    *,
+    offices: int,
+    skew: float,
+    rng: np.random.Generator,
+) -> None:
+    for c in range(len(CLASSES)):
+        shares = rng.dirichlet(np.full(offices, 1 / skew))
+        users = rng.permutation(np.unique(data.users[training & (data.y == c)]))
+        ends = np.rint(np.cumsum(shares) * len(users)).astype(int)
+        for k, user in enumerate(users):
+            block = training & (data.y == c) & (data.users == user)
+            owner[block] = int(np.searchsorted(ends, k, side="right"))
+    for k in range(offices):  # nobody goes empty-handed: one block from the richest
+        while not (training & (owner == k)).any():
+            richest = int(np.argmax(np.bincount(owner[training], minlength=offices)))
+            rows = np.flatnonzero(training & (owner == richest))
+            row = rows[0]
+            owner[training & (data.users == data.users[row]) & (data.y == data.y[row])] = k
+
+
+def pooled(offices: Sequence[Office]) -> Office:
+    """All windows in one hand: the comparison that nobody may run."""
+    return Office(
+        name="all",
+        X=np.concatenate([o.X for o in offices]),
+        y=np.concatenate([o.y for o in offices]),
+        X_test=np.concatenate([o.X_test for o in offices]),
+        y_test=np.concatenate([o.y_test for o in offices]),
+        users=tuple(sorted({u for o in offices for u in o.users})),
+    )

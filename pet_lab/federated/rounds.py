@@ -1,0 +1,323 @@
+"""Rounds of federated averaging: what an office does, what the server does, and a plain loop.
+
+H. B. McMahan et al., "Communication-efficient learning of deep networks from decentralized data"
+(AISTATS 2017). The same two classes stand behind every transport: the loop here, Flower in process,
+and Flower between processes (`flower`). An office's randomness depends on the seed, its number and
+the round alone, so that all transports give the same model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pet_lab.federated.aggregation import Message, Rejected, Scheme, pack, unpack
+from pet_lab.federated.model import Evaluation, Network, Training
+from pet_lab.federated.partition import Office
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Cost", "Global", "History", "Party", "RoundVoid", "Server", "Update", "simulate"]
+
+Tamper = Callable[[int, NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+"""(round, weights received, weights trained) -> weights sent: what a dishonest office does."""
+
+_SERVER_STREAM = 10_007  # a number that no office has
+
+
+class RoundVoid(RuntimeError):
+    """Too few usable contributions: the round gives no model."""
+
+
+@dataclass(frozen=True)
+class Global:
+    """The model as it comes from the server. `share` is 0 for an initial model in the clear."""
+
+    message: Message = field(repr=False)
+    share: float = 0.0
+
+
+@dataclass(frozen=True)
+class Update:
+    """An office's contribution to a round."""
+
+    office: str
+    message: Message = field(repr=False)
+    share: float
+    train_cpu_s: float = 0.0
+    seal_cpu_s: float = 0.0
+    open_cpu_s: float = 0.0
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.message))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """CPU seconds or bytes of one step of one round, `office` "server" for the server's."""
+
+    round: int
+    office: str
+    step: str
+    value: float
+
+
+@dataclass
+class Party:
+    """One office's program: opens the model, trains, seals its weights, tests.
+
+    shared_cache   offices of one process that hold one key open a model once, not four times; what
+                   opening costs is then booked for each
+    """
+
+    office: Office
+    number: int
+    share: float
+    network: Network
+    training: Training
+    scheme: Scheme
+    seed: int
+    tamper: Tamper | None = None
+    shared_cache: dict[bytes, tuple[NDArray[np.float64], float]] | None = None
+
+    def initial(self) -> Global:
+        """A starting model, in the clear: it has seen no data."""
+        rng = np.random.default_rng([self.seed, self.number, 0])
+        return Global([pack(self.network.initial(rng))])
+
+    def open(self, model: Global) -> tuple[NDArray[np.float64], float]:
+        """Weights in the clear and the CPU seconds that took.
+
+        Raises
+        ------
+        Rejected
+            If the message is no model of this shape, or does not decrypt to one.
+        """
+        if model.share == 0:
+            if len(model.message) != 1:
+                raise Rejected("Expected an initial model in one part.")
+            return unpack(model.message[0], self.network.parameters), 0.0
+        cache = {} if self.shared_cache is None else self.shared_cache
+        digest = _digest(model)
+        if digest not in cache:
+            start = time.thread_time()
+            weights = self.scheme.open(model.message, model.share)
+            cache.clear()
+            cache[digest] = weights, time.thread_time() - start
+        if self.shared_cache is None:
+            self.shared_cache = cache
+        return cache[digest]
+
+    def fit(self, number: int, model: Global) -> Update:
+        """Contribution to round `number` (from 1)."""
+        received, open_s = self.open(model)
+        rng = np.random.default_rng([self.seed, self.number, number])
+        start = time.thread_time()
+        weights = self.network.train(received, self.office.X, self.office.y, self.training, rng)
+        train_s = time.thread_time() - start
+        if self.tamper is not None:
+            weights = self.tamper(number, received, weights)
+        start = time.thread_time()
+        message = self.scheme.seal(weights, self.share)
+        seal_s = time.thread_time() - start
+        return Update(self.office.name, message, self.share, train_s, seal_s, open_s)
+
+    def evaluate(self, model: Global) -> Evaluation:
+        """Accuracy and loss on the office's own test windows."""
+        weights, _ = self.open(model)
+        return self.network.evaluate(weights, self.office.X_test, self.office.y_test)
+
+
+@dataclass
+class Server:
+    """The central authority: checks and adds what the offices send. Holds no secret.
+
+    least   contributions without which a round is void
+    shares  what each office's share is: fixed when the offices join, not taken from messages
+    """
+
+    scheme: Scheme
+    shares: Mapping[str, float]
+    least: int = 2
+    left_out: list[tuple[int, str, str]] = field(default_factory=list)
+    costs: list[Cost] = field(default_factory=list)
+
+    def initial(self, network: Network, seed: int) -> Global:
+        """A starting model of the server's own (scenario 3)."""
+        return Global([pack(network.initial(np.random.default_rng([seed, _SERVER_STREAM])))])
+
+    def miss(self, number: int, office: str, reason: str) -> None:
+        """Note that an office is not in the sum of a round, and why."""
+        self.left_out.append((number, office, reason))
+
+    def combine(self, number: int, updates: Sequence[Update]) -> Global:
+        """The next model from the usable updates.
+
+        Raises
+        ------
+        RoundVoid
+            If fewer than `least` are usable.
+        """
+        start = time.thread_time()
+        good = []
+        for update in sorted(updates, key=lambda u: u.office):
+            try:
+                if update.office not in self.shares:
+                    raise Rejected(f"{update.office!r} is not one of the offices.")
+                self.scheme.check(update.message)
+            except Rejected as error:
+                self.miss(number, update.office, str(error))
+            else:
+                good.append(update)
+        if len(good) < self.least:
+            raise RoundVoid(
+                f"Round {number}: {len(good)} usable contributions, {self.least} are needed. "
+                + " ".join(f"{o}: {why}" for r, o, why in self.left_out if r == number)
+            )
+        total = self.scheme.add([u.message for u in good])
+        self.costs.append(Cost(number, "server", "add_cpu_s", time.thread_time() - start))
+        for u in good:
+            for step in ("train_cpu_s", "seal_cpu_s", "open_cpu_s"):
+                self.costs.append(Cost(number, u.office, step, getattr(u, step)))
+            self.costs.append(Cost(number, u.office, "up_bytes", u.size_bytes))
+        self.costs.append(Cost(number, "server", "down_bytes", sum(map(len, total))))
+        return Global(total, sum(self.shares[u.office] for u in good))
+
+
+@dataclass(frozen=True)
+class History:
+    """What a training leaves behind.
+
+    weights      the last model, shape (parameters,)
+    evaluations  (round, office) -> accuracy and loss on the office's test windows
+    left_out     (round, office, reason)
+    costs        CPU seconds and bytes by round, office and step
+    wall_s       seconds on the clock
+    """
+
+    weights: NDArray[np.float64] = field(repr=False)
+    evaluations: Mapping[tuple[int, str], Evaluation] = field(repr=False)
+    left_out: tuple[tuple[int, str, str], ...]
+    costs: tuple[Cost, ...] = field(repr=False)
+    wall_s: float
+
+    def frame(self) -> pd.DataFrame:
+        """One row per round, office and metric (accuracy, loss)."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {"round": r, "office": o, "metric": m, "value": getattr(e, m)}
+                for (r, o), e in sorted(self.evaluations.items())
+                for m in ("accuracy", "loss")
+            ]
+        )
+
+    def cost(self, step: str, office: str | None = None) -> float:
+        """Sum of one kind of cost over all rounds, of one office or all."""
+        return float(
+            sum(c.value for c in self.costs if c.step == step and office in (None, c.office))
+        )
+
+
+def parties(
+    offices: Sequence[Office],
+    network: Network,
+    training: Training,
+    scheme: Scheme,
+    *,
+    seed: int,
+    tamper: Mapping[str, Tamper] | None = None,
+) -> list[Party]:
+    """The offices' programs, in one process; each office's share is its share of the windows."""
+    total = sum(o.n for o in offices)
+    cache: dict[bytes, tuple[NDArray[np.float64], float]] = {}
+    return [
+        Party(o, k, o.n / total, network, training, scheme, seed, (tamper or {}).get(o.name), cache)
+        for k, o in enumerate(offices)
+    ]
+
+
+def simulate(
+    offices: Sequence[Office],
+    network: Network,
+    training: Training,
+    scheme: Scheme,
+    *,
+    rounds: int,
+    seed: int,
+    server_starts: bool = False,
+    tamper: Mapping[str, Tamper] | None = None,
+    absent: Mapping[int, Sequence[str]] | None = None,
+    evaluate_every: int = 1,
+) -> History:
+    """Federated averaging in a plain loop.
+
+    Parameters
+    ----------
+    offices, network, training, scheme
+        Who, what, how, and how weights are added.
+    rounds : int
+    seed : int
+        Root of the offices' streams.
+    server_starts : bool
+        The server sends the first model (scenario 3), not the first office.
+    tamper : mapping from office to function, optional
+        Dishonest offices.
+    absent : mapping from round to offices, optional
+        Who is silent in which round.
+    evaluate_every : int
+        Rounds between tests; the last round is always tested.
+
+    Raises
+    ------
+    RoundVoid
+        If a round lacks contributions.
+    """
+    if rounds < 1 or not offices:
+        raise ValueError(f"Expected rounds and offices, got {rounds} and {len(offices)}.")
+    wall = time.perf_counter()
+    crew = parties(offices, network, training, scheme, seed=seed, tamper=tamper)
+    server = Server(
+        scheme.public_side(), {p.office.name: p.share for p in crew}, least=min(2, len(crew))
+    )
+    model = server.initial(network, seed) if server_starts else crew[0].initial()
+    evaluations = {}
+    for number in range(1, rounds + 1):
+        updates = []
+        for party in crew:
+            if party.office.name in (absent or {}).get(number, ()):
+                server.miss(number, party.office.name, "No answer in this round.")
+                continue
+            try:
+                updates.append(party.fit(number, model))
+            except Rejected as error:
+                server.miss(number, party.office.name, str(error))
+        model = server.combine(number, updates)
+        if number % evaluate_every == 0 or number == rounds:
+            for party in crew:
+                evaluations[number, party.office.name] = party.evaluate(model)
+    weights, _ = crew[0].open(model)
+    return History(
+        weights,
+        evaluations,
+        tuple(server.left_out),
+        tuple(server.costs),
+        time.perf_counter() - wall,
+    )
+
+
+def _digest(model: Global) -> bytes:
+    import hashlib
+
+    digest = hashlib.sha256(repr(model.share).encode())
+    for part in model.message:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.digest()
