@@ -25,6 +25,11 @@ from nacl.bindings import crypto_scalarmult
 from .protocol import Bytes2D, MessageError
 from .session import bytes_of
 
+try:  # PyNaCl's own binding; its public functions are the fallback should it ever move
+    from nacl import _sodium
+except ImportError:
+    _sodium = None
+
 WIDTH = 32
 _P = gmpy2.mpz(2**255 - 19)
 _J = gmpy2.mpz(486662)
@@ -129,8 +134,26 @@ def check_elements(rows: Bytes2D) -> None:
 
 
 def exponentiate(scalar: bytes, elements: Sequence[bytes]) -> Bytes2D:
-    """scalar * element for each, by libsodium's constant-time ladder; scalar is clamped by it."""
-    return bytes_of([crypto_scalarmult(scalar, e) for e in elements], WIDTH)
+    """scalar * element for each, by libsodium's constant-time ladder, which clamps the scalar.
+
+    Raises
+    ------
+    MessageError
+        If a result is the point at infinity: the element had small order.
+    """
+    if _sodium is None:
+        try:
+            return bytes_of([crypto_scalarmult(scalar, e) for e in elements], WIDTH)
+        except RuntimeError:
+            raise MessageError("An element has small order.") from None
+    # The same function without a copy and a check of types for each element: 3 % of all time.
+    out = np.empty((len(elements), WIDTH), dtype=np.uint8)
+    source, target = (_sodium.ffi.from_buffer(b) for b in (b"".join(elements), out))
+    ladder = _sodium.lib.crypto_scalarmult
+    for at in range(0, len(elements) * WIDTH, WIDTH):
+        if ladder(target + at, scalar, source + at):
+            raise MessageError("An element has small order.")
+    return out
 
 
 def split(rows: Bytes2D) -> list[bytes]:

@@ -161,3 +161,18 @@ def test_expand_message_checks_its_limits():
     with pytest.raises(ValueError, match="can be expanded"):
         curve.expand_message_xmd(b"", b"d", 255 * 64 + 1)
     assert len(curve.expand_message_xmd(b"m", b"d", 130)) == 130
+
+
+@pytest.mark.parametrize("binding", [curve._sodium, None], ids=["direct", "public functions"])
+def test_exponentiation_is_that_of_rfc_7748(binding, monkeypatch):
+    monkeypatch.setattr(curve, "_sodium", binding)
+    # RFC 7748, section 5.2, first vector.
+    scalar = bytes.fromhex("a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4")
+    u = bytes.fromhex("e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c")
+    want = "c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552"
+    made = curve.exponentiate(scalar, [u, little(9), u])
+    assert [bytes(r).hex() for r in made[[0, 2]]] == [want, want]
+    assert made.shape == (3, 32)
+    assert curve.exponentiate(scalar, []).shape == (0, 32)
+    with pytest.raises(psi.MessageError, match="small order"):
+        curve.exponentiate(scalar, [little(1)])
