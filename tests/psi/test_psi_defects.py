@@ -1,0 +1,253 @@
+"""The defects of the published program, each a test that this one does not have it.
+
+Where another file holds the whole test, the line here is the shortest form of it.
+"""
+
+import inspect
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from pet_lab import psi
+from pet_lab.psi import certificates, commands, flight, rsa_blind, tokens, use_case, whole
+from pet_lab.psi.disclosure import OutputRules
+from pet_lab.psi.linker import Linker
+from pet_lab.psi.rsa_blind import RsaEngine
+from pet_lab.psi.session import bytes_of
+
+
+def sides(left, right):
+    return [psi.Party(n, pd.DataFrame({"id": ids})) for n, ids in (("a", left), ("b", right))]
+
+
+def test_a_modulus_of_1024_bits_is_not_the_default():
+    assert RsaEngine().bits == 3072
+    with pytest.raises(psi.PsiError, match="1024"):
+        RsaEngine(1024)
+    with pytest.raises(psi.PsiError):
+        commands.engine_named("rsa-1024")
+
+
+def test_a_header_row_is_not_an_element(tmp_path):
+    path = tmp_path / "file.csv"
+    path.write_text("IDKEY;AGE\nA1;20\nA2;30\n")
+    party = psi.Party("istat", commands._read(path, ";"))
+    assert len(party.key_set("IDKEY")) == 2
+    result = psi.intersect(psi.EcdhEngine(), *sides(["IDKEY", "x"], ["IDKEY", "y"]), on="id")
+    assert result.cardinality == 1  # it is a key like any other if a file really holds it
+
+
+@pytest.mark.parametrize("engine", [psi.EcdhEngine(), RsaEngine(2048)], ids=repr)
+def test_tags_are_not_in_the_order_of_the_file(engine, monkeypatch):
+    kind = "blinded" if engine.name == "ecdh" else "tags"
+    orders = []
+    for module in (psi.ecdh, rsa_blind):
+        original = psi.protocol.secret_permutation
+
+        def spy(n, original=original):
+            orders.append(original(n))
+            return orders[-1]
+
+        monkeypatch.setattr(module, "secret_permutation", spy)
+    ids = [str(i) for i in range(64)]
+    result = psi.intersect(engine, *sides(ids, ids), on="id")
+    assert len(result.transcript.elements(kind=kind, sender="b")) == 64
+    assert orders
+    # The chance that a random order of 64 is that of the file is 1 / 64!.
+    assert all(o.tolist() != list(range(64)) for o in orders)
+
+
+def test_nothing_is_signed_beyond_what_was_announced_and_nobody_else_is_served():
+    class Greedy(psi.EcdhEngine):
+        name, variants = "rsa", ("psi",)
+
+        def parameters(self):
+            return RsaEngine(2048).parameters()
+
+        def speak(self, talk):
+            talk.receive("blob", width=256, count=1)
+            talk.send("blinded", np.full((9, 256), 5, dtype=np.uint8))
+            talk.receive("signed", width=256, count=9)
+
+    class Mixed(RsaEngine):
+        def speak(self, talk):
+            return Greedy().speak(talk) if talk.role == "initiator" else super().speak(talk)
+
+    with pytest.raises(psi.MessageError, match="At most 3 elements of blinded were announced"):
+        psi.intersect(Mixed(2048), *sides(["x", "y", "z"], ["x"]), on="id")
+
+
+def test_a_raw_signature_does_not_confirm_a_guess_in_another_session():
+    # Tags are bound to the session, so one session's tags confirm nothing in the next.
+    seen = set()
+    for _ in range(2):
+        result = psi.intersect(RsaEngine(2048), *sides(["guess"], ["guess", "b"]), on="id")
+        tags = set(result.transcript.elements(kind="tags", sender="b"))
+        assert not tags & seen
+        seen |= tags
+
+
+def test_zero_minus_one_and_n_are_not_signed():
+    n = (1 << 2047) + 5
+    for bad in (0, 1, n - 1, n):
+        rows = bytes_of([bad.to_bytes(256, "big")], 256)
+        with pytest.raises(psi.MessageError, match="not between 2 and n - 2"):
+            rsa_blind.check_blinded(rows, n)
+
+
+def test_identity_comes_from_the_certificate_not_from_the_message():
+    source = inspect.getsource(flight)
+    assert "peer_identity()" in source
+    one = Linker(("a", "b"))
+    result = psi.intersect(psi.EcdhEngine(), *sides(["x"], ["x"]), on="id")
+    (table,) = tokens.tables_for_linkers(sides(["x"], ["x"])[0], result.left, on="id")
+    with pytest.raises(psi.PsiError, match="in its own name"):
+        one.accept(table, "b")
+
+
+def test_equal_blocks_of_two_labels_do_not_show():
+    # ECB would show the common first 16 bytes of two labels; SIV mixes all of them.
+    cipher = tokens.ColumnCipher(bytes(range(32)))
+    a, b = (cipher.seal("sixteen bytes ok" + x, party="p", column="c") for x in ("small", "large"))
+    assert not {a[i : i + 16] for i in range(0, 48, 16)} & {b[i : i + 16] for i in range(0, 48, 16)}
+
+
+def test_a_known_column_name_confirms_no_key():
+    # The name is bound as associated data; what travels of it is clear text, and the key has 256
+    # bits from X25519 and HKDF, so there is nothing of ten digits to try.
+    result = psi.intersect(psi.EcdhEngine(), *sides(["x"], ["x"]), on="id")
+    assert len(result.left.link_key) == 32
+    assert result.left.link_key not in b"".join(m.payload for m in result.transcript)
+    assert len(set(result.left.link_key)) > 8
+
+
+def test_there_is_a_smallest_cell_by_default():
+    assert OutputRules().min_cell == 10
+    assert OutputRules().complementary
+
+
+def test_duplicates_are_not_multiplied_in_every_cell():
+    made = whole.run(
+        psi.Party("statcan", pd.DataFrame({"id": ["k", "k"], "code": ["1", "3"]})),
+        psi.Party("cbs", pd.DataFrame({"id": ["k", "k"], "size": ["s", "l"]})),
+        on=["id"],
+        by=["cbs:size", "statcan:code"],
+        columns={"statcan": ["code"], "cbs": ["size"]},
+        min_cell=0,
+    )
+    assert made.table["count"].tolist() == [1, 1, 1, 1]
+
+
+def test_leading_zeros_are_kept(tmp_path):
+    path = tmp_path / "file.csv"
+    path.write_text("id\n007\n7\nNA\n")
+    party = psi.Party("a", commands._read(path, ","))
+    assert party.values("id") == ["007", "7", "NA"]
+    result = psi.intersect(
+        psi.EcdhEngine(), party, psi.Party("b", pd.DataFrame({"id": ["7"]})), on="id"
+    )
+    assert result.keys == {"7"}
+
+
+def test_no_option_takes_a_secret():
+    for command in commands.app.registered_commands:
+        names = inspect.signature(command.callback).parameters
+        assert not {"key", "secret", "password", "token"} & set(names)
+
+
+def test_there_is_no_plain_text_transport():
+    source = inspect.getsource(flight)
+    assert "grpc+tls://" in source
+    assert "grpc+tcp://" not in source
+    assert "grpc://" not in source
+    assert "disable_server_verification" not in source
+
+
+# -- the command line ------------------------------------------------------------------------------
+
+
+def test_refusals_are_one_sentence_and_status_one(tmp_path):
+    def call(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "pet_lab.psi.commands", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={"PATH": "/usr/bin", "PET_LAB_CREDENTIALS": ""},
+        )
+
+    (tmp_path / "a.csv").write_text("id\nx\n")
+    made = call(
+        "join", "--data", str(tmp_path / "a.csv"), "--on", "id", "--peer", "cbs", "--connect", "h:1"
+    )
+    assert made.returncode == 1
+    assert made.stderr.strip() == "No credentials: name their folder, or set PET_LAB_CREDENTIALS."
+
+
+def test_certificates_are_made_by_the_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "_leave", lambda status: None)
+    done = CliRunner().invoke(commands.app, ["certificates", str(tmp_path), "statcan", "cbs"])
+    assert done.exit_code == 0, done.output
+    assert certificates.load(tmp_path / "cbs").name == "cbs"
+
+
+def test_a_kept_session_is_private_and_read_back(tmp_path):
+    result = psi.intersect(psi.EcdhEngine(), *sides(["x", "y"], ["x"]), on="id")
+    path = tmp_path / "state"
+    certificates.write_private(path, commands._pack_state(result.left, ["id"]))
+    assert path.stat().st_mode & 0o077 == 0
+    outcome, on = commands._unpack_state(path)
+    assert on == ["id"]
+    assert outcome.link_key == result.left.link_key
+    assert outcome.positions.tolist() == result.left.positions.tolist()
+    path.write_bytes(b"PK not one")
+    with pytest.raises(psi.PsiError, match="not a session kept"):
+        commands._unpack_state(path)
+
+
+# -- the whole, and the use case -------------------------------------------------------------------
+
+
+def test_the_whole_in_one_process_totals_exactly():
+    rng = np.random.default_rng(1)
+    left = pd.DataFrame(
+        {"id": [f"{i}" for i in range(90)], "value": rng.integers(1, 99, 90).astype(str)}
+    )
+    right = pd.DataFrame(
+        {"id": [f"{i}" for i in range(30, 120)], "size": rng.choice(["s", "l"], 90)}
+    )
+    made = whole.run(
+        psi.Party("statcan", left),
+        psi.Party("cbs", right),
+        on=["id"],
+        by=["cbs:size"],
+        columns={"cbs": ["size"]},
+        total="statcan:value",
+        values={"statcan": ["value:2"]},
+        min_cell=2,
+    )
+    joined = left.astype({"value": int}).merge(right, on="id")
+    clear = 100 * joined.groupby("size")["value"].sum()
+    assert made.table.set_index("size")["total"].to_dict() == clear.to_dict()
+    assert made.costs["bytes_sent"].gt(0).all()
+
+
+def test_the_stand_in_of_the_use_case_has_its_shape(monkeypatch, tmp_path):
+    case = use_case._stand_in(np.random.default_rng(1))
+    common = set(case.istat.values("IDKEY")) & set(case.bank.values("IDKEY"))
+    assert (len(case.istat.frame), len(case.bank.frame), len(common)) == (1000, 3479, 732)
+    assert not case.real
+    with pytest.raises(psi.PsiError, match="not in the folder"):
+        use_case.load(rng=np.random.default_rng(1), folder=tmp_path)
+
+
+def test_the_published_files_of_the_use_case(real_data):
+    case = use_case.load(rng=np.random.default_rng(1), folder=real_data / "istat_bi")
+    assert case.real
+    result = psi.intersect(psi.EcdhEngine(), case.istat, case.bank, on="IDKEY")
+    assert (len(case.istat.frame), len(case.bank.frame), result.cardinality) == (1000, 3479, 732)
