@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import BODY, IMPORTS, WRITE
+from tiny_notebooks import BODY, IMPORTS, WRITE
 
 from pet_lab import cli, data
 from pet_lab.data import DataMissing
