@@ -1,0 +1,88 @@
+"""The same functions on the clear data: what every joint computation is checked against."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .tasks import Column
+
+
+def answer(
+    function: str,
+    parameters: Mapping[str, Any],
+    x: pd.DataFrame,
+    y: pd.DataFrame,
+    schema: Mapping[str, Column],
+) -> pd.DataFrame:
+    """What a trusted third party that sees both tables would answer.
+
+    Parameters
+    ----------
+    schema : columns of both tables together
+
+    Returns
+    -------
+    DataFrame of the form that `catalogue.decode` gives.
+    """
+    if function == "pooled_statistics":
+        return statistics(pd.concat([x, y]), parameters["group"], parameters["value"], schema)
+    joined = x.merge(y, on=parameters["key"])
+    if function == "join_size":
+        return pd.DataFrame({"count": [float(len(joined))]})
+    if function == "joined_statistics":
+        return statistics(joined, parameters["group"], parameters["value"], schema)
+    terms, design = _design(joined, parameters["predictors"], schema)
+    target = joined[parameters["target"]].to_numpy(float)
+    if function == "joined_linear_regression":
+        found = np.linalg.lstsq(design, target, rcond=None)[0]
+    else:
+        found = logistic(design, target)
+    return pd.DataFrame({"term": terms, "coefficient": found, "rows": float(len(joined))})
+
+
+def statistics(
+    frame: pd.DataFrame, group: str, value: str, schema: Mapping[str, Column]
+) -> pd.DataFrame:
+    rows = []
+    for level in schema[group].levels:
+        cells = frame.loc[frame[group].astype(str) == level, value].astype(float)
+        n = len(cells)
+        mean = float(cells.mean()) if n else math.nan
+        variance = float(cells.var(ddof=1)) if n > 1 else math.nan
+        rows.append((level, float(n), float(cells.sum()), mean, variance))
+    return pd.DataFrame(rows, columns=[group, "count", "sum", "mean", "variance"])
+
+
+def _design(
+    frame: pd.DataFrame, predictors: Sequence[str], schema: Mapping[str, Column]
+) -> tuple[list[str], np.ndarray]:
+    terms, columns = ["intercept"], [np.ones(len(frame))]
+    for name in predictors:
+        levels = schema[name].levels
+        if levels:
+            for level in levels[1:]:
+                terms.append(f"{name}={level}")
+                columns.append((frame[name].astype(str) == level).to_numpy(float))
+        else:
+            terms.append(name)
+            columns.append(frame[name].to_numpy(float))
+    return terms, np.column_stack(columns)
+
+
+def logistic(design: np.ndarray, target: np.ndarray, steps: int = 50) -> np.ndarray:
+    """Maximum-likelihood coefficients by Newton's method."""
+    beta = np.zeros(design.shape[1])
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-design @ beta))
+        move = np.linalg.solve(
+            design.T @ (design * (p * (1 - p))[:, None]), design.T @ (target - p)
+        )
+        beta = beta + move
+        if np.abs(move).max() < 1e-12:
+            break
+    return beta
