@@ -362,6 +362,38 @@ def query(
     _run(lambda: _query(_unpack_state(state)[0], load(credentials), linkers, by, total))
 
 
+@app.command()
+def demo(
+    rows: Annotated[int, typer.Option(help="Records of each party; two thirds are common.")] = 1000,
+    engine: EngineName = "ecdh",
+) -> None:
+    """Run two data holders and a linker on loopback ports with made-up data; show the answer."""
+
+    def work() -> None:
+        import pandas as pd
+
+        from . import processes
+
+        engine_named(engine)
+        rng = np.random.default_rng(1)
+        ids = [f"{i:07d}" for i in range(rows + rows // 3)]
+        left = pd.DataFrame({"id": ids[:rows], "tariff": rng.choice(["100", "300"], rows)})
+        right = pd.DataFrame({"id": ids[rows // 3 :][:rows], "size": rng.choice(["S", "L"], rows)})
+        made = processes.run(
+            Party("statcan", left),
+            Party("cbs", right),
+            on=["id"],
+            by=["cbs:size", "statcan:tariff"],
+            columns={"statcan": ["tariff"], "cbs": ["size"]},
+            engine=engine,
+        )
+        typer.echo(f"{made.cardinality} common records; the linker's answer to cbs:")
+        typer.echo(made.table.to_string(index=False))
+        typer.echo(made.costs.to_string(index=False))
+
+    _run(work)
+
+
 def _split(linker: str) -> tuple[str, str]:
     name, _, address = linker.partition("@")
     if not name or not address:
