@@ -232,6 +232,7 @@ def fit_many(freq: np.ndarray, *, max_classes: int = 2, iterations: int = 400) -
         best = result if best is None else np.where(better[:, None], result, best)
         best_aic = np.minimum(aic, best_aic)
     assert best is not None
+    best[:, 1][best[:, 1] < 1e-9] = 0.0  # what is left of lambda where it tends to the edge
     best[freq[:, 1:].sum(axis=1) == 0] = np.nan
     return best[again.ravel()]  # small files repeat: 2,000 of 100 records have some 50 tallies
 

@@ -36,6 +36,7 @@ def splink_links(
     ModuleNotFoundError
         If the extra `link` is not installed.
     """
+    import duckdb
     from splink import DuckDBAPI, Linker, SettingsCreator, block_on
     from splink import comparison_library as cl
 
@@ -79,7 +80,11 @@ def splink_links(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            linker = Linker(frames, settings, DuckDBAPI(), input_table_aliases=["a", "b"])
+            connection = duckdb.connect()
+            connection.execute("SET enable_progress_bar = false")  # a widget in notebooks
+            linker = Linker(
+                frames, settings, DuckDBAPI(connection=connection), input_table_aliases=["a", "b"]
+            )
             linker.training.estimate_probability_two_random_records_match(
                 [block_on("exporter_id", "hs6", "date", "value")], recall=0.8
             )
