@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "Roc",
@@ -311,6 +315,31 @@ class Roc:
     def tpr_at(self, fpr: float) -> float:
         """As `tpr_at_fpr`."""
         return float(self.tpr[self.fpr <= _checked_fpr(fpr) + 1e-12].max())
+
+    def draw(self, ax: Axes, *, floor: float = 1e-4, **line: Any) -> Axes:
+        """The steps on two logarithmic axes from `floor` to 1, with the diagonal of guessing.
+
+        Parameters
+        ----------
+        ax : Axes
+        floor : float
+            Smallest rate shown.
+        **line
+            For the line: label, linestyle, color.
+        """
+        rates = np.geomspace(floor, 1.0, 121)
+        ax.step(rates, [self.tpr_at(f) for f in rates], where="post", **line)
+        if ax.get_xscale() != "log":  # the first curve sets the axis up
+            ax.plot(rates, rates, color="#555555", linewidth=0.8)
+            ax.set(
+                xscale="log",
+                yscale="log",
+                xlim=(floor, 1.0),
+                ylim=(floor, 1.05),
+                xlabel="false positive rate",
+                ylabel="true positive rate",
+            )
+        return ax
 
 
 def roc(member_scores: ArrayLike, nonmember_scores: ArrayLike) -> Roc:

@@ -111,6 +111,20 @@ def test_advantage_interval_covers(shift):
     assert hits / 300 > 0.95  # conservative by construction
 
 
+def test_the_drawn_curve_is_the_step_function():
+    from matplotlib.figure import Figure
+
+    rng = np.random.default_rng(0)
+    curve = mia.roc(rng.normal(1, 1, 300), rng.normal(0, 1, 200))
+    ax = curve.draw(Figure().subplots(), floor=1e-3, label="one")
+    line = ax.get_lines()[0]
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert line.get_drawstyle() == "steps-post"
+    np.testing.assert_allclose(line.get_ydata(), [curve.tpr_at(f) for f in line.get_xdata()])
+    curve.draw(ax, floor=1e-3)
+    assert len(ax.get_lines()) == 3  # two curves, one diagonal
+
+
 def test_chance_has_the_moments_of_random_orders():
     rng = np.random.default_rng(2)
     draws = mia.chance_advantage(4, 7, rng=rng, draws=20_000)
