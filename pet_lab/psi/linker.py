@@ -474,3 +474,35 @@ def neighbours(linker: Linker, session: bytes, party: str) -> npt.NDArray[np.int
     linked = linker._linked[session]
     pairs = linked.left if party == linker.parties[0] else linked.right
     return np.bincount(pairs, minlength=len(linked.tables[party])).astype(np.int64)
+
+
+def agreement(linker: Linker, session: bytes, party: str, *, join: str) -> pd.DataFrame:
+    """Neighbours by the key of the session and, among them, by a further key (`joins`).
+
+    Returns
+    -------
+    DataFrame with one row for each uploaded row of `party`: n_blocked, n_linked, and block, a
+    number that rows of one key share. It stays with the linker, which fits an error model to it.
+    """
+    import pandas as pd
+
+    linked = linker._linked[session]
+    first, second = (linked.tables[p] for p in linker.parties)
+    for table in (first, second):
+        if join not in table.codes:
+            raise PsiError(f"{table.party} sent no join named {join!r}.")
+    a, b = (
+        t.labels[join][t.codes[join][rows].astype(np.int64)]
+        for t, rows in ((first, linked.left), (second, linked.right))
+    )
+    agree = (a == b).all(axis=1)
+    pairs = linked.left if party == linker.parties[0] else linked.right
+    table = linked.tables[party]
+    tags = np.ascontiguousarray(table.tags).view(f"S{table.tags.shape[1]}").ravel()
+    return pd.DataFrame(
+        {
+            "n_blocked": np.bincount(pairs, minlength=len(table)),
+            "n_linked": np.bincount(pairs[agree], minlength=len(table)),
+            "block": np.unique(tags, return_inverse=True)[1],
+        }
+    )

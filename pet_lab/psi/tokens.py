@@ -42,7 +42,8 @@ TAG_WIDTH = 16
 LABEL_BYTES = 31
 TOKEN_WIDTH = 16 + 1 + LABEL_BYTES
 MAX_COLUMNS = 32
-MAX_LABELS = 1 << 16
+MAX_LABELS = 1 << 24  # a join column has about as many tokens as rows
+ANYONE = "*"
 COLUMN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .-]{0,62}")
 
 
@@ -170,7 +171,9 @@ def decode_header(raw: bytes) -> TableHeader:
         raise MessageError("A column is named twice.")
     for size in columns.values():
         if type(size) is not int or not 0 <= size <= min(rows, MAX_LABELS):
-            raise MessageError("A column has at most as many values as rows, and at most 65536.")
+            raise MessageError(
+                "A column has at most as many values as rows, and at most 16 million."
+            )
     return TableHeader(bytes.fromhex(session), items["party"], items["peer"], rows, columns, shares)
 
 
@@ -229,6 +232,7 @@ def tables_for_linkers(
     on: str | Sequence[str],
     columns: Iterable[str] = (),
     values: Mapping[str, npt.ArrayLike] | None = None,
+    joins: Mapping[str, Sequence[str]] | None = None,
     linkers: int = 1,
     missing: str = "refuse",
 ) -> list[TokenTable]:
@@ -239,6 +243,9 @@ def tables_for_linkers(
     columns : categorical columns; their values are taken as text
     values : integer value columns by name, one entry per row of the party's file, e.g. cents; they
         are split into additive shares modulo 2^64, one a linker, so need at least two linkers
+    joins : further keys by name, each of one or more columns: their tokens are the same on both
+        sides, so that the linker sees which linked rows also agree in them (`agreement`), and
+        neither party learns it
     linkers : number of tables to make; they differ in the shares only
 
     Raises
@@ -268,17 +275,29 @@ def tables_for_linkers(
     tags, rows = tags[order], rows[order]
     cipher = ColumnCipher(outcome.link_key)
     labels, codes = {}, {}
+    texts: dict[str, tuple[str, npt.NDArray[np.object_]]] = {}
     for name in columns:
         _check_column(party, name)
         if party.frame[name].isna().any():
             raise PsiError(f"{party.name}: column {name} has missing values; give them a label.")
-        code, distinct = pd.factorize(party.frame[name].astype(str).to_numpy(dtype=object)[rows])
+        text = party.frame[name].astype(str).to_numpy(dtype=object)[rows]
+        texts[name] = (party.name, text)
+    for name, parts in (joins or {}).items():
+        if name in texts or not COLUMN_NAME.fullmatch(name):
+            raise PsiError(f"A join needs a name of its own, got {name!r}.")
+        further = party.key_set(parts, missing=missing)  # type: ignore[arg-type]
+        hashed = [t.tobytes()[:15].hex() for t in row_tags(further.encoded, outcome.link_key)]
+        # A row without this key agrees with none: its token is random.
+        alone = [os.urandom(15).hex() if c < 0 else hashed[c] for c in further.codes[rows]]
+        texts[name] = (ANYONE, np.array(alone, dtype=object))
+    for name, (bound_to, text) in texts.items():
+        code, distinct = pd.factorize(text)
         if len(distinct) > MAX_LABELS:
             raise PsiError(
                 f"Column {name} has {len(distinct)} values, at most {MAX_LABELS} are sent."
             )
         sealed = bytes_of(
-            [cipher.seal(v, party=party.name, column=name) for v in distinct], TOKEN_WIDTH
+            [cipher.seal(v, party=bound_to, column=name) for v in distinct], TOKEN_WIDTH
         )
         place = np.argsort(_strings(sealed))
         rank = np.empty(len(place), dtype=np.uint32)

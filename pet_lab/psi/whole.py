@@ -13,7 +13,7 @@ from . import processes
 from .commands import engine_named
 from .disclosure import OutputRules
 from .linker import Linker, Query, combine_totals
-from .protocol import Party, PsiResult
+from .protocol import Party, PsiError, PsiResult
 from .session import intersect
 from .tokens import tables_for_linkers
 
@@ -47,6 +47,7 @@ def run(
     columns: Mapping[str, Sequence[str]],
     total: str | None = None,
     values: Mapping[str, Sequence[str]] | None = None,
+    joins: Mapping[str, Sequence[str]] | None = None,
     engine: str = "ecdh",
     min_cell: int = 10,
     separate: bool = False,
@@ -61,9 +62,12 @@ def run(
     columns : party name -> columns that it sends as tokens
     total, values : "party:column" to total over two linkers, and the value columns as
         "column:decimals" by party; without, pairs are counted at one linker
+    joins : further keys that the linker compares (one process only), see `tables_for_linkers`
     separate : True runs three processes over mutual TLS on loopback
     keep_payloads : keep what crossed the wire in the transcript (one process only)
     """
+    if separate and joins:
+        raise PsiError("Joins are compared in one process here; leave out joins or separate.")
     if separate:
         made = processes.run(
             initiator,
@@ -105,6 +109,7 @@ def run(
             on=on,
             columns=columns.get(party.name, ()),
             values=numbers,
+            joins=joins,
             linkers=len(linkers),
         )
         size = 0

@@ -393,3 +393,31 @@ def change(**items):
 def test_a_query_that_is_not_one_is_refused(raw, said):
     with pytest.raises(psi.MessageError, match=said):
         decode_query(raw)
+
+
+def test_a_further_key_is_compared_within_the_linked_pairs_and_by_nobody_else():
+    rng = np.random.default_rng(8)
+    n = 120
+    block = rng.integers(0, 25, n).astype(str)
+    date = rng.integers(0, 3, n).astype(str)
+    left = psi.Party("statcan", pd.DataFrame({"block": block, "date": date}))
+    right = psi.Party("cbs", left.frame.sample(frac=0.8, random_state=1, ignore_index=True))
+    result = psi.intersect(psi.EcdhEngine(), left, right, on="block")
+    one = Linker(("statcan", "cbs"), rules=OPEN)
+    for party, outcome in ((left, result.left), (right, result.right)):
+        (table,) = tokens.tables_for_linkers(
+            party, outcome, on="block", joins={"link": ["block", "date"]}
+        )
+        one.accept(table, party.name)
+    seen = linker.agreement(one, result.left.session, "cbs", join="link")
+    by_block = left.frame["block"].value_counts()
+    by_both = left.frame.value_counts(["block", "date"])
+    want = sorted(
+        (by_block.get(b, 0), by_both.get((b, d), 0))
+        for b, d in right.frame.itertuples(index=False)
+        if b in by_block
+    )
+    assert sorted(zip(seen["n_blocked"], seen["n_linked"], strict=True)) == want
+    assert seen["block"].nunique() == len(set(block) & set(right.frame["block"]))
+    with pytest.raises(psi.PsiError, match="sent no join named 'other'"):
+        linker.agreement(one, result.left.session, "cbs", join="other")
