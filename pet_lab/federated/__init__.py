@@ -10,7 +10,7 @@
 package loads neither Flower nor TenSEAL.
 """
 
-from pet_lab.federated import flower
+from pet_lab.federated import attacks, flower, masking, private, robust, study
 from pet_lab.federated.aggregation import Ckks, Paillier, Plain, Rejected, Scheme
 from pet_lab.federated.features import (
     CLASSES,
@@ -44,10 +44,15 @@ __all__ = [
     "Training",
     "Update",
     "Windows",
+    "attacks",
     "divide",
     "flower",
+    "masking",
     "pooled",
+    "private",
+    "robust",
     "simulate",
     "stand_in",
+    "study",
     "windows",
 ]

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,8 +134,8 @@ class Plain:
 class Paillier:
     """Packed Paillier; the offices share one key pair, as in the report.
 
-    encrypted_from  weights from this one on are encrypted, those before travel as doubles; 0 is all,
-                    `Network.output_starts` the output layer only
+    encrypted_from  weights from this one on are encrypted, those before travel as doubles: 0 is
+                    all, `Network.output_starts` the output layer only
     key             private key, at the offices; None at the server
     noise           as in `pet_lab.paillier`
     """
@@ -145,7 +145,7 @@ class Paillier:
     packing: paillier.Packing
     key: paillier.PrivateKey | None = field(default=None, repr=False)
     encrypted_from: int = 0
-    noise: str = "short"
+    noise: Literal["fresh", "short"] = "short"
     name: str = "paillier"
 
     @classmethod
@@ -175,7 +175,7 @@ class Paillier:
         values = _vector(weights, self.parameters) * share
         sealer = self.public if self.key is None else self.key
         try:
-            sealed = sealer.encrypt(values[self._mask], self.packing, noise=self.noise)  # type: ignore[arg-type]
+            sealed = sealer.encrypt(values[self._mask], self.packing, noise=self.noise)
         except paillier.PaillierError as error:
             raise Rejected(str(error)) from None
         return [pack(values[~self._mask]), sealed.to_bytes()]

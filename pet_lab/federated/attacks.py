@@ -38,8 +38,9 @@ def invert_first_layer(
     hidden) is known up to an invertible matrix, and ReLU leaves D sparse: a row of D vanishes
     where its record is inactive. Take b - 1 columns of R at random: a vector orthogonal to them
     is, if one record is inactive in all of them, that record's row of the wanted matrix, and it
-    shows by zeros elsewhere too. Works while b is below the number of hidden units. (After D. Dimitrov et al.,
-    "SPEAR: Exact gradient inversion of batches in federated learning", NeurIPS 2024; our program.)
+    shows by zeros elsewhere too. Works while b is below the number of active hidden units, in
+    practice up to a dozen records for fifty units. (After D. Dimitrov et al., "SPEAR: Exact
+    gradient inversion of batches in federated learning", NeurIPS 2024; our program.)
 
     Parameters
     ----------
@@ -57,22 +58,20 @@ def invert_first_layer(
     -------
     array, shape (found, inputs): candidate records; empty where nothing was found.
     """
-    inputs, hidden = weight_change.shape
+    inputs = weight_change.shape[0]
     nothing = np.empty((0, inputs))
     if not np.any(weight_change):
         return nothing
-    left, singular, right = np.linalg.svd(weight_change, full_matrices=False)
+    _, singular, right = np.linalg.svd(weight_change, full_matrices=False)
     b = int((singular > 1e-10 * singular[0]).sum()) if batch is None else batch
     if b == 1:
         j = int(np.argmax(np.abs(bias_change)))
         return (weight_change[:, j] / bias_change[j])[None]
-    if b >= min(hidden, inputs):
-        return nothing  # no room left: every column of D is then explained by something
     rows = right[:b]
     size = np.linalg.norm(rows, axis=0)
     active = np.flatnonzero(size > 1e-9 * size.max())
-    if active.size < b:
-        return nothing
+    if b >= min(active.size, inputs):
+        return nothing  # no room left: every column of D is then explained by something
     unit = rows[:, active] / size[active]
     # No mixture of rows of D has as many zeros as its sparsest part: the sparsest independent
     # directions are the rows, and taking them greedily is optimal.
@@ -97,7 +96,7 @@ def invert_first_layer(
         if len(pool) > 40 * b:
             pool = sorted(pool, key=lambda item: -item[0])[: 20 * b]
         found = _sparsest(pool, b)
-        if len(found) == b and quiet >= 4:
+        if len(found) == b and quiet >= 20:
             break
     if not found:
         return nothing

@@ -108,7 +108,9 @@ def _strategy(server: Server, first: Global | None, evaluations: dict) -> Any:
             for client, res in results:
                 if res.status.code == Code.OK:
                     evaluations[server_round, client.cid] = Evaluation(
-                        float(res.metrics["accuracy"]), float(res.loss), int(res.num_examples)
+                        float(res.metrics["accuracy"]),
+                        float(res.metrics["loss"]),  # Flower's own field is a single
+                        int(res.num_examples),
                     )
             return None, {}
 
@@ -154,7 +156,8 @@ def _evaluate(party: Party, ins: Any) -> Any:
         result = party.evaluate(_model(ins.parameters, ins.config))
     except Rejected as error:
         return EvaluateRes(Status(Code.EVALUATE_NOT_IMPLEMENTED, str(error)), 0.0, 0, {})
-    return EvaluateRes(Status(Code.OK, ""), result.loss, result.n, {"accuracy": result.accuracy})
+    metrics: dict[str, Any] = {"accuracy": result.accuracy, "loss": result.loss}
+    return EvaluateRes(Status(Code.OK, ""), result.loss, result.n, metrics)
 
 
 def _initial(party: Party) -> Any:
@@ -350,9 +353,10 @@ def processes(
             if told["error"]:
                 kind = RoundVoid if told["void"] else ChannelError
                 raise kind(told["error"])
-            for child in children[1:]:
+            end = time.monotonic() + 3
+            for child in children[1:]:  # whoever still hangs is ended below
                 with suppress(subprocess.TimeoutExpired):
-                    child.wait(timeout=10)
+                    child.wait(timeout=max(0.0, end - time.monotonic()))
             parts = [(here / f"model.{i}").read_bytes() for i in range(told["parts"])]
             model = Global(parts, told["share"])
         finally:

@@ -1,0 +1,201 @@
+"""Averaging, plain and encrypted, and offices that fail."""
+
+import re
+import struct
+
+import numpy as np
+import pytest
+
+from pet_lab import federated as fl
+from pet_lab import paillier
+from pet_lab.federated.aggregation import pack
+
+
+def train(offices, network, training, scheme=None, **more):
+    scheme = scheme or fl.Plain(network.parameters)
+    settings = {"rounds": 3, "seed": 5} | more
+    return fl.simulate(offices, network, training, scheme, **settings)
+
+
+def test_averaging_by_definition(offices, network, training):
+    """One round in the clear, written out."""
+    got = train(offices, network, training, rounds=1)
+    start = network.initial(np.random.default_rng([5, 0, 0]))
+    total = sum(o.n for o in offices)
+    want = sum(
+        o.n / total * network.train(start, o.X, o.y, training, np.random.default_rng([5, k, 1]))
+        for k, o in enumerate(offices)
+    )
+    np.testing.assert_allclose(got.weights, want, atol=1e-12)
+
+
+def test_encrypted_is_plain_within_quantisation(offices, network, training, encrypted):
+    plain = train(offices, network, training, rounds=1)
+    sealed = train(offices, network, training, encrypted, rounds=1)
+    bound = len(offices) * encrypted.packing.step / 2
+    assert 0 < np.abs(plain.weights - sealed.weights).max() <= bound * (1 + 1e-9)
+    assert sealed.cost("seal_cpu_s") > 0
+
+
+def test_encrypted_is_exactly_the_sum_of_quantised_weights(offices, network, training, encrypted):
+    """Integers do not round: cryptography changes nothing that quantising has not."""
+    packing, received = encrypted.packing, []
+    sealed = train(offices, network, training, encrypted, rounds=1)
+    train(
+        offices,
+        network,
+        training,
+        rounds=1,
+        tamper={o.name: lambda _, __, w: received.append(w) or w for o in offices},
+    )
+    total = sum(o.n for o in offices)
+    digits = sum(packing.quantise(w * o.n / total) for w, o in zip(received, offices, strict=True))
+    np.testing.assert_array_equal(sealed.weights, digits * packing.step / 1.0)
+
+
+def test_output_layer_alone(offices, network, training, key):
+    partly = fl.Paillier.of(
+        key, network.parameters, offices=4, encrypted_from=network.output_starts
+    )
+    a = train(offices, network, training, partly)
+    plain = train(offices, network, training)
+    np.testing.assert_allclose(a.weights, plain.weights, atol=1e-3)
+    whole = fl.Paillier.of(key, network.parameters, offices=4)
+    first, second = partly.seal(plain.weights, 0.25)
+    assert len(second) < len(whole.seal(plain.weights, 0.25)[1]) / 10
+    assert first == pack(0.25 * plain.weights[: network.output_starts])  # in the clear
+    with pytest.raises(ValueError, match="encrypted_from"):
+        fl.Paillier.of(key, 10, offices=4, encrypted_from=10)
+
+
+def test_ckks_is_plain_up_to_its_own_error(offices, network, training):
+    pytest.importorskip("tenseal", reason="TenSEAL has no wheel for this platform")
+    ckks = fl.Ckks.generate(network.parameters)
+    a = train(offices, network, training, ckks, rounds=1)
+    b = train(offices, network, training, rounds=1)
+    assert 0 < np.abs(a.weights - b.weights).max() < 1e-6
+    server = ckks.public_side()
+    message = ckks.seal(b.weights, 0.25)
+    assert not server.context.has_secret_key()
+    with pytest.raises(fl.Rejected, match="no private key"):
+        server.open(server.add([message]), 0.25)
+    with pytest.raises(fl.Rejected, match="damaged"):
+        server.check([message[0][:100]])
+    with pytest.raises(fl.Rejected, match="ciphertexts"):
+        server.check([])
+    with pytest.raises(fl.Rejected, match="beyond"):
+        ckks.seal(b.weights * 1e6, 0.25)
+    foreign = fl.Ckks.generate(network.parameters).seal(b.weights, 0.25)
+    with pytest.raises(fl.Rejected, match="another key"):
+        ckks.open(ckks.add([message, foreign]), 0.5)
+
+
+def test_the_server_may_start_and_scenarios_repeat(offices, network, training):
+    a = train(offices, network, training, server_starts=True)
+    b = train(offices, network, training, server_starts=True)
+    c = train(offices, network, training)
+    assert np.array_equal(a.weights, b.weights)
+    assert not np.array_equal(a.weights, c.weights)
+
+
+def test_federation_learns(offices, network, training):
+    history = train(offices, network, training, rounds=8)
+    frame = history.frame()
+    by_round = frame[frame["metric"] == "loss"].groupby("round")["value"].mean()
+    assert by_round[8] < by_round[1]
+    assert set(frame["office"]) == {o.name for o in offices}
+
+
+# ------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: w[:-1], "weights"),
+        (lambda w: np.where(np.arange(w.size) == 3, np.nan, w), "Weight 3 is nan"),
+        (lambda w: np.where(np.arange(w.size) == 3, -np.inf, w), "Weight 3 is -inf"),
+        (lambda w: w + 1e7, "beyond|slots hold"),
+    ],
+)
+@pytest.mark.parametrize("sealed", [False, True])
+def test_an_office_with_unusable_weights_is_left_out(
+    offices, network, training, encrypted, change, words, sealed
+):
+    scheme = encrypted if sealed else fl.Plain(network.parameters)
+    bad = offices[1].name
+    history = train(
+        offices,
+        network,
+        training,
+        scheme,
+        tamper={bad: lambda r, _, w: change(w) if r == 2 else w},
+    )
+    (entry,) = history.left_out
+    assert entry[:2] == (2, bad)
+    assert re.search(words, entry[2])
+    silent = train(offices, network, training, scheme, absent={2: [bad]})
+    np.testing.assert_array_equal(history.weights, silent.weights)
+
+
+def test_a_round_without_enough_offices_is_void(offices, network, training):
+    names = [o.name for o in offices]
+    with pytest.raises(fl.RoundVoid, match=r"Round 2: 1 usable contributions, 2 are needed"):
+        train(offices, network, training, absent={2: names[1:]})
+
+
+def test_the_server_checks_what_it_gets(network, encrypted):
+    weights = np.linspace(-1, 1, network.parameters)
+    good = encrypted.seal(weights, 0.25)
+    other = paillier.generate(512, for_tests=True)
+    foreign = fl.Paillier.of(other, network.parameters, offices=4).seal(weights, 0.25)
+    short = fl.Paillier.of(encrypted.key, network.parameters - 1, offices=4)
+    summed = encrypted.add([good, good])
+    server = fl.Server(encrypted.public_side(), {"a": 0.25, "b": 0.25, "c": 0.25})
+    assert encrypted.public_side().key is None
+    cases = {
+        "made under key": foreign,
+        "cut short": [good[0], good[1][:-7]],
+        "got 1 parts": good[:1],
+        "encrypted weights": short.seal(weights[:-1], 0.25),
+        "claims to be 2": summed,
+    }
+    for words, message in cases.items():
+        with pytest.raises(fl.Rejected, match=words):
+            server.scheme.check(message)
+        updates = [fl.Update("a", good, 0.25), fl.Update("b", good, 0.25)]
+        model = server.combine(1, [*updates, fl.Update("c", message, 0.25)])
+        assert model.share == 0.5
+        assert words in server.left_out[-1][2]
+        np.testing.assert_allclose(encrypted.open(model.message, model.share), weights, atol=1e-6)
+    with pytest.raises(fl.Rejected, match="no private key"):
+        server.scheme.open(model.message, 0.5)
+    with pytest.raises(fl.RoundVoid, match="not one of the offices"):
+        server.combine(2, [fl.Update("mallory", good, 1.0), fl.Update("a", good, 0.25)])
+
+
+def test_a_share_cannot_be_inflated(network):
+    plain = fl.Plain(network.parameters)
+    message = plain.seal(np.zeros(network.parameters), 0.5)
+    for share in (0.0, 2.0, float("nan")):
+        with pytest.raises(fl.Rejected, match="share"):
+            plain.check([struct.pack("<d", share), message[1]])
+
+
+def test_an_oversized_digit_in_a_ciphertext_is_noticed_when_opened(key, network, encrypted):
+    import dataclasses
+
+    import gmpy2
+
+    weights = np.zeros(network.parameters)
+    good = encrypted.seal(weights, 0.25)
+    sealed = key.public.read(good[1])
+    width = encrypted.packing.width
+    forged = gmpy2.pack([2 ** (width - 1) - 1] * encrypted.packing.slots, width)
+    values = ((1 + key.public.n * forged) * key.noise(1)[0] % key.public.n_squared,)
+    cheat = dataclasses.replace(sealed, values=values + sealed.values[1:])
+    server = encrypted.public_side()
+    message = [good[0], cheat.to_bytes()]
+    server.check(message)  # the server cannot see it
+    with pytest.raises(fl.Rejected, match="more than 2 values can add up to"):
+        encrypted.open(server.add([good, message]), 0.5)
