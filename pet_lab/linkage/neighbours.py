@@ -94,7 +94,7 @@ def fit_neighbours(
     counts: ArrayLike,
     *,
     n_other: int,
-    max_classes: int = 3,
+    max_classes: int = 6,
     reading: str = "described",
 ) -> NeighbourFit:
     """Maximum-likelihood fit of the neighbour error model; number of classes by AIC.
@@ -141,7 +141,7 @@ def fit_neighbours(
         )
     fits: list[NeighbourFit] = []
     aics: list[float] = []
-    limit = max_classes if reading == "described" else max(max_classes, 6)
+    limit = max_classes if reading == "described" else max(max_classes, 2)
     for classes in range(1, limit + 1):
         fits.append(_fit(values, freq, classes, n_other))
         penalty = 2 * classes if reading == "described" else classes
@@ -491,8 +491,9 @@ def fit_overlap(
     Notes
     -----
     Asks that having a match does not depend on the size of the block. Under the Poisson model of
-    the published notes the same quantity is the "p" of the blocked counts, which collapses when
-    exporters differ in size: their spread is read as false neighbours.
+    the published notes the same quantity is the "p" of the blocked counts. Where exporters differ in
+    size that model needs many classes: with a log-normal spread of 1 and 100,000 records, a coverage
+    of .80 comes out as .80 with six classes, and as .72 or not at all with three.
     """
     nb, nl, blk = (np.asarray(v) for v in (n_blocked, n_linked, block))
     ns = nl if strict is None else np.asarray(strict)
