@@ -198,16 +198,29 @@ class Transcript:
         sent = b"".join(
             m.payload or b"" for m in self.messages if seen_by is None or m.receiver == seen_by
         )
+        needles: list[bytes] = []
         for value in values:
-            raw = value.encode()
-            if (len(raw) >= 6 and raw in sent) or encode_key([value]) in sent:
-                return True
+            raw, encoded = value.encode(), encode_key([value])
+            needles += [raw, encoded] if len(raw) >= 6 else [encoded]
             for algorithm in ("md5", "sha1", "sha256", "sha512", "sha3_256"):
-                for text in (raw, encode_key([value])):
+                for text in (raw, encoded):
                     digest = hashlib.new(algorithm, text, usedforsecurity=False).digest()
-                    if digest in sent or digest.hex().encode() in sent:
-                        return True
-        return False
+                    needles += [digest, digest.hex().encode()]
+        # Eight bytes first, all at once; a full search only for the few that begin so somewhere.
+        windows = np.concatenate(
+            [
+                np.frombuffer(sent, dtype="<u8", offset=k, count=max(0, len(sent) - k) // 8)
+                for k in range(min(8, len(sent)))
+            ]
+            or [np.empty(0, dtype="<u8")]
+        )
+        heads = np.array([int.from_bytes(x[:8], "little") for x in needles], dtype="<u8")
+        possible = np.isin(heads, windows)
+        return any(
+            needle in sent
+            for needle, maybe in zip(needles, possible, strict=True)
+            if maybe or len(needle) < 8
+        )
 
     def table(self) -> pd.DataFrame:
         """Bytes and elements by sender, receiver and kind."""

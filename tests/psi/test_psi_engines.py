@@ -362,3 +362,20 @@ def test_a_queue_is_all_that_a_memory_channel_is():
     with pytest.raises(psi.PeerLost, match=r"sent nothing for 0\.01 s"):
         b.receive(0.01)
     assert isinstance(a._inbox, queue.Queue)
+
+
+@pytest.mark.parametrize("before", range(9))
+def test_what_was_sent_is_found_at_any_place(before):
+    from hashlib import sha256
+
+    def said(payload):
+        message = psi.protocol.Message("a", "b", "blob", 1, 1, 0, b"." * before + payload)
+        return psi.Transcript([message])
+
+    assert said(b"business-17").contains_any(["x", "business-17"])
+    assert said(encode_key(["B7"]) + b"..").contains_any(["B7"])
+    assert said(sha256(b"B7").digest()).contains_any(["B7"])
+    assert said(sha256(b"B7").hexdigest().encode()).contains_any(["B7"])
+    assert not said(b"business-18").contains_any(["B7", "business-17"])
+    assert not said(b"business-17").contains_any(["business-17"], seen_by="a")
+    assert not said(b"").contains_any(["business-17"])
