@@ -491,9 +491,9 @@ def fit_overlap(
     Notes
     -----
     Asks that having a match does not depend on the size of the block. Under the Poisson model of
-    the published notes the same quantity is the "p" of the blocked counts. Where exporters differ in
-    size that model needs many classes: with a log-normal spread of 1 and 100,000 records, a coverage
-    of .80 comes out as .80 with six classes, and as .72 or not at all with three.
+    the published notes the same quantity is the "p" of the blocked counts. Where exporters differ
+    in size that model needs many classes: with a log-normal spread of 1 and 100,000 records, a
+    coverage of .80 comes out as .80 with six classes, and as .72 or not at all with three.
     """
     nb, nl, blk = (np.asarray(v) for v in (n_blocked, n_linked, block))
     ns = nl if strict is None else np.asarray(strict)
