@@ -8,9 +8,10 @@ prints new ones): good to a factor of about two, enough to tell minutes from day
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .catalogue import design_names, length, modulus, parts
+from .policy import duration
 from .tasks import Task
 
 PRODUCT_S = {3: 14e-6, 5: 40e-6}  # CPU seconds of one party for one product modulo 2**127 - 1
@@ -42,6 +43,26 @@ def estimate(task: Task) -> Estimate:
     per = PRODUCT_S.get(k, PRODUCT_S[5] * (k / 5) ** 2) * (1 + size / 64)
     seconds = (products + opened / 3 + inputs / 3) * per * k / 2 + rounds * ROUND_S
     return Estimate(products, opened, rounds, round(numbers * (k - 1) * size), seconds)
+
+
+def too_long(task: Task, limit_s: float) -> str:
+    """Why a task is refused before anyone works on it, and what would be faster; else empty."""
+    seconds = estimate(task).seconds
+    if seconds <= limit_s:
+        return ""
+    said = f"It would take about {duration(seconds)}, and {duration(limit_s)} are allowed."
+    if task.parameters.get("join") in {"opened", "hidden"}:
+        n = min(d.rows for d in task.inputs)
+        aligned = replace(
+            task,
+            parameters={**task.parameters, "join": "aligned"},
+            inputs=tuple(replace(d, rows=n) for d in task.inputs),
+        )
+        said += (
+            f" After a private set intersection (join aligned) it would take at most "
+            f"{duration(estimate(aligned).seconds)}, but both owners then know who is in both."
+        )
+    return said
 
 
 def _counts(task: Task) -> tuple[int, int, int]:

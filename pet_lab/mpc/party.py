@@ -159,6 +159,12 @@ class Party:
         if who != draft.output_party:
             raise Refused("Only the output party of a task prepares it.")
         catalogue.check(draft)
+        handed = [e.body for e in self.log.of("handed in") if e.body["owners"] == _owners(draft)]
+        spent = Spent(len(handed), sum(b["epsilon"] or 0.0 for b in handed))
+        why = objections(self.policy, draft, spent, excluded=self.doors.barred)
+        if why:
+            self.log.add("refused", function=draft.function, why=why)
+            raise Refused(f"{self.name} gives no data: {' '.join(why)}")
         p, points = catalogue.modulus(draft), [int(v, 16) for v in message["points"]]
         if len(points) != draft.k or not all(0 < v < p for v in points):
             raise Refused("A check needs one point for each processing party.")
@@ -232,7 +238,13 @@ class Party:
                 )
             )
         )
-        self.log.add("handed in", task=task.sha256, data=prepared.ref.sha256)
+        self.log.add(
+            "handed in",
+            task=task.sha256,
+            data=prepared.ref.sha256,
+            owners=_owners(task),
+            epsilon=task.epsilon,
+        )
         return {}
 
     # --- as a processing party ----------------------------------------------------------------
@@ -248,18 +260,16 @@ class Party:
             strangers = sorted(everyone(task) - set(self.members))
             if strangers:
                 raise TaskError(f"Not a member of this service: {', '.join(strangers)}.")
-            seconds = costs.estimate(task).seconds
+            slow = costs.too_long(task, self.policy.max_seconds)
         except MpcError as error:
             self.log.add("refused", task=task.sha256, why=[str(error)])
             raise
-        owners = sorted(d.owner for d in task.inputs)
+        owners = _owners(task)
         known = [e for e in self.log.of("approved") if e.body["task"] == task.sha256]
         mine = [e.body for e in self.log.of("approved") if e.body["owners"] == owners]
         spent = Spent(len(mine), sum(b["epsilon"] or 0.0 for b in mine))
         if not known and "ignore_policy" not in self.faults:
-            why = objections(
-                self.policy, task, spent, estimated_s=seconds, excluded=self.doors.barred
-            )
+            why = objections(self.policy, task, spent, too_long=slow, excluded=self.doors.barred)
             if why:
                 self.log.add("refused", task=task.sha256, why=why)
                 raise Refused(f"{self.name} refuses: {' '.join(why)}")
@@ -276,7 +286,7 @@ class Party:
                 warnings=list(task.warnings),
             )
         self._tasks[task.sha256] = task
-        return {"approval": asdict(approve(self.signer, task)), "seconds": seconds}
+        return {"approval": asdict(approve(self.signer, task))}
 
     def _known(self, message: dict[str, Any]) -> Task:
         task = self._tasks.get(str(message.get("task")))
@@ -556,6 +566,9 @@ class Party:
             | {"nonce": secrets.token_hex(16)}
         )
         catalogue.check(draft)
+        slow = costs.too_long(draft, self.policy.max_seconds)
+        if slow:
+            raise Refused(slow)
         p = catalogue.modulus(draft)
         points = [f"{1 + secrets.randbelow(p - 1):x}" for _ in range(draft.k)]
         message = {"do": "prepare", "task": draft.as_json(), "points": points}
@@ -731,6 +744,10 @@ class Party:
         await asyncio.gather(
             *(self._ask(n, message, 5.0) for n in task.processing_parties), return_exceptions=True
         )
+
+
+def _owners(task: Task) -> list[str]:
+    return sorted(d.owner for d in task.inputs)
 
 
 def _changed(frame: pd.DataFrame, schema: Mapping[str, Column]) -> pd.DataFrame:

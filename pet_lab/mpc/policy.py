@@ -99,9 +99,12 @@ class Spent:
 
 
 def objections(
-    policy: Policy, task: Task, spent: Spent, *, estimated_s: float, excluded: Iterable[str] = ()
+    policy: Policy, task: Task, spent: Spent, *, too_long: str = "", excluded: Iterable[str] = ()
 ) -> list[str]:
-    """Every reason why this policy refuses the task; none means that it approves."""
+    """Every reason why this policy refuses the task; none means that it approves.
+
+    `too_long` comes from `costs.too_long` with the policy's `max_seconds`.
+    """
     said = []
     if task.expired():
         said.append(f"The task expired at {task.expires}; ask again with a later time.")
@@ -135,8 +138,8 @@ def objections(
             f"The budget is {policy.epsilon_total:g}, {spent.epsilon:g} is spent, "
             f"and the task asks for {task.epsilon:g}."
         )
-    if estimated_s > policy.max_seconds:
-        said.append(f"It would take about {duration(estimated_s)}, longer than allowed.")
+    if too_long:
+        said.append(too_long)
     gone = sorted(set(excluded) & everyone(task))
     if gone:
         said.append(f"Excluded or revoked: {names(gone)}.")

@@ -234,8 +234,8 @@ class Mesh:
     """mpyc among the processing parties of one task, over connections that we authenticate.
 
     mpyc's own TLS reads certificates from fixed file names and believes the seat that a peer
-    claims; here the certificate decides about the seat. A lost connection or an unreadable message is
-    reported in `trouble`, where mpyc would wait for ever or stop the process's event loop.
+    claims; here the certificate decides about the seat. A lost connection or an unreadable message
+    is reported in `trouble`, where mpyc would wait for ever or stop the process's event loop.
     """
 
     def __init__(
