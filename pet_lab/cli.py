@@ -358,6 +358,21 @@ def data_import(
     typer.echo(f"{data.import_file(file, name)}: imported.")
 
 
+# --- parties -------------------------------------------------------------------------------------
+
+
+@app.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+def party(ctx: typer.Context) -> None:
+    """Private set intersection as processes of their own: data holders and a linker."""
+    from pet_lab.psi import commands  # a group of commands, loaded only when it is asked for
+
+    code = commands.app(args=ctx.args, prog_name="pet-lab party", standalone_mode=False)
+    raise typer.Exit(code or 0)
+
+
 # --- by hand -------------------------------------------------------------------------------------
 
 

@@ -51,6 +51,13 @@ def test_version_and_help(call):
         assert "Usage" in out
 
 
+def test_party_is_a_group_of_its_own(call):
+    code, out, _ = call("party", "--help")
+    assert code == 0
+    assert all(word in out for word in ("pet-lab party", "serve", "join", "send", "query"))
+    assert call("party", "nonsense")[0] == 2
+
+
 def test_list_and_describe_say_the_same_in_json(call):
     code, out, _ = call("list", "--json")
     assert code == 0
