@@ -37,6 +37,7 @@ app = typer.Typer(
     help="Private set intersection between two data holders and a linker, over mutual TLS.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    add_completion=False,
 )
 
 Folder = Annotated[
