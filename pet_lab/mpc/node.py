@@ -24,10 +24,7 @@ from .tasks import Column
 def load(home: Path) -> Party:
     """The party whose things are in a folder."""
     config = json.loads((home / "config.json").read_text())
-    schema = None
-    if (home / "schema.json").exists():
-        made = json.loads((home / "schema.json").read_text())
-        schema = {k: Column(**{**c, "levels": tuple(c["levels"])}) for k, c in made.items()}
+    schema = _schema(home)
     signer = Signer(config["name"], (home / "sign.key").read_bytes())
     return Party(
         home,
@@ -37,6 +34,13 @@ def load(home: Path) -> Party:
         config.get("faults", ()),
         schema,
     )
+
+
+def _schema(home: Path) -> dict[str, Column] | None:
+    if not (home / "schema.json").exists():
+        return None
+    made = json.loads((home / "schema.json").read_text())
+    return {k: Column(**{**c, "levels": tuple(c["levels"])}) for k, c in made.items()}
 
 
 async def command(party: Party, said: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0911
@@ -53,6 +57,9 @@ async def command(party: Party, said: dict[str, Any]) -> dict[str, Any]:  # noqa
         return {}
     if do == "faults":
         party.faults = set(said["faults"])
+        return {}
+    if do == "reload":
+        party.schema = _schema(party.home)
         return {}
     if do == "bar":
         party.bar(said["party"], said["why"])

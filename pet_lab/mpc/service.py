@@ -193,6 +193,10 @@ class Service(AbstractContextManager["Service"]):
         schema = {k: asdict(c) for k, c in owned.schema.items()}
         (home / "schema.json").write_text(json.dumps(schema))
 
+    def close(self) -> None:
+        """Stop every process and remove every file."""
+        self.__exit__()
+
     def __exit__(self, *_: object) -> None:
         for node in self.nodes.values():
             node.stop()
@@ -277,6 +281,12 @@ class Service(AbstractContextManager["Service"]):
             self.nodes[party].order("policy", policy=policy.as_json())
         if faults is not None:
             self.nodes[party].order("faults", faults=list(faults))
+
+    def load(self, owner: str, owned: Owned) -> None:
+        """An owner puts another file in place of its data."""
+        self._write_data(self.folder / owner, owned)
+        self.data[owner] = owned
+        self.nodes[owner].order("reload")
 
     def revoke(self, party: str, why: str = "certificate revoked") -> None:
         """Every other operator bars a party."""
