@@ -85,7 +85,7 @@ def _counts(task: Task) -> tuple[int, int, int, int]:
         n, columns = nx, len(parts(task))
         right = sum(s == 1 for s, *_ in parts(task))
         products = nx * (ny - 1) + nx * (1 + right) + 90 * nx + nx * columns
-        rounds += math.ceil(math.log2(max(ny, 2))) + 10
+        opened, rounds = 30 * nx, rounds + math.ceil(math.log2(max(ny, 2))) + 10
     if task.function == "joined_statistics":
         products += n + 5 * _groups(task)
         rounds += 6

@@ -28,7 +28,7 @@ REQUIREMENTS = (
         MET,
         "test_one_key_short_leaves_every_value_possible",
         "Inputs wait as additive shares. Under way, levels majority and checked rest on "
-        "Shamir's threshold: more than (K - 1) / 2 parties that leave the protocol could open them.",
+        "Shamir's threshold: a majority of parties that leaves the protocol could open them.",
     ),
     (
         127,

@@ -142,7 +142,7 @@ class Service(AbstractContextManager["Service"]):
     processing : names of the processing parties; an owner's name makes the mixed model
     data : owner -> its data
     output : the output party; may be one of the others
-    policies : party -> policy, of processing parties and owners; default PERMISSIVE, which checks nothing
+    policies : party -> policy, also of owners; default PERMISSIVE, which checks nothing
     faults : party -> how it misbehaves, see `Party`
     expired, strangers : parties whose certificate has expired, or is of another authority
     """
