@@ -172,7 +172,7 @@ def one_in_five(*, n: int, seed: int) -> dict[str, Any]:
 
 def tidy(frame: pd.DataFrame, experiment: str, metrics: Sequence[str]) -> pd.DataFrame:
     """Long rows of one experiment, with every factor that any experiment has."""
-    absent = {k: v for k, v in FACTORS.items() if k not in frame}
+    absent: dict[str, Any] = {k: v for k, v in FACTORS.items() if k not in frame}
     made = frame.assign(experiment=experiment, replicate=0, **absent)
     long = made.melt(
         id_vars=["experiment", *FACTORS, "replicate"],
@@ -182,7 +182,7 @@ def tidy(frame: pd.DataFrame, experiment: str, metrics: Sequence[str]) -> pd.Dat
     return long.assign(value=long["value"].astype(float))
 
 
-FACTORS = {
+FACTORS: dict[str, str | int] = {
     "function": "none",
     "join": "none",
     "level": "none",
