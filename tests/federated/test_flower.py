@@ -87,7 +87,7 @@ def test_dying_sleeping_and_uninvited_offices_do_not_stop_the_others(
         encrypted,
         rounds=3,
         timeout_s=6.0,
-        patience_s=25.0,
+        patience_s=24.0,
         faults={"statcan": (1, "nan"), "istat": (3, "dies")},
         wrong_certificate=["cbs"],
     )
