@@ -61,7 +61,7 @@ class Arithmetic:
     runtime : mpyc Runtime, connected
     p : prime modulus
     checked : carry the twins
-    fault : "product" adds 1 to this party's part of the first product: for tests and demonstrations
+    fault : "product" changes this party's part of the first product: for tests and demonstrations
     """
 
     def __init__(self, runtime: Any, p: int, *, checked: bool = False, fault: str = "") -> None:
@@ -180,7 +180,7 @@ class Arithmetic:
         if not z:
             return Vector([], [] if self.checked else None)
         if self._fault == "product":
-            z[0], self._fault = (z[0] + 1) % p, ""
+            z[0], self._fault = (z[0] + 10**12) % p, ""
         made = await self._reshare(z + twin)
         if not self.checked:
             return Vector(made)

@@ -76,7 +76,7 @@ async def command(party: Party, said: dict[str, Any]) -> dict[str, Any]:  # noqa
 
 async def main(home: Path) -> None:
     party = load(home)
-    host = "127.0.0.1"
+    host = json.loads((home / "config.json").read_text()).get("host", "127.0.0.1")
     port, data_port = await party.listen(host)
     me = wire.Member(party.name, host, port, data_port, party.signer.public)
     print(json.dumps(me.as_json()), flush=True)

@@ -111,7 +111,7 @@ REQUIREMENTS = (
         "Some protection against active attacks",
         MET,
         "test_a_wrong_product_stops_a_checked_task",
-        "Level checked. Not for hidden joins and logistic regression; see the test of the reverse.",
+        "Level checked. Not for hidden joins and logistic regression, nor at the other levels.",
     ),
     (
         130,

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-import os
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from . import clear, costs, sharing
-from .errors import Cheating, MpcError, PartyLost
+from pet_lab.psi.certificates import TestAuthority, save
+
+from . import clear, costs, sharing, wire
+from .audit import Head, verify
+from .errors import Cheating, MpcError, PartyLost, Refused
 from .service import PERMISSIVE, Owned, Service, same
 from .tasks import Column, Task, in_hours
 
@@ -162,12 +168,23 @@ def paper_task(n: int, k: int, how: str) -> Task:
     )
 
 
-def one_in_five(*, n: int, seed: int) -> dict[str, Any]:
-    """Of five parties one sends a wrong share of the answer: corrected, and named."""
-    with Service([f"pp-{i + 1}" for i in range(5)], example(n, seed)) as service:
-        service.set("pp-4", faults=["wrong_result"])
-        said = outcome(lambda: service.compute("join_size", SIZE))
-    return {"attempt": "a wrong share of the answer, one of five parties", **said}
+def of_five(*, n: int, seed: int) -> pd.DataFrame:
+    """Of five parties one sends a wrong share of the answer; of three others one dies."""
+    names, rows = [f"pp-{i + 1}" for i in range(5)], []
+    with Service(names, example(n, seed)) as service:
+        for what, faults, seats in (
+            ("a wrong share of the answer, one of five", {"pp-4": ["wrong_result"]}, names),
+            ("a party dies in the middle", {"pp-3": ["die"]}, names[:3]),
+            ("a party is missing", {}, names[:3]),
+        ):
+            for name, how in faults.items():
+                service.set(name, faults=how)
+            rows.append({"attempt": what, **outcome(_size_by(service, seats))})
+    return pd.DataFrame(rows)
+
+
+def _size_by(service: Service, seats: Sequence[str]) -> Callable[[], Any]:
+    return lambda: service.compute("join_size", SIZE, processing_parties=list(seats))
 
 
 def tidy(frame: pd.DataFrame, experiment: str, metrics: Sequence[str]) -> pd.DataFrame:
@@ -229,6 +246,10 @@ def attempts(service: Service) -> pd.DataFrame:
         ("after it expired", {}, lambda: service.compute("join_size", SIZE, expires=in_hours(-1))),
         ("ten thousand records in each file", {}, lambda: too_large(service)),
         ("an approval used twice", {}, lambda: replay(service)),
+        ("a log that its keeper changed", {}, lambda: tampered(service)),
+        ("a log without its end", {}, lambda: tampered(service, cut=True)),
+        ("a certificate of another authority", {}, lambda: stranger(service)),
+        ("a certificate that has expired", {}, lambda: stranger(service, expired=True)),
         (
             "data changed after the approvals",
             {"faults": {"py": ["change_data"]}},
@@ -304,6 +325,42 @@ def replay(service: Service) -> None:
     approvals = [e for e in entries if e.kind == "started"][-1].body["approvals"]
     message = {"do": "open", "task": made.task.sha256, "approvals": approvals}
     service.nodes[service.output].order("send", to=service.processing[0], message=message)
+
+
+def tampered(service: Service, *, cut: bool = False) -> None:
+    """Verify a log in which an entry was changed, or from which the end was cut."""
+    keeper, witness = service.processing[:2]
+    entries, public = service.log(keeper)
+    heads = [Head(**e.body) for e in service.log(witness)[0] if e.kind == "witnessed"]
+    at = next(i for i, e in enumerate(entries) if e.kind == "approved")
+    changed = entries[:at] if cut else [*entries]
+    if not cut:
+        changed[at] = replace(changed[at], body={**changed[at].body, "purpose": "another"})
+    verify(changed, public, [h for h in heads if h.party == keeper])
+
+
+def stranger(service: Service, *, expired: bool = False) -> None:
+    """Knock at a processing party with a certificate that is not valid there.
+
+    Raises
+    ------
+    Refused
+        With what the party wrote in its log.
+    """
+    authority = service.authority if expired else TestAuthority("another authority")
+    with tempfile.TemporaryDirectory() as folder:
+        home = save(authority.issue("px", days=-1 if expired else 7), Path(folder) / "px")
+        (home / "ca.pem").write_bytes(service.authority.certificate)
+        member = next(m for m in service.members if m["name"] == service.processing[0])
+        knock = wire.ask(wire.Doors("px", home), wire.Member(**member), {"do": "describe"}, [])
+        with ThreadPoolExecutor(1) as pool:  # a notebook has an event loop of its own
+            try:
+                pool.submit(asyncio.run, knock).result()
+            except MpcError:
+                last = service.log(member["name"])[0][-1]
+                if last.kind == "turned away":
+                    raise Refused(f"{member['name']} noted: {last.body['why']}") from None
+                raise
 
 
 # --- coalitions -----------------------------------------------------------------------------------
@@ -403,7 +460,3 @@ def with_linkers(owned: Mapping[str, Owned]) -> dict[str, Any]:
         "cpu_s": float(made.costs["cpu_s"].sum()),
         "wall_s": made.wall_s,
     }
-
-
-def cores() -> int:
-    return os.cpu_count() or 1

@@ -163,12 +163,13 @@ async def ask(
     """
     if member.name in doors.barred:
         raise Refused(f"{member.name} is revoked or excluded.")
-    kind = str(message.get("do"))
+    kind, connected = str(message.get("do")), False
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_connection(
                 member.host, member.port, ssl=doors.client(), server_hostname=member.name
             )
+            connected = True
             try:
                 doors.who(writer.get_extra_info("peercert"))
                 sent.append(Sent(doors.name, member.name, kind, write_frame(writer, message)))
@@ -186,9 +187,11 @@ async def ask(
     except TimeoutError:
         raise PartyLost(member.name, f"{member.name} did not answer in {timeout_s:g} s.") from None
     except (OSError, asyncio.IncompleteReadError):
-        raise PartyLost(
-            member.name, f"{member.name} cannot be reached or went away; nothing was computed."
-        ) from None
+        if connected:  # in TLS 1.3 a client learns late that its certificate was not accepted
+            said = "closed the connection: it went away, or does not accept our certificate"
+        else:
+            said = "cannot be reached; nothing was computed"
+        raise PartyLost(member.name, f"{member.name} {said}.") from None
     raise_json(answer)
     return answer
 
@@ -205,7 +208,16 @@ async def serve(
 ) -> asyncio.Server:
     """Answer control messages; `answer` gets the certified name of the sender."""
 
+    context = doors.server()
+
     async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:  # TLS first and here, not by the server, so that a failure comes to our knowledge
+            await writer.start_tls(context)
+        except ssl.SSLCertVerificationError as error:
+            turned_away(f"A certificate was not accepted: {error.verify_message}.")
+            return writer.close()
+        except OSError:
+            return writer.close()
         try:
             try:
                 who = doors.who(writer.get_extra_info("peercert"))
@@ -224,7 +236,7 @@ async def serve(
         finally:
             writer.close()
 
-    return await asyncio.start_server(one, host, 0, ssl=doors.server())
+    return await asyncio.start_server(one, host, 0)
 
 
 # --- shares between processing parties ---------------------------------------------------------
@@ -347,8 +359,11 @@ def _runtime(me: int, seats: Sequence[Member], threshold: int) -> Any:
         ssl=False,
     )
     parties = [mpyc.runtime.Party(i, m.host, m.data_port) for i, m in enumerate(seats)]
+    loop = asyncio.get_running_loop()
+    handler = loop.get_exception_handler()
     made = mpyc.runtime.Runtime(me, parties, options)
-    made._loop = asyncio.get_running_loop()
+    loop.set_exception_handler(handler)  # mpyc put its own in place
+    made._loop = loop
     for module in (
         mpyc.sectypes,
         mpyc.asyncoro,

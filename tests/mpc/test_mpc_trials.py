@@ -8,6 +8,7 @@ import pytest
 
 from pet_lab.mpc import costs, requirements, trials
 from pet_lab.mpc.catalogue import check
+from pet_lab.mpc.service import Service
 from pet_lab.mpc.tasks import check_table
 
 
@@ -48,6 +49,16 @@ def test_the_plan_on_paper():
     assert made.loc[(10_000, 3, "opened"), "products"] > 1e8
     assert check(trials.paper_task(50, 3, "hidden")).name == "joined_statistics"
     assert costs.estimate(trials.paper_task(50, 3, "hidden")).rounds > 10
+
+
+def test_every_forbidden_attempt_is_stopped():
+    with Service(("pp-1", "pp-2", "pp-3"), trials.example(20, 1)) as service:
+        service.compute("join_size", trials.SIZE)
+        made = trials.attempts(service).set_index("attempt")
+    assert "answered" not in set(made["outcome"])
+    assert made.loc["a wrong share of an input", "named"] == "pp-3"
+    assert "expired" in made.loc["a certificate that has expired", "said"]
+    assert "minutes" in made.loc["ten thousand records in each file", "said"]
 
 
 def test_every_requirement_that_is_met_names_a_test_that_exists():
