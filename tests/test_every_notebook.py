@@ -41,11 +41,6 @@ def test_house_form(name):
     assert re.search(r"explore\.(rows|call)\(", text), "it ends with an Explore panel"
 
 
-def test_the_start_page_links_every_notebook_and_no_other():
-    linked = re.findall(r"\]\((\S+)\.ipynb\)", (WS.notebooks / "README.md").read_text())
-    assert sorted(linked) == NAMES
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_profiles_fit_the_notebook(name):
     for profile in ("smoke", "quick", "full"):
