@@ -154,8 +154,8 @@ def duration(seconds: float) -> str:
     """A length of time in words."""
     for size, unit in ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes")):
         if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} seconds"
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.2g} seconds" if seconds >= 1 else "less than a second"
 
 
 @dataclass(frozen=True)
