@@ -53,6 +53,7 @@ def example(n: int, seed: int) -> dict[str, Owned]:
     income = np.clip(1000 + 20 * age + rng.normal(0, 400, people), 0, 5000).round(2)
     ill = (rng.random(people) < 1 / (1 + np.exp(-(age - 50) / 12))).astype(int)
     region = rng.choice(LEVELS, people, p=[0.5, 0.4, 0.1])
+    region[n // 4 : n // 4 + 6] = LEVELS * 2  # every region has two people who are in both files
     x = pd.DataFrame({"id": ids, "region": region, "age": age}).iloc[:n]
     y = pd.DataFrame({"id": ids, "income": income, "ill": ill}).iloc[-n:]
     return {
