@@ -159,9 +159,13 @@ class ForkExecutor:
                     answer.put(f"its process ended with status {message['status']}")
         with self._lock:
             if self._server is server or self._closed:
-                lost, self._waiting = self._waiting, {}
-                for answer in lost.values():
-                    answer.put("the process that starts runs is gone")
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """Answer all that still wait; the lock must be held."""
+        lost, self._waiting = self._waiting, {}
+        for answer in lost.values():
+            answer.put("the process that starts runs is gone")
 
     def stop(self) -> None:
         """End the server and with it everything it started; `run` then returns a failure."""
@@ -177,6 +181,8 @@ class ForkExecutor:
             server.wait(timeout=10)
         except subprocess.TimeoutExpired:
             kill_tree(server.pid)
+        with self._lock:  # not left to the listener: whatever holds the pipe open delays its end
+            self._give_up()
 
     close = stop
 
