@@ -1,0 +1,24 @@
+"""What the README claims is what the committed scorecard holds."""
+
+import re
+from pathlib import Path
+
+from pet_lab.workbench import scorecard
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_tally_of_the_readme_is_that_of_the_committed_scorecard():
+    told = scorecard.tally(scorecard.read(ROOT / "reports" / "scorecard.csv"))["sentence"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"<!-- tally -->(.*)<!-- /tally -->", readme, re.DOTALL).group(1)
+    assert " ".join(shown.split()) == told, "put this between the marks of the README"
+
+
+def test_the_committed_scorecard_has_every_printed_cell():
+    table = scorecard.read(ROOT / "reports" / "scorecard.csv")
+    fresh = scorecard.score(table.iloc[:0])
+    keys = ["table", "metric", "as"]
+    assert len(table) == len(fresh)
+    assert (table[keys].to_numpy() == fresh[keys].to_numpy()).all()
+    assert (table["published"] == fresh["published"]).all()
