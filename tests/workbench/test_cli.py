@@ -170,7 +170,9 @@ def test_a_stopped_sweep_says_that_it_resumes(make_workspace, sign):
     ws = make_workspace(
         {"group/slow": (IMPORTS, "import time; time.sleep(60)", "rows = []", WRITE)}
     )
-    command = [sys.executable, "-m", "pet_lab.cli", "run", "slow"]
+    # A test run started in the background is born with Ctrl-C ignored, and hands that on.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{heed}; from pet_lab import cli; cli.main(['run', 'slow'])"]
     sweep = subprocess.Popen(
         command,
         env={**os.environ, "PET_LAB_HOME": str(ws.root)},

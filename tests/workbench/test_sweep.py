@@ -317,6 +317,9 @@ def test_two_sweeps_at_once_share_the_work(make_workspace):
 # --- stopping ----------------------------------------------------------------------------------
 
 SWEEPER = """
+import signal
+# A test run started in the background is born with Ctrl-C ignored, and hands that on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys
 from pathlib import Path
 from pet_lab.workbench import sweep
