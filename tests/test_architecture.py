@@ -1,4 +1,4 @@
-"""The two halves never import each other; only notebooks and the command line see both."""
+"""primitives <- studies <- notebooks, command line -> workbench; rows.py serves them all."""
 
 import ast
 from pathlib import Path
@@ -30,14 +30,25 @@ def modules() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_a_half_imports_only_itself(path):
+def test_a_room_imports_only_what_it_may(path):
     ours = {name for name in imported(path) if name.split(".")[0] == "pet_lab"}
     workbench = {name for name in ours if name.startswith("pet_lab.workbench")}
+    studies = {name for name in ours if name.startswith("pet_lab.studies")}
     if (PACKAGE / "workbench") in path.parents:
-        assert ours - workbench <= {"pet_lab", "pet_lab.__version__"}
+        shared = {"pet_lab", "pet_lab.__version__"}
+        shared |= {name for name in ours if name.startswith("pet_lab.rows")}
+        assert ours - workbench <= shared
     else:
-        assert not workbench, "a primitive knows nothing of notebooks, runs or reports"
+        assert not workbench, "a primitive or study knows nothing of notebooks, runs or reports"
         assert "pet_lab.cli" not in ours
+        if (PACKAGE / "studies") not in path.parents:
+            assert not studies, "a primitive knows no study"
+
+
+def test_every_notebook_has_a_study_of_its_name():
+    notebooks = {p.stem for p in (ROOT / "notebooks").rglob("*.ipynb")}
+    studies = {p.stem for p in (PACKAGE / "studies").glob("*.py")} - {"__init__"}
+    assert studies == notebooks
 
 
 def test_only_the_command_line_ends_the_process():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pet_lab.rows import Claim, summarise  # noqa: F401  (until each notebook has its study)
 from pet_lab.workbench import files
 from pet_lab.workbench.errors import ResultsError
 
@@ -29,7 +29,7 @@ def write(
     rows: pd.DataFrame | Iterable[Mapping[str, Any]],
     out: str | Path,
     *,
-    headline: str,
+    headline: str | Claim,
     privacy: Sequence[str] = (),
     simulation: bool = True,
     data: Sequence[Mapping[str, Any]] = (),
@@ -45,7 +45,7 @@ def write(
         ("described" or "published") and `replicates_n`.
     out : str or Path
         The run's folder; "" when exploring by hand, and then nothing is written.
-    headline : str
+    headline : str or Claim
         The verdict in one sentence.
     privacy : sequence of str
         Sentences on the guarantee: epsilon with its assumptions, or that there is none.
@@ -68,7 +68,7 @@ def write(
     frame = tidy(rows)
     summary = _summary(
         frame,
-        headline=headline,
+        headline=headline.text if isinstance(headline, Claim) else headline,
         privacy=privacy,
         simulation=simulation,
         data=data,
@@ -302,44 +302,8 @@ def summary(run: RunRecord | Path) -> dict[str, Any]:
         ) from None
 
 
-def summarise(rows: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
-    """Mean over replicates with its standard error, one row per group.
+def takeaways(claims: Iterable[Claim]) -> None:
+    """Show claims as a list: what these rows bear out, and what they do not."""
+    from IPython.display import Markdown, display
 
-    Parameters
-    ----------
-    rows : DataFrame
-        Tidy rows.
-    by : str or sequence of str
-        Columns that make a group; missing values are a group of their own.
-
-    Returns
-    -------
-    DataFrame with `by`, mean, sd (n - 1 in the denominator), se = sd / sqrt(n), and n. A group of
-    one row takes its own `se` and `replicates_n` where it has them; else its se is NaN.
-
-    Raises
-    ------
-    ResultsError
-        If a column of `by` is missing, or a group would mix several metrics or readings.
-    """
-    keys = [by] if isinstance(by, str) else list(by)
-    unknown = [k for k in keys if k not in rows]
-    if unknown:
-        raise ResultsError(
-            f"Rows have no column {unknown[0]}; there are: {', '.join(map(str, rows.columns))}."
-        )
-    for name in ("metric", "reading"):
-        if name in rows and name not in keys and rows[name].nunique() > 1:
-            raise ResultsError(
-                f"Rows hold {rows[name].nunique()} values of {name}: a mean over them has no "
-                f"meaning; add {name!r} to `by` or select one."
-            )
-    groups = rows.groupby(keys, sort=False, dropna=False)
-    table = groups["value"].agg(mean="mean", sd="std", n="size").reset_index()
-    table["se"] = table["sd"] / table["n"].map(math.sqrt)
-    alone = table["n"] == 1
-    if alone.any() and "se" in rows:
-        table.loc[alone, "se"] = groups["se"].first().to_numpy()[alone]
-    if alone.any() and "replicates_n" in rows:
-        table.loc[alone, "n"] = groups["replicates_n"].first().to_numpy()[alone]
-    return table[[*keys, "mean", "sd", "se", "n"]]
+    display(Markdown("\n".join(f"* {claim.text}" for claim in claims)))
