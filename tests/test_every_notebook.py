@@ -12,6 +12,8 @@ from pet_lab.workbench.workspace import Workspace
 WS = Workspace.find(__file__)
 NAMES = notebooks.find(WS)
 MOST_CELLS = 30
+MOST_LINES = 200  # of code, blank lines not counted
+MOST_LINES_A_CELL = 25
 
 
 def cells(name):
@@ -32,6 +34,11 @@ def test_house_form(name):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
     ]
     assert not defined, "functions live in the package"
+    lines = [sum(bool(line.strip()) for line in text.splitlines()) for text in code]
+    assert sum(lines) <= MOST_LINES
+    assert max(lines) <= MOST_LINES_A_CELL
+    private = re.findall(r"\b(?!self\b)\w+\._[a-z]\w*", "\n".join(code))
+    assert not private, "a notebook calls what is public"
     params = notebooks.parameters(notebooks.path(WS, name))
     assert params["seed"].type == "int"
     assert all(p.help for p in params.values()), "each parameter says what it is"
