@@ -17,7 +17,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import gmpy2
 import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -34,6 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
 from numpy.typing import ArrayLike, NDArray
 
 from pet_lab.federated.aggregation import Rejected
+from pet_lab.shares import ShareError, shamir_join, shamir_split
 
 __all__ = ["MaskingError", "MaskingOffice", "Outcome", "Quantiser", "aggregate"]
 
@@ -352,31 +352,20 @@ def _stream(seed: bytes, count: int) -> NDArray[np.uint32]:
     return np.frombuffer(stream.update(bytes(4 * count)), dtype="<u4").astype(np.uint32)
 
 
-def _split(secret: bytes, at: Sequence[int], threshold: int) -> dict[int, bytes]:
+def _split(secret: bytes, at: Sequence[int], needed: int) -> dict[int, bytes]:
     """Shamir shares of 32 bytes at the points `at`."""
-    coefficients = [int.from_bytes(secret, "big")]
-    coefficients += [secrets.randbelow(PRIME) for _ in range(threshold - 1)]
-    out = {}
-    for x in at:
-        value = 0
-        for c in reversed(coefficients):
-            value = (value * x + c) % PRIME
-        out[x] = value.to_bytes(_SHARE_BYTES, "big")
-    return out
+    shares = shamir_split(int.from_bytes(secret, "big"), at, needed=needed, modulus=PRIME)
+    return {x: value.to_bytes(_SHARE_BYTES, "big") for x, value in shares.items()}
 
 
-def _join(shares: Mapping[int, bytes], threshold: int) -> bytes:
-    if len(shares) < threshold:
-        raise MaskingError(f"{len(shares)} shares are here, {threshold} are needed.")
-    used = dict(list(shares.items())[:threshold])
-    total = 0
-    for i, raw in used.items():
-        top, bottom = 1, 1
-        for j in used:
-            if j != i:
-                top, bottom = top * j % PRIME, bottom * (j - i) % PRIME
-        total += int.from_bytes(raw, "big") * top * int(gmpy2.invert(bottom, PRIME))
-    value = total % PRIME
-    if value >= 2**256:
+def _join(shares: Mapping[int, bytes], needed: int) -> bytes:
+    at = dict(list(shares.items())[:needed])
+    try:
+        secret = shamir_join(
+            {x: int.from_bytes(raw, "big") for x, raw in at.items()}, needed=needed, prime=PRIME
+        )
+    except ShareError as error:
+        raise MaskingError(str(error)) from None
+    if secret >= 2**256:
         raise MaskingError("The revealed shares do not fit together: one is wrong.")
-    return value.to_bytes(32, "big")
+    return secret.to_bytes(32, "big")

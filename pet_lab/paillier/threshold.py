@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pet_lab.paillier.keys import SMALLEST_KEY, Ciphertexts, PublicKey
 from pet_lab.paillier.packing import CiphertextError, PaillierError
+from pet_lab.shares import shamir_split
 
 __all__ = ["KeyShare", "Partial", "ThresholdKey", "deal"]
 
@@ -250,13 +251,9 @@ def deal(
     n, m = p * q, (p - 1) // 2 * ((q - 1) // 2)
     square, order = n * n, n * m
     d = m * gmpy2.invert(m, n)  # 0 modulo m, 1 modulo n
-    coefficients = [d] + [mpz(secrets.randbelow(int(order))) for _ in range(threshold - 1)]
-    shares = []
-    for i in range(1, parties + 1):
-        value = mpz(0)
-        for c in reversed(coefficients):
-            value = (value * i + c) % order
-        shares.append(KeyShare(i, value))
+    # The order is no prime: shares are joined over the integers, with D = parties! in front.
+    values = shamir_split(int(d), range(1, parties + 1), needed=threshold, modulus=int(order))
+    shares = [KeyShare(i, mpz(value)) for i, value in values.items()]
     delta = mpz(math.factorial(parties))
     base = gmpy2.powmod(mpz(1 + secrets.randbelow(int(square) - 1)), 2, square)
     checks = tuple(gmpy2.powmod_sec(base, delta * s.value, square) for s in shares)

@@ -1,0 +1,314 @@
+"""Secret sharing: the one set of functions that every protocol of the package uses.
+
+Additive shares: numbers that are uniform on their own and sum to the secret; all but one of them
+tell nothing. Shamir's shares (A. Shamir, "How to share a secret", CACM 1979): values of a random
+polynomial whose value at 0 is the secret; any `needed` of them give it, fewer tell nothing. Here
+`needed` is Shamir's k; the "threshold" t of multi-party computation is one less. Randomness comes
+from the operating system (`secrets`), never from a seed.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "MERSENNE_EXPONENTS",
+    "Opened",
+    "ShareError",
+    "SharesContradict",
+    "additive_join",
+    "additive_split",
+    "check_value",
+    "commit",
+    "interpolate",
+    "mersenne_prime",
+    "pack",
+    "ring_join",
+    "ring_split",
+    "shamir_join",
+    "shamir_open",
+    "shamir_split",
+    "unpack",
+]
+
+# 2**e - 1 is prime for each, and 3 modulo 4, as mpyc's test for zero needs it.
+MERSENNE_EXPONENTS = (127, 521, 1279, 2203)
+
+
+class ShareError(ValueError):
+    """Shares, points or a field that do not fit; the sentence says what was expected."""
+
+
+class SharesContradict(ShareError):
+    """Redundant shares lie on no common polynomial, and it cannot be told whose is wrong."""
+
+
+def mersenne_prime(bits: int) -> int:
+    """The smallest of a few Mersenne primes that has room for numbers of `bits` bits.
+
+    Raises
+    ------
+    ShareError
+        If none is large enough.
+
+    Examples
+    --------
+    >>> mersenne_prime(100) == 2**127 - 1
+    True
+    """
+    for exponent in MERSENNE_EXPONENTS:
+        if exponent > bits:
+            return 2**exponent - 1
+    raise ShareError(
+        f"The exact result may need {bits} bits, the largest field has {MERSENNE_EXPONENTS[-1]}."
+    )
+
+
+# --- additive ------------------------------------------------------------------------------------
+
+
+def additive_split(values: Sequence[int], parties: int, modulus: int) -> list[list[int]]:
+    """Additive shares of each value: row j is what party j holds, as long as `values`.
+
+    Any `parties` - 1 rows are uniform whatever the values are.
+    """
+    rows = [[secrets.randbelow(modulus) for _ in values] for _ in range(parties - 1)]
+    last = [(v - sum(drawn)) % modulus for v, *drawn in zip(values, *rows, strict=True)]
+    return [*rows, last]
+
+
+def additive_join(rows: Sequence[Sequence[int]], modulus: int) -> list[int]:
+    """The values of additive shares; the rows of all parties are needed.
+
+    Examples
+    --------
+    >>> additive_join(additive_split([3, 4], parties=3, modulus=11), 11)
+    [3, 4]
+    """
+    return [sum(column) % modulus for column in zip(*rows, strict=True)]
+
+
+def ring_split(values: NDArray[np.int64], parties: int) -> list[NDArray[np.uint64]]:
+    """Additive shares modulo 2**64 of whole numbers, shape (n,): one array of it per party."""
+    n = len(values)
+    drawn = [np.frombuffer(secrets.token_bytes(8 * n), np.uint64) for _ in range(parties - 1)]
+    last = np.asarray(values, dtype=np.int64).view(np.uint64).copy()
+    for share in drawn:
+        last -= share  # wraps modulo 2**64, which is the point
+    return [*drawn, last]
+
+
+def ring_join(shares: Iterable[NDArray[np.uint64]]) -> NDArray[np.int64]:
+    """The whole numbers, or sums of them, whose shares modulo 2**64 these are.
+
+    Examples
+    --------
+    >>> ring_join(ring_split(np.array([-5, 7]), parties=3)).tolist()
+    [-5, 7]
+    """
+    return np.sum(list(shares), axis=0, dtype=np.uint64).view(np.int64)
+
+
+# --- Shamir --------------------------------------------------------------------------------------
+
+
+def shamir_split(
+    secret: int, points: Iterable[int], *, needed: int, modulus: int
+) -> dict[int, int]:
+    """Shamir shares of one secret: point -> value of the polynomial there.
+
+    Parameters
+    ----------
+    secret : int
+        In [0, modulus).
+    points : ints
+        One per party, distinct and not 0 modulo `modulus`: the share at 0 would be the secret.
+    needed : int
+        Shares that give the secret, from 1 to the number of points.
+    modulus : int
+        A prime; `interpolate` and `shamir_join` need one.
+
+    Raises
+    ------
+    ShareError
+        Points or numbers that make no sense.
+    """
+    at = _share_points(points, modulus)
+    if not 1 <= needed <= len(at):
+        raise ShareError(f"Expected 1 to {len(at)} needed shares, got {needed}.")
+    if not 0 <= secret < modulus:
+        raise ShareError("The secret is outside the field: pick a larger modulus.")
+    coefficients = [secret, *(secrets.randbelow(modulus) for _ in range(needed - 1))]
+    shares = {}
+    for x in at:
+        value = 0
+        for c in reversed(coefficients):
+            value = (value * x + c) % modulus
+        shares[x] = value
+    return shares
+
+
+def shamir_join(shares: Mapping[int, int], *, needed: int, prime: int) -> int:
+    """The secret of at least `needed` Shamir shares, given as point -> value.
+
+    Raises
+    ------
+    ShareError
+        Too few shares, points that make no sense, or more shares than needed that contradict.
+
+    Examples
+    --------
+    >>> shares = shamir_split(42, points=[1, 2, 5], needed=2, modulus=101)
+    >>> shamir_join({x: shares[x] for x in (5, 1)}, needed=2, prime=101)
+    42
+    """
+    return shamir_open({x: [y] for x, y in shares.items()}, needed=needed, prime=prime).values[0]
+
+
+def interpolate(shares: Mapping[int, int], prime: int, at: int = 0) -> int:
+    """Value at `at` of the polynomial through the points (x, y), all x distinct, modulo a prime."""
+    weights = _lagrange(_distinct(shares, prime), at, prime)
+    return sum(w * y for w, y in zip(weights, shares.values(), strict=True)) % prime
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Values of redundant shares, and the points whose shares did not fit."""
+
+    values: list[int]
+    wrong: tuple[int, ...] = ()
+
+
+def shamir_open(rows: Mapping[int, Sequence[int]], *, needed: int, prime: int) -> Opened:
+    """Open vectors of Shamir shares and use what they say twice.
+
+    Parameters
+    ----------
+    rows : mapping
+        Point of a party -> its share of each value.
+    needed : int
+        Shares that give a value. Up to (len(rows) - needed) // 2 wrong parties are named and
+        corrected: of three with 2 needed none, of five with 3 needed one. More are detected.
+    prime : int
+        The field.
+
+    Raises
+    ------
+    SharesContradict
+        If the shares contradict each other and it cannot be told whose is wrong.
+    ShareError
+        Too few rows, rows of different lengths, or points that make no sense.
+    """
+    points = _share_points(rows, prime)
+    if len(points) < needed:
+        raise ShareError(f"{len(points)} shares are here, {needed} are needed.")
+    if len({len(row) for row in rows.values()}) != 1:
+        raise ShareError("Parties sent share vectors of different lengths.")
+    for n_wrong in range((len(points) - needed) // 2 + 1):
+        for wrong in itertools.combinations(points, n_wrong):
+            right = [x for x in points if x not in wrong]
+            base, extra = tuple(right[:needed]), right[needed:]
+            columns = list(zip(*(rows[x] for x in base), strict=True))
+            if all(
+                _weighted(columns, _lagrange(base, x, prime), prime) == [y % prime for y in rows[x]]
+                for x in extra
+            ):
+                return Opened(_weighted(columns, _lagrange(base, 0, prime), prime), wrong)
+    raise SharesContradict(
+        f"The {len(points)} shares of a result contradict each other; with {len(points)} parties "
+        "it cannot be told whose is wrong. Nothing was opened."
+    )
+
+
+def _weighted(columns: Sequence[Sequence[int]], weights: Sequence[int], p: int) -> list[int]:
+    return [sum(w * y for w, y in zip(weights, ys, strict=True)) % p for ys in columns]
+
+
+def _distinct(points: Iterable[int], modulus: int) -> tuple[int, ...]:
+    at = tuple(points)
+    if len({x % modulus for x in at}) != len(at):
+        raise ShareError(f"Points must be distinct modulo {modulus}, got {list(at)}.")
+    return at
+
+
+def _share_points(points: Iterable[int], modulus: int) -> tuple[int, ...]:
+    at = _distinct(points, modulus)
+    if any(x % modulus == 0 for x in at):
+        raise ShareError(f"No share lies at 0, where the secret is; got the points {list(at)}.")
+    return at
+
+
+@functools.lru_cache(maxsize=1024)  # a round opens many secrets at the same points
+def _lagrange(points: tuple[int, ...], at: int, p: int) -> tuple[int, ...]:
+    """Weights with which values at `points` give the value at `at`."""
+    weights = []
+    for x in points:
+        top = bottom = 1
+        for other in points:
+            if other != x:
+                top, bottom = top * (at - other) % p, bottom * (x - other) % p
+        weights.append(top * pow(bottom, -1, p) % p)
+    return tuple(weights)
+
+
+# --- sending, committing, checking ---------------------------------------------------------------
+
+
+def pack(values: Sequence[int], modulus: int) -> bytes:
+    """A share vector as bytes: little-endian numbers of the modulus' width, one after another."""
+    size = (modulus.bit_length() + 7) // 8
+    return b"".join(v.to_bytes(size, "little") for v in values)
+
+
+def unpack(raw: bytes, modulus: int) -> list[int]:
+    """The numbers of a packed share vector.
+
+    Raises
+    ------
+    ShareError
+        If the length does not fit or a number is outside the field.
+    """
+    size = (modulus.bit_length() + 7) // 8
+    if len(raw) % size:
+        raise ShareError(f"A share vector of {len(raw)} bytes is no multiple of {size}.")
+    values = [int.from_bytes(raw[i : i + size], "little") for i in range(0, len(raw), size)]
+    if any(v >= modulus for v in values):
+        raise ShareError("A share is outside its field.")
+    return values
+
+
+def commit(share: bytes, salt: bytes) -> str:
+    """A commitment as hex: binding and, with a random salt of 32 bytes, hiding."""
+    commitment = hashlib.sha256()
+    for part in (b"pet_lab share", salt, share):
+        commitment.update(len(part).to_bytes(8, "big") + part)
+    return commitment.hexdigest()
+
+
+def check_value(row: Sequence[int], point: int, prime: int) -> int:
+    """What tells a share vector that is used from the one that was handed out.
+
+    The receiver of the result draws a secret point for each party; the owner of the data appends a
+    random mask to each share vector and answers with sum of row[i] * point**(i + 1) + mask. Once
+    the shares are in, the points are revealed and the same sums computed from what was used. A
+    vector changed anywhere passes with probability at most len(row) / prime; the mask keeps the
+    value from telling of the share. Linear, so it works on shares of a vector too.
+
+    Parameters
+    ----------
+    row : sequence of int
+        The share vector, its mask last.
+    """
+    total, power = row[-1], 1
+    for v in row[:-1]:
+        power = power * point % prime
+        total += v * power
+    return total % prime
