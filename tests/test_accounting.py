@@ -21,7 +21,7 @@ def test_gaussian_delta_is_the_integral_of_the_privacy_loss():
         x = np.linspace(-30, 30, 2_000_001)
         gap = stats.norm.pdf(x, mu) - math.exp(eps) * stats.norm.pdf(x)
         want = integrate.trapezoid(np.maximum(gap, 0), x)
-        assert gaussian_delta(eps, mu) == pytest.approx(want, abs=1e-9)
+        assert gaussian_delta(mu=mu, epsilon=eps) == pytest.approx(want, abs=1e-9)
 
 
 def test_gaussian_mechanism_of_the_textbook():
@@ -29,16 +29,16 @@ def test_gaussian_mechanism_of_the_textbook():
     for eps in (0.1, 0.5, 0.9):
         for delta in (1e-3, 1e-5, 1e-8):
             sigma = math.sqrt(2 * math.log(1.25 / delta)) / eps
-            assert 0 < gaussian_epsilon(delta, 1 / sigma) < eps
+            assert 0 < gaussian_epsilon(mu=1 / sigma, delta=delta) < eps
 
 
 @given(st.floats(0.01, 30), st.floats(1e-12, 0.1))
 def test_gaussian_epsilon_inverts_delta(mu, delta):
-    eps = gaussian_epsilon(delta, mu)
+    eps = gaussian_epsilon(mu=mu, delta=delta)
     if eps > 0:
-        assert gaussian_delta(eps, mu) == pytest.approx(delta, rel=1e-6)
+        assert gaussian_delta(mu=mu, epsilon=eps) == pytest.approx(delta, rel=1e-6)
     else:
-        assert gaussian_delta(0.0, mu) <= delta
+        assert gaussian_delta(mu=mu, epsilon=0.0) <= delta
 
 
 def test_the_closed_form_is_what_the_pld_accountant_converges_to():

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pet_lab import synth
+from pet_lab.accounting import epsilon_from_rho, rho_from_epsilon
+from pet_lab.noise import Noise
 from pet_lab.synth import api, forest, mechanisms
 from pet_lab.synth.domain import Bins, code
-from pet_lab.synth.noise import Noise, epsilon_from_rho, rho_from_epsilon
 
 
 @pytest.fixture(autouse=True)
@@ -62,18 +63,6 @@ def test_epsilon_of_a_gaussian_mechanism_is_above_its_exact_value():
 def test_budget_must_make_sense(epsilon, delta):
     with pytest.raises(ValueError, match=r"epsilon|delta"):
         rho_from_epsilon(epsilon, delta)
-
-
-@pytest.mark.parametrize("seed", [7, None])
-def test_noise_has_its_standard_deviation_and_choices_their_odds(seed):
-    # opendp's exact sampler takes milliseconds per draw.
-    noise, n = Noise(seed), 4000 if seed else 400
-    draws = noise.gaussian(3.0, n)
-    assert abs(draws.std() - 3) < 5 * 3 / np.sqrt(2 * n)
-    assert abs(draws.mean()) < 5 * 3 / np.sqrt(n)
-    picks = np.bincount([noise.exponential(np.array([0.0, 2.0]), 1.0) for _ in range(n)])
-    p = np.e / (1 + np.e)
-    assert abs(picks[1] / n - p) < 5 * np.sqrt(p * (1 - p) / n)
 
 
 # --- the forest ------------------------------------------------------------------------------

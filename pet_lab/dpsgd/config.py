@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from pet_lab.accounting import Sampling
+
 Activation = Literal["relu", "tanh"]
 Optimiser = Literal["sgd", "momentum", "adam"]
-Sampling = Literal["shuffle", "poisson", "full"]
 Engine = Literal["batched", "tensorflow-privacy", "tensorflow-privacy-vectorized"]
 ENGINES: tuple[str, ...] = get_args(Engine)
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
+from pet_lab.accounting import gaussian_epsilon
 from pet_lab.mia.roc import checked_scores, roc
 
 __all__ = [
@@ -104,9 +105,13 @@ class EpsilonBound:
 
     @property
     def gaussian_epsilon(self) -> float:
-        """The bound if the training's trade-off curve is a Gaussian mechanism's: see there."""
+        """The bound if the training's whole trade-off curve is a Gaussian mechanism's.
+
+        True for noisy full-batch steps whose outcome is seen, a good approximation for many sampled
+        ones, and then much tighter than the ratio of two rates (arXiv:2302.07956).
+        """
         mu = stats.norm.ppf(self.tpr_low) - stats.norm.ppf(self.fpr_high)
-        return gaussian_epsilon(float(mu), delta=self.delta)
+        return gaussian_epsilon(mu=float(mu), delta=self.delta)
 
 
 def largest_provable_epsilon(
@@ -290,49 +295,6 @@ def most_exposed_bound(
         confidence=confidence,
         threshold=threshold,
     )
-
-
-def gaussian_epsilon(mu: float, *, delta: float) -> float:
-    """Epsilon of a Gaussian mechanism whose two outputs lie `mu` standard deviations apart.
-
-    Parameters
-    ----------
-    mu : float
-        0 or less gives 0: the attack shows nothing.
-    delta : float
-        In (0, 1).
-
-    Returns
-    -------
-    float >= 0, the root of ``delta = Phi(mu/2 - e/mu) - exp(e) Phi(-mu/2 - e/mu)``.
-
-    Notes
-    -----
-    Turning a measured (TPR, FPR) into mu and mu into epsilon assumes that the training's whole
-    trade-off curve is Gaussian: true for noisy full-batch steps whose outcome is seen, a good
-    approximation for many sampled ones, and then much tighter than the ratio of two rates.
-
-    References
-    ----------
-    arXiv:1905.02383 (Gaussian DP), arXiv:2302.07956 (auditing with it).
-    """
-    if not 0 < delta < 1:
-        raise ValueError(f"delta is a probability in (0, 1) here, got {delta}.")
-    if mu <= 0:
-        return 0.0
-    if np.isinf(mu):
-        return float("inf")
-
-    def excess(epsilon: float) -> float:
-        second = np.exp(epsilon + stats.norm.logcdf(-mu / 2 - epsilon / mu))
-        return float(stats.norm.cdf(mu / 2 - epsilon / mu) - second - delta)
-
-    if excess(0.0) <= 0:
-        return 0.0
-    high = 1.0
-    while excess(high) > 0:
-        high *= 2
-    return float(optimize.brentq(excess, 0.0, high, xtol=1e-9))
 
 
 def _one_run_p(records: int, guesses: int, right: int, epsilon: float, delta: float) -> float:

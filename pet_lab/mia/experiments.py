@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pet_lab import dpsgd
+from pet_lab.accounting import report_epsilon
 from pet_lab.mia import shadow, tables
 from pet_lab.mia.attacks import ATTACKS, SLICES, AttackResult, holdout_logistic, run_suite
 from pet_lab.mia.lira import random_halves
@@ -71,30 +72,6 @@ def report_split(records: int, rng: np.random.Generator, *, share: float = 0.2) 
         validation=order[test : test + validation],
         test=order[:test],
     )
-
-
-def report_epsilon(noise_multiplier: float, *, n: int, batch_size: int, epochs: int) -> float:
-    """Epsilon by the accountant that gives the report's printed digits in figure 3.10.
-
-    Renyi orders only from 1.56 to 6.6 (100 of them, ``1 + log(1/delta)/10`` to
-    ``1 + log(1/delta)``), delta = 1 / (1.1 n), Poisson sampling pretended, steps rounded down.
-    With n = 252, batch 22 and 200 epochs: 29225.4, 1007.22, 309.791, 139.092 for noise 0.2, 0.4,
-    0.5, 0.6. Loose at large epsilon, where lower orders are the better ones; see
-    `pet_lab.accounting` for what is guaranteed.
-    """
-    import dp_accounting
-    from dp_accounting import rdp
-
-    if noise_multiplier <= 0:
-        return math.inf
-    delta = 1 / (1.1 * n)
-    orders = np.linspace(1 + math.log(1 / delta) / 10, 1 + math.log(1 / delta), 100)
-    accountant = rdp.RdpAccountant(orders.tolist())
-    step = dp_accounting.PoissonSampledDpEvent(
-        batch_size / n, dp_accounting.GaussianDpEvent(noise_multiplier)
-    )
-    accountant.compose(dp_accounting.SelfComposedDpEvent(step, epochs * n // batch_size))
-    return float(accountant.get_epsilon(delta))
 
 
 def _children(seed: int, replicates: int, parts: int) -> list[list[np.random.SeedSequence]]:

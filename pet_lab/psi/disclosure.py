@@ -14,15 +14,15 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
-import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from pet_lab.noise import discrete_laplace  # noqa: F401 - its old place, until callers follow
 
 from .protocol import PsiError
 
@@ -195,37 +195,6 @@ class _Audit:
                 if -high.fun - low.fun < min(rules.min_cell, reach) - 1e-6:
                     return True
         return False
-
-
-def discrete_laplace(scale: Fraction) -> int:
-    """One draw with P(x) proportional to exp(-|x| / scale), exact, from the system's CSPRNG.
-
-    References
-    ----------
-    Canonne, Kamath, Steinke 2020, arXiv:2004.00010, algorithms 1 and 2.
-    """
-    if scale <= 0:
-        raise ValueError(f"The scale of noise is positive, got {scale}.")
-    t, s = scale.numerator, scale.denominator
-    while True:
-        u = secrets.randbelow(t)
-        if not _bernoulli_exp(Fraction(u, t)):
-            continue
-        v = 0
-        while _bernoulli_exp(Fraction(1)):
-            v += 1
-        size = (u + t * v) // s
-        negative = secrets.randbelow(2) == 1
-        if not (negative and size == 0):
-            return -size if negative else size
-
-
-def _bernoulli_exp(gamma: Fraction) -> bool:
-    """True with probability exp(-gamma), for gamma in [0, 1], exactly."""
-    k = 1
-    while secrets.randbelow(gamma.denominator * k) < gamma.numerator:
-        k += 1
-    return k % 2 == 1
 
 
 @dataclass(frozen=True)

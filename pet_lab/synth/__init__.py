@@ -7,7 +7,6 @@
 
 from .api import MECHANISMS, Synthetic, synthesise
 from .domain import Bins
-from .noise import epsilon_from_rho, rho_from_epsilon
 from .quality import Utility, risk, utility
 
 __all__ = [
@@ -15,8 +14,6 @@ __all__ = [
     "Bins",
     "Synthetic",
     "Utility",
-    "epsilon_from_rho",
-    "rho_from_epsilon",
     "risk",
     "synthesise",
     "utility",

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pet_lab.accounting import rho_from_epsilon
+from pet_lab.noise import Noise
+
 from ..data.registry import atomic, cache_dir
 from .domain import Bins, Coded, code
 from .mechanisms import fit_mst, fit_smartnoise, fit_task
-from .noise import Noise, rho_from_epsilon
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pet_lab.noise import Noise
+
 from .domain import Coded
 from .forest import Forest, Measurement, closest_counts, draw_rows, fit_forest
-from .noise import Noise
 
 if TYPE_CHECKING:
     import pandas as pd

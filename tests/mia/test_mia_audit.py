@@ -49,7 +49,7 @@ def test_coverage_on_randomised_response():
 
 def test_coverage_on_a_gaussian_mechanism_also_of_its_gaussian_form():
     mu, delta, n, draws = 1.5, 1e-3, 200, 200
-    epsilon = mia.gaussian_epsilon(mu, delta=delta)
+    epsilon = mia.gaussian_epsilon(mu=mu, delta=delta)
     rng = np.random.default_rng(6)
     above = above_gaussian = 0
     ratio, shape = [], []
@@ -69,11 +69,11 @@ def test_coverage_on_a_gaussian_mechanism_also_of_its_gaussian_form():
 
 def test_gaussian_epsilon_solves_its_equation():
     for mu, delta in ((0.5, 1e-5), (1.0, 1e-3), (4.0, 1e-2)):
-        e = mia.gaussian_epsilon(mu, delta=delta)
+        e = mia.gaussian_epsilon(mu=mu, delta=delta)
         got = stats.norm.cdf(mu / 2 - e / mu) - np.exp(e) * stats.norm.cdf(-mu / 2 - e / mu)
         assert got == pytest.approx(delta, rel=1e-5)
-    assert mia.gaussian_epsilon(-1.0, delta=1e-3) == 0
-    assert mia.gaussian_epsilon(1e-4, delta=1e-3) == 0  # delta alone pays for it
+    assert mia.gaussian_epsilon(mu=-1.0, delta=1e-3) == 0
+    assert mia.gaussian_epsilon(mu=1e-4, delta=1e-3) == 0  # delta alone pays for it
 
 
 def one_run(n, epsilon, rng):
@@ -116,7 +116,7 @@ def test_the_most_exposed_record_is_found_and_its_bound_covers():
     # Record 3 leaks exactly like a Gaussian mechanism with mu = 2; all others not at all.
     mu, delta, above, found = 2.0, 1e-3, 0, []
     rng = np.random.default_rng(12)
-    epsilon = mia.gaussian_epsilon(mu, delta=delta)
+    epsilon = mia.gaussian_epsilon(mu=mu, delta=delta)
     for _ in range(100):
         member = mia.random_halves(256, 20, rng=rng)
         s = rng.normal(0, 1, member.shape)
@@ -157,7 +157,7 @@ def test_the_most_exposed_record_is_found_and_its_bound_covers():
             "at least 16 trainings",
         ),
         (lambda: mia.clopper_pearson(3, 2), "3 of 2"),
-        (lambda: mia.gaussian_epsilon(1.0, delta=0.0), "delta"),
+        (lambda: mia.gaussian_epsilon(mu=1.0, delta=0.0), "delta"),
         (
             lambda: mia.one_run_epsilon_lower_bound([1.0], [True, False], delta=0),
             "one entry per record",

@@ -1,15 +1,13 @@
 """Output checks: nobody works out a withheld cell; noise has its distribution; the budget holds."""
 
 import itertools
-import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
 from test_psi_linker import BOTH, files, linked, query
 
 from pet_lab import psi
-from pet_lab.psi.disclosure import OutputRules, Released, discrete_laplace, protect
+from pet_lab.psi.disclosure import OutputRules, Released, protect
 from pet_lab.psi.linker import combine_totals
 
 
@@ -133,20 +131,6 @@ def test_a_margin_asked_for_later_does_not_undo_a_withheld_cell():
     # The margin over size has no small cell, but would tell statcan the sum of a withheld column.
     answers = [one.answer(query(result, name), "statcan") for name in BOTH]
     assert any(None in a.values for a in answers)
-
-
-def test_noise_has_the_distribution_it_names():
-    scale, n = Fraction(5, 2), 4000
-    draws = np.array([discrete_laplace(scale) for _ in range(n)])
-    q = math.exp(-1 / float(scale))
-    variance = 2 * q / (1 - q) ** 2
-    # Kurtosis of the discrete Laplace is below 6 + a little: var(sample variance) < 6 var^2 / n.
-    assert abs(draws.mean()) < 5 * math.sqrt(variance / n)
-    assert abs(draws.var() / variance - 1) < 5 * math.sqrt(6 / n)
-    zero = (1 - q) / (1 + q)
-    assert abs((draws == 0).mean() - zero) < 5 * math.sqrt(zero * (1 - zero) / n)
-    with pytest.raises(ValueError, match="positive"):
-        discrete_laplace(Fraction(0))
 
 
 def test_the_budget_is_spent_once_per_question_and_then_ends():

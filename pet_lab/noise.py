@@ -1,55 +1,57 @@
-"""Budgets in zero-concentrated differential privacy, and where the noise comes from."""
+"""Where noise comes from: exact samplers on the system's generator, and seeded streams.
+
+Exact sampling matters for a release: the gaps between floating-point numbers tell a reader which
+values noise cannot have produced (Mironov 2012, "On significance of the least significant bits for
+differential privacy"). Seeded noise is for experiments that others repeat.
+"""
 
 from __future__ import annotations
 
-import math
 import secrets
+from fractions import Fraction
 
 import numpy as np
 
-__all__ = ["Noise", "epsilon_from_rho", "rho_from_epsilon"]
+__all__ = ["Noise", "discrete_laplace"]
 
 
-def epsilon_from_rho(rho: float, delta: float) -> float:
-    """The least epsilon for which rho-zCDP gives (epsilon, delta)-DP by the bound below.
+def discrete_laplace(scale: Fraction) -> int:
+    """One draw with P(x) proportional to exp(-|x| / scale), exact, from the system's CSPRNG.
 
-    Source: Canonne, Kamath, Steinke, arXiv:2004.00010, proposition 12: delta is at most
-    ``min over a > 1 of exp((a - 1)(a rho - epsilon)) / (a - 1) * (1 - 1/a)^a``.
-    """
-    if not (rho >= 0 and 0 < delta < 1):
-        raise ValueError(f"rho must be >= 0 and delta in (0, 1), got {rho} and {delta}.")
-    if rho == 0:
-        return 0.0
-    from scipy import optimize
-
-    def epsilon_at(log_gap: float) -> float:
-        a = 1 + math.exp(log_gap)
-        return a * rho + (a * math.log1p(-1 / a) - math.log((a - 1) * delta)) / (a - 1)
-
-    best = optimize.minimize_scalar(epsilon_at, bounds=(-20, 20), method="bounded")
-    return max(0.0, float(best.fun))
-
-
-def rho_from_epsilon(epsilon: float, delta: float) -> float:
-    """The largest rho whose `epsilon_from_rho` does not exceed `epsilon`.
+    With scale = sensitivity / epsilon, a whole number plus one draw is epsilon-private. Standard
+    deviation: about sqrt(2) scale.
 
     Raises
     ------
     ValueError
-        If epsilon is not positive or delta is outside (0, 1).
+        If the scale is not positive.
+
+    References
+    ----------
+    Canonne, Kamath, Steinke 2020, arXiv:2004.00010, algorithms 1 and 2.
     """
-    if not epsilon > 0:
-        raise ValueError(f"epsilon must be positive, got {epsilon}.")
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must be in (0, 1), got {delta}; 1e-5 is usual for small tables.")
-    low, high = 0.0, epsilon + 1.0
-    for _ in range(200):
-        middle = (low + high) / 2
-        if epsilon_from_rho(middle, delta) <= epsilon:
-            low = middle
-        else:
-            high = middle
-    return low
+    if scale <= 0:
+        raise ValueError(f"The scale of noise is positive, got {scale}.")
+    t, s = scale.numerator, scale.denominator
+    while True:
+        u = secrets.randbelow(t)
+        if not _bernoulli_exp(Fraction(u, t)):
+            continue
+        v = 0
+        while _bernoulli_exp(Fraction(1)):
+            v += 1
+        size = (u + t * v) // s
+        negative = secrets.randbelow(2) == 1
+        if not (negative and size == 0):
+            return -size if negative else size
+
+
+def _bernoulli_exp(gamma: Fraction) -> bool:
+    """True with probability exp(-gamma), for gamma in [0, 1], exactly."""
+    k = 1
+    while secrets.randbelow(gamma.denominator * k) < gamma.numerator:
+        k += 1
+    return k % 2 == 1
 
 
 class Noise:
@@ -59,6 +61,15 @@ class Noise:
     can subtract the noise. That is for experiments. Without a seed (None), noise is opendp's
     Gaussian mechanism on the operating system's generator (exact sampling, no floating-point
     attack) and choices use `secrets`: that is for a table that leaves the house.
+
+    Parameters
+    ----------
+    seed : int or None
+
+    Attributes
+    ----------
+    rows : Generator
+        For drawing rows: no privacy depends on it.
     """
 
     def __init__(self, seed: int | None) -> None:
