@@ -1,3 +1,3 @@
 """pet_lab: an experiment workbench for privacy-enhancing technologies."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

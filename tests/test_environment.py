@@ -58,3 +58,13 @@ def test_importing_the_package_loads_nothing_heavy():
     code = f"import pet_lab, sys; print([m for m in {heavy!r} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_pylock_holds_what_the_lock_holds():
+    """The file for plain pip: `make pylock` writes it from uv.lock."""
+    pins = tomllib.loads((ROOT / "pylock.toml").read_text())["packages"]
+    locked_versions = {(p["name"], p["version"]) for p in LOCK["package"] if "version" in p}
+    ours = {(p["name"], p["version"]) for p in pins if "version" in p}
+    assert ours <= locked_versions, "run `make pylock`"
+    direct = {requirement(text)[0] for text in PROJECT["project"]["dependencies"]}
+    assert direct <= {name for name, _ in ours}, "run `make pylock`"
