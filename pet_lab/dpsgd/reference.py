@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet_lab.dpsgd.config import Config
-from pet_lab.dpsgd.streams import Seed, Streams, layer_shapes, parameter_count
+from pet_lab.dpsgd.network import layer_shapes, parameter_count
+from pet_lab.dpsgd.streams import Seed, Streams
 
 
 def _optimiser(config: Config, vectorized: bool) -> Any:

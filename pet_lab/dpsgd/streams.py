@@ -8,23 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pet_lab.dpsgd.network import initial_weights
+
 Seed = int | np.random.SeedSequence
-
-
-def layer_shapes(features: int, hidden: Sequence[int]) -> list[tuple[int, int]]:
-    """(inputs, outputs) of each dense layer, the single logit included."""
-    sizes = [features, *hidden, 1]
-    return list(pairwise(sizes))
-
-
-def parameter_count(shapes: Sequence[tuple[int, int]]) -> int:
-    """Weights and biases together."""
-    return sum(a * b + b for a, b in shapes)
 
 
 def normals(bits: np.random.BitGenerator, out: NDArray[np.float32], scale: float = 1.0) -> None:
@@ -98,12 +88,8 @@ class Streams:
         self.members = members
 
     def initial_weights(self, shapes: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
-        """Keras's default: Glorot uniform kernels and zero biases, flat, layer by layer."""
-        parts = []
-        for fan_in, fan_out in shapes:
-            limit = np.sqrt(6 / (fan_in + fan_out))
-            parts += [self._init.uniform(-limit, limit, fan_in * fan_out), np.zeros(fan_out)]
-        return np.concatenate(parts)
+        """Flat initial parameters, see `network.initial_weights`."""
+        return initial_weights(shapes, self._init)
 
     def epoch(self, sampling: str, batch_size: int | None, steps: int) -> list[Batch]:
         """The batches of the next epoch."""

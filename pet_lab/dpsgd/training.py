@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pet_lab.dpsgd import batched
+from pet_lab.dpsgd import batched, network
 from pet_lab.dpsgd.config import ENGINES, PER_REPLICA, Config, Engine
-from pet_lab.dpsgd.streams import Seed, layer_shapes
+from pet_lab.dpsgd.network import layer_shapes
+from pet_lab.dpsgd.streams import Seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +62,7 @@ class Training:
     @property
     def layers(self) -> list[tuple[NDArray, NDArray]]:
         """Views of the weights: [(kernel (R, inputs, outputs), bias (R, 1, outputs)), ...]."""
-        return batched.layers_of(self.weights, self.shapes)
+        return network.layers_of(self.weights, self.shapes)
 
     @property
     def diverged(self) -> NDArray[np.bool_]:
@@ -83,7 +84,7 @@ class Training:
                 f"the networks were trained on {self.features} features, X has {x.shape[1]}."
             )
         with np.errstate(over="ignore", invalid="ignore"):
-            return batched.logits(
+            return network.logits(
                 self.weights, self.shapes, x.astype(self.weights.dtype), self.configs[0].activation
             )
 
@@ -240,7 +241,7 @@ class _Curves:
         if epoch not in self.column:
             return
         at = self.column[epoch]
-        z = batched.logits(weights, self.shapes, self.x, self.configs[0].activation)
+        z = network.logits(weights, self.shapes, self.x, self.configs[0].activation)
         loss = np.maximum(z, 0) - z * self.y + np.log1p(np.exp(-np.abs(z)))
         # A logit that is not a number is no prediction: it must not count as "class 0".
         right = np.where(np.isfinite(z), (z > 0) == (self.y > 0), np.nan)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import enable_x64
 
-from pet_lab.dpsgd.streams import Streams, layer_shapes
+from pet_lab.dpsgd.network import layer_shapes
+from pet_lab.dpsgd.streams import Streams
 
 
 def unflatten(flat, shapes):
