@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from math import isinf, isnan, sqrt
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
 from pet_lab.workbench.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "READINGS",
@@ -172,6 +175,37 @@ def load(ws_or_path: _Folders | Path | str | None = None) -> list[Table]:
             raise PublishedError(f"{file.name}: table {table.id!r} is already in another file.")
         tables[table.id] = table
     return sorted(tables.values(), key=lambda t: _natural(t.id))
+
+
+def cells(*ids: str) -> pd.DataFrame:
+    """Cells of shipped tables as rows, for a notebook that computes with printed numbers.
+
+    Returns
+    -------
+    DataFrame: table, metric, printed (a number), text (as printed), and the conditions of each cell
+    (keys, attack, slice, ...) as columns, NaN where a cell does not have one.
+
+    Raises
+    ------
+    PublishedError
+        If there is no table of such an id.
+    """
+    import pandas as pd
+
+    tables = {table.id: table for table in load()}
+    if unknown := [name for name in ids if name not in tables]:
+        raise PublishedError(f"No table {unknown[0]!r}; there are {', '.join(tables)}.")
+    return pd.DataFrame(
+        {
+            "table": name,
+            **cell.conditions,
+            "metric": cell.metric,
+            "printed": cell.value,
+            "text": cell.printed,
+        }
+        for name in ids
+        for cell in tables[name].cells
+    )
 
 
 def where_text(where: Mapping[str, Value]) -> str:

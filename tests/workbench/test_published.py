@@ -250,3 +250,14 @@ def test_conditions_survive_their_text(where):
     back = parse_where(where_text(where))
     assert back == where
     assert [type(v) for v in back.values()] == [type(v) for v in where.values()]
+
+
+def test_cells_as_rows_carry_their_conditions():
+    frame = published.cells("fig-3.10", "3.4")
+    assert len(frame) == CELLS["fig-3.10"] + CELLS["3.4"]
+    epsilon = frame[(frame["metric"] == "epsilon") & (frame["table"] == "3.4")]
+    assert epsilon["text"].tolist() == ["1.01E+07", "3.10E+06", "1.39E+06"]
+    assert epsilon["printed"].tolist() == [1.01e7, 3.10e6, 1.39e6]
+    assert epsilon["noise_multiplier"].tolist() == [0.4, 0.5, 0.6]
+    with pytest.raises(PublishedError, match=r"No table '9\.9'"):
+        published.cells("9.9")
