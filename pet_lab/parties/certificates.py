@@ -1,0 +1,167 @@
+"""Who a party is: credentials, TLS contexts made of them, and an authority for tests.
+
+Credentials are a folder with `ca.pem`, `cert.pem` and `key.pem`. A key is read from a file that
+nobody else may read; it is never taken from the command line, printed or logged. Every connection
+is TLS 1.3 with a certificate on both sides, and a party is the one DNS name in its certificate.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import ssl
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import PartyError, Refused
+
+ENVIRONMENT = "PET_LAB_CREDENTIALS"
+IDENTITY = re.compile(r"[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a process needs for mutual TLS, as PEM; `name` is the identity in `certificate`."""
+
+    name: str
+    ca: bytes = field(repr=False)
+    certificate: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+
+
+class TestAuthority:
+    """A fresh authority in memory (trustme); its own key is never written anywhere."""
+
+    __test__ = False  # not a test class, whatever its name says
+
+    def __init__(self, name: str = "pet_lab test authority") -> None:
+        import trustme
+
+        self._authority = trustme.CA(organization_name=name)
+
+    @property
+    def certificate(self) -> bytes:
+        """The authority's own certificate, PEM."""
+        return self._authority.cert_pem.bytes()
+
+    def issue(self, name: str, *, days: float = 7, starts_in_days: float = -1) -> Credentials:
+        """Credentials for one identity; a negative `days` makes a certificate that has expired.
+
+        Raises
+        ------
+        PartyError
+            If the name is not one of small letters, digits, dots and dashes.
+        """
+        if not IDENTITY.fullmatch(name):
+            raise PartyError(
+                f"An identity is small letters, digits, dots and dashes, got {name[:80]!r}."
+            )
+        now = datetime.datetime.now(datetime.UTC)
+        leaf = self._authority.issue_cert(
+            name,
+            not_before=now + datetime.timedelta(days=min(starts_in_days, days - 1)),
+            not_after=now + datetime.timedelta(days=days),
+        )
+        return Credentials(
+            name,
+            self.certificate,
+            leaf.cert_chain_pems[0].bytes(),
+            leaf.private_key_pem.bytes(),
+        )
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, from its first byte on."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        if hasattr(os, "fchmod"):  # a file that was there before keeps its mode otherwise
+            os.fchmod(file.fileno(), 0o600)
+        file.write(content)
+
+
+def save(credentials: Credentials, folder: Path) -> Path:
+    """Write credentials into a folder of their own; returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    (folder / "ca.pem").write_bytes(credentials.ca)
+    (folder / "cert.pem").write_bytes(credentials.certificate)
+    write_private(folder / "key.pem", credentials.key)
+    return folder
+
+
+def load(folder: Path | None = None) -> Credentials:
+    """Read credentials from a folder, or from the one that PET_LAB_CREDENTIALS names.
+
+    Raises
+    ------
+    PartyError
+        No folder, a missing file, a key that others may read, or not exactly one identity.
+    """
+    from cryptography import x509
+
+    if folder is None:
+        named = os.environ.get(ENVIRONMENT)
+        if not named:
+            raise PartyError(f"No credentials: name their folder, or set {ENVIRONMENT}.")
+        folder = Path(named)
+    try:
+        mode = (folder / "key.pem").stat().st_mode
+        if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise PartyError("Others may read key.pem; run chmod 600 on it.")
+        ca, certificate, key = (
+            (folder / name).read_bytes() for name in ("ca.pem", "cert.pem", "key.pem")
+        )
+        names = (
+            x509.load_pem_x509_certificate(certificate)
+            .extensions.get_extension_for_class(x509.SubjectAlternativeName)
+            .value.get_values_for_type(x509.DNSName)
+        )
+    except OSError as error:
+        raise PartyError(
+            f"Credentials are a folder with ca.pem, cert.pem and key.pem: {error.strerror}."
+        ) from None
+    except (ValueError, x509.ExtensionNotFound):
+        raise PartyError("cert.pem is not a certificate that names an identity.") from None
+    if len(names) != 1:
+        raise PartyError(f"A certificate names one identity, this one names {len(names)}.")
+    return Credentials(names[0], ca, certificate, key)
+
+
+def server_context(credentials: Credentials) -> ssl.SSLContext:
+    """TLS for the side that listens; a client without a certificate is turned away."""
+    return _context(ssl.PROTOCOL_TLS_SERVER, credentials)
+
+
+def client_context(credentials: Credentials) -> ssl.SSLContext:
+    """TLS for the side that connects; the server's certificate must carry the expected name."""
+    return _context(ssl.PROTOCOL_TLS_CLIENT, credentials)
+
+
+def _context(protocol: int, credentials: Credentials) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=credentials.ca.decode("ascii"))
+    with tempfile.TemporaryDirectory() as folder:  # OpenSSL takes keys from files only
+        home = save(credentials, Path(folder))
+        context.load_cert_chain(home / "cert.pem", home / "key.pem")
+    return context
+
+
+def identity(certificate: Mapping[str, Any] | None) -> str:
+    """The party that a verified peer certificate (as `getpeercert` gives it) names.
+
+    Raises
+    ------
+    Refused
+        If it names none or several.
+    """
+    names = [v for kind, v in (certificate or {}).get("subjectAltName", ()) if kind == "DNS"]
+    if len(names) != 1:
+        raise Refused(f"A certificate names exactly one party, this one names {len(names)}.")
+    return str(names[0])

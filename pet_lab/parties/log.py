@@ -1,0 +1,186 @@
+"""Signatures, and a log that each party keeps, that nobody rewrites unseen and anyone can verify.
+
+Every entry carries the hash of the one before it and the keeper's Ed25519 signature. Changing,
+removing, inserting or swapping entries breaks the chain. Cutting off the end, or a keeper that
+signs a new history, leaves a valid chain: that shows against a *witness*, a signed head that
+somebody else kept earlier. Bodies hold what was asked and decided, never data, shares or keys.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from .errors import PartyError
+
+START = "0" * 64
+
+
+def canonical(value: Any) -> bytes:
+    """The one byte string of a JSON value: sorted keys, no spaces, no NaN."""
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode()
+
+
+def digest(*parts: bytes) -> str:
+    """SHA-256 over length-prefixed parts, as hex."""
+    state = hashlib.sha256()
+    for part in parts:
+        state.update(len(part).to_bytes(8, "big") + part)
+    return state.hexdigest()
+
+
+class Signer:
+    """A party's Ed25519 key; only `sign` uses it, and it is never printed."""
+
+    def __init__(self, name: str, raw: bytes | None = None) -> None:
+        self.name = name
+        self._key = (
+            Ed25519PrivateKey.from_private_bytes(raw) if raw else Ed25519PrivateKey.generate()
+        )
+
+    @property
+    def public(self) -> str:
+        """The public key, hexadecimal."""
+        return self._key.public_key().public_bytes_raw().hex()
+
+    def raw(self) -> bytes:
+        """The key itself, for a file that only its owner can read."""
+        return self._key.private_bytes_raw()
+
+    def sign(self, message: bytes) -> str:
+        """The signature of a message, hexadecimal."""
+        return self._key.sign(message).hex()
+
+
+def verify_signature(public: str, message: bytes, signature: str) -> bool:
+    """Whether this hexadecimal signature of the message is by the holder of the public key."""
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(
+            bytes.fromhex(signature), message
+        )
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One event: number, UTC time, kind, body, hash of the entry before, signature of all that."""
+
+    n: int
+    time: str
+    kind: str
+    body: dict[str, Any] = field(hash=False)
+    previous: str
+    signature: str = ""
+
+    @property
+    def signed(self) -> bytes:
+        """What the signature covers."""
+        return canonical({k: v for k, v in asdict(self).items() if k != "signature"})
+
+    @property
+    def sha256(self) -> str:
+        """The hash that the next entry carries."""
+        return digest(self.signed, self.signature.encode())
+
+
+@dataclass(frozen=True)
+class Head:
+    """The state of a party's log at one moment, signed: what a witness keeps."""
+
+    party: str
+    n: int
+    sha256: str
+    signature: str = ""
+
+    @property
+    def signed(self) -> bytes:
+        """What the signature covers."""
+        return canonical({"party": self.party, "n": self.n, "sha256": self.sha256})
+
+
+class SignedLog:
+    """Append-only. With a path, every entry is on disk before the party acts on it."""
+
+    def __init__(self, signer: Signer, path: Path | None = None) -> None:
+        self.signer, self.path = signer, path
+        self.entries: list[Entry] = []
+        if path is not None and path.exists():
+            self.entries = read(path)
+            verify(self.entries, signer.public)
+
+    def add(self, kind: str, **body: Any) -> Entry:
+        """Sign and append one event."""
+        previous = self.entries[-1].sha256 if self.entries else START
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        bare = Entry(len(self.entries), now, kind, body, previous)
+        entry = Entry(**{**asdict(bare), "signature": self.signer.sign(bare.signed)})
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write(json.dumps(asdict(entry)) + "\n")
+                file.flush()
+        self.entries.append(entry)
+        return entry
+
+    def head(self) -> Head:
+        """The signed state of the log, for others to keep."""
+        last = self.entries[-1].sha256 if self.entries else START
+        bare = Head(self.signer.name, len(self.entries), last)
+        return Head(bare.party, bare.n, bare.sha256, self.signer.sign(bare.signed))
+
+    def of(self, kind: str) -> Iterable[Entry]:
+        """Entries of one kind, oldest first."""
+        return (e for e in self.entries if e.kind == kind)
+
+
+def read(path: Path) -> list[Entry]:
+    """Entries of a log file, not yet verified."""
+    entries = []
+    for i, line in enumerate(path.read_text().splitlines()):
+        try:
+            entries.append(Entry(**json.loads(line)))
+        except (ValueError, TypeError):
+            raise PartyError(f"Line {i + 1} of the log is damaged.") from None
+    return entries
+
+
+def verify(entries: Sequence[Entry], public: str, witnesses: Iterable[Head] = ()) -> None:
+    """Check a log against its keeper's public key, and against heads that others kept.
+
+    Raises
+    ------
+    PartyError
+        Naming the first entry that does not fit, or the witness that saw another history.
+    """
+    previous = START
+    for i, entry in enumerate(entries):
+        if entry.n != i:
+            raise PartyError(f"The log has entry {entry.n} in place {i}: one is missing or moved.")
+        if entry.previous != previous:
+            raise PartyError(f"Entry {i} of the log does not follow the one before it.")
+        if not verify_signature(public, entry.signed, entry.signature):
+            raise PartyError(f"Entry {i} of the log was changed after it was signed.")
+        previous = entry.sha256
+    for head in witnesses:
+        if not verify_signature(public, head.signed, head.signature):
+            raise PartyError("A witnessed head does not carry the keeper's signature.")
+        if head.n > len(entries):
+            raise PartyError(
+                f"The log has {len(entries)} entries, but a witness saw {head.n}: "
+                "its end was cut off."
+            )
+        seen = entries[head.n - 1].sha256 if head.n else START
+        if seen != head.sha256:
+            raise PartyError(f"The log differs from what a witness saw at entry {head.n}.")
