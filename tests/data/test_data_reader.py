@@ -1,0 +1,250 @@
+"""The one reader: each kind of file that offices bring is read right, or refused in a sentence."""
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pet_lab.data.errors import DataError, DataMissing
+from pet_lab.data.reader import read_table
+
+CASES = Path(__file__).resolve().parents[1] / "cases"
+
+
+def column(text: str, name: str = "x"):
+    """(kind, values, decision) of one column of a table given as text."""
+    reading = read_table(text.encode())
+    found = next(c for c in reading.columns if c.name == name)
+    return found.kind, reading.frame[name].tolist(), found.decision
+
+
+def one(values, name="x", separator=";"):
+    """A table of one interesting column beside a plain one."""
+    return f"{name}{separator}y\n" + "".join(f"{v}{separator}a\n" for v in values)
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "kind"),
+    [
+        ("decimal_comma.csv", "hours", "number"),
+        ("missing_colon.csv", "hours", "number"),
+        ("thousands_feature.csv", "rent", "integer"),
+        ("long_ids.csv", "iban_like", "text"),
+        ("semicolon_comma_header.csv", "hours, weekly, paid, all", "number"),
+        ("dollar_names.csv", "hours $_per_$ week", "number"),
+        ("operator_names.csv", "hours<40", "number"),
+        ("party_trailing_comma.csv", "id", "text"),
+    ],
+)
+def test_files_that_broke_something(file, name, kind):
+    reading = read_table(CASES / file)
+    assert {c.name: c.kind for c in reading.columns}[name] == kind
+    with (CASES / file).open(newline="") as stream:
+        lines = sum(1 for row in csv.reader(stream) if row)
+    assert len(reading.frame) == lines - 1
+    assert list(reading.table().columns) == ["column", "kind", "missing", "decision"]
+
+
+def test_a_trailing_separator_never_shifts_the_columns():
+    reading = read_table(CASES / "party_trailing_comma.csv")
+    assert reading.frame["id"].tolist()[:2] == ["00010", "00011"]
+    assert set(reading.frame["size"]) <= {"S", "M", "L"}
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        ("title_lines.csv", "title_lines.csv: Line 1 looks like a title.*line 4"),
+        ("scores_extra_cell.csv", "got 3 in line 2"),
+        ("party_headerless.csv", "Line 1 looks like data, not a header"),
+    ],
+)
+def test_files_that_are_refused(file, sentence):
+    with pytest.raises(DataError, match=sentence) as error:
+        read_table(CASES / file)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "values"),
+    [
+        (["1", "2"], "integer", [1, 2]),
+        (["+1", "-2"], "integer", [1, -2]),
+        (["1.5", "2"], "number", [1.5, 2]),
+        (["1e3", "2"], "number", [1000, 2]),
+        (["40,3", "7"], "number", [40.3, 7]),
+        (["0,125", "1,250"], "number", [0.125, 1.25]),  # the first proves the comma
+        (["1.234,5", "2"], "number", [1234.5, 2]),
+        (["1,234,567", "12"], "integer", [1234567, 12]),
+        (["1,234.5", "12"], "number", [1234.5, 12]),
+        (["1.234.567", "12"], "integer", [1234567, 12]),
+        (["16 919", "9 170"], "integer", [16919, 9170]),
+        (["16\u202f919", "9\u00a0170"], "integer", [16919, 9170]),
+        (["16’919", "9'170"], "integer", [16919, 9170]),
+        (["€ 5", "€ 7.5"], "number", [5, 7.5]),
+        (["5 %", "7 %"], "integer", [5, 7]),
+        (["−5", "7"], "integer", [-5, 7]),
+        (["١٢", "٣"], "integer", [12, 3]),
+        (["１２", "３"], "integer", [12, 3]),
+        (["9007199254740993", "1"], "integer", [9007199254740993, 1]),
+        (["9223372036854775807", "1"], "integer", [9223372036854775807, 1]),
+        (["9223372036854775808", "1"], "text", ["9223372036854775808", "1"]),
+        (["9007199254740993", "1.5"], "text", ["9007199254740993", "1.5"]),
+        (["007", "7"], "text", ["007", "7"]),
+        (["0012", "0013"], "text", ["0012", "0013"]),
+        (["NA", "DE"], "text", ["NA", "DE"]),
+        (["None", "some"], "text", ["None", "some"]),
+        (["é", "e\u0301"], "text", ["é", "é"]),
+    ],
+)
+def test_what_a_column_holds(cells, kind, values):
+    got, frame, _ = column(one(cells))
+    assert (got, frame) == (kind, values)
+
+
+@pytest.mark.parametrize(
+    "mark", ["", ":", ".", "..", "-", "?", "*", "#N/A", "NA", "None", "nan", "null", ": c"]
+)
+def test_missing_marks_among_numbers(mark):
+    kind, values, _ = column(one(["1.5", mark, "2", "3", "4"]))
+    assert kind == "number"
+    assert math.isnan(values[1])
+
+
+@pytest.mark.parametrize("mark", ["", ":", "?", "#N/A"])
+def test_missing_marks_among_text(mark):
+    _, values, _ = column(one(["a", mark, "b"]))
+    assert values == ["a", None, "b"]
+
+
+def test_words_for_missing_are_values_among_text_and_it_is_said():
+    _, values, decision = column(one(["NA", "DE", "FR", "NA"]))
+    assert values == ["NA", "DE", "FR", "NA"]
+    assert "'NA' (2) kept as values" in decision
+
+
+def test_a_column_of_almost_all_numbers_is_a_number_with_named_odd_cells():
+    kind, values, decision = column(one([*map(str, range(30)), "n.d.", "about 5"]))
+    assert kind == "integer"
+    assert sum(map(math.isnan, values)) == 2
+    assert "2 odd cells counted as missing: 'n.d.' in line 32, 'about 5' in line 33." in decision
+
+
+@pytest.mark.parametrize(
+    ("cells", "days"),
+    [
+        (["2020-01-31", "2021-12-01"], ["2020-01-31", "2021-12-01"]),
+        (["31.01.2020", "01.12.2021"], ["2020-01-31", "2021-12-01"]),
+        (["31/01/2020", "01/12/2021"], ["2020-01-31", "2021-12-01"]),
+        (["01/31/2020", "12/01/2021"], ["2020-01-31", "2021-12-01"]),
+    ],
+)
+def test_dates(cells, days):
+    kind, values, _ = column(one(cells))
+    assert kind == "date"
+    assert values == [pd.Timestamp(day) for day in days]
+
+
+def test_dates_that_may_be_read_in_two_ways_stay_text():
+    kind, _, decision = column(one(["01/02/2020", "03/04/2020"]))
+    assert kind == "text"
+    assert "not certain" in decision
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a;b\n1;inf\n2;3\n", "Column b holds 'inf' in line 2"),
+        ("a;b\n1;2\n\n\n3;inf\n", "in line 5"),  # blank lines count
+        ("a;b\n1;1e200\n2;3\n", "holds 1e200 in line 2"),
+        ("a;b\n1;1e400\n2;3\n", "holds 1e400 in line 2"),
+        ("a;a\n1;2\n", "unique, got 'a'"),
+        ("a;;b\n1;2;3\n", "Column 2 has no name"),
+        ("\ta\n1\t2\n3\t4\n", "Column 1 has no name"),
+        ("a;b\n1;2\n3\n4;5\n", "got 1 in line 3"),
+        ("a;b\n1;2\n3;4;5\n", "got 3 in line 3"),
+        ("a;b;c\n1;2;3\n4;5;6\nSource: made up\n", "footer"),
+        ("a;b;c\n1;2;3\n4;5;6\nSource: made up;;\n", "footer"),
+        ('a;b\n1;"2\n3;4\n', "Line 2 cannot be split"),
+        ("a;b\n", "only a header"),
+        ("", "empty file"),
+        ("a;b\n16,919;x\n9,170;y\n", "16919 or 16.919"),
+        ("a;b\n1.234;40,3\n5.678;1,2\n", "thousands or decimals"),
+        ("a;b\n€ 1;x\n$ 2;y\n", "mixes the signs"),
+    ],
+)
+def test_refused_in_one_sentence(text, sentence):
+    with pytest.raises(DataError, match=sentence) as error:
+        read_table(text.encode())
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "start", [b"PK\x03\x04rest", b"PAR1rest", b"\x1f\x8brest", b"a,b\n\x00,1\n"]
+)
+def test_what_is_no_text_is_refused(start):
+    with pytest.raises(DataError, match="Expected"):
+        read_table(start)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_encodings(encoding):
+    reading = read_table("name;x\nMüller;1\nGarçon;2\n".encode(encoding))
+    assert reading.frame["name"].tolist() == ["Müller", "Garçon"]
+    assert ("Windows-1252" in " ".join(reading.decisions)) == (encoding == "cp1252")
+
+
+def test_a_slavic_code_page_is_refused_rather_than_misread():
+    with pytest.raises(DataError, match="UTF-8"):
+        read_table("name;x\nWałęsa;1\n".encode("iso-8859-2"))
+
+
+def test_keys_stay_text_when_asked():
+    reading = read_table(b"id,n\n7,1\n8,2\n", as_text=["id"])
+    assert reading.frame["id"].tolist() == ["7", "8"]
+    assert reading.frame["n"].tolist() == [1, 2]
+    assert read_table(b"id,n\n7,NA\n", as_text=True).frame.iloc[0].tolist() == ["7", "NA"]
+
+
+def test_years_as_column_names_are_a_header():
+    assert list(read_table(b"geo,2019,2020\nDE,1,2\n").frame) == ["geo", "2019", "2020"]
+
+
+def test_large_fields_and_the_limit_is_put_back():
+    before = csv.field_size_limit()
+    reading = read_table(f"a,b\n{'x' * 140_000},1\n".encode())
+    assert len(reading.frame["a"][0]) == 140_000
+    assert csv.field_size_limit() == before
+
+
+def test_no_file():
+    with pytest.raises(DataMissing, match=r"there is no file none\.csv"):
+        read_table("/nowhere/none.csv")
+
+
+CELL = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=8)
+
+
+@given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=8), st.sampled_from(",;\t|"))
+def test_any_table_is_read_whole_or_refused_in_one_sentence(rows, separator):
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter=separator, lineterminator="\n")
+    writer.writerows([("first", "second"), *rows])
+    content = stream.getvalue().encode()
+    try:
+        reading = read_table(content)
+    except DataError:
+        with pytest.raises(DataError, match=r"\A[^\n]+\Z"):
+            read_table(content)
+        return
+    kept = [row for row in rows if any(cell.strip() for cell in row)]
+    assert list(reading.frame) == ["first", "second"]
+    assert len(reading.frame) == len(kept)
+    for position, name in enumerate(reading.text):
+        for cell, value in zip((row[position] for row in kept), reading.text[name], strict=True):
+            assert value == cell.strip() or not cell.isascii()
