@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from . import channel as _channel
+from . import channel
 from .certificates import Credentials
-from .channel import Buffer, Options, Sent
+from .channel import Buffer, Options
 from .errors import PartyError
 
 T = TypeVar("T")
@@ -37,17 +37,13 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-class Channel:
-    """The blocking face of `channel.Channel`; sending and receiving may be in different threads."""
+class BlockingChannel:
+    """The blocking face of a `Channel`; one thread may send while another receives."""
 
-    def __init__(self, inner: _channel.Channel) -> None:
+    def __init__(self, inner: channel.Channel) -> None:
         self._inner = inner
         self.party, self.peer = inner.party, inner.peer
-
-    @property
-    def record(self) -> list[Sent]:
-        """Messages sent from here, without their content."""
-        return self._inner.record
+        self.record = inner.record
 
     def send(self, message: msgspec.Struct, *, kind: str = "") -> None:
         """Send a typed message; returns once the peer's window has room for it."""
@@ -73,37 +69,17 @@ class Channel:
         """Send what is still buffered, then close."""
         _run(self._inner.close())
 
-    def __enter__(self) -> Channel:
+    def __enter__(self) -> BlockingChannel:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def connect(
-    credentials: Credentials,
-    peer: str,
-    host: str,
-    port: int,
-    *,
-    wait_s: float = 0.0,
-    options: Options | None = None,
-    record: list[Sent] | None = None,
-) -> Channel:
-    """As `channel.connect`."""
-    return Channel(
-        _run(
-            _channel.connect(
-                credentials, peer, host, port, wait_s=wait_s, options=options, record=record
-            )
-        )
-    )
-
-
-class Server:
+class BlockingServer:
     """A party that listens at `port`; each call is handled in a thread. Close it to stop."""
 
-    def __init__(self, inner: _channel.Server, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, inner: channel.Server, threads: ThreadPoolExecutor) -> None:
         self._inner, self._threads = inner, threads
         self.port = inner.port
 
@@ -112,50 +88,40 @@ class Server:
         _run(self._inner.close())
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> BlockingServer:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
+def connect(
+    credentials: Credentials, peer: str, host: str, port: int, **settings: Any
+) -> BlockingChannel:
+    """As `channel.connect`, with its settings."""
+    return BlockingChannel(_run(channel.connect(credentials, peer, host, port, **settings)))
+
+
 def serve(
     credentials: Credentials,
-    handle: Callable[[Channel], None],
+    handle: Callable[[BlockingChannel], None],
     *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    options: Options | None = None,
-    record: list[Sent] | None = None,
-    turned_away: Callable[[str], None] = lambda sentence: None,
     at_most: int = 16,
-) -> Server:
-    """As `channel.serve`, with a synchronous `handle`; returns at once."""
+    **settings: Any,
+) -> BlockingServer:
+    """As `channel.serve`, with its settings and a synchronous `handle`; returns at once."""
     threads = ThreadPoolExecutor(at_most, thread_name_prefix="pet_lab party")
 
-    async def in_thread(inner: _channel.Channel) -> None:
-        await asyncio.get_running_loop().run_in_executor(threads, handle, Channel(inner))
+    async def in_thread(inner: channel.Channel) -> None:
+        await asyncio.get_running_loop().run_in_executor(threads, handle, BlockingChannel(inner))
 
-    return Server(
-        _run(
-            _channel.serve(
-                credentials,
-                in_thread,
-                host=host,
-                port=port,
-                options=options,
-                record=record,
-                turned_away=turned_away,
-                at_most=at_most,
-            )
-        ),
-        threads,
-    )
+    server = channel.serve(credentials, in_thread, at_most=at_most, **settings)
+    return BlockingServer(_run(server), threads)
 
 
 def memory_pair(
     first: str, second: str, *, options: Options | None = None
-) -> tuple[Channel, Channel]:
+) -> tuple[BlockingChannel, BlockingChannel]:
     """As `channel.memory_pair`, for two threads of one process."""
-    one, other = _run(_channel.memory_pair(first, second, options=options))
-    return Channel(one), Channel(other)
+    one, other = _run(channel.memory_pair(first, second, options=options))
+    return BlockingChannel(one), BlockingChannel(other)

@@ -75,7 +75,7 @@ def verify_signature(public: str, message: bytes, signature: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Entry:
+class LogEntry:
     """One event: number, UTC time, kind, body, hash of the entry before, signature of all that."""
 
     n: int
@@ -116,17 +116,17 @@ class SignedLog:
 
     def __init__(self, signer: Signer, path: Path | None = None) -> None:
         self.signer, self.path = signer, path
-        self.entries: list[Entry] = []
+        self.entries: list[LogEntry] = []
         if path is not None and path.exists():
             self.entries = read(path)
             verify(self.entries, signer.public)
 
-    def add(self, kind: str, **body: Any) -> Entry:
+    def add(self, kind: str, **body: Any) -> LogEntry:
         """Sign and append one event."""
         previous = self.entries[-1].sha256 if self.entries else START
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        bare = Entry(len(self.entries), now, kind, body, previous)
-        entry = Entry(**{**asdict(bare), "signature": self.signer.sign(bare.signed)})
+        bare = LogEntry(len(self.entries), now, kind, body, previous)
+        entry = LogEntry(**{**asdict(bare), "signature": self.signer.sign(bare.signed)})
         if self.path is not None:
             with self.path.open("a") as file:
                 file.write(json.dumps(asdict(entry)) + "\n")
@@ -140,23 +140,23 @@ class SignedLog:
         bare = Head(self.signer.name, len(self.entries), last)
         return Head(bare.party, bare.n, bare.sha256, self.signer.sign(bare.signed))
 
-    def of(self, kind: str) -> Iterable[Entry]:
+    def of(self, kind: str) -> Iterable[LogEntry]:
         """Entries of one kind, oldest first."""
         return (e for e in self.entries if e.kind == kind)
 
 
-def read(path: Path) -> list[Entry]:
+def read(path: Path) -> list[LogEntry]:
     """Entries of a log file, not yet verified."""
     entries = []
     for i, line in enumerate(path.read_text().splitlines()):
         try:
-            entries.append(Entry(**json.loads(line)))
+            entries.append(LogEntry(**json.loads(line)))
         except (ValueError, TypeError):
             raise PartyError(f"Line {i + 1} of the log is damaged.") from None
     return entries
 
 
-def verify(entries: Sequence[Entry], public: str, witnesses: Iterable[Head] = ()) -> None:
+def verify(entries: Sequence[LogEntry], public: str, witnesses: Iterable[Head] = ()) -> None:
     """Check a log against its keeper's public key, and against heads that others kept.
 
     Raises
@@ -169,9 +169,9 @@ def verify(entries: Sequence[Entry], public: str, witnesses: Iterable[Head] = ()
         if entry.n != i:
             raise PartyError(f"The log has entry {entry.n} in place {i}: one is missing or moved.")
         if entry.previous != previous:
-            raise PartyError(f"Entry {i} of the log does not follow the one before it.")
+            raise PartyError(f"LogEntry {i} of the log does not follow the one before it.")
         if not verify_signature(public, entry.signed, entry.signature):
-            raise PartyError(f"Entry {i} of the log was changed after it was signed.")
+            raise PartyError(f"LogEntry {i} of the log was changed after it was signed.")
         previous = entry.sha256
     for head in witnesses:
         if not verify_signature(public, head.signed, head.signature):
