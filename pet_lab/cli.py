@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import click
 import typer
 
-from pet_lab import __version__
+from pet_lab import __version__, files
 from pet_lab.workbench import notebooks, runs, sweep
 from pet_lab.workbench.errors import NotebookError, ParameterError, WorkbenchError
 from pet_lab.workbench.runs import RunRecord, RunSpec
@@ -222,7 +222,7 @@ def status(names: Names = None, as_json: Json = False) -> None:
                 i["notebook"],
                 i["run_id"],
                 i["state"],
-                sweep.duration(i["wall_s"]),
+                files.duration(i["wall_s"]),
                 i["problem"] or ("stale: " + "; ".join(i["stale"]) if i["stale"] else ""),
             )
             for i in items

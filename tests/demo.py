@@ -168,7 +168,8 @@ def save(path: Path, made) -> Path:
 
 def add_run(ws: Workspace, name: str, made, rows: pd.DataFrame, *, parameters=None, **summary):
     """Put a finished run of `name` into the workspace, as the runner would."""
-    from pet_lab.workbench import files, notebooks
+    from pet_lab import files
+    from pet_lab.workbench import notebooks
 
     params = notebooks.parameters(notebooks.path(ws, name))
     spec = runs.RunSpec.of(name, notebooks.check(params, parameters or {}), "quick")
@@ -196,7 +197,8 @@ def add_run(ws: Workspace, name: str, made, rows: pd.DataFrame, *, parameters=No
 
 
 def add_failure(ws: Workspace, name: str, error: dict, **parameters):
-    from pet_lab.workbench import files, notebooks
+    from pet_lab import files
+    from pet_lab.workbench import notebooks
 
     params = notebooks.parameters(notebooks.path(ws, name))
     spec = runs.RunSpec.of(name, notebooks.check(params, parameters), "quick")

@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pet_lab.workbench import closure, files, local, notebooks, runner, runs
+from pet_lab import files
+from pet_lab.workbench import closure, local, notebooks, runner, runs
 from pet_lab.workbench.errors import ExecutorError
 
 CONNECT_S = 10  # an address that does not answer by then is wrong

@@ -31,7 +31,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pet_lab.workbench import files, runner
+from pet_lab import files
+from pet_lab.workbench import runner
 
 # What runner and kernel need in any case.
 ALWAYS = (

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pet_lab.workbench import files, forkserver, runner
+from pet_lab import files
+from pet_lab.workbench import forkserver, runner
 
 POLL_S = 0.5
 

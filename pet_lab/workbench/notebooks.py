@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pet_lab import files
 from pet_lab.workbench.errors import NotebookError, ParameterError
-from pet_lab.workbench.files import canonical_json, sha256_bytes
 from pet_lab.workbench.workspace import Workspace
 
 SCALARS: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
@@ -132,20 +132,20 @@ def code(notebook: Mapping[str, Any]) -> list[str]:
 def source_hash(source: Path) -> str:
     """SHA-256 of the sources of all cells: outputs, counters and metadata do not count."""
     cells = read(source)["cells"]
-    return sha256_bytes(
-        canonical_json([[c.get("cell_type"), source_of(c)] for c in cells]).encode()
+    return files.sha256(
+        files.canonical_json([[c.get("cell_type"), source_of(c)] for c in cells]).encode()
     )
 
 
 def code_hash(notebook: Mapping[str, Any]) -> str:
     """SHA-256 of what decides the rows: the code cells alone."""
-    return sha256_bytes(canonical_json(code(notebook)).encode())
+    return files.sha256(files.canonical_json(code(notebook)).encode())
 
 
 def prose_hash(notebook: Mapping[str, Any]) -> str:
     """SHA-256 of the markdown cells and of their places among the code cells."""
     cells = [[i, source_of(c)] for i, c in enumerate(notebook["cells"]) if c["cell_type"] != "code"]
-    return sha256_bytes(canonical_json(cells).encode())
+    return files.sha256(files.canonical_json(cells).encode())
 
 
 def _markdown(source: Path) -> list[str]:

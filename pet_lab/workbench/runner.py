@@ -21,7 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pet_lab.workbench import files
+from pet_lab import files
+from pet_lab.workbench import locks
 from pet_lab.workbench.runs import FAILED_NOTEBOOK, NOTEBOOK, now
 
 JOB, OUTCOME, KERNEL_LOG = "job.json", "outcome.json", "kernel.log"
@@ -156,7 +157,7 @@ class _Session:
         # Not in the run's folder: the path of a local socket is limited to about 100 characters.
         with (
             tempfile.TemporaryDirectory(prefix=SOCKETS) as sockets,
-            files.lock(Path(sockets) / ".lock"),
+            locks.lock(Path(sockets) / ".lock"),
         ):
             return self._with_kernel(Path(sockets))
 
@@ -320,7 +321,7 @@ def sweep_sockets(older_than_s: float = 60.0) -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{SOCKETS}*"):
         with contextlib.suppress(OSError):
             old = time.time() - folder.stat().st_mtime > older_than_s
-            if old and os.access(folder, os.W_OK) and not files.is_locked(folder / ".lock"):
+            if old and os.access(folder, os.W_OK) and not locks.is_locked(folder / ".lock"):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -24,7 +24,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pet_lab.workbench import closure, files, notebooks
+from pet_lab import files
+from pet_lab.workbench import closure, locks, notebooks
 from pet_lab.workbench.errors import WorkspaceError
 from pet_lab.workbench.workspace import Workspace
 
@@ -86,7 +87,7 @@ class RunSpec:
 def run_id(notebook: str, parameters: Mapping[str, Any]) -> str:
     """Stable id of a run: hash of notebook and canonical JSON of all parameters except `out`."""
     chosen = {k: v for k, v in parameters.items() if k != notebooks.RUNNER_SETS}
-    return files.sha256_bytes(f"{notebook}\n{files.canonical_json(chosen)}".encode())[:12]
+    return files.sha256(f"{notebook}\n{files.canonical_json(chosen)}".encode())[:12]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +218,7 @@ def current(ws: Workspace, spec: RunSpec) -> RunRecord:
     """State of `spec` now, whether or not it ever ran."""
     folder = spec.folder(ws)
     record = load(folder)
-    if files.is_locked(folder / LOCK):
+    if locks.is_locked(folder / LOCK):
         return of_spec(spec, ws, state=RUNNING)
     if record is None and any(folder.glob(f"{ATTEMPT}*")):
         return of_spec(spec, ws, state=INTERRUPTED)
@@ -252,7 +253,7 @@ def _lock_hash(path: Path, _mtime: int, _size: int) -> str:
     text = path.read_text(encoding="utf-8")
     pairs = re.findall(r'^name = "(.+)"\nversion = "(.+)"', text, re.MULTILINE)
     locked = sorted(pair for pair in pairs if pair[0] != "pet-lab")
-    return files.sha256_bytes(files.canonical_json(locked).encode())
+    return files.sha256(files.canonical_json(locked).encode())
 
 
 def stale(
@@ -332,7 +333,7 @@ def claimed(ws: Workspace, spec: RunSpec) -> Iterator[Path]:
 
     Raises
     ------
-    files.Busy
+    locks.Busy
         If another process is executing this run.
     WorkspaceError
         If the folder cannot be written.
@@ -340,7 +341,7 @@ def claimed(ws: Workspace, spec: RunSpec) -> Iterator[Path]:
     folder = spec.folder(ws)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = files.lock(folder / LOCK)
+        held = locks.lock(folder / LOCK)
         with held:
             settle(folder)
             yield folder
@@ -440,7 +441,7 @@ def refresh_prose(ws: Workspace, spec: RunSpec, prose: str) -> None:
     if record is None or not record.ok or record.fingerprints.get("prose") == prose:
         return
     source = notebooks.read(notebooks.path(ws, spec.notebook))
-    with contextlib.suppress(files.Busy), claimed(ws, spec):
+    with contextlib.suppress(locks.Busy), claimed(ws, spec):
         executed = json.loads((folder / NOTEBOOK).read_text(encoding="utf-8"))
         ran = [c for c in executed["cells"] if c["cell_type"] == "code"]
         injected = [c for c in ran if "injected-parameters" in _tags(c)]

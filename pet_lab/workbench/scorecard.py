@@ -33,7 +33,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri, stdtrit
 
-from pet_lab.workbench import consistency, files, published
+from pet_lab import files
+from pet_lab.workbench import consistency, published
 from pet_lab.workbench.consistency import Finding
 from pet_lab.workbench.published import READINGS, Cell, PublishedError, Table, Value, where_text
 from pet_lab.workbench.runs import DataFingerprint

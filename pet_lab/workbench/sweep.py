@@ -24,7 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from pet_lab.workbench import closure, files, local, notebooks, runner, runs
+from pet_lab import files
+from pet_lab.workbench import closure, local, locks, notebooks, runner, runs
 from pet_lab.workbench.errors import (
     ExecutorError,
     ParameterError,
@@ -294,9 +295,11 @@ def print_progress(stream: TextIO | None = None) -> Progress:
         target = stream or sys.stderr
         if event.kind == "started":
             return
-        left = "" if event.left_s is None else f", about {duration(event.left_s)} left"
+        left = "" if event.left_s is None else f", about {files.duration(event.left_s)} left"
         took = (
-            f" in {duration(event.record.wall_s)}" if event.kind == "done" and event.record else ""
+            f" in {files.duration(event.record.wall_s)}"
+            if event.kind == "done" and event.record
+            else ""
         )
         why = f": {event.record.problem}" if event.kind == "failed" and event.record else ""
         counter = f"[{event.finished}/{event.total}]"
@@ -304,18 +307,6 @@ def print_progress(stream: TextIO | None = None) -> Progress:
         print(line, file=target, flush=True)
 
     return show
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 4.2 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 class _Clock:
@@ -585,7 +576,7 @@ class _Sweep:
                 self.running[spec] = time.monotonic()
             try:
                 record = self._one(spec)
-            except files.Busy:
+            except locks.Busy:
                 # Another sweep has it: take others first, then see what became of it.
                 with self.lock:
                     self.running.pop(spec)

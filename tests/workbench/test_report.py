@@ -9,7 +9,8 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-from pet_lab.workbench import files, plots, report, runs, scorecard, sweep
+from pet_lab import files
+from pet_lab.workbench import plots, report, runs, scorecard, sweep
 from pet_lab.workbench.report import exporter, pages
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pet_lab.workbench import files, results, sweep
+from pet_lab import files
+from pet_lab.workbench import results, sweep
 from pet_lab.workbench.errors import ResultsError
 
 GOOD = [

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_notebooks import BODY, notebook_text
 
-from pet_lab.workbench import closure, files, notebooks, runner, runs, sweep
+from pet_lab import files
+from pet_lab.workbench import closure, locks, notebooks, runner, runs, sweep
 from pet_lab.workbench.runs import RunSpec
 
 json_values = st.one_of(
@@ -360,7 +361,7 @@ def test_an_unfinished_attempt_is_interrupted_and_then_swept_away(make_workspace
 def test_one_holder_at_a_time(make_workspace):
     ws = make_workspace()
     (spec,) = sweep.plan(ws, "tiny")
-    with runs.claimed(ws, spec), pytest.raises(files.Busy), runs.claimed(ws, spec):
+    with runs.claimed(ws, spec), pytest.raises(locks.Busy), runs.claimed(ws, spec):
         pass
     with runs.claimed(ws, spec):
         pass
@@ -399,7 +400,7 @@ def test_socket_folders_of_the_dead_are_swept_and_those_in_use_are_not(tmp_path,
     for folder in (dead, alive, other):
         folder.mkdir()
         (folder / ".lock").touch()
-    with files.lock(alive / ".lock"):
+    with locks.lock(alive / ".lock"):
         runner.sweep_sockets(older_than_s=60)
         assert dead.exists(), "a new folder may not have its lock yet"
         runner.sweep_sockets(older_than_s=-1)

@@ -22,7 +22,8 @@ from tiny_notebooks import (
     notebook_text,
 )
 
-from pet_lab.workbench import files, local, results, runs, sweep
+from pet_lab import files
+from pet_lab.workbench import local, results, runs, sweep
 from pet_lab.workbench.errors import ExecutorError, ParameterError, WorkspaceError
 from pet_lab.workbench.workspace import Workspace
 
@@ -490,13 +491,6 @@ def test_progress_in_plain_lines(make_workspace, capsys):
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == f"[1/2] done in 1 min 1 s group/tiny {spec.run_id}, about 5.0 s left\n"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(4.21, "4.2 s"), (59, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
-)
-def test_durations_in_words(seconds, text):
-    assert sweep.duration(seconds) == text
 
 
 def test_the_estimate_uses_past_runs_of_the_same_parameters(make_workspace):

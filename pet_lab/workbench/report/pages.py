@@ -14,9 +14,9 @@ import nbformat
 import pandas as pd
 from bs4 import BeautifulSoup
 
+from pet_lab import files
 from pet_lab.workbench import (
     explore,
-    files,
     notebooks,
     plots,
     published,
@@ -281,7 +281,7 @@ def _link(ws: Workspace, name: str, target: str) -> str | None:
 def _facts(record: RunRecord, of: int, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [
         ("Run on", _day(record.ended or record.started)),
-        ("Runtime", sweep.duration(record.wall_s)),
+        ("Runtime", files.duration(record.wall_s)),
         ("Seed", str(record.seed) if record.seed is not None else "–"),
         ("Rows", f"{summary['rows']:,}"),
     ]
@@ -338,7 +338,7 @@ def _provenance(record: RunRecord) -> list[tuple[str, str]]:
         ("Commit", commit),
         ("Started", record.started or "–"),
         ("Ended", record.ended or "–"),
-        ("CPU time", sweep.duration(record.cpu_s)),
+        ("CPU time", files.duration(record.cpu_s)),
         ("Lock", str(record.fingerprints.get("lock") or "none")[:16]),
         ("Versions", ", ".join(f"{k} {v}" for k, v in record.versions.items()) or "unknown"),
     ]
@@ -381,7 +381,7 @@ def _sweep_page(ws: Workspace, name: str, profile: str | None) -> str | None:
         pd.DataFrame(
             [
                 {**{k: _value(r.parameters[k]) for k in varied}}
-                | {"run": r.run_id, "runtime": sweep.duration(r.wall_s)}
+                | {"run": r.run_id, "runtime": files.duration(r.wall_s)}
                 for r in found[: plots.MOST_ROWS]
             ]
         ),
@@ -528,7 +528,7 @@ def _card(ws: Workspace, name: str, scored: pd.DataFrame, profile: str | None) -
     mine = scored[(scored["notebook"] == name) & (scored["as"] == "described")]
     verdicts = mine["verdict"].value_counts()
     told = [f"{verdicts[v]} {v}" for v in scorecard.VERDICTS if v in verdicts]
-    took = sweep.duration(sum(r.wall_s for r in found))
+    took = files.duration(sum(r.wall_s for r in found))
     image = exporter.first_picture(nbformat.read(folder / runs.NOTEBOOK, as_version=4))
     notices = _notices(summary, stale)
     return card | {

@@ -1,0 +1,62 @@
+"""Locks on files that the system frees when their holder dies."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class Busy(Exception):
+    """Another process holds the lock."""
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path`; the system frees it when the holder dies.
+
+    Raises
+    ------
+    Busy
+        If another process, or another thread of this one, holds it.
+    OSError
+        If the file cannot be created.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            _acquire(handle)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise Busy(str(path)) from None
+            raise
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process holds the lock at this moment."""
+    if not path.exists():
+        return False
+    try:
+        with lock(path):
+            return False
+    except Busy:
+        return True
+    except OSError:  # a read-only folder: nobody can be writing there
+        return False
+
+
+def _acquire(handle: int) -> None:
+    if sys.platform == "win32":  # pragma: no cover
+        import msvcrt
+
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
