@@ -209,7 +209,6 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent and psutil.pid_exists(parent):
         time.sleep(0.3)
     _kill_tree(os.getpid())
-    os._exit(1)
 
 
 def main(arguments: Sequence[str]) -> None:
