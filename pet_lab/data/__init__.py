@@ -20,7 +20,8 @@ from .registry import (
     load,
     verify,
 )
-from .tables import Encoded, binarise, encode, positives, read_csv, split
+from .scaling import scale_by_range, standardise, unit_range
+from .tables import Encoded, binarise, encode, open_table, positives, read_csv, split
 
 __all__ = [
     "REGISTRY",
@@ -40,9 +41,13 @@ __all__ = [
     "import_file",
     "listing",
     "load",
+    "open_table",
     "positives",
     "read_csv",
+    "scale_by_range",
     "split",
+    "standardise",
     "student",
+    "unit_range",
     "verify",
 ]

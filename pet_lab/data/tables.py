@@ -14,12 +14,12 @@ import numpy as np
 
 from . import canonical
 from .errors import DataError, DataMissing
-from .registry import Dataset, table_frame
+from .registry import REGISTRY, Dataset, load, table_frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Encoded", "binarise", "encode", "positives", "read_csv", "split"]
+__all__ = ["Encoded", "binarise", "encode", "open_table", "positives", "read_csv", "split"]
 
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "?"})
 _TARGET = re.compile(r"\s*(?P<column>.+?)\s*(?P<sign>>=|<=|>|<|==|!=)\s*(?P<value>.+?)\s*")
@@ -186,6 +186,13 @@ def _refuse_missing(frame: pd.DataFrame) -> None:
             f"Expected a complete table, values are missing in {', '.join(holes)}; "
             "drop those rows or columns, or fill them, first."
         )
+
+
+def open_table(name_or_path: str, *, target: str, stand_in: bool = False) -> Dataset:
+    """A registered data set by its name (`load`), else the CSV at that path (`read_csv`)."""
+    if name_or_path in REGISTRY:
+        return load(name_or_path, stand_in=stand_in)
+    return read_csv(name_or_path, target=target)
 
 
 def read_csv(path: str | Path, *, target: str) -> Dataset:
