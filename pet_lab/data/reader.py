@@ -21,6 +21,7 @@ import csv
 import datetime
 import hashlib
 import io
+import itertools
 import math
 import re
 import unicodedata
@@ -43,6 +44,7 @@ WORDS = frozenset({"na", "n/a", "nan", "none", "null"})
 MOSTLY = 0.9  # from this share on a column is a number with odd cells
 LARGEST = 1e150  # beyond it the square of a value, and with it a variance, is no finite number
 SHOWN = 3  # examples in a sentence
+MOST_LOOKED_AT = 10_000  # different cells that tell a long column of text from numbers
 WESTERN = frozenset(
     "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜßàáâãäåæçèéêëìíîïñòóôõöøùúûüÿœŒšŠžŽŸ€£§°ºª«»‘’“”–—…\xa0"
 )
@@ -215,19 +217,16 @@ def _separator(text: str) -> str:
     sample = text[: 2**20]
     for separator in SEPARATORS:
         try:
-            widths = [
-                len(row) - (len(row) > 1 and row[-1] == "")
-                for _, row in zip(
-                    range(200), csv.reader(io.StringIO(sample), delimiter=separator), strict=False
-                )
-                if row
-            ]
+            sample_rows = csv.reader(io.StringIO(sample), delimiter=separator)
+            rows = list(itertools.islice(filter(any, sample_rows), 200))
         except csv.Error:
             continue
-        width, count = Counter(widths).most_common(1)[0] if widths else (1, 0)
-        score = (count / max(len(widths), 1), width)
-        if width > 1 and score > best_score:
-            best, best_score = separator, score
+        for trailing in (False, True):  # a separator at the end of each line is no cell
+            widths = [len(row) - (trailing and len(row) > 1 and row[-1] == "") for row in rows]
+            width, count = Counter(widths).most_common(1)[0] if widths else (1, 0)
+            score = (count / max(len(widths), 1), width)
+            if width > 1 and score > best_score:
+                best, best_score = separator, score
     return best
 
 
@@ -374,12 +373,25 @@ def _column(
 
 def _share_of_numbers(present: Sequence[str]) -> float:
     """Share of cells that are numbers in some notation, words for missing left out."""
-    counted = [cell for cell in present if cell.lower() not in WORDS]
+    counted = Counter(present)
+    for word in [cell for cell in counted if cell.lower() in WORDS]:
+        del counted[word]
     if not counted:
         return 0.0
-    patterns = (_PLAIN, _COMMA_GROUPS, _POINT_GROUPS, _DECIMAL_COMMA)
-    numbers = sum(any(p.fullmatch(bare) for p in patterns) for bare in map(_bare, counted))
-    return numbers / len(counted)
+    first = list(itertools.islice(counted, MOST_LOOKED_AT))
+    share = sum(map(_is_number, first)) / len(first)
+    if len(first) == len(counted) or share >= 0.5:
+        return sum(n for cell, n in counted.items() if _is_number(cell)) / counted.total()
+    return share  # a long column of text: the rest cannot make it a number
+
+
+def _is_number(cell: str) -> bool:
+    if _PLAIN.fullmatch(cell):
+        return True
+    if cell.isalpha():
+        return False
+    bare = _bare(cell)
+    return any(p.fullmatch(bare) for p in (_PLAIN, _COMMA_GROUPS, _POINT_GROUPS, _DECIMAL_COMMA))
 
 
 def _as_text(name: str, cells: list[str], empty: list[bool], note: str) -> tuple[Column, pd.Series]:
