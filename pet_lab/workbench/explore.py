@@ -23,8 +23,21 @@ MOST_SETTINGS = 40  # a factor with more values than this is a measurement, not 
 
 
 def batch(out: str = "") -> bool:
-    """Whether this is a batch run: a run folder is given, or PET_LAB_BATCH is set."""
-    return bool(out) or bool(os.environ.get("PET_LAB_BATCH"))
+    """Whether nobody can use a panel: a run folder is given, PET_LAB_BATCH is set, or the cell was
+    sent by a program (papermill, nbclient, nbconvert) and not from a front end.
+
+    A program says with each request that no input can be asked for. A panel there is worse than
+    useless: nbclient answers the messages of its output widget on the channel it reads replies
+    from, can miss the cell's own reply that way, and waits for it forever.
+    """
+    if out or os.environ.get("PET_LAB_BATCH"):
+        return True
+    from IPython import get_ipython
+
+    kernel = getattr(get_ipython(), "kernel", None)
+    if kernel is None:  # plain Python or a terminal
+        return False
+    return not kernel.get_parent("shell").get("content", {}).get("allow_stdin", True)
 
 
 def rows(
