@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pet_lab.files import write_atomic
+
 from .errors import PartyError, Refused
 
 ENVIRONMENT = "PET_LAB_CREDENTIALS"
@@ -75,22 +77,13 @@ class TestAuthority:
         )
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, from its first byte on."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        if hasattr(os, "fchmod"):  # a file that was there before keeps its mode otherwise
-            os.fchmod(file.fileno(), 0o600)
-        file.write(content)
-
-
 def save(credentials: Credentials, folder: Path) -> Path:
     """Write credentials into a folder of their own; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     (folder / "ca.pem").write_bytes(credentials.ca)
     (folder / "cert.pem").write_bytes(credentials.certificate)
-    write_private(folder / "key.pem", credentials.key)
+    write_atomic(folder / "key.pem", credentials.key, secret=True)
     return folder
 
 

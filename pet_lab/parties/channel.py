@@ -52,13 +52,24 @@ class Sent:
 
 
 class Refusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How an error crosses the wire."""
+    """How an error crosses the wire: the name of its class, its sentence, who it is about."""
 
     error: Annotated[str, msgspec.Meta(max_length=64)]
     sentence: Annotated[str, msgspec.Meta(max_length=4000)]
     parties: Annotated[
         tuple[Annotated[str, msgspec.Meta(max_length=64)], ...], msgspec.Meta(max_length=64)
     ] = ()
+
+    @classmethod
+    def of(cls, error: PartyError) -> Refusal:
+        """The refusal that tells of an error."""
+        return cls(type(error).__name__, str(error)[:4000], error.parties[:64])
+
+    def as_error(self) -> PartyError:
+        """The error to raise here; only subclasses of PartyError can be named by a peer."""
+        kind = PartyError.by_name.get(self.error, Refused)
+        names = tuple(printable(name, 64) for name in self.parties)
+        return kind.received(printable(self.sentence, 4000), names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +136,8 @@ class Channel:
 
     async def refuse(self, error: PartyError) -> None:
         """Tell the peer why nothing more will come, and give it a moment to read that."""
-        refusal = Refusal(type(error).__name__, str(error)[:4000], error.parties[:64])
         with contextlib.suppress(PartyError, TimeoutError):
-            await self._send(REFUSAL, (msgspec.json.encode(refusal),), "refusal")
+            await self._send(REFUSAL, (msgspec.json.encode(Refusal.of(error)),), "refusal")
             async with asyncio.timeout(LINGER_S):
                 while not isinstance(await self._frames.get(), PartyError):
                     pass  # closing with unread input would destroy the refusal on its way
@@ -256,9 +266,7 @@ def _refusal(peer: str, payload: bytes) -> PartyError:
         refusal: Refusal = _decoder(Refusal).decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return Refused(f"{peer} refused, in words that cannot be read.")
-    error = PartyError.by_name.get(refusal.error, Refused)
-    parties = tuple(printable(name, 64) for name in refusal.parties)
-    return error.received(printable(refusal.sentence, 4000), parties)
+    return refusal.as_error()
 
 
 def printable(text: str, limit: int) -> str:

@@ -23,7 +23,7 @@ class PartyError(Exception):
         self.parties = tuple(parties)
 
     def __init_subclass__(cls) -> None:
-        PartyError.by_name[cls.__name__] = cls
+        PartyError.by_name.setdefault(cls.__name__, cls)
 
     @classmethod
     def received(cls, sentence: str, parties: tuple[str, ...]) -> PartyError:

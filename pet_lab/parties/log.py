@@ -9,15 +9,16 @@ somebody else kept earlier. Bodies hold what was asked and decided, never data, 
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from msgspec.structs import asdict, replace
+
+from pet_lab.files import canonical_json, sha256
 
 from .errors import PartyError
 
@@ -25,19 +26,13 @@ START = "0" * 64
 
 
 def canonical(value: Any) -> bytes:
-    """The one byte string of a JSON value: sorted keys, no spaces, no NaN."""
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return text.encode()
+    """The one byte string of a record or JSON value that is hashed and signed."""
+    return canonical_json(msgspec.to_builtins(value)).encode()
 
 
 def digest(*parts: bytes) -> str:
     """SHA-256 over length-prefixed parts, as hex."""
-    state = hashlib.sha256()
-    for part in parts:
-        state.update(len(part).to_bytes(8, "big") + part)
-    return state.hexdigest()
+    return sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts))
 
 
 class Signer:
@@ -74,14 +69,13 @@ def verify_signature(public: str, message: bytes, signature: str) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class LogEntry:
+class LogEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One event: number, UTC time, kind, body, hash of the entry before, signature of all that."""
 
     n: int
     time: str
     kind: str
-    body: dict[str, Any] = field(hash=False)
+    body: dict[str, Any]
     previous: str
     signature: str = ""
 
@@ -96,8 +90,7 @@ class LogEntry:
         return digest(self.signed, self.signature.encode())
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The state of a party's log at one moment, signed: what a witness keeps."""
 
     party: str
@@ -126,11 +119,10 @@ class SignedLog:
         previous = self.entries[-1].sha256 if self.entries else START
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         bare = LogEntry(len(self.entries), now, kind, body, previous)
-        entry = LogEntry(**{**asdict(bare), "signature": self.signer.sign(bare.signed)})
+        entry = replace(bare, signature=self.signer.sign(bare.signed))
         if self.path is not None:
-            with self.path.open("a") as file:
-                file.write(json.dumps(asdict(entry)) + "\n")
-                file.flush()
+            with self.path.open("ab") as file:
+                file.write(msgspec.json.encode(entry) + b"\n")
         self.entries.append(entry)
         return entry
 
@@ -138,7 +130,7 @@ class SignedLog:
         """The signed state of the log, for others to keep."""
         last = self.entries[-1].sha256 if self.entries else START
         bare = Head(self.signer.name, len(self.entries), last)
-        return Head(bare.party, bare.n, bare.sha256, self.signer.sign(bare.signed))
+        return replace(bare, signature=self.signer.sign(bare.signed))
 
     def of(self, kind: str) -> Iterable[LogEntry]:
         """Entries of one kind, oldest first."""
@@ -148,10 +140,10 @@ class SignedLog:
 def read(path: Path) -> list[LogEntry]:
     """Entries of a log file, not yet verified."""
     entries = []
-    for i, line in enumerate(path.read_text().splitlines()):
+    for i, line in enumerate(path.read_bytes().splitlines()):
         try:
-            entries.append(LogEntry(**json.loads(line)))
-        except (ValueError, TypeError):
+            entries.append(msgspec.json.decode(line, type=LogEntry))
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             raise PartyError(f"Line {i + 1} of the log is damaged.") from None
     return entries
 

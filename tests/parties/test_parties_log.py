@@ -1,8 +1,7 @@
 """The signed log: every way of rewriting it is noticed."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from pet_lab.parties.errors import PartyError
 from pet_lab.parties.log import SignedLog, Signer, read, verify, verify_signature
