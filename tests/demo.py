@@ -9,7 +9,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 
-from pet_lab.workbench import plots, results, runs, scorecard
+from pet_lab.workbench import plots, results, runs, scorecard, tables
 from pet_lab.workbench.workspace import Workspace
 
 PARAMETERS = """\
@@ -85,7 +85,7 @@ def captured():
             nbformat.v4.new_output("display_data", data=dict(data), metadata=dict(metadata or {}))
         )
 
-    with mock.patch.object(plots, "_display", keep):
+    with mock.patch.object(tables, "display", keep):
         yield outputs
 
 

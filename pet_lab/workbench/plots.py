@@ -1,8 +1,8 @@
-"""One look for all pictures and tables: drawn on a given axis, shown with words beside them.
+"""One look for all pictures: tidy rows in, a picture with words beside it out.
 
-A helper draws a *summary* (computed elsewhere, see `results.summarise`) on an axis it is given; it
-computes nothing, opens nothing and takes no styling arguments. `show` and `table` put the result on
-the page, and refuse to do so without the text that readers who cannot see it need.
+seaborn does the statistics and draws; this module adds what every picture here needs: the house
+style, a marker and a dash beside each colour, axes named in words, printed numbers and levels to
+compare with, and the caption and alternative text without which nothing is shown.
 """
 
 from __future__ import annotations
@@ -10,89 +10,51 @@ from __future__ import annotations
 import base64
 import html
 import io
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import ScaledTranslation, Transform
+
+from pet_lab.workbench import tables
+from pet_lab.workbench.tables import (  # noqa: F401  (plots is the one name that notebooks know)
+    LABELS,
+    MOST_ROWS,
+    label,
+    number,
+    table,
+    table_html,
+)
 
 STYLE = Path(__file__).with_name("pet_lab.mplstyle")
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_CYCLE = mpl.rc_params_from_file(STYLE, use_default_template=False)["axes.prop_cycle"].by_key()
+COLOURS = tuple(_CYCLE["color"])
+LINES = tuple(_CYCLE["linestyle"])
+DASHES = tuple("" if line == "-" else line[1] for line in LINES)  # as seaborn writes them
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")
+HATCHES = ("", "//", "..", "\\\\", "xx", "--", "oo", "||", "++")
 VERDICTS = {  # verdict: (colour, marker); the words are in the legend, so neither stands alone
     "reproduced": ("#009E73", "o"),
     "differs": ("#D55E00", "X"),
     "inconclusive": ("#E69F00", "D"),
 }
 Z95 = 1.96  # two-sided 95 % of a normal
-
-LABELS: dict[str, str] = {
-    # what a column is called on an axis or in a table head, with its unit; notebooks add theirs
-    "epsilon": "privacy budget ε",
-    "delta": "δ",
-    "accuracy": "accuracy (share right)",
-    "precision": "precision",
-    "recall": "recall",
-    "recall_actual": "recall, actual",
-    "recall_estimated": "recall, estimated",
-    "fpr": "false positive rate",
-    "tpr": "true positive rate",
-    "auc": "area under the ROC curve",
-    "se": "standard error",
-    "sd": "standard deviation",
-    "replicates": "replicates",
-    "error_rate": "share of records with a typo",
-    "cpu_s": "CPU time (s)",
-    "wall_s": "wall time (s)",
-    "batch_size": "batch size (records)",
-    "learning_rate": "learning rate",
-    "clip": "clipping norm",
-    "epochs": "epochs",
-}
-
+FEW = 12  # settings that are drawn as points with bars; more become a line in its band
 MOST_NAMES = 20  # rows of a matrix that can be named and still be read
-Format = str | Callable[[Any], str]
+Picture = Axes | Figure | None
 
 
-# --- words and numbers -----------------------------------------------------------------------
-
-
-def label(name: str) -> str:
-    """Words for a column: from `LABELS`, else the name with its underscores opened up."""
-    return LABELS.get(name, str(name).replace("_", " "))
-
-
-def number(value: Any) -> str:
-    """A value for a table or a tick: four significant digits, thousands separated, "∞" and "–"."""
-    if value is None or value is pd.NA:
-        return "–"
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if not isinstance(value, (int, float, np.integer, np.floating)):
-        return str(value)
-    if math.isnan(value):
-        return "–"
-    if math.isinf(value):
-        text = "∞" if value > 0 else "-∞"
-    elif value >= 1e3 or value <= -1e3 or float(value).is_integer():
-        text = f"{value:,.0f}"
-    else:
-        text = f"{value:.4g}"
-    return text.replace("-", "−", 1) if text.startswith("-") else text
-
-
-# --- a figure on the page --------------------------------------------------------------------
-
-
-def use_style() -> None:
-    """Apply the house style to every figure made from now on."""
+def use_style(labels: Mapping[str, str] | None = None) -> None:
+    """Apply the house style to every later figure, and add a study's words for its columns."""
     mpl.rcParams.update(mpl.rc_params_from_file(STYLE, use_default_template=False))
+    LABELS.update(labels or {})
 
 
 def figure(
@@ -103,21 +65,10 @@ def figure(
     height: float | None = None,
     **kwargs: Any,
 ) -> tuple[Figure, Any]:
-    """An empty figure in the house style and its axes.
+    """An empty figure in the house style and its axes, as `Figure.subplots` returns them.
 
-    Parameters
-    ----------
-    nrows, ncols : int
-        Grid of axes; one axis is returned bare, more as an array of shape (nrows, ncols) squeezed.
-    width, height : float
-        Inches. The default width fills a report's column; the height follows the grid.
-    **kwargs
-        Passed to `Figure.subplots` (sharex, sharey, width_ratios through gridspec_kw, ...).
-
-    Returns
-    -------
-    (Figure, Axes or array of Axes). Not registered with pyplot, so it needs no closing and a
-    notebook never prints it a second time.
+    `width` and `height` are inches: the default width fills a report's column, the height follows
+    the grid. pyplot does not know the figure, so that a notebook never prints it a second time.
     """
     use_style()
     size = (width, height or (3.6 if nrows == 1 else 2.7 * nrows))
@@ -149,11 +100,10 @@ def show(fig: Figure | Axes, *, alt: str, caption: str) -> None:
 
     Notes
     -----
-    Displays SVG where that is small and PNG at double resolution otherwise, with metadata
-    ``{mime: {"alt", "caption", "width"}}`` for reports and an HTML twin for JupyterLab, which
-    ignores alternative texts in metadata.
+    SVG where that is small, else PNG at double resolution; reports read the metadata ``{mime:
+    {"alt", "caption", "width"}}``, JupyterLab, which ignores those, an HTML twin.
     """
-    alt, caption = _words(alt, "alt"), _words(caption, "caption")
+    alt, caption = tables.sentence(alt, "alt"), tables.sentence(caption, "caption")
     if alt == caption:
         raise ValueError("alt repeats the caption; describe the picture in alt, state the finding.")
     if isinstance(fig, Axes):
@@ -165,21 +115,15 @@ def show(fig: Figure | Axes, *, alt: str, caption: str) -> None:
 
         plt.close(fig)
     width = round(fig.get_figwidth() * 100)
-    figure_html = (
+    twin = (
         f'<figure style="margin:0"><img src="{uri}" alt="{html.escape(alt)}" '
         f'style="width:{width}px;max-width:100%;background:white">'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
-    _display(
-        {mime: data, "text/html": figure_html, "text/plain": f"[figure: {alt}]\n{caption}"},
+    tables.display(
+        {mime: data, "text/html": twin, "text/plain": f"[figure: {alt}]\n{caption}"},
         {mime: {"alt": alt, "caption": caption, "width": width}},
     )
-
-
-def _words(text: str, name: str) -> str:
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"{name} must say in words what the picture shows, got {text!r}.")
-    return " ".join(text.split())
 
 
 def render(fig: Figure) -> tuple[str, str, str]:
@@ -187,436 +131,456 @@ def render(fig: Figure) -> tuple[str, str, str]:
     buffer = io.BytesIO()
     fig.savefig(buffer, format="svg", bbox_inches="tight", metadata=_NO_METADATA)
     if buffer.tell() <= SVG_LIMIT:
-        raw, mime = buffer.getvalue(), "image/svg+xml"
-    else:
-        buffer = io.BytesIO()
-        fig.savefig(buffer, format="png", dpi=200, bbox_inches="tight")
-        raw, mime = buffer.getvalue(), "image/png"
-    coded = base64.b64encode(raw).decode()
-    return mime, raw.decode() if mime == "image/svg+xml" else coded, f"data:{mime};base64,{coded}"
+        coded = base64.b64encode(buffer.getvalue()).decode()
+        return "image/svg+xml", buffer.getvalue().decode(), f"data:image/svg+xml;base64,{coded}"
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=200, bbox_inches="tight")
+    coded = base64.b64encode(buffer.getvalue()).decode()
+    return "image/png", coded, f"data:image/png;base64,{coded}"
 
 
-def _display(data: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> None:
-    from IPython import get_ipython
-    from IPython.display import display
-
-    if get_ipython() is None:  # a script: words, not megabytes of markup
-        print(data["text/plain"])
-    else:
-        display(dict(data), metadata=dict(metadata or {}), raw=True)
+# --- pictures --------------------------------------------------------------------------------
 
 
-# --- a table on the page ---------------------------------------------------------------------
-
-KINDS = {
-    "aggregate": "each row sums up many records, runs or replicates",
-    "schema": "each row describes a column",
-    "synthetic": "made-up or generated records, of no real person or firm",
-}
-MOST_ROWS = 400  # a table of summaries that is longer is most likely a table of records
-
-
-def table(
-    frame: pd.DataFrame,
+def lines(
+    rows: pd.DataFrame,
     *,
-    caption: str,
-    formats: Mapping[str, Format] | None = None,
-    kind: str = "aggregate",
-    index: bool = False,
-) -> None:
-    """Display a frame as an accessible table.
+    x: str,
+    metric: str | Sequence[str] | None = None,
+    hue: str | None = None,
+    style: str | None = None,
+    col: str | None = None,
+    row: str | None = None,
+    printed: pd.DataFrame | None = None,
+    reference: Mapping[str, Any] | None = None,
+    logx: bool | None = None,
+    logy: bool = False,
+    sharey: bool = True,
+    height: float | None = None,
+    ax: Axes | None = None,
+    caption: str | None = None,
+    alt: str | None = None,
+    kind: Literal["lines", "points", "dots", "bars"] = "lines",
+) -> Picture:
+    """Means with 95 % intervals against `x`: a line per `hue`, a panel per `col` and `row`.
 
     Parameters
     ----------
-    frame : DataFrame
-    caption : str
-        What the table says; not empty.
-    formats : mapping from column to format spec (".3f", "{:.1%}") or function, optional
-        Numbers in other columns get four significant digits.
-    kind : {"aggregate", "schema", "synthetic"}
-        Why it is safe to show. Reports refuse a table that does not say so, hence also a bare frame
-        as the last value of a cell; real records have no kind.
-    index : bool
-        Whether the index is a (leading) column.
+    rows : DataFrame
+        Tidy rows with "value" (intervals over replicates, or from "se" where a setting has one
+        row), or a summary with "mean" and "se". Where no error is known the mean stands alone.
+    x : str
+        Numbers; words, or numbers with an infinite or missing one among them (no privacy, say),
+        are categories and drawn as by `points`.
+    metric : str or sequence of str, optional
+        Keeps one metric and names the y axis; of several, each gets a panel and a scale.
+    hue, style, col, row : str, optional
+        Columns told apart by colour, by marker and dash (default: as `hue`), and by panel.
+    printed : DataFrame, optional
+        Numbers from the source: a column "printed" and those of `x`, `hue`, `col`, `row` and
+        "metric" that say where they belong. Open diamonds.
+    reference : mapping, optional
+        Levels to compare with, {text: y} or {metric: {text: y}}.
+    logx : bool, optional
+        Default: logarithmic if at most twelve settings span two decades or more.
+    logy, sharey : bool
+    height : float, optional
+        Inches of the whole picture.
+    ax : Axes, optional
+        Where to draw; else on a new figure.
+    caption, alt : str, optional
+        Without `ax` these show the picture, see `show`.
+
+    Returns
+    -------
+    None if the picture was shown, else its Axes, or the Figure if it has several.
 
     Raises
     ------
     ValueError
-        On an empty caption, an unknown kind, or a table of more than `MOST_ROWS` rows.
+        If nothing is to draw, if a mean would mix metrics or readings, or if there are more lines
+        than looks that can be told apart.
     """
-    _display(
-        {
-            "text/html": table_html(
-                frame, caption=caption, formats=formats, kind=kind, index=index
-            ),
-            "text/plain": f"{caption}\n{frame.to_string(index=index)}",
-        }
-    )
+    if metric is None and "metric" in (row, col):
+        metric = list(dict.fromkeys(rows["metric"]))
+    if metric is not None and not isinstance(metric, str):
+        if "metric" not in (hue, style, row, col):
+            row, col = ("metric", col) if col else (row, "metric")
+        sharey = sharey and col != "metric"
+    keys = list(dict.fromkeys(k for k in (x, hue, style, col, row) if k))
+    frame = _chosen(rows, metric, keys)
+    number_line = tables.is_number(frame[x]) and bool(np.isfinite(frame[x]).all())
+    kind = "points" if kind == "lines" and not number_line else kind
+    ordered = tables.is_number(frame[x]) or isinstance(frame[x].dtype, pd.CategoricalDtype)
+
+    def draw(part: pd.DataFrame, axes: Axes, looks: dict[str, Any], place: dict[str, str]) -> None:
+        spread = _means(part, axes, looks, kind=kind, x=x, ordered=ordered)
+        name = place.get("metric", metric if isinstance(metric, str) else "value")
+        if printed is not None:
+            here = printed[_same(printed, {"metric": name} | place)]
+            _diamonds(here, part, axes, x=x, hue=hue, spread=spread)
+        levels = dict(reference or {})
+        if any(isinstance(level, Mapping) for level in levels.values()):
+            levels = levels.get(name, {})
+        for text, level in levels.items():
+            _level(axes, level, text)
+        axes.set(xlabel=label(x), ylabel=label(name), yscale="log" if logy else "linear")
+        if kind == "lines":
+            _scale(axes, np.unique(frame[x]), logx)
+        else:
+            _tilt(axes)
+
+    words = [k for k in keys if k != x or kind != "lines"]
+    layout = {"col": col, "row": row, "height": height, "sharey": sharey}
+    shown = {"ax": ax, "caption": caption, "alt": alt}
+    return _picture(frame, draw, words=words, hue=hue, style=style or hue, **layout, **shown)
 
 
-def table_html(
-    frame: pd.DataFrame,
-    *,
-    caption: str,
-    formats: Mapping[str, Format] | None = None,
-    kind: str = "aggregate",
-    index: bool = False,
-) -> str:
-    """HTML of `table`: caption, scoped heads, numbers to the right, scrolling when too wide."""
-    if kind not in KINDS:
-        raise ValueError(
-            f"kind is one of {', '.join(KINDS)}, got {kind!r}: real records have none."
-        )
-    if len(frame) > MOST_ROWS:
-        raise ValueError(
-            f"a table of {len(frame)} rows is no summary; show at most {MOST_ROWS} or draw it."
-        )
-    caption, formats = _words(caption, "caption"), dict(formats or {})
-    if index:
-        frame = frame.reset_index()
-    names = [" · ".join(map(str, c)) if isinstance(c, tuple) else str(c) for c in frame.columns]
-    unknown = set(formats) - set(names)
-    if unknown:
-        raise ValueError(f"formats name no column: {sorted(unknown)}; columns are {names}.")
-    columns = []
-    for position, name in enumerate(names):
-        values = frame.iloc[:, position]
-        right = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-        style = f' style="text-align:{"right" if right else "left"}"'
-        columns.append((label(name), style, [_cell(v, formats.get(name)) for v in values]))
-    head = "".join(f'<th scope="col"{style}>{html.escape(n)}</th>' for n, style, _ in columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td{style}>{cells[i]}</td>" for _, style, cells in columns) + "</tr>\n"
-        for i in range(len(frame))
-    )
-    return (
-        f'<div class="pl-table" role="region" tabindex="0" aria-label="{html.escape(caption)}" '
-        f'style="overflow-x:auto"><table data-pet-lab="{kind}">'
-        f"<caption>{html.escape(caption)}</caption>\n"
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
-    )
+def points(rows: pd.DataFrame, *, x: str, **options: Any) -> Picture:
+    """As `lines` with the settings of `x` as categories and the intervals side by side."""
+    return lines(rows, x=x, kind="points", **options)
 
 
-def _cell(value: Any, spec: Format | None) -> str:
-    missing = value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
-    if spec is None or missing:
-        text = number(value)
-    elif callable(spec):
-        text = spec(value)
-    else:
-        text = spec.format(value) if "{" in spec else format(value, spec)
-    return html.escape(text)
+def dots(rows: pd.DataFrame, *, x: str, **options: Any) -> Picture:
+    """As `points`, with every row as a small dot behind its mean and interval."""
+    return lines(rows, x=x, kind="dots", **options)
 
 
-# --- summaries drawn on an axis --------------------------------------------------------------
+def bars(rows: pd.DataFrame, *, x: str, **options: Any) -> Picture:
+    """As `points`, drawn as bars from zero: for counts and amounts."""
+    return lines(rows, x=x, kind="bars", **options)
 
 
-def errorbars(
-    summary: pd.DataFrame, *, x: str, ax: Axes, metric: str | None = None, hue: str | None = None
-) -> Axes:
-    """Mean and 95 % Monte Carlo interval against `x`, one line per `hue`.
+def scatter(
+    frame: pd.DataFrame, *, x: str, y: str, label: str | None = None, **options: Any
+) -> Picture:
+    """`x` against `y`, a point per row of a wide frame, annotated with its column `label`.
 
-    Parameters
-    ----------
-    summary : DataFrame with columns `x`, "mean", "se" and, if named, `hue` and "metric"
-        As `results.summarise` gives it. A missing `se` draws the mean alone.
-    x : str
-        Numbers spanning two decades or more get a logarithmic axis; a column with words, or with
-        an infinite or missing number (no privacy, say), is drawn as categories in order.
-    metric : str, optional
-        Keeps the rows of one metric and names the y axis.
+    `options`: hue, col, height, sharey, ax, caption, alt, as for `lines`.
     """
-    place = _Places(summary[x], ax)
-    for i, (name, group, colour, marker, line) in enumerate(_parts(summary, metric, hue)):
-        part = place.sort(group)
-        at, half = place(part[x]), Z95 * part["se"].fillna(0)
-        _reach(ax, at, part["mean"] - half, part["mean"] + half)
-        ax.errorbar(
-            at,
-            part["mean"],
-            yerr=half,
-            color=colour,
-            marker=marker,
-            linestyle=line,
-            label=name,
-            transform=_nudged(ax, i, _groups(summary, hue)),
-        )
-    return _finish(ax, place, metric, hue)
+
+    def draw(part: pd.DataFrame, axes: Axes, looks: dict[str, Any], _: Any) -> None:
+        looks = {k: v for k, v in looks.items() if k not in ("dashes", "marker")}
+        size, alpha = (36, 0.9) if len(part) <= 100 else (14, 0.5)
+        sns.scatterplot(part, x=x, y=y, s=size, alpha=alpha, ax=axes, **looks)
+        for _, at in part.iterrows() if label else ():
+            axes.annotate(number(at[label]), (at[x], at[y]), xytext=(5, 3), **_NOTE)
+        axes.set(xlabel=tables.label(x), ylabel=tables.label(y))
+
+    return _picture(frame, draw, **options)
 
 
-def errorband(
-    summary: pd.DataFrame, *, x: str, ax: Axes, metric: str | None = None, hue: str | None = None
-) -> Axes:
-    """Mean as a line in its 95 % Monte Carlo band: for many values of `x`. As `errorbars`."""
-    place = _Places(summary[x], ax)
-    for name, group, colour, _, line in _parts(summary, metric, hue):
-        part = place.sort(group)
-        at, half = place(part[x]), Z95 * part["se"].fillna(0)
-        ax.fill_between(
-            at, part["mean"] - half, part["mean"] + half, color=colour, alpha=0.18, lw=0
-        )
-        ax.plot(at, part["mean"], color=colour, linestyle=line, label=name)
-    return _finish(ax, place, metric, hue)
-
-
-def dots(
-    rows: pd.DataFrame, *, x: str, ax: Axes, metric: str | None = None, hue: str | None = None
-) -> Axes:
-    """Every replicate as a small dot, spread sideways so that equal values stay visible.
-
-    Parameters
-    ----------
-    rows : DataFrame with columns `x`, "value" and, if named, `hue` and "metric"
-        Draw it on the same axis as `errorbars`; it adds no legend entries of its own.
-    """
-    lanes = 7
-    place = _Places(rows[x], ax)
-    for i, (_, part, colour, marker, _) in enumerate(_parts(rows, metric, hue)):
-        lane = part.groupby(x, dropna=False).cumcount().to_numpy() % lanes
-        at = place(part[x])
-        _reach(ax, at, part["value"])
-        for k in range(lanes):
-            ax.scatter(
-                at[lane == k],
-                part["value"].to_numpy()[lane == k],
-                s=9,
-                color=colour,
-                marker=marker,
-                alpha=0.35,
-                linewidths=0,
-                transform=_nudged(ax, i, _groups(rows, hue), extra=1.1 * (k - lanes // 2)),
-                zorder=1.5,
-            )
-    return _finish(ax, place, metric, hue)
-
-
-def printed(ax: Axes, x: Any, y: Any, *, text: str = "printed in the source") -> Axes:
-    """Mark printed numbers: open black diamonds, in front of ours. `x`, `y`: scalars or arrays."""
-    ax.plot(
-        np.atleast_1d(x),
-        np.atleast_1d(y),
-        linestyle="none",
-        marker="D",
-        markersize=7,
-        markerfacecolor="white",
-        markeredgecolor="#222222",
-        markeredgewidth=1.4,
-        label=text,
-        zorder=4,
-    )
-    return _legend(ax)
-
-
-def reference(ax: Axes, y: float, text: str) -> Axes:
-    """A level to compare with (the base rate, chance): a thin line named at its right end."""
-    ax.axhline(y, color="#555555", linewidth=1, linestyle=(0, (2, 2)), zorder=1)
-    ax.annotate(
-        text,
-        (1, y),
-        xycoords=("axes fraction", "data"),
-        xytext=(-2, 3),
-        textcoords="offset points",
-        ha="right",
-        color="#444444",
-        fontsize="small",
-    )
-    return ax
-
-
-def agreement(scored: pd.DataFrame, *, ax: Axes) -> Axes:
-    """Ours against published, by verdict, with the line of equality.
-
-    Parameters
-    ----------
-    scored : DataFrame with columns "published", "ours", "se", "verdict"
-        As `scorecard.score` gives it; cells not run are counted in the legend.
-    """
-    data = scored.assign(published=scored["published"].map(_printed_number)).astype(
-        {"ours": float, "se": float}
-    )
-    run = data.dropna(subset=["ours", "published"])
-    for verdict, (colour, marker) in VERDICTS.items():
-        part = run[run["verdict"] == verdict]
-        if len(part):
-            ax.errorbar(
-                part["published"],
-                part["ours"],
-                yerr=Z95 * part["se"],
-                linestyle="none",
-                marker=marker,
-                color=colour,
-                label=f"{verdict} ({len(part)})",
-            )
-    if len(data) > len(run):
-        ax.plot([], [], " ", label=f"not run ({len(data) - len(run)})")
-    both = run[["published", "ours"]].to_numpy()
-    if len(both):
-        low, high = float(both.min()), float(both.max())
-        if low > 0 and high / low >= 1000:
-            ax.set(xscale="log", yscale="log")
-        ax.plot([low, high], [low, high], color="#777777", linewidth=1, linestyle="-", zorder=1)
-    ax.set(xlabel="published", ylabel="ours (95 % interval)")
-    return _legend(ax, always=True)
-
-
-def roc(curves: pd.DataFrame, *, ax: Axes, smallest_fpr: float, hue: str | None = None) -> Axes:
+def roc(curves: pd.DataFrame, *, smallest_fpr: float, **options: Any) -> Picture:
     """ROC curves on logarithmic axes, honest about what the sample can resolve.
 
     Parameters
     ----------
-    curves : DataFrame with columns "fpr", "tpr" in [0, 1] and, if named, `hue`
+    curves : DataFrame with columns "fpr", "tpr" in [0, 1] and those that `options` name
         Step functions: a rate holds until the next threshold, nothing is interpolated.
     smallest_fpr : float
         1 / number of non-members: below it a curve says nothing, and the picture is shaded.
+    **options
+        hue, col, height, sharey, ax, caption, alt, as for `lines`.
     """
     if not 0 < smallest_fpr < 1:
         raise ValueError(f"smallest_fpr is 1 / number of non-members, got {smallest_fpr}.")
     low = smallest_fpr / 3
-    for name, group, colour, _, line in _parts(curves, None, hue):
-        part = group[group["fpr"] >= smallest_fpr].sort_values(["fpr", "tpr"])
-        ax.step(
-            part["fpr"],
-            part["tpr"].clip(lower=low),
-            where="post",
-            color=colour,
-            ls=line,
-            label=name,
-        )
-    chance = np.array([low, 1.0])
-    ax.plot(chance, chance, color="#777777", linewidth=1, linestyle=(0, (2, 2)), label="chance")
-    ax.axvspan(low, smallest_fpr, color="#eeeeee", zorder=0)
-    ax.annotate(
-        f"below 1 / {round(1 / smallest_fpr):,}:\ntoo few non-members",
-        (smallest_fpr, 0.97),
-        xycoords=("data", "axes fraction"),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="top",
-        fontsize="small",
-        color="#444444",
-    )
-    ax.set(xscale="log", yscale="log", xlim=(low, 1), ylim=(low, 1.05))
-    ax.set(xlabel=label("fpr"), ylabel=label("tpr"))
-    return _legend(ax, title=hue, always=True)
+
+    def draw(part: pd.DataFrame, axes: Axes, looks: dict[str, Any], _: Any) -> None:
+        part = part[part["fpr"] >= smallest_fpr].sort_values(["fpr", "tpr"])
+        part = part.assign(tpr=part["tpr"].clip(lower=low))
+        plain = {"markers": False} if "style" in looks else {"marker": ""}
+        steps = {"drawstyle": "steps-post", "estimator": None, "sort": False}
+        sns.lineplot(part, x="fpr", y="tpr", ax=axes, **looks | plain | steps)
+        axes.plot([low, 1], [low, 1], color="#777777", lw=1, ls=(0, (2, 2)), label="chance")
+        axes.axvspan(low, smallest_fpr, color="#eeeeee", zorder=0)
+        text = f"below 1 / {round(1 / smallest_fpr):,}:\ntoo few non-members"
+        place = {"xycoords": ("data", "axes fraction"), "xytext": (4, 0), "va": "top"}
+        axes.annotate(text, (smallest_fpr, 0.97), **place, **_NOTE)
+        axes.set(xscale="log", yscale="log", xlim=(low, 1), ylim=(low, 1.05))
+        axes.set(xlabel=label("fpr"), ylabel=label("tpr"))
+
+    return _picture(curves, draw, **options)
 
 
-def heatmaps(frames: Mapping[str, pd.DataFrame], *, axes: Any, text: str = "correlation") -> Any:
-    """Correlation matrices side by side on one scale from −1 to 1.
+def agreement(scored: pd.DataFrame, **options: Any) -> Picture:
+    """Ours against published, by verdict, with the line of equality.
 
-    Parameters
-    ----------
-    frames : mapping from title to square DataFrame (columns, index: names), values in [-1, 1]
-    axes : array of Axes, one per frame
-
-    Notes
-    -----
-    Columns are named up to `MOST_NAMES`; above that names would be a grey smear, and are counted.
+    `scored` is what `scorecard.score` returns; cells not run are counted in the legend. `options`:
+    col, height, ax, caption, alt, as for `lines`.
     """
-    axes = np.atleast_1d(axes).ravel()
-    if len(axes) != len(frames):
-        raise ValueError(f"{len(frames)} matrices need as many axes, got {len(axes)}.")
-    image = None
-    for ax, (title, frame) in zip(axes, frames.items(), strict=True):
-        image = ax.imshow(frame.to_numpy(float), cmap="RdBu_r", vmin=-1, vmax=1, aspect="equal")
-        if len(frame) > MOST_NAMES:
-            ax.set(xticks=[], yticks=[], xlabel=f"{len(frame)} columns")
-        else:
-            size = "x-small" if len(frame) > MOST_NAMES // 2 else "small"
-            ax.set_xticks(range(frame.shape[1]), frame.columns, rotation=90, fontsize=size)
-            ax.set_yticks(range(frame.shape[0]), frame.index, fontsize=size)
-        ax.set_title(title)
-        ax.grid(visible=False)
-        ax.spines[:].set_visible(False)
-        ax.tick_params(length=0)
-    axes[0].figure.colorbar(image, ax=list(axes), shrink=0.75, label=text)
-    return axes
+    data = scored.assign(published=scored["published"].map(_printed_number))
+
+    def draw(part: pd.DataFrame, axes: Axes, _looks: Any, _place: Any) -> None:
+        run = part.dropna(subset=["ours", "published"])
+        for verdict, (colour, marker) in VERDICTS.items():
+            cells = run[run["verdict"] == verdict]
+            look = {"color": colour, "marker": marker, "linestyle": "none"}
+            text, half = f"{verdict} ({len(cells)})", Z95 * cells["se"]
+            if len(cells):
+                axes.errorbar(cells["published"], cells["ours"], yerr=half, label=text, **look)
+        if len(part) > len(run):
+            axes.plot([], [], " ", label=f"not run ({len(part) - len(run)})")
+        both = run[["published", "ours"]].to_numpy()
+        if len(both):
+            low, high = both.min(), both.max()
+            scale = "log" if low > 0 and high / low >= 1000 else "linear"
+            axes.plot([low, high], [low, high], color="#777777", linewidth=1, ls="-", zorder=1)
+            axes.set(xscale=scale, yscale=scale)
+        axes.set(xlabel="published", ylabel="ours (95 % interval)")
+        axes.legend()  # of its own: the counts differ from panel to panel
+
+    return _picture(
+        data.astype({"ours": float, "se": float}), draw, legend=False, sharey=False, **options
+    )
 
 
-# --- shared by the helpers -------------------------------------------------------------------
+def heatmap(
+    frames: pd.DataFrame | Mapping[str, pd.DataFrame],
+    *,
+    text: str = "correlation",
+    limits: tuple[float, float] = (-1, 1),
+    numbers: bool = False,
+    height: float | None = None,
+    caption: str | None = None,
+    alt: str | None = None,
+) -> Picture:
+    """Matrices side by side on one scale, `limits`, named `text`; with `numbers` in their cells.
+
+    Rows and columns are named up to `MOST_NAMES`: above that they are counted.
+    """
+    frames = {"": frames} if isinstance(frames, pd.DataFrame) else frames
+    width = min(10, 3.4 * len(frames) + 1)
+    _, grid = figure(1, len(frames), width=width, height=height or 3.6, squeeze=False)
+    _matrices(frames, grid.ravel(), text, limits, numbers)
+    return _finish(list(grid.ravel()), None, caption, alt)
 
 
-class _Places:
-    """Where values of one column go on an x axis: numbers as they are, all else as categories."""
-
-    def __init__(self, values: pd.Series, ax: Axes) -> None:
-        self.name, self.ax = str(values.name), ax
-        numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
-        self.categories = not numeric or not np.isfinite(values.astype(float)).all()
-        unique = list(values.drop_duplicates().sort_values() if numeric else values.unique())
-        self.order = {number(v): i for i, v in enumerate(unique)}
-        self.numbers = [] if self.categories else [float(v) for v in unique]
-        if self.categories:  # all at once: else a group that lacks the first would shuffle the axis
-            ax.xaxis.update_units(list(self.order))
-
-    def __call__(self, values: pd.Series) -> np.ndarray:
-        if self.categories:
-            return np.asarray(self.ax.convert_xunits([number(v) for v in values]), float)
-        return values.to_numpy(float)
-
-    def sort(self, part: pd.DataFrame) -> pd.DataFrame:
-        return part.iloc[
-            np.argsort([self.order[number(v)] for v in part[self.name]], kind="stable")
-        ]
+def _matrices(
+    frames: Mapping[str, pd.DataFrame], grid: Any, text: str, limits: Any, numbers: bool
+) -> Any:
+    for axes, (title, frame) in zip(grid, frames.items(), strict=True):
+        named = len(frame) <= MOST_NAMES
+        cmap = "RdBu_r" if limits[0] < 0 < limits[1] else "cividis"
+        scale = {"vmin": limits[0], "vmax": limits[1], "cmap": cmap, "square": True, "cbar": False}
+        names = {"xticklabels": named, "yticklabels": named, "annot": numbers, "fmt": ".2g"}
+        sns.heatmap(frame.astype(float), ax=axes, **scale, **names)
+        axes.set(title=title, ylabel="", xlabel="" if named else f"{len(frame)} columns")
+        axes.tick_params(
+            length=0, labelsize="small" if len(frame) <= MOST_NAMES // 2 else "x-small"
+        )
+    image = grid[0].collections[0]
+    grid[0].figure.colorbar(image, ax=list(grid), shrink=0.75, label=text)
+    return grid
 
 
-def _parts(frame: pd.DataFrame, metric: str | None, hue: str | None) -> Any:
-    """(name, rows, colour, marker, line) of each group that a helper draws."""
-    cycle = mpl.rc_params_from_file(STYLE, use_default_template=False)["axes.prop_cycle"]
-    lines = cycle.by_key()["linestyle"]
-    if metric is not None:
-        frame = frame[frame["metric"] == metric]
-        if frame.empty:
-            raise ValueError(f"no rows of metric {metric!r} to draw.")
-    groups = [(None, frame)] if hue is None else list(frame.groupby(hue, sort=False, dropna=False))
-    for i, (name, part) in enumerate(groups):
-        k = i % len(COLOURS)
-        text = None if hue is None else number(name)
-        yield text, part, COLOURS[k], MARKERS[k], lines[k]
+# --- what the pictures share -----------------------------------------------------------------
+
+_SMALL = {"fontsize": "small", "color": "#444444"}
+_NOTE = {"textcoords": "offset points", **_SMALL}
 
 
-def _groups(frame: pd.DataFrame, hue: str | None) -> int:
-    return 1 if hue is None else int(frame[hue].nunique(dropna=False))
-
-
-def _nudged(ax: Axes, i: int, of: int, extra: float = 0.0) -> Transform:
-    """Data coordinates moved sideways by some points: intervals at the same x do not overlap."""
-    points = 5 * (i - (of - 1) / 2) + extra
-    return ax.transData + ScaledTranslation(points / 72, 0, ax.figure.dpi_scale_trans)
-
-
-def _reach(ax: Axes, at: np.ndarray, *values: pd.Series) -> None:
-    """Let the axis reach these points: matplotlib does not count what is drawn off `transData`."""
-    for value in values:
-        xy = np.column_stack([at, value.to_numpy(float)])
-        ax.update_datalim(xy[np.isfinite(xy).all(axis=1)])
-    ax.autoscale_view()
-
-
-def _finish(ax: Axes, place: _Places, metric: str | None, hue: str | None) -> Axes:
-    ax.set_xlabel(label(place.name))
-    if metric is not None:
-        ax.set_ylabel(label(metric))
-    if place.categories:
-        ax.margins(x=0.08)
-    elif len(place.numbers) > 1:
-        low, high = place.numbers[0], place.numbers[-1]
-        wide = low > 0 and high / low >= 100
-        if wide:
-            ax.set_xscale("log")
-        if wide and len(place.numbers) <= 8:  # few settings: name each one that was run
-            ax.set_xticks(place.numbers, [number(v) for v in place.numbers])
-            ax.minorticks_off()
-    return _legend(ax, title=hue)
-
-
-def _legend(ax: Axes, *, title: str | None = None, always: bool = False) -> Axes:
-    handles, names = ax.get_legend_handles_labels()
-    old = ax.get_legend()
-    if title is None and old is not None:  # drawn on before: keep the title it has
+def _picture(
+    frame: pd.DataFrame,
+    draw: Callable[[pd.DataFrame, Axes, dict[str, Any], dict[str, str]], None],
+    *,
+    words: Sequence[str] = (),
+    hue: str | None = None,
+    style: str | None = None,
+    col: str | None = None,
+    row: str | None = None,
+    height: float | None = None,
+    sharey: bool = True,
+    legend: bool = True,
+    ax: Axes | None = None,
+    caption: str | None = None,
+    alt: str | None = None,
+) -> Picture:
+    """Panels, each drawn by `draw(rows, axes, looks, place)`, with one legend for all."""
+    frame = _worded(frame, [k for k in (hue, style, col, row, *words) if k])
+    looks = _looks(frame, hue, style or hue)
+    title, drawn = label(hue) if hue and style in (None, hue) else "", []
+    if ax is not None and (old := ax.get_legend()) and not title:
         title = old.get_title().get_text()
-    if len(names) > 1 or (always and names):
-        ax.legend(handles, names, title=label(title) if title else None)
-    return ax
+    for axes, part, place in _panels(frame, col, row, ax, height=height, sharey=sharey):
+        draw(part, axes, looks, place)
+        drawn.append(axes)
+    if legend:
+        _legend(drawn, ax, title)
+    return _finish(drawn, ax, caption, alt)
+
+
+def _chosen(
+    rows: pd.DataFrame, metric: str | Sequence[str] | None, keys: Sequence[str]
+) -> pd.DataFrame:
+    """Columns `keys`, "value" and "se" of the rows of `metric`, checked."""
+    names = [metric] if isinstance(metric, str) else list(metric or ())
+    if names and "metric" in rows:
+        rows = rows[rows["metric"].isin(names)]
+        absent = sorted(set(names) - set(rows["metric"]))
+        if absent:
+            raise ValueError(f"no rows of metric {', '.join(absent)} to draw.")
+        rows = rows.assign(metric=pd.Categorical(rows["metric"], names))
+    rows = rows if "value" in rows else rows.rename(columns={"mean": "value"})
+    unknown = [k for k in (*keys, "value") if k not in rows]
+    if unknown or rows.empty:
+        there = ", ".join(map(str, rows.columns))
+        raise ValueError(f"nothing to draw: {len(rows)} rows with the columns {there}.")
+    for name in ("metric", "reading"):
+        if name in rows and name not in keys and rows[name].nunique() > 1:
+            raise ValueError(f"a mean over several values of {name}: select one or draw it by hue.")
+    frame = rows[[*keys, "value"]].assign(se=rows.get("se", np.nan))
+    # A mean over the finite replicates would flatter: with an infinite one there is no mean.
+    endless = np.isinf(frame["value"]).groupby(
+        [frame[k] for k in keys], dropna=False, observed=True
+    )
+    return frame.assign(value=frame["value"].mask(endless.transform("any")))
+
+
+def _word(value: Any) -> str:
+    return LABELS.get(value) or number(value)
+
+
+def _worded(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """These columns as words, in order: numbers and categories by size, all else as it comes."""
+    for name in dict.fromkeys(names):
+        values = frame[name].drop_duplicates()
+        if tables.is_number(values) or isinstance(values.dtype, pd.CategoricalDtype):
+            values = values.sort_values()
+        word = str if name == "metric" else _word  # a metric is named on its axis or in the legend
+        words = [word(v) for v in values]
+        if len(set(words)) < len(words):
+            raise ValueError(f"values of {name} look the same when written: {', '.join(words)}.")
+        column = pd.Categorical([word(v) for v in frame[name]], words, ordered=True)
+        frame = frame.assign(**{name: column})
+    return frame
+
+
+def _same(frame: pd.DataFrame, place: Mapping[str, str]) -> np.ndarray:
+    """Which rows belong to a panel: those that agree in what they have of its `place`."""
+    same = np.ones(len(frame), bool)
+    for name in place.keys() & set(frame):
+        same &= np.array([place[name] in (v, _word(v)) for v in frame[name]], bool)
+    return same
+
+
+def _looks(frame: pd.DataFrame, hue: str | None, style: str | None) -> dict[str, Any]:
+    """seaborn's arguments for colour by `hue`, marker and dash by `style`."""
+    sizes = {k: len(frame[k].cat.categories) for k in (hue, style) if k}
+    for name, n in sizes.items():
+        if n > len(COLOURS):
+            raise ValueError(
+                f"{n} values of {name} need more looks than the {len(COLOURS)} that can be told "
+                "apart: draw fewer, or give them panels (col)."
+            )
+    looks: dict[str, Any] = {"color": COLOURS[0]}
+    if hue:
+        looks = {"hue": hue, "palette": list(COLOURS[: sizes[hue]])}
+    if style:
+        n = sizes[style]
+        return looks | {"style": style, "markers": list(MARKERS[:n]), "dashes": list(DASHES[:n])}
+    return looks | {"marker": "o"}
+
+
+def _panels(
+    frame: pd.DataFrame,
+    col: str | None,
+    row: str | None,
+    ax: Axes | None,
+    *,
+    height: float | None,
+    sharey: bool,
+) -> Iterator[tuple[Axes, pd.DataFrame, dict[str, str]]]:
+    """(axes, rows, {column: its value}) of each panel; panels of `col` alone wrap."""
+    names = [k for k in (row, col) if k]
+    places = [
+        dict(zip(names, at, strict=True))
+        for at in itertools.product(*(frame[k].cat.categories for k in names))
+    ]
+    if ax is not None:
+        if len(places) > 1:
+            raise ValueError(f"ax is one panel, but {' and '.join(names)} ask for {len(places)}.")
+        yield ax, frame, places[0]
+        return
+    n = len(frame[col].cat.categories) if col else 1
+    ncols = n if row or n <= 3 else 2 if n == 4 else 3
+    size = {"width": {1: 6.8, 2: 8.6}.get(ncols, 10.4), "height": height}
+    share = "row" if row and sharey else sharey
+    _, grid = figure(math.ceil(len(places) / ncols), ncols, sharey=share, squeeze=False, **size)
+    for axes in grid.ravel()[len(places) :]:
+        axes.remove()
+    for axes, place in zip(grid.ravel(), places, strict=False):
+        shown = {k: v for k, v in place.items() if k != "metric"}
+        titles = [v if v[:1].isalpha() else f"{label(k)} {v}" for k, v in shown.items()]
+        axes.set_title(", ".join(titles))
+        yield axes, frame[_same(frame, place)], place
+
+
+def _means(
+    part: pd.DataFrame, axes: Axes, looks: Mapping[str, Any], *, kind: str, x: str, ordered: bool
+) -> float:
+    """Means and intervals by seaborn; returns the width over which the hues stand side by side."""
+    keys = list(dict.fromkeys(k for k in (x, looks.get("hue"), looks.get("style")) if k))
+    alone = ~part.duplicated(keys, keep=False) & (part["se"] > 0)
+    # Two values, m - se and m + se, have the mean m and the standard error se: exactly.
+    half = part["se"].where(alone, 0)
+    twins = pd.concat(
+        [part.assign(value=part["value"] - half), part.assign(value=part["value"] + half)[alone]]
+    )
+    means = {"data": twins, "x": x, "y": "value", "errorbar": ("se", Z95), "ax": axes}
+    solid = {"linestyle": "-", "linewidth": 1.4}
+    if kind == "lines":
+        if part[x].nunique() <= FEW:
+            shape: dict[str, Any] = {
+                "err_style": "bars",
+                "err_kws": {"capsize": 2.5, "elinewidth": 1.4},
+            }
+        else:
+            shape = {"markers": False} if "style" in looks else {"marker": ""}
+        sns.lineplot(**means, **{**looks, **shape})
+        return 0.0
+    colours = {k: looks[k] for k in ("hue", "palette", "color") if k in looks}
+    n = len(looks.get("palette", "1"))
+    spread = min(0.1 * (n - 1), 0.5) if kind == "points" else 0.8 * (n - 1) / n
+    if kind == "bars":
+        sns.barplot(
+            **means, **colours, saturation=1, capsize=0.3 / n, err_kws=solid | {"color": "#222222"}
+        )
+        groups = [list(bars) for bars in axes.containers[-n:]]
+        for i, handle in enumerate(axes.get_legend_handles_labels()[0][-n:]):
+            groups[i].append(handle)
+        for group, hatch in zip(groups, HATCHES, strict=False):
+            for bar in group:
+                bar.set_hatch(hatch)
+        return spread
+    if kind == "dots":
+        sns.stripplot(
+            part, x=x, y="value", ax=axes, dodge=n > 1, size=3, alpha=0.4, legend=False, **colours
+        )
+    ends = {"markers": list(MARKERS[:n]), "capsize": 0.05, "linewidth": 1.6, "markersize": 6}
+    joined = list(LINES[:n]) if ordered and kind == "points" else "none"
+    sns.pointplot(
+        **means, **colours, **ends, linestyles=joined, dodge=spread or False, err_kws=solid
+    )
+    return spread
+
+
+def _diamonds(
+    printed: pd.DataFrame, ours: pd.DataFrame, axes: Axes, *, x: str, hue: str | None, spread: float
+) -> None:
+    """Printed numbers in front of ours, beside their hue; settings that were not run stay out."""
+    for name in (x, hue):
+        if name in printed and isinstance(ours[name].dtype, pd.CategoricalDtype):
+            index = ours[name].cat.categories.get_indexer([_word(v) for v in printed[name]])
+            printed = printed.assign(**{name: index})[index >= 0]
+    at, colours = printed[x].to_numpy(float), "#222222"
+    if hue in printed:
+        last = len(ours[hue].cat.categories) - 1
+        at = at + spread * (printed[hue] / max(last, 1) - 0.5)
+        colours = [COLOURS[i] for i in printed[hue]]
+    look = {"marker": "D", "s": 46, "facecolors": "white", "linewidths": 1.4, "zorder": 4}
+    axes.scatter(at, printed["printed"].map(_printed_number), edgecolors=colours, **look)
+    axes.scatter([], [], edgecolors="#222222", label="printed in the source", **look)
 
 
 def _printed_number(text: Any) -> float:
@@ -625,3 +589,91 @@ def _printed_number(text: Any) -> float:
         return float(str(text).replace(",", "").replace("\u2212", "-").rstrip("% "))
     except ValueError:
         return math.nan
+
+
+def _level(axes: Axes, y: float, text: str) -> None:
+    """A level to compare with: a thin line named at its right end."""
+    axes.axhline(y, color="#555555", linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+    place = {"xycoords": ("axes fraction", "data"), "xytext": (-2, 3), "ha": "right"}
+    axes.annotate(text, (1, y), **place, **_NOTE)
+
+
+def _scale(axes: Axes, settings: np.ndarray, logx: bool | None) -> None:
+    """Logarithmic where asked, or where few settings span decades; few settings are all named."""
+    spans = settings[0] > 0 and settings[-1] / settings[0] >= 100 and len(settings) <= FEW
+    if spans if logx is None else logx:
+        axes.set_xscale("log")
+        if len(settings) <= 8:
+            axes.set_xticks(settings, [number(v) for v in settings])
+            axes.minorticks_off()
+
+
+def _tilt(axes: Axes) -> None:
+    """Turn the names of categories where they would run into one another."""
+    names, spec = axes.get_xticklabels(), axes.get_subplotspec()
+    room = 60 - 10 * (spec.get_gridspec().ncols if spec else 1)
+    if len(names) * max(len(name.get_text()) + 2 for name in names) > room:
+        for name in names:
+            name.set(rotation=30, ha="right", rotation_mode="anchor")
+
+
+def _legend(drawn: Sequence[Axes], ax: Axes | None, title: str) -> None:
+    """One legend: on the axes given, else beside a single panel or below several."""
+    entries: dict[str, Any] = {}
+    for axes in drawn:
+        if axes.get_legend():
+            axes.get_legend().remove()
+        handles, names = axes.get_legend_handles_labels()
+        entries |= {LABELS.get(n, n): h for n, h in zip(names, handles, strict=True)}
+    given = {"handles": list(entries.values()), "labels": list(entries), "title": title}
+    if entries and ax is not None:
+        ax.legend(**given)
+    elif entries:
+        below = {"loc": "outside lower center", "ncols": min(len(entries), 4)}
+        side = below if len(drawn) > 1 else {"loc": "outside right upper"}
+        drawn[0].figure.legend(**given, **side, frameon=False)
+
+
+def _finish(
+    drawn: Sequence[Axes], ax: Axes | None, caption: str | None, alt: str | None
+) -> Picture:
+    """Show the picture where it has words and a figure of its own, else hand it back."""
+    fig = drawn[0].figure
+    if ax is not None:
+        return ax
+    if caption is None and alt is None:
+        return drawn[0] if len(fig.axes) == 1 else fig
+    show(fig, caption=caption, alt=alt)
+    return None
+
+
+# --- old names: to be deleted once no notebook uses them ---------------------------------------
+
+
+def errorbars(
+    summary: pd.DataFrame, *, x: str, ax: Axes, metric: str | None = None, hue: str | None = None
+) -> Axes:
+    """Old name of `lines`."""
+    return lines(summary, x=x, metric=metric, hue=hue, ax=ax)  # type: ignore[return-value]
+
+
+errorband = errorbars
+
+
+def printed(ax: Axes, x: Any, y: Any, *, text: str = "printed in the source") -> Axes:
+    """Old name of an argument of `lines`."""
+    frame = pd.DataFrame({"x": np.atleast_1d(x), "printed": np.atleast_1d(y)})
+    _diamonds(frame, frame, ax, x="x", hue=None, spread=0.0)
+    _legend([ax], ax, ax.get_legend().get_title().get_text() if ax.get_legend() else "")
+    return ax
+
+
+def reference(ax: Axes, y: float, text: str) -> Axes:
+    """Old name of an argument of `lines`."""
+    _level(ax, y, text)
+    return ax
+
+
+def heatmaps(frames: Mapping[str, pd.DataFrame], *, axes: Any, text: str = "correlation") -> Any:
+    """Old name of `heatmap`."""
+    return _matrices(frames, np.atleast_1d(axes).ravel(), text, (-1, 1), False)

@@ -8,7 +8,7 @@ import ipywidgets
 import pandas as pd
 import pytest
 
-from pet_lab.workbench import explore, notebooks, plots
+from pet_lab.workbench import explore, notebooks, plots, tables
 from pet_lab.workbench.workspace import Workspace
 
 CLEARED = "\033[2K\r"  # what clear_output writes where there is no notebook
@@ -23,7 +23,7 @@ def panel(monkeypatch):
         "IPython.display.display",
         lambda box: shown.update({c.description: c for c in box.children[0].children}),
     )
-    monkeypatch.setattr(plots, "_display", lambda data, metadata=None: drawn.append(data))
+    monkeypatch.setattr(tables, "display", lambda data, metadata=None: drawn.append(data))
     return shown, drawn
 
 

@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from matplotlib.figure import Figure
 
-from pet_lab.workbench import plots
+from pet_lab.workbench import plots, tables
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def displayed(monkeypatch):
     """What the functions put on the page: a list of (data, metadata)."""
     shown = []
     monkeypatch.setattr(
-        plots, "_display", lambda data, metadata=None: shown.append((data, metadata))
+        tables, "display", lambda data, metadata=None: shown.append((data, metadata))
     )
     return shown
 
@@ -136,54 +135,194 @@ def test_number(value, text):
     assert plots.number(value) == text
 
 
-def test_errorbars_draw_mean_and_interval_and_name_the_axes(summary):
-    _, ax = plots.figure()
-    plots.errorbars(summary, x="epsilon", metric="accuracy", hue="way", ax=ax)
-    bars = ax.containers
-    assert [b.get_label() for b in bars] == ["training", "data"]
-    (segments,) = bars[0].lines[2]
-    low, high = segments.get_segments()[1][:, 1]
+def intervals(ax):
+    """Ends of all vertical intervals on an axis, as an array of (low, high)."""
+    ends = [line.get_segments() if hasattr(line, "get_segments") else [] for line in ax.collections]
+    return np.array([segment[:, 1] for part in ends for segment in part if len(segment)])
+
+
+@pytest.fixture
+def replicates(summary):
+    rng = np.random.default_rng(5)
+    rows = [
+        {"epsilon": e, "way": w, "metric": "accuracy", "replicate": r, "value": rng.normal()}
+        for w in ("training", "data")
+        for e in (1.0, 10.0, 1000.0)
+        for r in range(8)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_a_summary_is_drawn_with_its_own_intervals_and_named_axes(summary):
+    ax = plots.lines(summary, x="epsilon", metric="accuracy", hue="way")
+    low, high = intervals(ax)[1]
     assert (low, high) == pytest.approx((0.501 - 1.96 * 0.01, 0.501 + 1.96 * 0.01))
+    assert ax.lines[0].get_ydata() == pytest.approx([0.5001, 0.501, 0.6])
     assert ax.get_xscale() == "log"
     assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "10", "1,000"]
     assert ax.get_xlabel() == "privacy budget ε"
     assert ax.get_ylabel() == "accuracy (share right)"
-    assert ax.get_legend().get_title().get_text() == "way"
+    (legend,) = ax.figure.legends
+    assert legend.get_title().get_text() == "way"
+    assert [t.get_text() for t in legend.get_texts()] == ["training", "data"]
+
+
+def test_replicates_are_drawn_with_mean_and_interval(replicates):
+    ax = plots.lines(replicates, x="epsilon", metric="accuracy", hue="way")
+    values = replicates.query("way == 'training' and epsilon == 10")["value"]
+    half = 1.96 * values.std() / np.sqrt(8)
+    assert intervals(ax)[1] == pytest.approx([values.mean() - half, values.mean() + half])
+
+
+def test_one_replicate_takes_its_own_standard_error(summary):
+    rows = summary.rename(columns={"mean": "value"}).assign(replicate=0)
+    assert intervals(plots.lines(rows, x="epsilon", hue="way")) == pytest.approx(
+        intervals(plots.lines(summary, x="epsilon", hue="way"))
+    )
+
+
+def test_without_an_error_the_mean_stands_alone(summary):
+    ax = plots.lines(summary.assign(se=np.nan), x="epsilon", metric="accuracy", hue="way")
+    drawn = intervals(ax)
+    assert drawn.size == 0 or np.isnan(drawn).all()
+    with pytest.raises(ValueError, match="no rows of metric auc"):
+        plots.lines(summary, x="epsilon", metric="auc")
+
+
+def test_an_infinite_replicate_leaves_no_mean_of_the_others(replicates):
+    replicates.loc[0, "value"] = np.inf
+    ax = plots.lines(replicates, x="epsilon", hue="way")
+    assert list(ax.lines[0].get_xdata()) == [10, 1000]
 
 
 @pytest.mark.parametrize("nothing", [np.inf, np.nan])
 def test_no_privacy_is_a_place_on_the_axis_not_a_lost_point(summary, nothing):
     summary = summary.assign(epsilon=summary["epsilon"].replace(1000.0, nothing))
-    _, ax = plots.figure()
-    plots.errorbars(summary, x="epsilon", metric="accuracy", hue="way", ax=ax)
+    ax = plots.lines(summary, x="epsilon", metric="accuracy", hue="way")
     labels = [t.get_text() for t in ax.get_xticklabels()]
     assert labels == ["1", "10", plots.number(nothing)]
     low, high = ax.get_xlim()
     assert low < 0
     assert high > 2
+    assert ax.lines[0].get_linestyle() != "None"  # numbers are joined
 
 
-def test_all_drawn_points_are_inside_the_axis(summary):
-    rows = pd.concat([summary.assign(value=summary["mean"] + d) for d in (-0.3, 0, 0.4)])
-    _, ax = plots.figure()
-    plots.dots(rows, x="epsilon", metric="accuracy", hue="way", ax=ax)
+def test_a_mean_over_unlike_things_is_refused(summary):
+    two = pd.concat([summary, summary.assign(metric="loss")])
+    with pytest.raises(ValueError, match="mean over several values of metric"):
+        plots.lines(two, x="epsilon", hue="way")
+    two = pd.concat([summary.assign(reading="described"), summary.assign(reading="published")])
+    with pytest.raises(ValueError, match="mean over several values of reading"):
+        plots.lines(two, x="epsilon", metric="accuracy", hue="way")
+
+
+def test_several_metrics_get_a_panel_and_a_scale_each(summary):
+    two = pd.concat([summary, summary.assign(metric="loss", mean=summary["mean"] * 100)])
+    levels = {"accuracy": {"base rate": 0.4}}
+    fig = plots.lines(two, x="epsilon", metric=["loss", "accuracy"], hue="way", reference=levels)
+    loss, accuracy = fig.axes
+    assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss", "accuracy (share right)")
+    assert loss.get_ylim()[0] > accuracy.get_ylim()[1]
+    assert [t.get_text() for t in accuracy.texts] == ["base rate"]
+    assert not loss.texts
+    assert len(fig.legends) == 1
+
+
+def test_panels_share_the_scale_of_a_metric_and_have_titles(summary):
+    two = pd.concat([summary.assign(reading=r, mean=summary["mean"] * k)
+                     for k, r in enumerate(("described", "published"), 1)])  # fmt: skip
+    fig = plots.lines(two, x="epsilon", metric="accuracy", hue="way", col="reading")
+    assert [ax.get_title("left") for ax in fig.axes] == ["described", "published"]
+    assert fig.axes[0].get_ylim() == fig.axes[1].get_ylim()
+    with pytest.raises(ValueError, match="ax is one panel"):
+        plots.lines(two, x="epsilon", col="reading", ax=plots.figure()[1])
+
+
+def test_printed_numbers_stand_where_they_belong(summary):
+    prints = pd.DataFrame(
+        {
+            "epsilon": [1, 10],
+            "way": ["data", "data"],
+            "metric": "accuracy",
+            "printed": ["56 %", "7"],
+        }
+    )
+    prints = pd.concat([prints, prints.assign(metric="loss")])
+    ax = plots.lines(summary, x="epsilon", metric="accuracy", hue="way", printed=prints)
+    (diamonds,) = [c for c in ax.collections if len(c.get_offsets()) == 2]
+    assert diamonds.get_offsets().tolist() == [[1, 56], [10, 7]]
+    assert diamonds.get_edgecolor()[0][:3] == pytest.approx((0xD5 / 255, 0x5E / 255, 0))
+    assert "printed in the source" in {t.get_text() for t in ax.figure.legends[0].get_texts()}
+    unrun = prints.assign(way="never run")
+    ax = plots.lines(summary, x="epsilon", metric="accuracy", hue="way", printed=unrun)
+    assert not [c for c in ax.collections if len(c.get_offsets()) == 2]
+
+
+def test_printed_numbers_stand_beside_their_hue_among_categories(summary):
+    prints = pd.DataFrame({"epsilon": [10], "way": ["data"], "printed": ["0.5"]})
+    ax = plots.points(summary, x="epsilon", metric="accuracy", hue="way", printed=prints)
+    ours = {
+        line.get_color(): line.get_xdata()[1] for line in ax.lines if len(line.get_xdata()) == 3
+    }
+    (at,) = [c.get_offsets()[0] for c in ax.collections if len(c.get_offsets()) == 1]
+    assert list(at) == pytest.approx([ours[plots.COLOURS[1]], 0.5])
+
+
+def test_dots_show_every_row_behind_its_mean(replicates):
+    ax = plots.dots(replicates, x="epsilon", metric="accuracy", hue="way")
+    values = np.concatenate([c.get_offsets()[:, 1] for c in ax.collections if len(c.get_offsets())])
+    assert sorted(values) == pytest.approx(sorted(replicates["value"]))
     low, high = ax.get_ylim()
-    assert low < rows["value"].min()
-    assert high > rows["value"].max()
+    assert low < replicates["value"].min()
+    assert high > replicates["value"].max()
+    assert {line.get_linestyle() for line in ax.lines[:1]} == {"None"}
 
 
-def test_errorband_and_missing_se(summary):
-    _, ax = plots.figure()
-    plots.errorband(summary.assign(se=np.nan), x="epsilon", metric="accuracy", hue="way", ax=ax)
-    assert len(ax.lines) == 2
-    with pytest.raises(ValueError, match="no rows of metric"):
-        plots.errorband(summary, x="epsilon", metric="auc", ax=ax)
+def test_bars_differ_in_more_than_colour(replicates):
+    ax = plots.bars(replicates, x="epsilon", metric="accuracy", hue="way")
+    assert [group[0].get_hatch() for group in ax.containers] == ["", "//"]
+    means = replicates.groupby(["way", "epsilon"], sort=False)["value"].mean()
+    assert [bar.get_height() for group in ax.containers for bar in group] == pytest.approx(means)
 
 
-def test_every_group_differs_in_more_than_colour():
-    frame = pd.DataFrame({"g": list("abcdefg"), "x": 1.0, "mean": 1.0, "se": 0.1})
-    looks = [(m, str(line)) for _, _, _, m, line in plots._parts(frame, None, "g")]
-    assert len({m for m, _ in looks}) == len({line for _, line in looks}) == 7
+def test_every_look_differs_in_more_than_colour_and_no_look_is_used_twice():
+    n = len(plots.COLOURS)
+    assert n == 9
+    for looks in (plots.COLOURS, plots.MARKERS, plots.DASHES, plots.HATCHES):
+        assert len(set(looks)) == len(looks) == n
+    frame = pd.DataFrame({"g": [f"g{i}" for i in range(n + 1)], "x": 1.0, "mean": 1.0})
+    plots.lines(frame[:n], x="x", hue="g")
+    with pytest.raises(ValueError, match="can be told apart"):
+        plots.lines(frame, x="x", hue="g")
+
+
+def test_words_alone_show_the_picture(summary, displayed):
+    assert plots.lines(summary, x="epsilon", hue="way", alt="Two lines.", caption="Up.") is None
+    assert displayed[0][1]["image/svg+xml"]["caption"] == "Up."
+    with pytest.raises(ValueError, match="alt must say in words"):
+        plots.lines(summary, x="epsilon", hue="way", caption="Up.")
+
+
+def test_values_that_look_alike_are_not_averaged():
+    frame = pd.DataFrame({"setting": ["a", "a"], "mean": [1.0, 2.0], "g": [1.00001, 1.00002]})
+    with pytest.raises(ValueError, match="look the same"):
+        plots.lines(frame, x="setting", hue="g")
+
+
+def test_a_study_adds_its_words(monkeypatch, summary):
+    monkeypatch.setattr(tables, "LABELS", dict(tables.LABELS))
+    monkeypatch.setattr(plots, "LABELS", tables.LABELS)
+    plots.use_style({"accuracy": "accuracy on new records", "data": "synthetic data"})
+    ax = plots.lines(summary, x="epsilon", metric="accuracy", hue="way")
+    assert ax.get_ylabel() == "accuracy on new records"
+    assert ax.figure.legends[0].get_texts()[1].get_text() == "synthetic data"
+
+
+def test_scatter_names_its_points():
+    frame = pd.DataFrame({"gap": [0.1, 0.2], "auc": [0.5, 0.6], "epochs": [5, 80]})
+    ax = plots.scatter(frame, x="gap", y="auc", label="epochs")
+    assert [t.get_text() for t in ax.texts] == ["5", "80"]
+    assert ax.get_ylabel() == "area under the ROC curve"
 
 
 def test_agreement_counts_verdicts_and_what_was_not_run():
@@ -195,35 +334,33 @@ def test_agreement_counts_verdicts_and_what_was_not_run():
             "verdict": ["reproduced", "differs", "inconclusive", "not run"],
         }
     )
-    _, ax = plots.figure()
-    plots.agreement(scored, ax=ax)
+    ax = plots.agreement(scored)
     words = {t.get_text() for t in ax.get_legend().get_texts()}
     assert words == {"reproduced (1)", "differs (1)", "inconclusive (1)", "not run (1)"}
 
 
 def test_roc_shows_nothing_below_what_the_sample_resolves():
     curve = pd.DataFrame({"fpr": [0, 1e-4, 0.01, 1], "tpr": [0, 0.2, 0.3, 1]})
-    _, ax = plots.figure()
-    plots.roc(curve, ax=ax, smallest_fpr=0.001)
-    assert min(ax.lines[0].get_xdata()) == 0.01
+    ax = plots.roc(curve, smallest_fpr=0.001)
+    assert ax.lines[0].get_xydata().tolist() == [[0.01, 0.3], [1, 1]]
+    assert ax.lines[0].get_drawstyle() == "steps-post"
     with pytest.raises(ValueError, match="1 / number of non-members"):
-        plots.roc(curve, ax=ax, smallest_fpr=1000)
+        plots.roc(curve, smallest_fpr=1000)
 
 
 def test_heatmaps_share_one_scale():
     frame = pd.DataFrame(np.eye(3), list("abc"), list("abc"))
-    fig, axes = plots.figure(1, 2)
-    plots.heatmaps({"original": frame, "synthetic": frame / 2}, axes=axes)
-    assert [ax.images[0].get_clim() for ax in axes] == [(-1, 1), (-1, 1)]
-    with pytest.raises(ValueError, match="as many axes"):
-        plots.heatmaps({"original": frame}, axes=axes)
-    assert isinstance(fig, Figure)
+    fig = plots.heatmap({"original": frame, "synthetic": frame / 2})
+    limits = [ax.collections[0].get_clim() for ax in fig.axes if ax.get_title("left")]
+    assert limits == [(-1, 1), (-1, 1)]
+    many = pd.DataFrame(np.eye(plots.MOST_NAMES + 1))
+    assert plots.heatmap(many).axes[0].get_xlabel() == f"{plots.MOST_NAMES + 1} columns"
 
 
-def test_printed_and_reference_keep_the_legend_title(summary):
+def test_a_second_drawing_on_the_same_axis_keeps_the_legend_title(summary):
     _, ax = plots.figure()
-    plots.errorbars(summary, x="epsilon", metric="accuracy", hue="way", ax=ax)
-    plots.printed(ax, [1, 10], [0.56, 0.86])
-    plots.reference(ax, 0.67, "base rate")
+    plots.lines(summary, x="epsilon", metric="accuracy", hue="way", ax=ax)
+    prints = pd.DataFrame({"epsilon": [1], "printed": [0.6]})
+    plots.lines(summary, x="epsilon", metric="accuracy", printed=prints, ax=ax)
     assert ax.get_legend().get_title().get_text() == "way"
     assert len(ax.get_legend().get_texts()) == 3

@@ -1,0 +1,169 @@
+"""Words and tables: what a column is called, how a number is written, a table on the page."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+Format = str | Callable[[Any], str]
+
+LABELS: dict[str, str] = {
+    # what a column is called on an axis or in a table head, with its unit; studies add theirs
+    "epsilon": "privacy budget ε",
+    "delta": "δ",
+    "accuracy": "accuracy (share right)",
+    "precision": "precision",
+    "recall": "recall",
+    "recall_actual": "recall, actual",
+    "recall_estimated": "recall, estimated",
+    "fpr": "false positive rate",
+    "tpr": "true positive rate",
+    "auc": "area under the ROC curve",
+    "se": "standard error",
+    "sd": "standard deviation",
+    "replicates": "replicates",
+    "error_rate": "share of records with a typo",
+    "cpu_s": "CPU time (s)",
+    "wall_s": "wall time (s)",
+    "batch_size": "batch size (records)",
+    "learning_rate": "learning rate",
+    "clip": "clipping norm",
+    "epochs": "epochs",
+}
+
+
+def label(name: str) -> str:
+    """Words for a column: from `LABELS`, else the name with its underscores opened up."""
+    return LABELS.get(name, str(name).replace("_", " "))
+
+
+def number(value: Any) -> str:
+    """A value for a table or a tick: four significant digits, thousands separated, "∞" and "–"."""
+    if value is None or value is pd.NA:
+        return "–"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if not isinstance(value, (int, float, np.integer, np.floating)):
+        return str(value)
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        text = "∞" if value > 0 else "-∞"
+    elif abs(value) >= 1e3 or float(value).is_integer():
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:.4g}"
+    return text.replace("-", "−", 1) if text.startswith("-") else text
+
+
+KINDS = {
+    "aggregate": "each row sums up many records, runs or replicates",
+    "schema": "each row describes a column",
+    "synthetic": "made-up or generated records, of no real person or firm",
+}
+MOST_ROWS = 400  # a table of summaries that is longer is most likely a table of records
+
+
+def table(
+    frame: pd.DataFrame,
+    *,
+    caption: str,
+    formats: Mapping[str, Format] | None = None,
+    kind: str = "aggregate",
+    index: bool = False,
+) -> None:
+    """Display a frame as an accessible table.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    caption : str
+        What the table says; not empty.
+    formats : mapping from column to format spec (".3f", "{:.1%}") or function, optional
+        Numbers in other columns get four significant digits.
+    kind : {"aggregate", "schema", "synthetic"}
+        Why it is safe to show. Reports refuse a table that does not say so, hence also a bare frame
+        as the last value of a cell; real records have no kind.
+    index : bool
+        Whether the index is a (leading) column.
+
+    Raises
+    ------
+    ValueError
+        On an empty caption, an unknown kind, or a table of more than `MOST_ROWS` rows.
+    """
+    markup = table_html(frame, caption=caption, formats=formats, kind=kind, index=index)
+    display({"text/html": markup, "text/plain": f"{caption}\n{frame.to_string(index=index)}"})
+
+
+def table_html(
+    frame: pd.DataFrame,
+    *,
+    caption: str,
+    formats: Mapping[str, Format] | None = None,
+    kind: str = "aggregate",
+    index: bool = False,
+) -> str:
+    """HTML of `table`: caption, scoped heads, numbers to the right, scrolling when too wide."""
+    if kind not in KINDS:
+        raise ValueError(
+            f"kind is one of {', '.join(KINDS)}, got {kind!r}: real records have none."
+        )
+    if len(frame) > MOST_ROWS:
+        raise ValueError(
+            f"a table of {len(frame)} rows is no summary; show at most {MOST_ROWS} or draw it."
+        )
+    title, formats = html.escape(sentence(caption, "caption")), dict(formats or {})
+    frame = frame.reset_index() if index else frame
+    names = [" · ".join(map(str, c)) if isinstance(c, tuple) else str(c) for c in frame.columns]
+    if unknown := set(formats) - set(names):
+        raise ValueError(f"formats name no column: {sorted(unknown)}; columns are {names}.")
+    head, columns = "", []
+    for position, name in enumerate(names):
+        values = frame.iloc[:, position]
+        style = f' style="text-align:{"right" if is_number(values) else "left"}"'
+        head += f'<th scope="col"{style}>{html.escape(label(name))}</th>'
+        columns.append([f"<td{style}>{_cell(v, formats.get(name))}</td>" for v in values])
+    body = "".join(f"<tr>{''.join(cells)}</tr>\n" for cells in zip(*columns, strict=True))
+    return (
+        f'<div class="pl-table" role="region" tabindex="0" aria-label="{title}" '
+        f'style="overflow-x:auto"><table data-pet-lab="{kind}"><caption>{title}</caption>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
+    )
+
+
+def _cell(value: Any, spec: Format | None) -> str:
+    missing = value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+    if spec is None or missing:
+        return html.escape(number(value))
+    if callable(spec):
+        return html.escape(spec(value))
+    return html.escape(spec.format(value) if "{" in spec else format(value, spec))
+
+
+def is_number(values: pd.Series) -> bool:
+    """Whether a column holds numbers; yes and no are none."""
+    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+
+
+def sentence(text: Any, name: str) -> str:
+    """The text on one line; ValueError where there is none."""
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"{name} must say in words what the picture shows, got {text!r}.")
+    return " ".join(text.split())
+
+
+def display(data: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> None:
+    """Put {mime type: content} on the page; a script prints its text."""
+    from IPython import get_ipython
+    from IPython.display import display as show
+
+    if get_ipython() is None:  # a script: words, not megabytes of markup
+        print(data["text/plain"])
+    else:
+        show(dict(data), metadata=dict(metadata or {}), raw=True)
