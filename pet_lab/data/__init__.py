@@ -7,6 +7,7 @@
 
 from . import hapt, student
 from .errors import DataError, DataMismatch, DataMissing
+from .reader import Column, TableReading, read_table
 from .registry import (
     REGISTRY,
     Dataset,
@@ -25,12 +26,14 @@ from .tables import Encoded, binarise, encode, open_table, positives, read_csv, 
 
 __all__ = [
     "REGISTRY",
+    "Column",
     "DataError",
     "DataMismatch",
     "DataMissing",
     "Dataset",
     "Encoded",
     "Entry",
+    "TableReading",
     "Verification",
     "binarise",
     "cache_dir",
@@ -44,6 +47,7 @@ __all__ = [
     "open_table",
     "positives",
     "read_csv",
+    "read_table",
     "scale_by_range",
     "split",
     "standardise",

@@ -401,6 +401,8 @@ def _as_text(name: str, cells: list[str], empty: list[bool], note: str) -> tuple
     if words:
         kept = ", ".join(f"{w!r} ({n})" for w, n in words.most_common(SHOWN))
         note = f"{note} {kept} kept as values of text.".strip()
+    elif not note and len(cells) > SHOWN and len(set(cells)) == len(cells):
+        note = "All values differ: is it an identifier?"
     values = pd.Series(
         [None if hole else c for c, hole in zip(cells, empty, strict=True)], dtype=object
     )

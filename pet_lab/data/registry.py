@@ -65,10 +65,12 @@ class Dataset:
     frame       the data
     provenance  name, sha256 (of the canonical content), kind ("real", "stand-in", "own"),
                 licence, citation, rows, address; never a local path
+    reading     of an own file: what the reader decided of each column
     """
 
     frame: pd.DataFrame
     provenance: Mapping[str, Any]
+    reading: pd.DataFrame | None = None
 
     @property
     def counts(self) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import canonical
-from .errors import DataError, DataMissing
-from .registry import REGISTRY, Dataset, load, table_frame
+from .errors import DataError
+from .reader import read_table
+from .registry import REGISTRY, Dataset, load
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Encoded", "binarise", "encode", "open_table", "positives", "read_csv", "split"]
 
-_MISSING = frozenset({"", "na", "n/a", "nan", "null", "?"})
-_TARGET = re.compile(r"\s*(?P<column>.+?)\s*(?P<sign>>=|<=|>|<|==|!=)\s*(?P<value>.+?)\s*")
+_COMPARISON = re.compile(r"\s*(?P<sign>>=|<=|==|!=|>|<)\s*(?P<value>.+?)\s*")
+_BEFORE = re.compile(r"\s*(?P<column>.+?)\s*(>=|<=|==|!=|>|<)")
+_DATE_PARTS = ("year", "month", "day")
 _SIGNS: dict[str, Any] = {
     ">=": np.greater_equal,
     "<=": np.less_equal,
@@ -39,27 +40,30 @@ class Encoded:
 
     X              float64, shape (n, features)
     y              int64, shape (n,): 1 for the positive class
-    feature_names  one name per column of `X`
+    feature_names  one name per column of `X`, all different
+    features       what each is: (column, level), the level None where the column is a number
     """
 
     X: np.ndarray
     y: np.ndarray
     feature_names: tuple[str, ...]
+    features: tuple[tuple[str, str | None], ...]
 
 
 def _target_column(columns: Sequence[str], target: str) -> tuple[str, str | None, str]:
-    """(column, comparison or None, value). A column of exactly that name comes first."""
+    """(column, comparison or None, value). The longest column that fits comes first."""
     if target in columns:
         return target, None, ""
-    match = _TARGET.fullmatch(target)
-    column = match["column"] if match else target
-    if column not in columns:
-        shown = ", ".join(list(columns)[:12]) + (", ..." if len(columns) > 12 else "")
-        raise DataError(
-            f"Expected the target column {column!r}, the table has {shown}; "
-            'name one of them, with a threshold if it is a number: "grade>=10".'
-        )
-    return (column, match["sign"], match["value"]) if match else (column, None, "")
+    for column in sorted(columns, key=len, reverse=True):  # a name may hold an operator itself
+        start = target.lstrip()
+        if start.startswith(column) and (match := _COMPARISON.fullmatch(start[len(column) :])):
+            return column, match["sign"], match["value"]
+    match = _BEFORE.match(target)
+    shown = ", ".join(list(columns)[:12]) + (", ..." if len(columns) > 12 else "")
+    raise DataError(
+        f"Expected the target column {match['column'] if match else target!r}, the table has "
+        f'{shown}; name one of them, with a threshold if it is a number: "grade>=10".'
+    )
 
 
 def positives(frame: pd.DataFrame, target: str) -> np.ndarray:
@@ -107,13 +111,14 @@ def positives(frame: pd.DataFrame, target: str) -> np.ndarray:
                 "there is nothing to predict."
             )
     elif pd.api.types.is_numeric_dtype(series):
+        y = _SIGNS[sign](series.to_numpy(), _threshold(series, column, value, target))
+    elif pd.api.types.is_datetime64_any_dtype(series):
         try:
-            threshold = float(value)
+            y = _SIGNS[sign](series.to_numpy(), np.datetime64(value, "ns"))
         except ValueError:
             raise DataError(
-                f"Expected a number to compare {column} with, got {value!r} in {target!r}."
+                f"Expected a day such as 2024-01-31 to compare {column} with, got {value!r}."
             ) from None
-        y = _SIGNS[sign](series.to_numpy(), threshold)
     elif sign in ("==", "!="):
         y = _SIGNS[sign](series.astype(str).to_numpy(), value.strip("'\""))
     else:
@@ -129,10 +134,23 @@ def positives(frame: pd.DataFrame, target: str) -> np.ndarray:
     return y
 
 
-def encode(
-    frame: pd.DataFrame, *, target: str, like: Encoded | Sequence[str] | None = None
-) -> Encoded:
-    """Features by `pandas.get_dummies` of every column but the target's, and the target.
+def _threshold(series: pd.Series, column: str, value: str, target: str) -> int | float:
+    """The number to compare with; exact where column and number are whole, beyond 2^53 too."""
+    import pandas as pd
+
+    try:
+        if pd.api.types.is_integer_dtype(series) and re.fullmatch(r"[+-]?\d+", value):
+            return int(value)
+        threshold = float(value)
+    except ValueError:
+        threshold = float("nan")
+    if np.isnan(threshold):
+        raise DataError(f"Expected a number to compare {column} with, got {value!r} in {target!r}.")
+    return threshold
+
+
+def encode(frame: pd.DataFrame, *, target: str, like: Encoded | None = None) -> Encoded:
+    """Features of every column but the target's, and the target.
 
     Parameters
     ----------
@@ -140,42 +158,74 @@ def encode(
         Complete: no missing values.
     target : str
         See `positives`. ``"G3>=10"`` on ``student_mat`` gives 265 positives and 58 features.
-    like : Encoded or feature names, optional
+    like : Encoded, optional
         Give exactly these features in this order: a level that does not occur becomes a column of
         zeros (a synthetic table may lack a rare level). A level unknown to `like` is an error.
 
     Returns
     -------
-    Encoded : numbers first in their order, then one 0/1 column per level, named ``column_level``.
+    Encoded : numbers first in their order (a date as year, month and day), then one 0/1 column per
+    level, named ``column_level``; ``column=level`` where two columns would give one name.
 
     Raises
     ------
     DataError
         As `positives`; also for missing values, or features that `like` does not know.
     """
-    import pandas as pd
-
     y = positives(frame, target)
     column, _, _ = _target_column([str(c) for c in frame.columns], target)
     rest = frame.drop(columns=column)
     _refuse_missing(rest)
     if rest.shape[1] == 0:
         raise DataError(f"Expected at least one column beside the target {column}, got none.")
-    dummies = pd.get_dummies(rest, dtype=np.float64)
+    columns = _features(rest)
     if like is not None:
-        names = list(like.feature_names if isinstance(like, Encoded) else like)
-        unknown = [c for c in dummies.columns if c not in names]
+        unknown = [key for key in columns if key not in like.features]
         if unknown:
+            shown = ", ".join("_".join(map(str, filter(None, key))) for key in unknown[:5])
             raise DataError(
-                f"Expected the {len(names)} features of the other table, got also "
-                f"{', '.join(unknown[:5])}; encode both tables from the wider one."
+                f"Expected the {len(like.features)} features of the other table, got also "
+                f"{shown}; encode both tables from the wider one."
             )
-        dummies = dummies.reindex(columns=names, fill_value=0.0)
+    features = tuple(columns) if like is None else like.features
+    nothing = np.zeros(len(rest))
     return Encoded(
-        X=dummies.to_numpy(dtype=np.float64),
+        X=np.column_stack([columns.get(key, nothing) for key in features]).astype(np.float64),
         y=y,
-        feature_names=tuple(str(c) for c in dummies.columns),
+        feature_names=_names(features) if like is None else like.feature_names,
+        features=features,
     )
+
+
+def _features(frame: pd.DataFrame) -> dict[tuple[str, str | None], np.ndarray]:
+    """Columns of numbers by (column, level); the level is None where the column is a number."""
+    from pandas.api import types
+
+    numbers: dict[tuple[str, str | None], np.ndarray] = {}
+    levels: dict[tuple[str, str | None], np.ndarray] = {}
+    for name, column in frame.items():
+        if types.is_datetime64_any_dtype(column):
+            for part in _DATE_PARTS:
+                numbers[f"{name} ({part})", None] = getattr(column.dt, part).to_numpy(np.float64)
+        elif types.is_numeric_dtype(column):
+            numbers[str(name), None] = column.to_numpy(np.float64)
+        else:
+            texts = column.astype(str)
+            for level in sorted(column.unique().tolist(), key=str):
+                levels[str(name), str(level)] = (texts == str(level)).to_numpy(np.float64)
+    return numbers | levels
+
+
+def _names(features: Sequence[tuple[str, str | None]]) -> tuple[str, ...]:
+    plain = [name if level is None else f"{name}_{level}" for name, level in features]
+    twice = {name for name, n in Counter(plain).items() if n > 1}
+    names: list[str] = []
+    for (column, level), name in zip(features, plain, strict=True):
+        unique = f"{column}={level}" if name in twice and level is not None else name
+        while unique in names or (unique != name and unique in plain):
+            unique += "'"
+        names.append(unique)
+    return tuple(names)
 
 
 def _refuse_missing(frame: pd.DataFrame) -> None:
@@ -201,56 +251,42 @@ def read_csv(path: str | Path, *, target: str) -> Dataset:
     Parameters
     ----------
     path : path
-        UTF-8 text with a header; the separator (``, ; tab |``) is found from the header.
-        Empty cells and NA, N/A, NaN, null, ? in any case count as missing.
+        See `read_table`: what is read, what is refused, what counts as missing.
     target : str
         See `positives`.
 
     Returns
     -------
-    Dataset with kind "own" and the SHA-256 of the file's bytes.
+    Dataset with kind "own", the SHA-256 of the file's bytes, and what the reader decided.
 
     Raises
     ------
     DataMissing
         If there is no such file.
     DataError
-        If the file is empty, is no CSV, repeats column names, lacks the target, is missing values
-        (the message counts them per column), or if the target does not have two classes.
+        If the reader refuses the file, the target is lacking or does not have two classes, or
+        values are missing (the message counts them per column).
     """
     file = Path(path)
-    if not file.is_file():
-        raise DataMissing(f"Expected a CSV file, but there is no {file.name} at the path given.")
-    content = file.read_bytes()
+    reading = read_table(file)
+    _target_column([c.name for c in reading.columns], target)
     try:
-        table = canonical.parse_csv(content)
-    except ValueError as error:
+        _refuse_missing(reading.frame)
+        positives(reading.frame, target)
+    except DataError as error:
         raise DataError(f"{file.name}: {error}") from None
-    if not table.rows:
-        raise DataError(f"{file.name}: Expected rows of data, got only a header.")
-    _target_column(table.columns, target)
-    holes = [
-        f"{name} ({count})"
-        for j, name in enumerate(table.columns)
-        if (count := sum(row[j].lower() in _MISSING for row in table.rows))
-    ]
-    if holes:
-        raise DataError(
-            f"{file.name}: Expected a complete table, values are missing in {', '.join(holes)}; "
-            "drop those rows or columns, or fill them, first."
-        )
-    frame = table_frame(table)
-    positives(frame, target)
     provenance = {
         "name": file.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": reading.sha256,
         "kind": "own",
         "licence": "",
         "citation": "",
-        "rows": len(frame),
+        "rows": len(reading.frame),
         "address": "",
     }
-    return Dataset(frame=frame, provenance=MappingProxyType(provenance))
+    return Dataset(
+        frame=reading.frame, provenance=MappingProxyType(provenance), reading=reading.table()
+    )
 
 
 def split(

@@ -1,5 +1,7 @@
 """A user's own CSV, features, hold-out."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -39,7 +41,7 @@ def test_own_csv(tmp_path, separator):
         ("a,b\n1,x\n2,x\n", "b", "same value in all 2 rows"),
         ("a,b,c\n1,x,\n2,y,NA\n,x,3\n", "b", r"missing in a \(1\), c \(2\)"),
         ("a,a\n1,2\n", "a", "more than once"),
-        ("a,b\n1,2,3\n", "a", "data row 1"),
+        ("a,b\n1,2,3\n", "a", "got 3 in line 2"),
         ("job,y\ncook,0\nclerk,1\nsmith,0\n", "job", 'for example "job==smith"'),
     ],
 )
@@ -75,6 +77,64 @@ def test_encoding_like_another_fills_absent_levels_and_refuses_new_ones():
     assert part.X[:, 1].sum() == 0
     with pytest.raises(data.DataError, match="c_d"):
         data.encode(pd.DataFrame({"c": list("ad"), "y": [0, 1]}), target="y", like=full)
+
+
+CASES = Path(__file__).resolve().parents[1] / "cases"
+
+
+@pytest.mark.parametrize(
+    ("file", "target", "features"),
+    [
+        ("decimal_comma.csv", "income>=50000", 8),
+        ("thousands_feature.csv", "poor", 9),
+        ("semicolon_comma_header.csv", "income>=50000", 8),
+        ("dummy_collision.csv", "income>=50000", 5),
+        ("all_text.csv", "cls", None),
+        ("rare_class.csv", "event", None),
+        ("dollar_names.csv", "income>=50000", 8),
+        ("operator_names.csv", "hours<40>=40", 8),
+        ("operator_names.csv", "income >= 50000", 8),
+        ("long_ids.csv", "income>=50000", None),
+    ],
+)
+def test_files_that_broke_something(file, target, features):
+    dataset = data.read_csv(CASES / file, target=target)
+    encoded = data.encode(dataset.frame, target=target)
+    assert len(set(encoded.feature_names)) == encoded.X.shape[1]
+    if features is not None:
+        assert encoded.X.shape[1] == features
+
+
+def test_missing_marks_are_named():
+    with pytest.raises(data.DataError, match=r"missing_colon\.csv: .*missing in hours \(2\)"):
+        data.read_csv(CASES / "missing_colon.csv", target="income>=50000")
+
+
+def test_names_of_dummies_never_collide_and_a_poorer_table_keeps_them():
+    frame = data.read_csv(CASES / "dummy_collision.csv", target="income>=50000").frame
+    full = data.encode(frame, target="income>=50000")
+    assert {"job=y_z", "job_y=z"} <= set(full.feature_names)
+    part = frame[frame["job"] == "x"]
+    poor = data.encode(part, target="income>=50000", like=full)
+    assert poor.feature_names == full.feature_names
+    at = full.features.index(("job", "y_z"))
+    assert full.X[:, at].sum() == (frame["job"] == "y_z").sum() > 0
+    assert poor.X[:, at].sum() == 0
+
+
+def test_a_comparison_with_a_large_integer_is_exact():
+    frame = pd.DataFrame({"id": [2**53, 2**53 + 1, 2**53 + 2], "x": [1, 2, 3]})
+    assert list(data.positives(frame, f"id=={2**53 + 1}")) == [0, 1, 0]
+    assert list(data.positives(frame, f"id>{2**53}")) == [0, 1, 1]
+
+
+def test_dates_become_year_month_and_day(tmp_path):
+    file = write(tmp_path, "day,y\n2020-02-29,0\n2021-12-01,1\n")
+    dataset = data.read_csv(file, target="y")
+    encoded = data.encode(dataset.frame, target="y")
+    assert encoded.feature_names == ("day (year)", "day (month)", "day (day)")
+    assert encoded.X.tolist() == [[2020, 2, 29], [2021, 12, 1]]
+    assert list(data.positives(dataset.frame, "day>=2021-01-01")) == [0, 1]
 
 
 def test_split_holds_out_the_share_and_nothing_twice():
