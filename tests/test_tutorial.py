@@ -44,7 +44,7 @@ def follow(project: Path) -> list[list[str]]:
     notebook.cells[1].metadata["tags"] = ["parameters"]
     nbformat.write(notebook, project / "notebooks" / "primers" / "randomised_response.ipynb")
     shell = "\n".join(text for kind, text in FENCE.findall(PAGE) if kind == "sh")
-    return [line.split() for line in shell.splitlines()]
+    return [line.split() for line in shell.splitlines() if line]
 
 
 @pytest.mark.slow
