@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pet_lab import accounting, data, dpsgd, stump, synth
-from pet_lab.rows import Claim, Rows, concat, streams, summarise
+from pet_lab.rows import Claim, Rows, concat, streams, summarise, wide
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,8 +31,7 @@ LABELS = {
     "accuracy.original": "accuracy on original records",
     "accuracy.validation": "accuracy on held-out records",
     "distance": "total variation distance",
-    "epsilon": "ε",
-    "share": "share of records classified rightly",
+    "share": "share of original records right",
 }
 HOLD_OUT = 0.2
 """Share of records held out, as in the report."""
@@ -417,20 +416,41 @@ def learning_curves(
     return concat(*parts)
 
 
-def table_quality(
+def example_tables(
     frame: pd.DataFrame, *, target: str, epsilons: Sequence[float], delta: float, seed: int
-) -> dict[str, synth.Utility]:
-    """One MST table a budget (independent draws) beside the original: {"ε = 1": Utility, ...}."""
-    original = data.binarise(frame, target)
+) -> dict[str, synth.Synthetic]:
+    """One MST table a budget, by independent draws: {"ε = 1": Synthetic, ...}."""
     how: dict[str, Any] = {"mechanism": "mst", "method": "sample", "delta": delta, "rng_seed": seed}
-    return {
-        f"ε = {e:g}": synth.utility(original, synth.synthesise(original, epsilon=e, **how).frame)
-        for e in epsilons
-    }
+    table = data.binarise(frame, target)
+    return {f"ε = {e:g}": synth.synthesise(table, epsilon=e, **how) for e in epsilons}
+
+
+def privacy(tables: Mapping[str, synth.Synthetic], delta: float) -> list[str]:
+    """What the epsilons of the notebook assume, and what they leave out."""
+    return [
+        "Stated epsilons of DP-SGD assume Poisson samples, as the library's function does; the "
+        f"batches were shuffled, δ = {delta:g}, and a table shows what is proven.",
+        *next(iter(tables.values())).assumptions,
+        "Repeating the experiment over many seeds and showing all results spends far more than any "
+        "one epsilon: this is an experiment, not a release.",
+    ]
+
+
+def quality(
+    frame: pd.DataFrame, tables: Mapping[str, synth.Synthetic], *, target: str
+) -> dict[str, synth.Utility]:
+    """Each of the `example_tables` beside the original, by budget."""
+    original = data.binarise(frame, target)
+    return {budget: synth.utility(original, table.frame) for budget, table in tables.items()}
+
+
+def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means over replicates: one line per mechanism, reading and epsilon, one column a metric."""
+    return wide(rows[~rows["base_rate"]], index=["mechanism", "reading", "epsilon"])
 
 
 def margins(quality: Mapping[str, synth.Utility]) -> pd.DataFrame:
-    """Rows of `table_quality`: budget, column, metric "distance" (total variation), value."""
+    """Rows of `quality`: budget, column, metric "distance" (total variation), value."""
     rows = Rows()
     for budget, utility in quality.items():
         for column, distance in utility.univariate.items():

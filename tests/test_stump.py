@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pet_lab import accounting, baselines, dpsgd
-from pet_lab.baselines import Rule, best_rule, dp_stump, scale_by_range
+from pet_lab import stump
+from pet_lab.stump import Rule, best_rule, dp_stump
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_stump_keeps_its_epsilon_on_neighbouring_tables(marks):
     thresholds, eps = {"mark": range(3, 17), "age": [16, 17]}, 0.7
 
     def probabilities(f, t):
-        _, scores = baselines._candidates(f, t.astype(bool), thresholds)
+        _, scores = stump._candidates(f, t.astype(bool), thresholds)
         w = np.exp(eps / 2 * scores)
         return w / w.sum()
 
@@ -88,24 +88,6 @@ def test_stump_keeps_its_epsilon_on_neighbouring_tables(marks):
         flipped[row] = 1 - y[row]
         for other in (dropped, probabilities(changed, flipped)):
             assert np.abs(np.log(base / other)).max() <= eps + 1e-12
-
-
-def test_scaling_by_public_ranges():
-    frame = pd.DataFrame({"mark": [0, 10, 25], "urban": [True, False, True]})
-    got = scale_by_range(frame, {"mark": (0, 20)})
-    np.testing.assert_allclose(got, [[-1, 1], [0, -1], [1, 1]])
-    natural = scale_by_range(frame, {"mark": (0, 20)}, units={})
-    np.testing.assert_allclose(natural, [[-10, 0.5], [0, -0.5], [10, 0.5]])
-    fifths = scale_by_range(frame, {"mark": (0, 20)}, units={"mark": 5})
-    np.testing.assert_allclose(fifths[:, 0], [-2, 0, 2])
-    with pytest.raises(ValueError, match="column 'mark' has values other than 0 and 1"):
-        scale_by_range(frame, {})
-    with pytest.raises(ValueError, match="must rise"):
-        scale_by_range(frame, {"mark": (20, 0)})
-    with pytest.raises(ValueError, match="unit of 'mark' must be > 0"):
-        scale_by_range(frame, {"mark": (0, 20)}, units={"mark": 0})
-    with pytest.raises(ValueError, match="missing values"):
-        scale_by_range(pd.DataFrame({"mark": [np.nan]}), {"mark": (0, 20)})
 
 
 def test_bad_input(marks):
@@ -130,38 +112,3 @@ def test_the_rule_that_every_table_needs(real_data):
     rule = best_rule(frame, y)
     assert str(rule) == "G2 >= 10"
     assert rule.correct == 363
-
-
-MARKS = {"G1": (0, 20), "G2": (0, 20), "age": (15, 22), "absences": (0, 93)}
-ORDINALS = {
-    **dict.fromkeys(("Medu", "Fedu", "failures"), (0, 4)),
-    **dict.fromkeys(("traveltime", "studytime"), (1, 4)),
-    **dict.fromkeys(("famrel", "freetime", "goout", "Dalc", "Walc", "health"), (1, 5)),
-}
-
-
-def test_private_baselines_beat_the_base_rate_at_epsilon_one(real_data):
-    """Leads for the notebook: a stump keeps about 0.917, full-batch logistic regression about 0.87.
-    Over 20 splits a mean moves by about 0.04 / sqrt(20) = 0.01; the margins are four times that."""
-    frame = pd.read_csv(real_data / "student-mat.csv", sep=None, engine="python")
-    y = (frame.pop("G3") >= 10).astype(int).to_numpy()
-    ranges = MARKS | ORDINALS
-    X = scale_by_range(pd.get_dummies(frame).astype(float), ranges, units={"absences": 46.5})
-    z = accounting.noise_for(
-        1.0, n=316, batch_size=None, epochs=20, delta=1e-5, sampling="full", accountant="pld"
-    )
-    config = baselines.full_batch(noise_multiplier=z)
-    cuts = {c: np.arange(low + 1, high + 1) for c, (low, high) in ranges.items()}
-    stump, logistic = [], []
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        order = rng.permutation(395)
-        fit, held = order[79:], order[:79]
-        rule = dp_stump(frame.iloc[fit], y[fit], thresholds=cuts, epsilon=1.0, rng=rng)
-        stump.append(rule.accuracy(frame.iloc[held], y[held]))
-        got = dpsgd.train(
-            X[fit], y[fit], config, seeds=[seed], validation=(X[held], y[held]), curve_every=0
-        )
-        logistic.append(got.final_validation_accuracy[0])
-    assert np.mean(stump) == pytest.approx(0.917, abs=0.03)
-    assert np.mean(logistic) == pytest.approx(0.87, abs=0.04)

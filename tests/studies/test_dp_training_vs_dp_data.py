@@ -1,0 +1,176 @@
+"""DP training against DP data: hold-outs, streams, metrics by their definition, honest claims."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pet_lab import data, dpsgd
+from pet_lab.studies import dp_training_vs_dp_data as study
+
+PLAIN = dpsgd.Config(hidden=(8,), epochs=8, batch_size=16, clip=math.inf)
+PRIVATE = dpsgd.Config(hidden=(8,), epochs=8, batch_size=16, noise_multiplier=2.0)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PET_LAB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.default_rng(11)
+    frame = pd.DataFrame(
+        {
+            "a": rng.integers(0, 4, 120),
+            "b": rng.choice(["x", "y", "z"], 120),
+            "c": rng.integers(0, 3, 120),
+        }
+    )
+    noise = rng.random(120) < 0.1
+    return frame.assign(t=np.where(((frame["a"] > 1) | (frame["b"] == "x")) ^ noise, "yes", "no"))
+
+
+def test_a_replicate_is_the_same_alone_or_among_many(table):
+    encoded = data.encode(table, target="t")
+    configs = {1.0: PRIVATE, math.inf: PLAIN}
+    one, many = (study.private_training(encoded, configs, seed=3, replicates=r) for r in (1, 3))
+    pd.testing.assert_frame_equal(one, many.query("replicate == 0"))
+    assert set(many["epsilon"]) == {1.0, math.inf}
+    assert many.groupby(["epsilon", "metric"]).size().eq(3).all()
+    assert many["value"].between(0, 1).all()
+
+
+def test_metrics_are_shares_of_the_records_they_name():
+    """With a memorised key as a feature, training is perfect and the hold-out is not."""
+    y = np.random.default_rng(5).integers(0, 2, 60)
+    encoded = data.Encoded(X=np.eye(60), y=y, feature_names=tuple(map(str, range(60))))
+    config = dpsgd.Config(hidden=(), epochs=200, batch_size=12, clip=math.inf, learning_rate=5.0)
+    rows = study.private_training(encoded, {math.inf: config}, seed=1, replicates=4)
+    means = rows.groupby("metric")["value"].mean()
+    assert means["accuracy.train"] == 1.0
+    assert means["accuracy.validation"] < 0.85
+    shares = rows.query("metric == 'accuracy.validation'")["value"] * 12  # a fifth of 60
+    assert np.allclose(shares, shares.round())
+
+
+def test_a_diverged_training_is_nan_and_not_averaged_away(table):
+    encoded = data.encode(table, target="t")
+    wild = dpsgd.Config(hidden=(8,), epochs=8, batch_size=16, clip=math.inf, learning_rate=1e38)
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        rows = study.private_training(encoded, {math.inf: wild}, seed=1, replicates=1)
+    assert rows["value"].isna().all()
+
+
+def test_private_data_seen_and_unseen(table):
+    binary = data.binarise(table, "t")
+    how = {"target": "t", "epsilons": [100.0], "config": PLAIN, "seed": 2, "replicates": 2}
+    how |= {"mechanism": "mst", "method": "sample"}
+    seen = study.private_data(binary, **how)
+    assert set(seen["metric"]) == {
+        "accuracy.train",
+        "accuracy.validation",
+        "accuracy.original",
+        "unique_rows",
+    }
+    unseen = study.private_data(binary, unseen=True, **how)
+    assert set(unseen["metric"]) == {"accuracy.heldout"}
+    assert (unseen["value"] * 24 % 1).abs().lt(1e-9).all(), "24 of 120 records are held out"
+    pd.testing.assert_frame_equal(seen, study.private_data(binary, **how))
+
+
+@pytest.fixture(scope="module")
+def configs():
+    settings = {"learning_rate": 0.25, "clip": 1.0, "batch_size": 32, "epochs": 5}
+    return study.setups(120, [10.0, 1e6], delta=1e-5, **settings)
+
+
+def test_set_ups_share_their_noise_and_only_poisson_samples_keep_what_they_state(configs):
+    described, published = configs["described"], configs["published"]
+    assert list(described) == list(published) == [10.0, 1e6, math.inf]
+    assert [c.noise_multiplier for c in described.values()] == [
+        c.noise_multiplier for c in published.values()
+    ]
+    assert not described[math.inf].private
+    assert list(configs["Poisson samples"]) == [10.0]
+    proven = study.proven(configs, 120, delta=1e-5).set_index("stated epsilon")
+    assert proven.loc[10.0, "proven, as described"] > 10
+    # Noise half as large counts for the clipped mean: more than twice the epsilon.
+    assert (proven["proven, as published"] > 2 * proven["proven, as described"]).all()
+
+
+def test_own_data_has_no_public_domain_and_claims_nothing_about_a_private_threshold(table, configs):
+    how = {"target": "t", "data_epsilons": [10.0], "delta": 1e-5, "seed": 1}
+    how |= {"replicates": 1, "data_replicates": 1}
+    rows = study.simulate(table, configs, documented=False, **how)
+    assert "dp stump" not in set(rows["mechanism"])
+    assert {"rule", "mst", "target margins", "none"} <= set(rows["mechanism"])
+    assert not rows.duplicated([c for c in rows.columns if c != "value"]).any()
+    assert "nan" not in study.headline(rows).text
+    shown = [c.text for c in study.takeaways(rows, study.proven(configs, 120, delta=1e-5))]
+    assert not any("nan" in text for text in shown)
+    assert any("the best private network or table is" in text for text in shown)
+
+
+def rows_of(**values):
+    """Means of the seven cells that the claims compare, one replicate each."""
+    cells = {
+        "each": ("dp-sgd", "described", "accuracy.validation", 10.0, 0.8),
+        "mean": ("dp-sgd", "published", "accuracy.validation", 10.0, 0.6),
+        "rule": ("rule", "described", "accuracy.validation", math.inf, 0.92),
+        "stump": ("dp stump", "described", "accuracy.validation", 10.0, 0.92),
+        "drawn": ("mst", "described", "accuracy.original", 10.0, 0.7),
+        "rounded": ("mst", "published", "accuracy.original", 10.0, 0.6),
+        "synthetic": ("mst", "described", "accuracy.validation", 10.0, 0.9),
+        "star": ("target margins", "described", "accuracy.heldout", 10.0, 0.8),
+        "base": ("none", "described", "accuracy", math.inf, 0.67),
+    }
+    records = [(*c[:4], values.get(name, c[4]), 0, name == "base") for name, c in cells.items()]
+    columns = ["mechanism", "reading", "metric", "epsilon", "value", "replicate", "base_rate"]
+    return pd.DataFrame(records, columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("claim", "change"),
+    [
+        (0, {"each": 0.7}),
+        (0, {"mean": 0.8}),
+        (2, {"stump": 0.75}),
+        (3, {"rounded": 0.68}),
+        (4, {"star": 0.72}),
+        (5, {"synthetic": 0.72}),
+    ],
+)
+def test_a_claim_turns_with_the_rows(claim, change):
+    proven = pd.DataFrame([[10.0, 1.4, 33.0, 91.0]])
+    assert all(c.holds for c in study.takeaways(rows_of(), proven))
+    turned = study.takeaways(rows_of(**change), proven)
+    assert [i for i, c in enumerate(turned) if not c.holds] == [claim]
+    exact = study.takeaways(rows_of(), pd.DataFrame([[10.0, 1.4, 9.0, 91.0]]))
+    assert [i for i, c in enumerate(exact) if not c.holds] == [1]
+
+
+def test_what_the_notebook_shows_of_tables(table):
+    tables = study.example_tables(table, target="t", epsilons=[1.0, 1000.0], delta=1e-5, seed=1)
+    quality = study.quality(table, tables, target="t")
+    margins = study.margins(quality)
+    assert set(margins["column"]) == {"a", "b", "c", "t"}
+    facts = study.table_facts(quality, "t").set_index("budget")
+    assert facts.loc["ε = 1000", "mean distance of margins"] < 0.05  # 120 independent draws
+    assert facts["mean distance of pairs"].is_monotonic_decreasing
+    assert list(study.correlations(quality)) == ["original", "ε = 1", "ε = 1000"]
+    assert any("read off" in sentence for sentence in study.privacy(tables, 1e-5))
+
+
+def test_private_rivals_beat_the_base_rate_at_epsilon_one(real_data):
+    """A stump keeps about 0.917, full-batch logistic regression about 0.87. Over 20 splits a mean
+    moves by about 0.04 / sqrt(20) = 0.01; the margins are three to four times that."""
+    frame = pd.read_csv(real_data / "student-mat.csv", sep=None, engine="python")
+    how = {"target": "G3>=10", "epsilons": [1.0], "delta": 1e-5, "hidden": (8,)}
+    rows = study.simple_rivals(
+        frame, domain=dict(data.student.DOMAIN), seed=1, replicates=20, **how
+    )
+    means = rows.groupby("mechanism")["value"].mean()
+    assert means["dp stump"] == pytest.approx(0.917, abs=0.03)
+    assert means["dp logistic regression"] == pytest.approx(0.87, abs=0.04)
