@@ -6,12 +6,11 @@
 """
 
 from . import hapt, student
+from .entry import Dataset, Entry
 from .errors import DataError, DataMismatch, DataMissing
 from .reader import Column, TableReading, read_table
 from .registry import (
     REGISTRY,
-    Dataset,
-    Entry,
     Verification,
     cache_dir,
     fetch,

@@ -28,7 +28,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Pin", "Table", "differences", "parse_csv", "sniff_delimiter"]
 
@@ -57,6 +62,19 @@ class Table:
         for line in (["pet-lab table", 1], self.columns, self.types, *self.rows):
             digest.update(_line(line))
         return digest.hexdigest()
+
+    def frame(self) -> pd.DataFrame:
+        """The same as a DataFrame: int64, float64 and str columns."""
+        import pandas as pd
+
+        kinds: dict[str, Any] = {"integer": "int64", "number": "float64", "text": object}
+        columns = list(zip(*self.rows, strict=True)) or [()] * len(self.columns)
+        return pd.DataFrame(
+            {
+                name: pd.Series(list(cells), dtype=object).astype(kinds[kind])
+                for name, kind, cells in zip(self.columns, self.types, columns, strict=True)
+            }
+        )
 
     def pin(self) -> Pin:
         """What is needed to recognise this table and to say where another differs."""
@@ -90,24 +108,13 @@ class Pin:
 
     def to_json(self) -> str:
         """Text form, one digest list per line."""
-        parts = {
-            "sha256": self.sha256,
-            "columns": self.columns,
-            "types": self.types,
-            "column_digests": self.column_digests,
-            "row_digests": self.row_digests,
-        }
-        body = ",\n".join(f'  "{key}": {json.dumps(value)}' for key, value in parts.items())
+        body = ",\n".join(f'  "{key}": {json.dumps(value)}' for key, value in vars(self).items())
         return "{\n" + body + "\n}\n"
 
     @classmethod
     def from_json(cls, text: str) -> Pin:
         """Read what `to_json` wrote."""
-        raw: dict[str, Any] = json.loads(text)
-        return cls(
-            sha256=raw["sha256"],
-            **{key: tuple(value) for key, value in raw.items() if key != "sha256"},
-        )
+        return msgspec.json.decode(text, type=cls)
 
 
 def _line(cells: Iterable[Any]) -> bytes:
@@ -203,44 +210,35 @@ def differences(table: Table, pin: Pin) -> list[str]:
     """
     if table.sha256 == pin.sha256:
         return []
-    found = []
     missing = [c for c in pin.columns if c not in table.columns]
     extra = [c for c in table.columns if c not in pin.columns]
-    if missing:
-        found.append(f"missing columns: {', '.join(missing)}")
+    sentences = [f"missing columns: {', '.join(missing)}"] if missing else []
     if extra:
-        found.append(f"columns that do not belong: {', '.join(extra)}")
+        sentences.append(f"columns that do not belong: {', '.join(extra)}")
     if not missing and not extra and table.columns != pin.columns:
-        found.append("the same columns in another order")
+        sentences.append("the same columns in another order")
     if len(table.rows) != len(pin.row_digests):
-        found.append(f"{len(table.rows)} rows instead of {len(pin.row_digests)}")
-    for name, want in zip(pin.columns, pin.types, strict=True):
-        if name in table.columns:
-            got = table.types[table.columns.index(name)]
-            if got != want:
-                found.append(f"column {name} holds {got} instead of {want} cells")
+        sentences.append(f"{len(table.rows)} rows instead of {len(pin.row_digests)}")
+    types = dict(zip(table.columns, table.types, strict=True))
+    for name, kind in zip(pin.columns, pin.types, strict=True):
+        if types.get(name, kind) != kind:
+            sentences.append(f"column {name} holds {types[name]} instead of {kind} cells")
     if table.columns == pin.columns:
-        found += _first_difference(table.pin(), pin)
-    return found or ["the cells differ"]
+        sentences += _first_difference(table.pin(), pin)
+    return sentences or ["the cells differ"]
 
 
-def _first_difference(got: Pin, want: Pin) -> list[str]:
-    if got.row_digests != want.row_digests and sorted(got.row_digests) == sorted(want.row_digests):
+def _first_difference(ours: Pin, pin: Pin) -> list[str]:
+    if ours.row_digests != pin.row_digests and sorted(ours.row_digests) == sorted(pin.row_digests):
         return ["the same rows in another order"]
-    rows = [
-        i
-        for i, pair in enumerate(zip(got.row_digests, want.row_digests, strict=False), start=1)
-        if pair[0] != pair[1]
-    ]
-    columns = [
-        name
-        for name, a, b in zip(want.columns, got.column_digests, want.column_digests, strict=True)
-        if a != b
-    ]
-    if not rows or len(got.row_digests) != len(want.row_digests):
-        return [f"first differing row: {rows[0]}"] if rows else []
+    pairs = enumerate(zip(ours.row_digests, pin.row_digests, strict=False), start=1)
+    rows = [i for i, (a, b) in pairs if a != b]
+    if not rows:
+        return []
+    if len(ours.row_digests) != len(pin.row_digests):
+        return [f"first differing row: {rows[0]}"]
+    digests = zip(pin.columns, ours.column_digests, pin.column_digests, strict=True)
+    columns = [name for name, a, b in digests if a != b]
+    which = "the column that differs is" if len(columns) == 1 else "columns that differ:"
     names = ", ".join(columns[:5]) + (" ..." if len(columns) > 5 else "")
-    return [
-        f"{len(rows)} rows differ, the first is row {rows[0]}; "
-        f"{'the column that differs is' if len(columns) == 1 else 'columns that differ:'} {names}"
-    ]
+    return [f"{len(rows)} rows differ, the first is row {rows[0]}; {which} {names}"]

@@ -16,20 +16,22 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import resources
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .entry import Entry, Parsed
 from .errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ACTIVITIES", "RATE_HZ", "Recordings", "parse", "wanted"]
+__all__ = ["ACTIVITIES", "ENTRY", "RATE_HZ", "Recordings", "read"]
 
 RATE_HZ = 50
 """Samples per second."""
@@ -57,7 +59,7 @@ _SIGNAL = re.compile(r"(acc|gyro)_exp(\d+)_user(\d+)\.txt", re.IGNORECASE)
 _OTHERS = ("labels.txt", "activity_labels.txt")
 
 
-def wanted(name: str) -> bool:
+def _wanted(name: str) -> bool:
     """Whether a base name belongs to the canonical content."""
     return name.lower() in _OTHERS or _SIGNAL.fullmatch(name) is not None
 
@@ -132,8 +134,8 @@ class Recordings:
         return pd.concat(parts, ignore_index=True)
 
 
-def parse(files: Iterable[tuple[str, bytes]]) -> Recordings:
-    """Parse ``(base name, content)`` pairs of the raw files; other names are passed over.
+def read(files: Mapping[str, bytes]) -> Recordings:
+    """Parse the raw files, {base name: content}; other names are passed over.
 
     Raises
     ------
@@ -141,31 +143,20 @@ def parse(files: Iterable[tuple[str, bytes]]) -> Recordings:
         If ``labels.txt`` or all signals are missing, a signal lacks its partner of equal length,
         or a file does not hold numbers in the expected layout. The message names the file.
     """
-    signals: dict[str, np.ndarray] = {}
-    labels = np.empty((0, 5), dtype=np.int64)
-    activities: tuple[str, ...] = ()
-    for original, content in files:
-        name = original.lower()
-        if _SIGNAL.fullmatch(name):
-            signals[name] = _numbers(name, content, per_row=3)
-        elif name == "labels.txt":
-            labels = _numbers(name, content, per_row=5).astype(np.int64)
-        elif name == "activity_labels.txt":
-            activities = tuple(content.decode("utf-8-sig").split())
-    if not signals or not labels.size or not activities:
-        lacking = [
-            what
-            for what, there in (
-                ("acc_exp*_user*.txt", bool(signals)),
-                ("labels.txt", bool(labels.size)),
-                ("activity_labels.txt", bool(activities)),
-            )
-            if not there
-        ]
+    contents = {name.lower(): content for name, content in files.items()}
+    signals = {
+        name: _numbers(name, content, per_row=3)
+        for name, content in contents.items()
+        if _SIGNAL.fullmatch(name)
+    }
+    lacking = [name for name in _OTHERS if name not in contents]
+    if lacking or not signals:
+        lacking += [] if signals else ["acc_exp*_user*.txt"]
         raise DataError(f"Expected the raw files of HAPT, found no {' and no '.join(lacking)}.")
+    labels = _numbers("labels.txt", contents["labels.txt"], per_row=5).astype(np.int64)
     for name, array in signals.items():
-        kind = "acc" if name.startswith("acc") else "gyro"
-        partner = name.replace(kind, "gyro" if kind == "acc" else "acc", 1)
+        kind, other = ("acc", "gyro") if name.startswith("acc") else ("gyro", "acc")
+        partner = name.replace(kind, other, 1)
         if partner not in signals:
             raise DataError(f"Expected {partner} beside {name}, it is missing.")
         if len(signals[partner]) != len(array):
@@ -173,7 +164,8 @@ def parse(files: Iterable[tuple[str, bytes]]) -> Recordings:
                 f"Expected as many samples in {partner} as in {name} ({len(array)}), "
                 f"got {len(signals[partner])}."
             )
-    return Recordings(signals=signals, labels=labels, activities=activities)
+    activities = contents["activity_labels.txt"].decode("utf-8-sig").split()
+    return Recordings(signals=signals, labels=labels, activities=tuple(activities))
 
 
 def _numbers(name: str, content: bytes, *, per_row: int) -> np.ndarray:
@@ -193,19 +185,48 @@ def _numbers(name: str, content: bytes, *, per_row: int) -> np.ndarray:
     return array.reshape(-1, per_row)
 
 
-def differences(got: Recordings, want: dict[str, list[Any]]) -> list[str]:
+def differences(recordings: Recordings, pinned: Mapping[str, Sequence[Any]]) -> list[str]:
     """Say in what the recordings differ from the pinned ``{name: [sha256, items]}``."""
-    found = []
-    here = got.digests
-    missing = [name for name in want if name not in here]
-    extra = [name for name in here if name not in want]
-    if missing:
-        found.append(f"{len(missing)} files missing, the first is {missing[0]}")
+    here = recordings.digests
+    missing = [name for name in pinned if name not in here]
+    extra = [name for name in here if name not in pinned]
+    sentences = [f"{len(missing)} files missing, the first is {missing[0]}"] if missing else []
     if extra:
-        found.append(f"{len(extra)} files that do not belong, the first is {extra[0]}")
-    for name, (digest, items) in want.items():
-        if name in here and here[name] != (digest, items):
-            size = "" if here[name][1] == items else f" ({here[name][1]} items instead of {items})"
-            found.append(f"{name} differs{size}")
-            break
-    return found
+        sentences.append(f"{len(extra)} files that do not belong, the first is {extra[0]}")
+    changed = [name for name in pinned if name in here and here[name] != tuple(pinned[name])]
+    for name in changed[:1]:
+        ours, items = here[name][1], pinned[name][1]
+        size = "" if ours == items else f" ({ours} items instead of {items})"
+        sentences.append(f"{name} differs{size}")
+    return sentences
+
+
+def _parse(files: Mapping[str, bytes]) -> Parsed:
+    recordings = read(files)
+    pins = (resources.files("pet_lab.data") / "pins" / "hapt.json").read_text("utf-8")
+    problems = differences(recordings, json.loads(pins)["files"])
+    return Parsed(sha256=recordings.sha256, problems=tuple(problems), frame=recordings.frame)
+
+
+ENTRY = Entry(
+    name="hapt",
+    title="UCI HAPT (smartphone activities and postural transitions), raw signals",
+    file="hapt_raw.zip",
+    also=(
+        "HAPT Data Set.zip",
+        "smartphone+based+recognition+of+human+activities+and+postural+transitions.zip",
+        "HAPT Data Set",
+    ),
+    sha256="884c1fc38c0ab5fb260df949ba36ad3b76be6a98bf5857962b1e1a245d20a8f5",
+    rows=1122772,
+    address="https://archive.ics.uci.edu/static/public/341/"
+    "smartphone+based+recognition+of+human+activities+and+postural+transitions.zip",
+    licence="CC BY 4.0",
+    citation="J. Reyes-Ortiz, D. Anguita, L. Oneto, X. Parra (2015). Smartphone-Based "
+    "Recognition of Human Activities and Postural Transitions. UCI Machine Learning Repository. "
+    "https://doi.org/10.24432/C54G7M",
+    wanted=_wanted,
+    parse=_parse,
+    keep_frame=True,
+)
+"""61 recordings of 30 people."""

@@ -11,9 +11,15 @@ Source: P. Cortez, Student Performance, UCI Machine Learning Repository, 2008, f
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from importlib import resources
 from types import MappingProxyType
 
-__all__ = ["DOMAIN", "TARGET"]
+from . import canonical
+from .entry import Entry, Parsed
+from .errors import DataError
+
+__all__ = ["DOMAIN", "ENTRY", "TARGET"]
 
 TARGET = "G3>=10"
 """The pass mark used throughout: final grade of at least 10 out of 20."""
@@ -60,3 +66,38 @@ DOMAIN: Mapping[str, tuple[str, ...] | tuple[int, ...]] = MappingProxyType(
         "G3": _GRADES,
     }
 )
+
+
+@cache
+def pin() -> canonical.Pin:
+    """Digests of the published table."""
+    text = (resources.files("pet_lab.data") / "pins" / "student_mat.json").read_text("utf-8")
+    return canonical.Pin.from_json(text)
+
+
+def parse(files: Mapping[str, bytes]) -> Parsed:
+    """The one file ``student-mat.csv``, compared with `pin`."""
+    if len(files) != 1:
+        raise DataError(f"Expected one file student-mat.csv, found {len(files)}.")
+    (content,) = files.values()
+    table = canonical.parse_csv(content)
+    problems = canonical.differences(table, pin())
+    return Parsed(sha256=table.sha256, problems=tuple(problems), frame=table.frame)
+
+
+ENTRY = Entry(
+    name="student_mat",
+    title="UCI Student Performance (mathematics)",
+    file="student-mat.csv",
+    also=("student.zip", "student+performance.zip", "student"),
+    sha256="7b027dc5ca391dbf12af0e1cd728713d1f736c6314b3760b9e4232462eb175bf",
+    rows=395,
+    address="https://archive.ics.uci.edu/static/public/320/student+performance.zip",
+    licence="CC BY 4.0",
+    citation="P. Cortez (2008). Student Performance. UCI Machine Learning Repository. "
+    "https://doi.org/10.24432/C5TG7T",
+    wanted=lambda name: name.lower() == "student-mat.csv",
+    parse=parse,
+    stand_in="student_mat_stand_in.csv",
+)
+"""The table of 395 pupils."""

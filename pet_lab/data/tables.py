@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .entry import Dataset
 from .errors import DataError
 from .reader import read_table
-from .registry import REGISTRY, Dataset, load
+from .registry import REGISTRY, load
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pet_lab import files
 from pet_lab.accounting import rho_from_epsilon
 from pet_lab.noise import Noise
 
-from ..data.registry import atomic, cache_dir
+from ..data.registry import cache_dir
 from .domain import Bins, Coded, code
 from .mechanisms import fit_mst, fit_smartnoise, fit_task
 
@@ -350,8 +351,8 @@ def _remember(store: Path, result: Synthetic) -> None:
         "dtypes": {str(c): str(t) for c, t in result.frame.dtypes.items()},
     }
     with suppress(OSError):  # a cache that cannot be written is no reason to fail
-        with atomic(store.with_suffix(".parquet")) as temporary:
-            result.frame.to_parquet(temporary, index=False)
+        store.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(store.with_suffix(".parquet")) as stream:
+            result.frame.to_parquet(stream, index=False)
         # Last: what has no facts does not exist.
-        with atomic(store.with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps(facts), "utf-8")
+        files.write_json(store.with_suffix(".json"), facts)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pet_lab import data
-from pet_lab.data import canonical, hapt, registry
+from pet_lab.data import canonical, hapt, registry, student
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = ROOT / "data" / "student_mat_stand_in.csv"
@@ -26,7 +26,7 @@ def known(monkeypatch):
         table = canonical.parse_csv(STAND_IN.read_bytes())
         entry = replace(data.REGISTRY["student_mat"], sha256=table.sha256, **changes)
         monkeypatch.setattr(registry, "REGISTRY", {**data.REGISTRY, "student_mat": entry})
-        monkeypatch.setattr(registry, "_pin", lambda name: table.pin())
+        monkeypatch.setattr(student, "pin", table.pin)
         return entry
 
     return register
@@ -295,20 +295,20 @@ def tiny_hapt(**changes):
 
 
 def test_hapt_frame_and_hash():
-    recordings = hapt.parse(tiny_hapt().items())
+    recordings = hapt.read(tiny_hapt())
     frame = recordings.frame()
     assert list(frame["activity"]) == [0, 5, 5]
     assert list(frame["acc_x"]) == [0.5, 0.0, 1.0]
     assert list(frame["gyro_z"]) == [1.0, 2.0, 3.0]
     windows = {k: b"\xef\xbb\xbf" + v.replace(b"\n", b"\r\n") for k, v in tiny_hapt().items()}
     respelled = windows | {"acc_exp01_user01.txt": b"5e-1 -.25 1.0\n-0 0 0\n1 2 3"}
-    assert hapt.parse(windows.items()).sha256 == recordings.sha256
-    assert hapt.parse(respelled.items()).sha256 == recordings.sha256
+    assert hapt.read(windows).sha256 == recordings.sha256
+    assert hapt.read(respelled).sha256 == recordings.sha256
     moved = tiny_hapt() | {"labels.txt": b"1 1 5 1 3\n"}
-    assert hapt.parse(moved.items()).sha256 != recordings.sha256
+    assert hapt.read(moved).sha256 != recordings.sha256
     want = {name: list(digest) for name, digest in recordings.digests.items()}
     assert hapt.differences(recordings, want) == []
-    assert hapt.differences(hapt.parse(moved.items()), want) == ["labels.txt differs"]
+    assert hapt.differences(hapt.read(moved), want) == ["labels.txt differs"]
 
 
 @pytest.mark.parametrize(
@@ -323,9 +323,9 @@ def test_hapt_frame_and_hash():
 )
 def test_hapt_damage_is_named(name, content, said):
     with pytest.raises(data.DataError, match=said):
-        hapt.parse((tiny_hapt() | {name: content}).items())
+        hapt.read(tiny_hapt() | {name: content})
 
 
 def test_hapt_needs_all_its_parts():
     with pytest.raises(data.DataError, match=r"labels\.txt"):
-        hapt.parse([("acc_exp01_user01.txt", b"1 2 3\n")])
+        hapt.read({"acc_exp01_user01.txt": b"1 2 3\n"})
