@@ -45,7 +45,7 @@ def test_a_replicate_is_the_same_alone_or_among_many(table):
 def test_metrics_are_shares_of_the_records_they_name():
     """With a memorised key as a feature, training is perfect and the hold-out is not."""
     y = np.random.default_rng(5).integers(0, 2, 60)
-    encoded = data.Encoded(X=np.eye(60), y=y, feature_names=tuple(map(str, range(60))))
+    encoded = data.encode(pd.DataFrame({"key": [f"k{i}" for i in range(60)], "t": y}), target="t")
     config = dpsgd.Config(hidden=(), epochs=200, batch_size=12, clip=math.inf, learning_rate=5.0)
     rows = study.private_training(encoded, {math.inf: config}, seed=1, replicates=4)
     means = rows.groupby("metric")["value"].mean()
