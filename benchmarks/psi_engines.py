@@ -25,19 +25,19 @@ import pandas as pd
 from nacl.bindings import crypto_scalarmult, crypto_scalarmult_base
 
 from pet_lab import psi
-from pet_lab.psi import processes
+from pet_lab.psi import end_to_end
 from pet_lab.psi.openmined import OpenMinedEngine
 from pet_lab.psi.rsa_blind import RsaEngine
 from pet_lab.psi.rsa_raw import PrivateKey, _generate, backends
 
 
-def parties(n: int) -> tuple[psi.Party, psi.Party]:
+def parties(n: int) -> tuple[psi.DataHolder, psi.DataHolder]:
     """Two files of n keys, half of them common, with a column each to group by."""
     rng = np.random.default_rng(1)
     ids = [f"{i:08d}-{i % 97:02d}" for i in range(n + n // 2)]
     left = pd.DataFrame({"id": ids[:n], "pref": rng.choice(["100", "300"], n)})
     right = pd.DataFrame({"id": ids[n // 2 :][:n], "size": rng.choice(["small", "large"], n)})
-    return psi.Party("statcan", left), psi.Party("cbs", right)
+    return psi.DataHolder("statcan", left), psi.DataHolder("cbs", right)
 
 
 def cpu_of(work: Callable[[], object]) -> float:
@@ -103,13 +103,13 @@ def main() -> None:
     few = parties(rsa_n)
     print(f"{n:,} x {n:,} keys; RSA {rsa_n:,} x {rsa_n:,}, backends {backends()}", flush=True)
 
-    def intersect(engine: psi.PsiEngine, sides: tuple[psi.Party, psi.Party]) -> float:
-        found = []
+    def intersect(engine: psi.PsiEngine, sides: tuple[psi.DataHolder, psi.DataHolder]) -> float:
+        results = []
         used = cpu_of(
-            lambda: found.append(psi.intersect(engine, *sides, on="id", keep_payloads=False))
+            lambda: results.append(psi.intersect(engine, *sides, on="id", keep_payloads=False))
         )
         size = len(sides[0].frame)
-        assert found[0].cardinality == size - size // 2, found[0].cardinality
+        assert results[0].cardinality == size - size // 2, results[0].cardinality
         return used
 
     costs: dict[str, list[float]] = {}
@@ -126,27 +126,29 @@ def main() -> None:
             costs.setdefault(name, []).append(jobs[name]())
             print(f"{i + 1}/{given.repetitions} {name}: {costs[name][-1]:.2f} CPU s", flush=True)
     # One run of everything between processes; what the interpreters cost to start is told apart.
-    whole = processes.run(
+    full = end_to_end.run(
         left,
         right,
         on=["id"],
         by=["cbs:size", "statcan:pref"],
         columns={"statcan": ["pref"], "cbs": ["size"]},
+        separate=True,
     )
-    idle = processes.run(
+    idle = end_to_end.run(
         *parties(20),
         on=["id"],
         by=["cbs:size", "statcan:pref"],
         columns={"statcan": ["pref"], "cbs": ["size"]},
+        separate=True,
         min_cell=0,
     )
-    assert whole.table["count"].sum() == n - n // 2
-    print(whole.costs.to_string(index=False))
+    assert full.table["count"].sum() == n - n // 2
+    print(full.costs.to_string(index=False))
     median = {name: statistics.median(values) for name, values in costs.items()}
-    total, start = whole.costs["cpu_s"].sum(), idle.costs["cpu_s"].sum()
+    total, start = full.costs["cpu_s"].sum(), idle.costs["cpu_s"].sum()
     print(
-        f"whole protocol, three processes over TLS: {total:.1f} CPU s with interpreters, of which "
-        f"{start:.1f} is a run of 20 keys; {whole.wall_s:.1f} s of wall time"
+        f"end to end, three processes over TLS: {total:.1f} CPU s with interpreters, of which "
+        f"{start:.1f} is a run of 20 keys; {full.wall_s:.1f} s of wall time"
     )
     ours = f"ECDH {n:,} x {n:,}"
     claims = [
@@ -175,7 +177,7 @@ def main() -> None:
             floor=True,
         ),
         line(
-            f"whole protocol {n:,} x {n:,}, interpreters and TLS included",
+            f"end-to-end protocol {n:,} x {n:,}, interpreters and TLS included",
             total,
             "the published program, modelled",
             median["published model"],
@@ -183,7 +185,7 @@ def main() -> None:
             floor=False,
         ),
         line(
-            f"whole protocol {n:,} x {n:,}, interpreters included, at most 20 CPU s",
+            f"end-to-end protocol {n:,} x {n:,}, interpreters included, at most 20 CPU s",
             total,
             "20 CPU s",
             20.0 * n / 100_000,
@@ -191,7 +193,7 @@ def main() -> None:
             floor=True,
         ),
         line(
-            f"whole protocol {n:,} x {n:,} without starting interpreters, at most 20 CPU s",
+            f"end-to-end protocol {n:,} x {n:,} without starting interpreters, at most 20 CPU s",
             total - start,
             "20 CPU s",
             20.0 * n / 100_000,

@@ -15,7 +15,7 @@ import json
 import numpy as np
 from psi_engines import parties
 
-from pet_lab.psi import processes
+from pet_lab.psi import end_to_end
 
 
 def main() -> None:
@@ -25,11 +25,12 @@ def main() -> None:
     sizes = [1_000, 10_000, 100_000] + ([1_000_000] if given.million else [])
     rows = []
     for n in sizes:
-        run = processes.run(
+        run = end_to_end.run(
             *parties(n),
             on=["id"],
             by=["cbs:size", "statcan:pref"],
             columns={"statcan": ["pref"], "cbs": ["size"]},
+            separate=True,
             timeout_s=3600,
         )
         assert run.cardinality == n - n // 2

@@ -239,6 +239,9 @@ class Channel:
                 transport.set_write_buffer_limits(high=1)  # then drain waits for everything
                 await self._writer.drain()
         self._pump.cancel()
+        self._ended = self._ended or PeerLost(self.peer, "The channel was closed on this side.")
+        with contextlib.suppress(asyncio.QueueFull):  # whoever still waits for a message is told
+            self._frames.put_nowait(self._ended)
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(LINGER_S):
                 self._writer.close()

@@ -1,30 +1,34 @@
-"""Private set intersection with a linker: engines, parties, tokens, totals, output checks.
+"""Private set intersection with a linker: engines, data holders, tokens, totals, output checks.
 
-Heavy or optional libraries (Arrow Flight, tenseal, openmined-psi) load when they are first used.
+Optional libraries (tenseal, openmined-psi) load when they are first used.
 """
+
+from pet_lab.parties.errors import PartyError, PeerLost
 
 from .ecdh import EcdhEngine
 from .plain import PlainEngine
 from .protocol import (
+    DataHolder,
     KeySet,
     MessageError,
     Outcome,
-    Party,
-    PeerLost,
     PsiEngine,
     PsiError,
     PsiResult,
     Transcript,
 )
-from .session import MemoryChannel, intersect, run_party
+from .session import intersect, run_party
+
+Party = DataHolder  # its former name, until its callers have moved
 
 __all__ = [
+    "DataHolder",
     "EcdhEngine",
     "KeySet",
-    "MemoryChannel",
     "MessageError",
     "Outcome",
     "Party",
+    "PartyError",
     "PeerLost",
     "PlainEngine",
     "PsiEngine",

@@ -6,10 +6,10 @@ Secrets are read from files or the environment: no key is ever an argument, prin
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import logging
-import os
 import resource
 import signal
 import sys
@@ -17,17 +17,23 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
+import msgspec
 import numpy as np
 import typer
 
-from .certificates import Credentials, TestAuthority, load, save, write_private
+from pet_lab.files import write_atomic
+from pet_lab.parties.certificates import Credentials, TestAuthority, load, save
+from pet_lab.parties.channel import Options
+from pet_lab.parties.errors import PartyError
+
+from . import service
 from .disclosure import OutputRules, QueryLog
-from .ecdh import EcdhEngine
+from .engines import engine_named
 from .linker import Linker, Query, combine_totals
-from .protocol import VARIANTS, Outcome, Party, PsiEngine, PsiError, Variant
+from .protocol import VARIANTS, DataHolder, Outcome, PsiError, Variant
+from .session import run_party
 from .tokens import tables_for_linkers
 
 if TYPE_CHECKING:
@@ -65,23 +71,12 @@ Values = Annotated[
 By = Annotated[list[str], typer.Option("--by", help="PARTY:COLUMN to group by; repeat.")]
 Total = Annotated[str | None, typer.Option(help="PARTY:COLUMN to total instead of counting.")]
 Separator = Annotated[str, typer.Option(help="Between the fields of the CSV file.")]
-Timeout = Annotated[float, typer.Option("--timeout", help="Longest silence of the peer, seconds.")]
-Wait = Annotated[float, typer.Option("--wait", help="Longest wait for the peer, seconds.")]
-
-
-def engine_named(name: str) -> PsiEngine:
-    """The engine a name stands for; the oracle is not among them: it protects nothing."""
-    if name == "ecdh":
-        return EcdhEngine()
-    if name in ("rsa-3072", "rsa-2048", "rsa-4096"):
-        from .rsa_blind import RsaEngine
-
-        return RsaEngine(int(name[4:]))
-    if name == "openmined":
-        from .openmined import OpenMinedEngine
-
-        return OpenMinedEngine()
-    raise PsiError(f"Engines are ecdh, rsa-3072, rsa-2048 and openmined, got {name[:40]!r}.")
+Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for a message.")]
+Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for the peer to appear.")]
+Listen = Annotated[str, typer.Option(help="HOST:PORT; port 0 takes a free one.")]
+Delay = Annotated[
+    float, typer.Option(help="One-way delay of every message in ms, to study slow lines.")
+]
 
 
 def _variant(name: str) -> Variant:
@@ -104,39 +99,23 @@ def _run(work: Callable[[], None]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         work()
-    except PsiError as error:
+    except PartyError as error:
         typer.echo(str(error), err=True)
-        _leave(1)
-    _leave(0)
+        raise typer.Exit(1) from None
 
 
-def _leave(status: int) -> None:
-    # A call that hangs in Flight's C++ threads would keep the interpreter from ending.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-def _say(**items: Any) -> None:
+def _report(**items: Any) -> None:
+    """Print one JSON line: what programs that start parties read."""
     typer.echo(json.dumps(items))
 
 
-def _report(outcome: Outcome, begun: float) -> None:
+def _used() -> dict[str, float]:
     used = resource.getrusage(resource.RUSAGE_SELF)
-    _say(
-        event="session",
-        party=outcome.party,
-        peer=outcome.peer,
-        session=outcome.session.hex(),
-        cardinality=outcome.cardinality,
-        own_size=outcome.own_size,
-        peer_size=outcome.peer_size,
-        bytes_sent=sum(s.bytes_sent for s in outcome.stages),
-        stage_cpu_s=round(sum(s.cpu_s for s in outcome.stages), 3),
-        cpu_s=round(used.ru_utime + used.ru_stime, 3),
-        wall_s=round(time.monotonic() - begun, 3),
-        peak_mib=round(used.ru_maxrss / 1024, 1),
-    )
+    per_mib = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return {
+        "cpu_s": round(used.ru_utime + used.ru_stime, 3),
+        "peak_mib": round(used.ru_maxrss / per_mib, 1),
+    }
 
 
 @app.command()
@@ -151,16 +130,21 @@ def certificates(
         authority = TestAuthority()
         for name in names:
             save(authority.issue(name, days=days), folder / name)
-        _say(event="certificates", folder=str(folder), names=names)
+        _report(event="certificates", folder=str(folder), names=names)
 
     _run(work)
 
 
-def _after(
-    outcome: Outcome,
-    party: Party,
-    credentials: Credentials,
+def _hold_session(
+    role: Literal["initiator", "responder"],
+    *,
+    data: Path,
     on: list[str],
+    peer: str,
+    address: str,
+    credentials: Path | None,
+    engine: str,
+    variant: str,
     state: Path | None,
     out: Path | None,
     linkers: list[str],
@@ -168,19 +152,58 @@ def _after(
     values: list[str],
     by: list[str],
     total: str | None,
+    separator: str,
+    timeout: float,
+    wait: float,
+    delay: float,
 ) -> None:
-    """What may follow a session in the same process: files, uploads, one query."""
+    """One session, then what may follow in the same process: files, uploads, one query."""
+    mine, begun = load(credentials), time.monotonic()
+    holder = DataHolder(mine.name, _read(data, separator))
+    if out is not None and variant == "cardinality":
+        raise PsiError("--out needs rows; cardinality returns only a count.")
+    speak = functools.partial(
+        run_party,
+        engine_named(engine),
+        holder=holder,
+        role=role,
+        on=on,
+        variant=_variant(variant),
+        columns=columns if variant == "enrichment" else (),
+    )
+    options = Options(timeout_s=timeout, delay_s=delay / 1000)
+    more: dict[str, Any] = {"peer": peer, "credentials": mine, "options": options, "wait_s": wait}
+    if role == "responder":
+        outcome = service.serve(
+            speak,
+            listen=address,
+            started=lambda port: _report(event="listening", port=port),
+            **more,
+        )
+    else:
+        outcome = service.join(speak, address=address, **more)
+    _report(
+        event="session",
+        party=outcome.party,
+        peer=outcome.peer,
+        session=outcome.session.hex(),
+        cardinality=outcome.cardinality,
+        own_size=outcome.own_size,
+        peer_size=outcome.peer_size,
+        bytes_sent=sum(s.bytes_sent for s in outcome.stages),
+        stage_cpu_s=round(sum(s.cpu_s for s in outcome.stages), 3),
+        wall_s=round(time.monotonic() - begun, 3),
+        **_used(),
+    )
     if state is not None:
-        write_private(state, _pack_state(outcome, on))
-    if out is not None:
-        if outcome.positions is None:
-            raise PsiError("The cardinality variant tells no rows to write.")
-        rows = party.key_set(on).rows_of(outcome.positions)
-        party.frame.iloc[rows].to_csv(out, index=False)
+        write_atomic(state, _pack_state(outcome, on), secret=True)
+    if out is not None and outcome.positions is not None:
+        rows = holder.key_set(on).rows_of(outcome.positions)
+        holder.frame.iloc[rows].to_csv(out, index=False)
     if linkers:
-        _send(party, outcome, credentials, on, linkers, columns, values)
+        _send(holder, outcome, mine, on, linkers, columns, values)
     if by:
-        _query(outcome, credentials, linkers, by, total)
+        _query(outcome, mine, linkers, by, total)
 
 
 @app.command()
@@ -189,9 +212,7 @@ def serve(
     on: On,
     peer: Peer,
     credentials: Folder = None,
-    listen: Annotated[
-        str, typer.Option(help="HOST:PORT; port 0 takes a free one.")
-    ] = "127.0.0.1:0",
+    listen: Listen = "127.0.0.1:0",
     engine: EngineName = "ecdh",
     variant: VariantName = "psi",
     state: State = None,
@@ -204,31 +225,12 @@ def serve(
     separator: Separator = ",",
     timeout: Timeout = 120,
     wait: Wait = 600,
+    delay: Delay = 0,
 ) -> None:
     """Wait for the peer and hold one session; then, if linkers are named, send and query."""
-
-    def work() -> None:
-        from . import flight
-
-        mine, begun = load(credentials), time.monotonic()
-        party = Party(mine.name, _read(data, separator))
-        outcome = flight.serve(
-            party,
-            peer=peer,
-            engine=engine_named(engine),
-            credentials=mine,
-            on=on,
-            listen=listen,
-            variant=_variant(variant),
-            columns=columns if variant == "enrichment" else (),
-            timeout_s=timeout,
-            wait_s=wait,
-            started=lambda port: _say(event="listening", port=port),
-        )
-        _report(outcome, begun)
-        _after(outcome, party, mine, on, state, out, linkers, columns, values, by, total)
-
-    _run(work)
+    given = locals()
+    given["address"] = given.pop("listen")
+    _run(lambda: _hold_session("responder", **given))
 
 
 @app.command()
@@ -250,39 +252,19 @@ def join(
     separator: Separator = ",",
     timeout: Timeout = 120,
     wait: Wait = 60,
+    delay: Delay = 0,
 ) -> None:
     """Connect to the peer and hold one session; then, if linkers are named, send and query."""
-
-    def work() -> None:
-        from . import flight
-
-        mine, begun = load(credentials), time.monotonic()
-        party = Party(mine.name, _read(data, separator))
-        outcome = flight.join(
-            party,
-            peer=peer,
-            engine=engine_named(engine),
-            credentials=mine,
-            address=connect,
-            on=on,
-            variant=_variant(variant),
-            columns=columns if variant == "enrichment" else (),
-            timeout_s=timeout,
-            wait_s=wait,
-        )
-        _report(outcome, begun)
-        _after(outcome, party, mine, on, state, out, linkers, columns, values, by, total)
-
-    _run(work)
+    given = locals()
+    given["address"] = given.pop("connect")
+    _run(lambda: _hold_session("initiator", **given))
 
 
 @app.command()
 def linker(
     parties: Annotated[list[str], typer.Option("--party", help="The two parties served.")],
     credentials: Folder = None,
-    listen: Annotated[
-        str, typer.Option(help="HOST:PORT; port 0 takes a free one.")
-    ] = "127.0.0.1:0",
+    listen: Listen = "127.0.0.1:0",
     min_cell: Annotated[int, typer.Option(help="Smallest count that is shown; 0 = all.")] = 10,
     epsilon: Annotated[float | None, typer.Option(help="Noise per query; none without.")] = None,
     budget: Annotated[float, typer.Option(help="Epsilon of all queries together.")] = 1.0,
@@ -293,8 +275,6 @@ def linker(
     """Serve two parties until stopped: match rows, count, total, check what leaves."""
 
     def work() -> None:
-        from . import flight
-
         if len(parties) != 2:
             raise PsiError(f"A linker serves two parties, got {len(parties)}.")
         try:
@@ -308,24 +288,14 @@ def linker(
             raise PsiError(str(error)) from None
         queries = QueryLog.open(log) if log is not None else QueryLog()
         served = Linker((parties[0], parties[1]), rules=rules, log=queries, add_noise=adds_noise)
-        server = flight.LinkerServer(served, load(credentials), listen)
+        server = service.LinkerServer(served, load(credentials), listen)
         stop = threading.Event()
-
-        def on_signal(signum: int, frame: FrameType | None) -> None:
-            stop.set()
-
-        signal.signal(signal.SIGTERM, on_signal)
-        signal.signal(signal.SIGINT, on_signal)
-        _say(event="listening", port=server.port)
-        while not stop.wait(0.2):
-            pass
-        server.stop()
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        _say(
-            event="stopped",
-            cpu_s=round(used.ru_utime + used.ru_stime, 3),
-            peak_mib=round(used.ru_maxrss / 1024, 1),
-        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        _report(event="listening", port=server.port)
+        stop.wait()
+        server.close()
+        _report(event="stopped", **_used())
 
     _run(work)
 
@@ -345,8 +315,8 @@ def send(
     def work() -> None:
         mine = load(credentials)
         outcome, on = _unpack_state(state)
-        party = Party(mine.name, _read(data, separator))
-        _send(party, outcome, mine, on, linkers, columns, values)
+        holder = DataHolder(mine.name, _read(data, separator))
+        _send(holder, outcome, mine, on, linkers, columns, values)
 
     _run(work)
 
@@ -359,7 +329,7 @@ def query(
     credentials: Folder = None,
     total: Total = None,
 ) -> None:
-    """Ask the linkers for a table of counts or totals, and open its labels."""
+    """Ask the linkers for a table of counts or totals, and decrypt its labels."""
     _run(lambda: _query(_unpack_state(state)[0], load(credentials), linkers, by, total))
 
 
@@ -373,24 +343,25 @@ def demo(
     def work() -> None:
         import pandas as pd
 
-        from . import processes
+        from . import end_to_end
 
         engine_named(engine)
         rng = np.random.default_rng(1)
         ids = [f"{i:07d}" for i in range(rows + rows // 3)]
         left = pd.DataFrame({"id": ids[:rows], "tariff": rng.choice(["100", "300"], rows)})
         right = pd.DataFrame({"id": ids[rows // 3 :][:rows], "size": rng.choice(["S", "L"], rows)})
-        made = processes.run(
-            Party("statcan", left),
-            Party("cbs", right),
+        outcome = end_to_end.run(
+            DataHolder("statcan", left),
+            DataHolder("cbs", right),
             on=["id"],
             by=["cbs:size", "statcan:tariff"],
             columns={"statcan": ["tariff"], "cbs": ["size"]},
             engine=engine,
+            separate=True,
         )
-        typer.echo(f"{made.cardinality} common records; the linker's answer to cbs:")
-        typer.echo(made.table.to_string(index=False))
-        typer.echo(made.costs.to_string(index=False))
+        typer.echo(f"{outcome.cardinality} common records; the linker's answer to cbs:")
+        typer.echo(outcome.table.to_string(index=False))
+        typer.echo(outcome.costs.to_string(index=False))
 
     _run(work)
 
@@ -403,7 +374,7 @@ def _split(linker: str) -> tuple[str, str]:
 
 
 def _send(
-    party: Party,
+    holder: DataHolder,
     outcome: Outcome,
     credentials: Credentials,
     on: list[str],
@@ -411,54 +382,50 @@ def _send(
     columns: list[str],
     values: list[str],
 ) -> None:
-    import pandas as pd
+    from .end_to_end import whole_numbers
 
-    from . import flight
-
-    numbers = {}
-    for value in values:
-        column, _, decimals = value.partition(":")
-        if column not in party.frame.columns or not decimals.isdecimal() or len(decimals) > 1:
-            raise PsiError(
-                f"A value is written COLUMN:DECIMALS with a known column, got {value[:80]!r}."
-            )
-        read = pd.to_numeric(party.frame[column], errors="coerce").to_numpy(dtype=float)
-        if not np.isfinite(read).all():
-            raise PsiError(f"Column {column} holds entries that are no numbers.")
-        numbers[column] = np.rint(read * 10 ** int(decimals)).astype(np.int64)
-    made = tables_for_linkers(
-        party, outcome, on=on, columns=columns, values=numbers, linkers=len(linkers)
+    tables = tables_for_linkers(
+        holder,
+        outcome,
+        on=on,
+        columns=columns,
+        values=whole_numbers(holder, values),
+        linkers=len(linkers),
     )
-    for table, one in zip(made, linkers, strict=True):
+    for table, one in zip(tables, linkers, strict=True):
         name, address = _split(one)
-        pairs, sent = flight.send_table(
+        pairs, sent = service.send_table(
             table, linker=name, address=address, credentials=credentials
         )
-        _say(event="sent", linker=name, rows=len(table), pairs=pairs, bytes_sent=sent)
+        _report(event="sent", linker=name, rows=len(table), pairs=pairs, bytes_sent=sent)
 
 
 def _query(
     outcome: Outcome, credentials: Credentials, linkers: list[str], by: list[str], total: str | None
 ) -> None:
-    from . import flight
-
-    asked = Query(
-        session=outcome.session,
-        group_by=tuple(by),
-        measure="total" if total else "count",
-        value=total,
-    )
+    if not linkers:
+        raise PsiError("A query needs a linker; name it with --linker.")
+    asked = _checked_query(outcome, by, total)
     answers = []
     for one in linkers if total else linkers[:1]:
         name, address = _split(one)
-        flight.wait_until_linked(
+        service.wait_until_linked(
             outcome.session, linker=name, address=address, credentials=credentials
         )
-        answers.append(flight.ask(asked, linker=name, address=address, credentials=credentials))
+        answers.append(service.ask(asked, linker=name, address=address, credentials=credentials))
     table = combine_totals(answers, outcome) if total else answers[0].table(outcome.link_key)
     rows = json.loads(table.astype(object).where(table.notna(), None).to_json(orient="records"))
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    _say(event="answer", table=rows, cpu_s=round(used.ru_utime + used.ru_stime, 3))
+    _report(event="answer", table=rows, **_used())
+
+
+def _checked_query(outcome: Outcome, by: list[str], total: str | None) -> Query:
+    """The query, held to the limits that a linker holds it to."""
+    measure = "total" if total else "count"
+    fields = {"type": "query", "session": outcome.session, "group_by": by, "measure": measure}
+    try:
+        return msgspec.convert(fields | {"value": total}, Query)
+    except msgspec.ValidationError as error:
+        raise PsiError(f"This is not a query that linkers answer: {error}.") from None
 
 
 def _pack_state(outcome: Outcome, on: list[str]) -> bytes:

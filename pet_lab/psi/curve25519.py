@@ -22,8 +22,8 @@ import gmpy2
 import numpy as np
 from nacl.bindings import crypto_scalarmult
 
+from .elements import bytes_of
 from .protocol import Bytes2D, MessageError
-from .session import bytes_of
 
 try:  # PyNaCl's own binding; its public functions are the fallback should it ever move
     from nacl import _sodium
@@ -160,8 +160,3 @@ def split(rows: Bytes2D) -> list[bytes]:
     """Rows of 32 bytes as byte strings."""
     raw = rows.tobytes()
     return [raw[i : i + WIDTH] for i in range(0, len(raw), WIDTH)]
-
-
-def canonical(rows: Bytes2D) -> Bytes2D:
-    """Rows as an array that owns its bytes (a frame's are read-only)."""
-    return np.array(rows, dtype=np.uint8)

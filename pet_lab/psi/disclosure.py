@@ -12,7 +12,6 @@ the group; totals can be dominated by one unit, which a linker that sees only sh
 from __future__ import annotations
 
 import datetime
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,8 +20,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from pet_lab.noise import discrete_laplace  # noqa: F401 - its old place, until callers follow
 
 from .protocol import PsiError
 
@@ -134,8 +131,8 @@ def protect(
 
 
 def _small(counts: Counts, rules: OutputRules) -> Mask:
-    made: Mask = (counts > 0) & (counts < rules.min_cell)
-    return made
+    small: Mask = (counts > 0) & (counts < rules.min_cell)
+    return small
 
 
 class _Audit:
@@ -148,13 +145,8 @@ class _Audit:
         owners: Sequence[str],
         earlier: Sequence[Released],
     ) -> None:
-        self.full, self.axes, self.owners, self.earlier = (
-            full,
-            list(full_axes),
-            list(owners),
-            earlier,
-        )
-        self._index = np.arange(full.size).reshape(full.shape)
+        self.full, self.axes, self.owners = full, list(full_axes), list(owners)
+        self.earlier = earlier
 
     def _sums(self, axes: Sequence[str]) -> npt.NDArray[np.float64]:
         """Matrix of shape (cells of the margin, cells of the full table)."""
@@ -173,14 +165,14 @@ class _Audit:
         """True if a withheld small cell of any answer can be pinned down too closely by a party."""
         from scipy.optimize import linprog
 
-        said = (*self.earlier, answer)
+        released = (*self.earlier, answer)
         everything = self.full.ravel()
         targets = [
             row
-            for r in said
+            for r in released
             for row in self._sums(r.axes)[(_small(r.counts, rules) & ~r.shown).ravel()]
         ]
-        shown = [self._sums(r.axes)[r.shown.ravel()] for r in said]
+        shown = [self._sums(r.axes)[r.shown.ravel()] for r in released]
         for party in sorted(set(self.owners)):
             own = self._sums([a for a, o in zip(self.axes, self.owners, strict=True) if o == party])
             matrix = np.concatenate([own, *shown])
@@ -243,8 +235,3 @@ class QueryLog:
     def spent(self) -> float:
         """Epsilon of all answered queries, by simple composition."""
         return sum(e.epsilon for e in self.entries)
-
-
-def cells(shape: Sequence[int]) -> list[tuple[int, ...]]:
-    """All positions of a table, in order."""
-    return list(itertools.product(*(range(n) for n in shape)))

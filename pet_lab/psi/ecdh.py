@@ -21,16 +21,15 @@ import numpy as np
 import numpy.typing as npt
 
 from . import curve25519 as curve
+from .elements import common_positions, in_threads, secret_permutation
+from .messages import Kind
 from .protocol import (
     VARIANTS,
     Bytes2D,
     Conversation,
     MessageError,
     Variant,
-    common_positions,
-    secret_permutation,
 )
-from .session import in_threads
 
 DST = b"pet_lab-psi-V01-CS01-with-curve25519_XMD:SHA-512_ELL2_NU_"
 
@@ -85,15 +84,15 @@ class EcdhEngine:
             return len(left)
         return order[left]
 
-    def _swap(self, talk: Conversation, kind: str, rows: Bytes2D, *, n_received: int) -> Bytes2D:
+    def _swap(self, talk: Conversation, kind: Kind, rows: Bytes2D, *, n_received: int) -> Bytes2D:
         """Send, then receive, or the other way round: never both at once, so no side can block."""
         with talk.stage(f"exchange {kind}", len(rows)):
             if talk.role == "initiator":
                 talk.send(kind, rows)
                 return talk.receive(kind, width=curve.WIDTH, count=n_received)
-            got = talk.receive(kind, width=curve.WIDTH, count=n_received)
+            received = talk.receive(kind, width=curve.WIDTH, count=n_received)
             talk.send(kind, rows)
-            return got
+            return received
 
 
 def _refuse_echo(mine: Bytes2D, theirs: Bytes2D) -> None:

@@ -6,28 +6,24 @@ the queries. It serves exactly two parties.
 
 from __future__ import annotations
 
-import json
-import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
-from .disclosure import (
-    MAX_CELLS,
-    Counts,
-    OutputRules,
-    QueryLog,
-    Released,
-    discrete_laplace,
-    protect,
-)
-from .messages import strict_json
-from .protocol import MessageError, Outcome, PsiError
+from pet_lab.noise import discrete_laplace
+from pet_lab.shares import ring_join
+
+from .disclosure import MAX_CELLS, Counts, OutputRules, QueryLog, Released, protect
+from .elements import strings
+from .messages import SessionId
+from .protocol import Bytes2D, Outcome, PsiError
 from .tokens import TOKEN_WIDTH, ColumnCipher, TokenTable
 
 if TYPE_CHECKING:
@@ -35,61 +31,30 @@ if TYPE_CHECKING:
 
 MAX_PAIRS = 50_000_000
 MAX_SESSIONS = 64
-Measure = Literal["count", "total"]
+ColumnOf = Annotated[str, Meta(max_length=130, pattern="^[^:\n]*:[^:\n]*\\Z")]
+Token = Annotated[bytes, Meta(min_length=TOKEN_WIDTH, max_length=TOKEN_WIDTH)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Query:
+class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="query"):
     """A table to count or to total.
 
-    group_by : columns as "party:column"
-    measure : "count" of linked pairs, or "total" of the shares of `value`
+    group_by  columns as "party:column"
+    measure   "count" of linked pairs, or "total" of the shares of `value`
     """
 
-    session: bytes
-    group_by: tuple[str, ...]
-    measure: Measure = "count"
-    value: str | None = None
+    session: SessionId
+    group_by: Annotated[tuple[ColumnOf, ...], Meta(min_length=1, max_length=8)]
+    measure: Literal["count", "total"] = "count"
+    value: ColumnOf | None = None
 
-    def encode(self) -> bytes:
-        items = {
-            "session": self.session.hex(),
-            "group_by": list(self.group_by),
-            "measure": self.measure,
-            "value": self.value,
-        }
-        return json.dumps(items).encode()
+    def __post_init__(self) -> None:
+        if len(set(self.group_by)) != len(self.group_by):
+            raise ValueError("A query names a column twice")
+        if (self.measure == "total") != (self.value is not None):
+            raise ValueError("A total names its value column; a count names none")
 
 
-def decode_query(raw: bytes) -> Query:
-    """Read a query; refuses anything that is not one."""
-    items = strict_json(raw, limit=8192, what="query")
-    if set(items) != {"session", "group_by", "measure", "value"}:
-        raise MessageError("A query has session, group_by, measure and value.")
-    session, group_by, value = items["session"], items["group_by"], items["value"]
-    if not isinstance(session, str) or not re.fullmatch(r"[0-9a-f]{32}", session):
-        raise MessageError("The session of a query is 32 hexadecimal digits.")
-    if not isinstance(group_by, list) or not 0 < len(group_by) <= 8:
-        raise MessageError("A query groups by 1 to 8 columns.")
-    for name in group_by if value is None else [*group_by, value]:
-        if not isinstance(name, str) or len(name) > 130 or name.count(":") != 1:
-            raise MessageError("A column of a query is written party:column.")
-    if len(set(group_by)) != len(group_by):
-        raise MessageError("A query names a column twice.")
-    if items["measure"] not in ("count", "total"):
-        raise MessageError("A query measures count or total.")
-    if (items["measure"] == "total") != (value is not None):
-        raise MessageError("A total names its value column; a count names none.")
-    return Query(
-        session=bytes.fromhex(session),
-        group_by=tuple(group_by),
-        measure=items["measure"],
-        value=value,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="answer"):
     """A table that passed the output checks; the labels are still tokens.
 
     values   one whole number a cell, None where withheld; for a total, this linker's share
@@ -97,81 +62,50 @@ class Answer:
     """
 
     query: Query
-    labels: tuple[tuple[str, ...], ...] = field(repr=False)
-    values: tuple[int | None, ...]
-    epsilon: float
+    labels: tuple[Annotated[tuple[Token, ...], Meta(max_length=MAX_CELLS)], ...]
+    values: Annotated[tuple[int | None, ...], Meta(max_length=MAX_CELLS)]
+    epsilon: Annotated[float, Meta(ge=0, lt=1e6)]
 
-    def encode(self) -> bytes:
-        items = {
-            "query": json.loads(self.query.encode()),
-            "labels": [list(axis) for axis in self.labels],
-            "values": [None if v is None else str(v) for v in self.values],
-            "epsilon": self.epsilon,
-        }
-        return json.dumps(items).encode()
+    def __post_init__(self) -> None:
+        if len(self.labels) != len(self.query.group_by):
+            raise ValueError("An answer has one list of labels for each column")
+        size = int(np.prod([len(axis) for axis in self.labels], dtype=object))
+        if len(self.values) != size:
+            raise ValueError(f"An answer has one value for each of its {size} cells")
+        if any(v is not None and not -(1 << 63) <= v < 1 << 64 for v in self.values):
+            raise ValueError("A value of an answer has at most 64 bits")
+
+    def __repr__(self) -> str:
+        return f"Answer(query={self.query}, {len(self.values)} cells, epsilon={self.epsilon:g})"
 
     def table(self, link_key: bytes) -> pd.DataFrame:
-        """Open the labels with the link key: one row a cell, columns `group_by` and the measure.
+        """Decrypt the labels: one row a cell, columns `group_by` and the measure.
 
         Withheld cells are <NA>. Column names lose their party where that is not ambiguous.
+
+        Raises
+        ------
+        MessageError
+            If a label was not made with this key.
         """
         import pandas as pd
 
-        cipher = ColumnCipher(link_key)
+        cipher, measure = ColumnCipher(link_key), self.query.measure
         axes = []
         for name, tokens in zip(self.query.group_by, self.labels, strict=True):
             party, column = name.split(":")
-            axes.append([cipher.open(bytes.fromhex(t), party=party, column=column) for t in tokens])
-        index = pd.MultiIndex.from_product(axes, names=_short(self.query.group_by))
-        values = pd.array(list(self.values), dtype="object")
-        out = pd.DataFrame({self.query.measure: values}, index=index)
-        out[self.query.measure] = out[self.query.measure].where(
-            out[self.query.measure].notna(), pd.NA
-        )
-        if self.query.measure == "count":
-            out["count"] = out["count"].astype("Int64")
-        return out.reset_index().sort_values(_short(self.query.group_by), ignore_index=True)
-
-
-def _short(names: Sequence[str]) -> list[str]:
-    bare = [n.split(":")[1] for n in names]
-    return [b if bare.count(b) == 1 else n for b, n in zip(bare, names, strict=True)]
-
-
-def decode_answer(raw: bytes) -> Answer:
-    """Read an answer; refuses anything whose cells do not fit its axes."""
-    items = strict_json(raw, limit=1 << 20, what="answer")
-    if set(items) != {"query", "labels", "values", "epsilon"}:
-        raise MessageError("An answer has query, labels, values and epsilon.")
-    if not isinstance(items["query"], dict):
-        raise MessageError("An answer repeats its query.")
-    query = decode_query(json.dumps(items["query"]).encode())
-    labels, values, epsilon = items["labels"], items["values"], items["epsilon"]
-    if not isinstance(labels, list) or len(labels) != len(query.group_by):
-        raise MessageError("An answer has one list of labels for each column.")
-    size = 1
-    for axis in labels:
-        if not isinstance(axis, list) or len(axis) > MAX_CELLS:
-            raise MessageError("The labels of a column are a list of tokens.")
-        for token in axis:
-            if not isinstance(token, str) or not re.fullmatch(
-                f"[0-9a-f]{{{2 * TOKEN_WIDTH}}}", token
-            ):
-                raise MessageError(f"A label is a token of {TOKEN_WIDTH} bytes in hexadecimal.")
-        size *= len(axis)
-    if not isinstance(values, list) or len(values) != size:
-        raise MessageError(f"An answer has one value for each of its {size} cells.")
-    for v in values:
-        if v is not None and (not isinstance(v, str) or not re.fullmatch(r"-?\d{1,20}", v)):
-            raise MessageError("A value of an answer is a whole number in digits, or nothing.")
-    if not isinstance(epsilon, int | float) or isinstance(epsilon, bool) or not 0 <= epsilon < 1e6:
-        raise MessageError("The epsilon of an answer is a number that is not negative.")
-    return Answer(
-        query=query,
-        labels=tuple(map(tuple, labels)),
-        values=tuple(None if v is None else int(v) for v in values),
-        epsilon=float(epsilon),
-    )
+            axes.append([cipher.decrypt(t, party=party, column=column) for t in tokens])
+        bare = [name.split(":")[1] for name in self.query.group_by]
+        names = [
+            b if bare.count(b) == 1 else name
+            for b, name in zip(bare, self.query.group_by, strict=True)
+        ]
+        cells = pd.MultiIndex.from_product(axes, names=names)
+        table = pd.DataFrame({measure: pd.array(list(self.values), dtype="object")}, index=cells)
+        table[measure] = table[measure].where(table[measure].notna(), pd.NA)
+        if measure == "count":
+            table[measure] = table[measure].astype("Int64")
+        return table.reset_index().sort_values(names, ignore_index=True)
 
 
 @dataclass
@@ -182,7 +116,7 @@ class _Linked:
     left: npt.NDArray[np.int64]
     right: npt.NDArray[np.int64]
     released: list[Released] = field(default_factory=list)
-    remembered: dict[bytes, Answer] = field(default_factory=dict)
+    remembered: dict[Query, Answer] = field(default_factory=dict)
 
 
 class Linker:
@@ -264,37 +198,39 @@ class Linker:
     def answer(self, query: Query, sender: str) -> Answer:
         """Answer a query of one of the parties, or refuse it; both are logged."""
         self.check_sender(sender)
-        asked: dict[str, Any] = json.loads(query.encode())
-        session = asked.pop("session")
+        asked = msgspec.to_builtins(query)
+        session = query.session.hex()
         with self._lock:
             try:
-                answer, withheld = self._answer(query)
+                known = query in self._remembered(query.session)
+                answer = self._answer(query)
             except PsiError as error:
                 self.log.add(sender, session, asked, f"refused: {error}")
                 raise
-            known = query.encode() in self._linked[query.session].remembered
-            self._linked[query.session].remembered[query.encode()] = answer
             self.log.add(
                 sender,
                 session,
                 asked,
                 "answered",
                 cells=len(answer.values),
-                withheld=withheld,
+                withheld=answer.values.count(None),
                 epsilon=0.0 if known else answer.epsilon,
             )
             return answer
 
-    def _answer(self, query: Query) -> tuple[Answer, int]:
+    def _remembered(self, session: bytes) -> dict[Query, Answer]:
+        linked = self._linked.get(session)
+        return {} if linked is None else linked.remembered
+
+    def _answer(self, query: Query) -> Answer:
         linked = self._linked.get(query.session)
         if linked is None:
             missing = [p for p in self.parties if p not in self._waiting.get(query.session, {})]
             raise PsiError(
                 f"No table of {' and '.join(missing)} is here for this session; send it."
             )
-        if query.encode() in linked.remembered:  # the same noise again: averaging gains nothing
-            answer = linked.remembered[query.encode()]
-            return answer, sum(v is None for v in answer.values)
+        if query in linked.remembered:  # the same noise again: averaging gains nothing
+            return linked.remembered[query]
         axes = [self._axis(linked, name) for name in query.group_by]
         counts = _cross(axes)
         values = counts
@@ -306,15 +242,18 @@ class Linker:
             shown, values, epsilon = self._noisy(linked, counts, values, query)
         else:
             shown = self._protected(linked, query, counts)
-        labels = tuple(tuple(t.tobytes().hex() for t in tokens) for _, tokens in axes)
-        flat = [
-            int(v) if ok else None
-            for v, ok in zip(values.ravel().tolist(), shown.ravel(), strict=True)
-        ]
-        answer = Answer(query=query, labels=labels, values=tuple(flat), epsilon=epsilon)
-        return answer, int((~shown).sum())
+        flat = zip(values.ravel().tolist(), shown.ravel().tolist(), strict=True)
+        answer = Answer(
+            query=query,
+            labels=tuple(tuple(t.tobytes() for t in tokens) for _, tokens in axes),
+            values=tuple(int(v) if ok else None for v, ok in flat),
+            epsilon=epsilon,
+        )
+        linked.remembered[query] = answer
+        return answer
 
-    def _axis(self, linked: _Linked, name: str) -> tuple[npt.NDArray[np.int64], Any]:
+    def _axis(self, linked: _Linked, name: str) -> tuple[npt.NDArray[np.int64], Bytes2D]:
+        """The code of each linked pair in one column, and the tokens that codes stand for."""
         party, column = name.split(":")
         table = linked.tables.get(party)
         if table is None or column not in table.codes:
@@ -323,7 +262,7 @@ class Linker:
         pairs = linked.left if party == self.parties[0] else linked.right
         return table.codes[column].astype(np.int64)[pairs], table.labels[column]
 
-    def _totals(self, linked: _Linked, name: str, axes: list[Any]) -> Any:
+    def _totals(self, linked: _Linked, name: str, axes: list[Any]) -> npt.NDArray[np.uint64]:
         party, column = name.split(":")
         table = linked.tables.get(party)
         if table is None or column not in table.shares:
@@ -332,16 +271,15 @@ class Linker:
                 f"There is no value column {name!r}; here are {', '.join(known) or 'none'}."
             )
         pairs = linked.left if party == self.parties[0] else linked.right
-        share = table.shares[column][pairs]
         shape = [len(tokens) for _, tokens in axes]
-        out = np.zeros(int(np.prod(shape)), dtype=np.uint64)
-        np.add.at(out, _cell_of(axes), share)  # wraps modulo 2^64
-        return out.reshape(shape)
+        totals = np.zeros(int(np.prod(shape)), dtype=np.uint64)
+        np.add.at(totals, _cell_of(axes), table.shares[column][pairs])  # wraps modulo 2^64
+        return totals.reshape(shape)
 
     def _protected(self, linked: _Linked, query: Query, counts: Counts) -> Any:
         names = list(query.group_by)
-        for said in linked.released:
-            names += [a for a in said.axes if a not in names]
+        for released in linked.released:
+            names += [a for a in released.axes if a not in names]
         axes = [self._axis(linked, name) for name in names]
         size = int(np.prod([len(tokens) for _, tokens in axes]))
         needs_full = self.rules.complementary and self.rules.min_cell > 1
@@ -388,13 +326,26 @@ class Linker:
         noise = [discrete_laplace(Fraction(bound) / budget) % (1 << 64) for _ in range(values.size)]
         return shown, values + np.array(noise, dtype=np.uint64).reshape(values.shape), epsilon
 
+    def held(self, session: bytes) -> dict[str, TokenTable]:
+        """The tables of a session that are here, by party: all that a linker knows of it.
+
+        Raises
+        ------
+        PsiError
+            If nothing of that session is here.
+        """
+        linked = self._linked.get(session)
+        tables = linked.tables if linked is not None else self._waiting.get(session)
+        if tables is None:
+            raise PsiError("No table of this session is here; send it.")
+        return dict(tables)
+
     def sees(self, session: bytes) -> pd.DataFrame:
         """What this linker holds of a session: one row a column, with its token frequencies."""
         import pandas as pd
 
-        tables = self._linked[session].tables if session in self._linked else self._waiting[session]
         rows = []
-        for party, table in tables.items():
+        for party, table in self.held(session).items():
             for column, code in table.codes.items():
                 seen = np.sort(np.bincount(code, minlength=len(table.labels[column])))[::-1]
                 rows.append((party, column, len(table), len(seen), seen.tolist()))
@@ -409,8 +360,7 @@ def join(a: TokenTable, b: TokenTable) -> tuple[npt.NDArray[np.int64], npt.NDArr
     PsiError
         If there were more than 50 million pairs: the key is too coarse to link on.
     """
-    tags = np.concatenate([a.tags, b.tags]).view(f"S{a.tags.shape[1]}").ravel()
-    _, code = np.unique(tags, return_inverse=True)
+    _, code = np.unique(strings(np.concatenate([a.tags, b.tags])), return_inverse=True)
     left, right = code[: len(a)], code[len(a) :]
     if not len(left) or not len(right):
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
@@ -428,8 +378,8 @@ def _cell_of(axes: list[Any]) -> npt.NDArray[np.int64]:
     shape = tuple(len(tokens) for _, tokens in axes)
     if not len(axes[0][0]):
         return np.empty(0, dtype=np.int64)
-    made: npt.NDArray[np.int64] = np.ravel_multi_index([code for code, _ in axes], shape)
-    return made
+    cells: npt.NDArray[np.int64] = np.ravel_multi_index([code for code, _ in axes], shape)
+    return cells
 
 
 def _cross(axes: list[Any]) -> Counts:
@@ -453,27 +403,14 @@ def combine_totals(answers: Sequence[Answer], outcome: Outcome) -> pd.DataFrame:
     first = answers[0]
     if any(a.query != first.query or a.labels != first.labels for a in answers):
         raise PsiError("The linkers answered different queries or hold different tables.")
-    table: list[int | None] = []
-    for shares in zip(*(a.values for a in answers), strict=True):
-        if any(s is None for s in shares):
-            table.append(None)
-            continue
-        total = sum(int(s) for s in shares if s is not None) % (1 << 64)
-        table.append(total - (1 << 64) if total >= 1 << 63 else total)
-    summed = Answer(
-        query=first.query, labels=first.labels, values=tuple(table), epsilon=first.epsilon
-    )
+    totals = [
+        None
+        if None in shares
+        else int(ring_join(np.array([v % (1 << 64) for v in shares], dtype=np.uint64)))
+        for shares in zip(*(a.values for a in answers), strict=True)
+    ]
+    summed = msgspec.structs.replace(first, values=tuple(totals))
     return summed.table(outcome.link_key)
-
-
-def neighbours(linker: Linker, session: bytes, party: str) -> npt.NDArray[np.int64]:
-    """How many rows of the other file each uploaded row of `party` is linked to.
-
-    What an error model needs of the linker; rows that were not uploaded have no neighbour.
-    """
-    linked = linker._linked[session]
-    pairs = linked.left if party == linker.parties[0] else linked.right
-    return np.bincount(pairs, minlength=len(linked.tables[party])).astype(np.int64)
 
 
 def agreement(linker: Linker, session: bytes, party: str, *, join: str) -> pd.DataFrame:
@@ -498,11 +435,10 @@ def agreement(linker: Linker, session: bytes, party: str, *, join: str) -> pd.Da
     agree = (a == b).all(axis=1)
     pairs = linked.left if party == linker.parties[0] else linked.right
     table = linked.tables[party]
-    tags = np.ascontiguousarray(table.tags).view(f"S{table.tags.shape[1]}").ravel()
     return pd.DataFrame(
         {
             "n_blocked": np.bincount(pairs, minlength=len(table)),
             "n_linked": np.bincount(pairs[agree], minlength=len(table)),
-            "block": np.unique(tags, return_inverse=True)[1],
+            "block": np.unique(strings(table.tags), return_inverse=True)[1],
         }
     )

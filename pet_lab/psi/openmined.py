@@ -56,7 +56,7 @@ class OpenMinedEngine:
             try:
                 setup.ParseFromString(setup_raw)
                 response.ParseFromString(response_raw)
-                found = (
+                common = (
                     client.GetIntersection(setup, response)
                     if reveal
                     else client.GetIntersectionSize(setup, response)
@@ -65,7 +65,7 @@ class OpenMinedEngine:
                 raise MessageError(
                     "The peer's answer is not one of the OpenMined library."
                 ) from None
-        return np.array(sorted(found), dtype=np.int64) if reveal else int(found)
+        return np.array(sorted(common), dtype=np.int64) if reveal else int(common)
 
     def _serve(
         self, talk: Conversation, items: list[str], reveal: bool

@@ -29,12 +29,12 @@ class PlainEngine:
             rows = _pack(talk.elements)
             if talk.role == "initiator":
                 talk.send("plain", rows)
-                got = talk.receive("plain", width=_PIECE, count=talk.peer_size)
+                received = talk.receive("plain", width=_PIECE, count=talk.peer_size)
             else:
-                got = talk.receive("plain", width=_PIECE, count=talk.peer_size)
+                received = talk.receive("plain", width=_PIECE, count=talk.peer_size)
                 talk.send("plain", rows)
-        theirs = {_unpack(bytes(r)) for r in got}
-        if len(theirs) != len(got):
+        theirs = {_unpack(bytes(r)) for r in received}
+        if len(theirs) != len(received):
             raise MessageError("The received elements hold one twice; each must be sent once.")
         # Sorted by the key itself, which both sides know: the shared order of the intersection.
         both = sorted((k, i) for i, k in enumerate(talk.elements) if k in theirs)

@@ -9,15 +9,15 @@ guesses into its own set, and each guess that is confirmed is then in the inters
 from __future__ import annotations
 
 import hashlib
-import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from pet_lab.parties.errors import PartyError
 
 if TYPE_CHECKING:
     import pandas as pd  # loaded where it is used: a linker never needs it
@@ -29,23 +29,12 @@ VARIANTS: tuple[Variant, ...] = ("psi", "cardinality", "enrichment", "analytics"
 MAX_ELEMENTS = 1 << 26
 
 
-class PsiError(Exception):
+class PsiError(PartyError):
     """A refusal, in one sentence that may be shown to the peer: it never quotes a secret."""
 
 
-class MessageError(PsiError, ValueError):
+class MessageError(PsiError):
     """A message that is malformed, out of order, of another session or not in the group."""
-
-
-class PeerLost(PsiError):
-    """The other party aborted, died or fell silent."""
-
-
-class Purpose(Enum):
-    """What a key derived from the data holders' shared secret is for; bound into the derivation."""
-
-    ROWS = b"row tags"
-    COLUMNS = b"column tokens"
 
 
 def encode_key(parts: Sequence[str]) -> bytes:
@@ -89,7 +78,7 @@ class KeySet:
 
 
 @dataclass(frozen=True)
-class Party:
+class DataHolder:
     """A data holder: a name and a table whose key columns are text.
 
     Numbers are refused as keys because "007" read as a number is 7 and no longer the same key.
@@ -291,7 +280,7 @@ class PsiResult:
 
 
 class PsiEngine(Protocol):
-    """A protocol for the intersection of two key sets, spoken over a `Wire`.
+    """A protocol for the intersection of two key sets, spoken in a `Conversation`.
 
     name      what both parties must name in their greeting
     private   False only for the oracle
@@ -306,11 +295,9 @@ class PsiEngine(Protocol):
 
     def parameters(self) -> dict[str, str | int]:
         """What both sides must agree on, beyond the name."""
-        ...
 
     def speak(self, talk: Conversation) -> npt.NDArray[np.int64] | int:
         """Own positions in the shared order, or only their number for the cardinality variant."""
-        ...
 
 
 class Conversation(Protocol):
@@ -322,56 +309,22 @@ class Conversation(Protocol):
     elements: list[bytes]
     peer_size: int
 
-    def send(self, kind: str, rows: Bytes2D) -> None: ...
+    def send(self, kind: Any, rows: Bytes2D) -> None:
+        """Stream rows, shape (n, width), to the peer."""
+
     def receive(
-        self, kind: str, *, width: int, count: int | None = None, at_most: int | None = None
-    ) -> Bytes2D: ...
-    def stage(self, name: str, elements: int) -> StageTimer: ...
+        self, kind: Any, *, width: int, count: int | None = None, at_most: int | None = None
+    ) -> Bytes2D:
+        """Read a stream of exactly `count` rows, or `at_most`; default the peer's set size."""
+
+    def stage(self, name: str, elements: int) -> StageTimer:
+        """Measure what is done inside this context."""
 
 
 class StageTimer(Protocol):
     """A context that measures one stage; threads report their CPU seconds to `add_cpu`."""
 
     def __enter__(self) -> StageTimer: ...
-    def __exit__(self, *exc: object) -> None: ...
-    def add_cpu(self, seconds: float) -> None: ...
-
-
-def secret_permutation(n: int) -> npt.NDArray[np.int64]:
-    """A permutation of range(n) from the system's CSPRNG.
-
-    A statistical generator would not do: the peer sees where the elements of the intersection went,
-    could solve for the generator's state and learn the file positions of all others.
-    """
-    order: npt.NDArray[np.int64] = np.argsort(
-        np.frombuffer(os.urandom(8 * n), dtype=np.uint64), kind="stable"
-    )
-    return order
-
-
-def common_positions(
-    mine: Bytes2D, theirs: Bytes2D
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Positions in `mine` and in `theirs` of the rows that both hold, ascending by row.
-
-    Both sides see the same rows, so they arrive at the same order without another message.
-
-    Raises
-    ------
-    MessageError
-        If either side holds a row twice: an honest party sends distinct elements.
-    """
-    a, b = _as_strings(mine), _as_strings(theirs)
-    common, left, right = np.intersect1d(a, b, return_indices=True)
-    del common
-    for side, name in ((a, "own"), (b, "received")):
-        if len(np.unique(side)) != len(side):
-            raise MessageError(f"The {name} elements hold one twice; each must be sent once.")
-    return left.astype(np.int64), right.astype(np.int64)
-
-
-def _as_strings(rows: Bytes2D) -> npt.NDArray[np.bytes_]:
-    # Fixed width, so numpy's habit of dropping trailing zero bytes cannot make two rows equal.
-    n, width = rows.shape
-    view: npt.NDArray[np.bytes_] = np.ascontiguousarray(rows).view(f"S{width}").reshape(n)
-    return view
+    def __exit__(self, *_: object) -> None: ...
+    def add_cpu(self, seconds: float) -> None:
+        """Add the CPU seconds of a worker thread."""

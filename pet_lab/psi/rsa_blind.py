@@ -24,17 +24,15 @@ import gmpy2
 import numpy as np
 import numpy.typing as npt
 
+from .elements import bytes_of, common_positions, in_threads, secret_permutation
 from .protocol import (
     Bytes2D,
     Conversation,
     MessageError,
     PsiError,
     Variant,
-    common_positions,
-    secret_permutation,
 )
 from .rsa_raw import Backend, E, PrivateKey
-from .session import bytes_of, in_threads
 
 _HASH_DST = b"pet_lab psi rsa full-domain hash 1"
 _TAG_DST = b"pet_lab psi rsa tag 1"
@@ -150,12 +148,12 @@ class RsaEngine:
             talk.send("signed", theirs)
             talk.send("tags", tags)
         with talk.stage("receive the tags found", n):
-            found = talk.receive("matched", width=TAG_WIDTH)
-            if len(found) > n:
-                raise MessageError(f"{n} tags were sent, {len(found)} are said to be found.")
-            mine, said = common_positions(tags, found)
-            if len(said) != len(found):
-                raise MessageError("A tag is said to be found that was never sent.")
+            matched = talk.receive("matched", width=TAG_WIDTH)
+            if len(matched) > n:
+                raise MessageError(f"{n} tags were sent, the peer claims {len(matched)} of them.")
+            mine, theirs_too = common_positions(tags, matched)
+            if len(theirs_too) != len(matched):
+                raise MessageError("The peer claims a tag that was never sent.")
         return order[mine]
 
     # -- the one who asks ---------------------------------------------------------------------

@@ -82,8 +82,8 @@ class PrivateKey:
 
         def number(x: int) -> int:
             raw = x.to_bytes(-(-x.bit_length() // 8), "big")
-            made: int = lib.BN_bin2bn(raw, len(raw), None)
-            return made
+            big: int = lib.BN_bin2bn(raw, len(raw), None)
+            return big
 
         handle: int = lib.RSA_new()
         ok = lib.RSA_set0_key(handle, number(self.modulus), number(E), number(k.d))
@@ -105,23 +105,23 @@ class PrivateKey:
         lib, width, handle = _libcrypto(), self.width, self._handle
         assert lib is not None
         out = ctypes.create_string_buffer(width)
-        made = []
+        results = []
         for element in elements:
             if lib.RSA_private_decrypt(width, element, out, handle, _NO_PADDING) != width:
                 raise ValueError("libcrypto refused an element: it must be below the modulus.")
-            made.append(out.raw)
-        return made
+            results.append(out.raw)
+        return results
 
     def _power_gmpy2(self, elements: Sequence[bytes]) -> list[bytes]:
         k, power = self._numbers, gmpy2.powmod_sec
         p, q = gmpy2.mpz(k.p), gmpy2.mpz(k.q)
-        made = []
+        results = []
         for element in elements:
             x = gmpy2.mpz(int.from_bytes(element, "big"))
             at_q = power(x % q, k.dmq1, q)
             half = (power(x % p, k.dmp1, p) - at_q) * k.iqmp % p
-            made.append(int(at_q + q * half).to_bytes(self.width, "big"))
-        return made
+            results.append(int(at_q + q * half).to_bytes(self.width, "big"))
+        return results
 
 
 def _generate(bits: int) -> rsa.RSAPrivateNumbers:

@@ -1,38 +1,39 @@
-"""A session: greeting, ordered frames, timings; over any channel that carries whole messages.
+"""A session: greeting, streams of elements, timings; over a channel that carries whole messages.
 
 The engines speak through `Session` and know neither sockets nor threads of the other side. The same
-code therefore runs in one process (`MemoryChannel`) and between processes (`flight`).
+code therefore runs in one process (`intersect`) and between processes (`service`).
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import hashlib
 import os
-import queue
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
+import msgspec
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from . import messages
-from .messages import Frame, Hello
+from pet_lab.parties.blocking import BlockingChannel, memory_pair
+from pet_lab.parties.channel import Options
+from pet_lab.parties.errors import PartyError, PeerLost, Refused
+
+from .elements import bytes_of
+from .messages import NO_SESSION, End, Hello, Kind, Stream, session_id
 from .protocol import (
     Bytes2D,
+    DataHolder,
     KeySet,
     Message,
     MessageError,
     Outcome,
-    Party,
-    PeerLost,
     PsiEngine,
     PsiError,
     PsiResult,
@@ -47,43 +48,6 @@ if TYPE_CHECKING:
 
 CELL = struct.Struct(">B63s")
 BATCH_BYTES = 1 << 18
-T = TypeVar("T")
-
-
-class Channel(Protocol):
-    """Carries whole messages in order; closing makes the other side's `receive` raise PeerLost."""
-
-    def send(self, raw: bytes) -> None: ...
-    def receive(self, timeout_s: float) -> bytes: ...
-    def close(self) -> None: ...
-
-
-class MemoryChannel:
-    """One end of a pair of queues between two threads of a process."""
-
-    def __init__(self, inbox: queue.Queue[bytes | None], outbox: queue.Queue[bytes | None]) -> None:
-        self._inbox, self._outbox = inbox, outbox
-
-    @classmethod
-    def pair(cls) -> tuple[MemoryChannel, MemoryChannel]:
-        a: queue.Queue[bytes | None] = queue.Queue()
-        b: queue.Queue[bytes | None] = queue.Queue()
-        return cls(a, b), cls(b, a)
-
-    def send(self, raw: bytes) -> None:
-        self._outbox.put(raw)
-
-    def receive(self, timeout_s: float) -> bytes:
-        try:
-            raw = self._inbox.get(timeout=timeout_s)
-        except queue.Empty:
-            raise PeerLost(f"The other party sent nothing for {timeout_s:g} s.") from None
-        if raw is None:
-            raise PeerLost("The other party left the session before it was over.")
-        return raw
-
-    def close(self) -> None:
-        self._outbox.put(None)
 
 
 class _Timer:
@@ -94,17 +58,15 @@ class _Timer:
         self._cpu = 0.0
 
     def __enter__(self) -> _Timer:
-        self._wall, self._own, self._sent = (
-            time.perf_counter(),
-            time.thread_time(),
-            self._session.bytes_sent,
-        )
+        self._wall, self._own = time.perf_counter(), time.thread_time()
+        self._sent = self._session.bytes_sent
         return self
 
     def add_cpu(self, seconds: float) -> None:
+        """Add the CPU seconds of a worker thread."""
         self._cpu += seconds
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._session.stages.append(
             Stage(
                 self._session.party,
@@ -118,109 +80,126 @@ class _Timer:
 
 
 class Session:
-    """One party's side of a session, after the greeting; see `greet`."""
+    """One side of a session over a channel; `greet` binds it to both greetings.
+
+    Parameters
+    ----------
+    channel : BlockingChannel
+        To the peer; who speaks here and there is what the channel says.
+    transcript : Transcript, optional
+        Where messages sent from here are noted, with their payloads if `keep_payloads`.
+    """
 
     def __init__(
         self,
-        channel: Channel,
+        channel: BlockingChannel,
         *,
-        party: str,
-        peer: str,
-        role: Role,
-        variant: Variant,
-        timeout_s: float,
+        role: Role = "initiator",
+        variant: Variant = "analytics",
         transcript: Transcript | None = None,
         keep_payloads: bool = True,
     ) -> None:
-        self.party, self.peer, self.role, self.variant = party, peer, role, variant
-        self.channel, self.timeout_s = channel, timeout_s
+        self.channel, self.party, self.peer = channel, channel.party, channel.peer
+        self.role, self.variant = role, variant
         self.transcript, self.keep_payloads = transcript, keep_payloads
-        self.session = messages.NO_SESSION
+        self.session = NO_SESSION
         self.elements: list[bytes] = []
-        self.peer_size = 0
+        self.peer_size, self.peer_columns = 0, tuple[str, ...]()
         self.stages: list[Stage] = []
-        self.bytes_sent = 0
-        self._out = self._in = 0
+        self._sent = self._received = 0
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that left from here, frame headers included."""
+        return sum(sent.size for sent in self.channel.record)
 
     def stage(self, name: str, elements: int) -> _Timer:
+        """Measure what is done inside this context."""
         return _Timer(self, name, elements)
 
-    def send_frame(self, kind: str, payload: bytes, width: int) -> None:
-        raw = Frame(kind, self.session, self._out, width, payload).encode()
-        self._out += 1
-        self.bytes_sent += len(raw)
+    def tell(self, message: msgspec.Struct, kind: str) -> None:
+        """Send a typed message."""
+        self.channel.send(message, kind=kind)
+        self._note(kind, 1, msgspec.json.encode(message))
+
+    def _note(self, kind: str, count: int, payload: bytes) -> None:
         if self.transcript is not None:
-            kept = payload if self.keep_payloads else None
-            count = len(payload) // width
+            size, kept = self.channel.record[-1].size, payload if self.keep_payloads else None
             self.transcript.messages.append(
-                Message(self.party, self.peer, kind, count, width, len(raw), kept)
+                Message(self.party, self.peer, kind, count, len(payload) // count, size, kept)
             )
-        self.channel.send(raw)
 
-    def receive_frame(self, *kinds: str) -> Frame:
-        frame = messages.decode_frame(self.channel.receive(self.timeout_s))
-        if frame.session != self.session:
-            raise MessageError("This message belongs to another session.")
-        if frame.sequence != self._in:
-            raise MessageError(
-                f"Message {self._in} was expected, got {frame.sequence}: "
-                "repeated, lost or out of order."
-            )
-        self._in += 1
-        if frame.kind == "abort":
-            # Shown, so kept printable and short whatever the peer put there.
-            said = "".join(c for c in frame.payload.decode("utf-8", "replace") if c.isprintable())
-            raise PeerLost(f"The other party ended the session: {said[:300]}")
-        if frame.kind not in kinds:
-            raise MessageError(f"Expected {' or '.join(kinds)}, got {frame.kind}.")
-        return frame
-
-    def send(self, kind: str, rows: Bytes2D) -> None:
-        """Stream rows, shape (n, width), in batches, and close the stream."""
+    def send(self, kind: Kind, rows: Bytes2D) -> None:
+        """Announce rows, shape (n, width), stream them in batches, and close the stream."""
         n, width = rows.shape
         step = max(1, BATCH_BYTES // width)
+        stream = Stream(kind=kind, session=self.session, number=self._sent, width=width, count=n)
+        self._sent += 1
+        self.tell(stream, "stream")
         digest = hashlib.sha256()
         for start in range(0, n, step):
             payload = np.ascontiguousarray(rows[start : start + step]).tobytes()
             digest.update(payload)
-            self.send_frame(kind, payload, width)
-        end = messages.encode_end(kind, n, digest.digest())
-        self.send_frame("end", end, len(end))
+            self.channel.send_bytes(payload, kind=kind)
+            self._note(kind, len(payload) // width, payload)
+        self.tell(End(kind=kind, count=n, digest=digest.digest()), "end")
 
     def receive(
-        self, kind: str, *, width: int, count: int | None = None, at_most: int | None = None
+        self, kind: Kind, *, width: int, count: int | None = None, at_most: int | None = None
     ) -> Bytes2D:
         """Read a stream into one array of shape (n, width): exactly `count` rows, or `at_most`.
 
-        The array is reserved once for what the greeting announced, and a peer that sends more is
-        refused at the first row too many.
-        """
-        limit = count if count is not None else at_most if at_most is not None else self.peer_size
-        # Reserved lazily by the system: an announced size costs nothing until rows arrive.
-        out = np.empty((limit, width), dtype=np.uint8)
-        have = 0
-        digest = hashlib.sha256()
-        while True:
-            frame = self.receive_frame(kind, "end")
-            if frame.kind == "end":
-                messages.check_end(frame.payload, kind, have, digest.digest())
-                break
-            if frame.width != width:
-                raise MessageError(f"Elements of {kind} are {width} bytes wide, got {frame.width}.")
-            if frame.count == 0 or have + frame.count > limit:
-                raise MessageError(
-                    f"At most {limit} elements of {kind} were announced; more came, or none."
-                )
-            out[have : have + frame.count] = frame.rows()
-            have += frame.count
-            digest.update(frame.payload)
-        if count is not None and have != count:
-            raise MessageError(f"{count} elements of {kind} were announced, {have} came.")
-        return out[:have]
+        The array is reserved once for what was announced, and a peer that announces or sends more
+        than may come is refused at the first row too many.
 
-    def abort(self, reason: str) -> None:
-        with contextlib.suppress(Exception):  # the channel may be gone: the peer notices by itself
-            self.send_frame("abort", reason.encode()[:400] or b"-", 1)
+        Raises
+        ------
+        MessageError
+            If the stream is another one, of another size, or not what was sent.
+        """
+        stream = self.channel.receive(Stream)
+        if stream.session != self.session:
+            raise MessageError("This message belongs to another session.")
+        if stream.number != self._received:
+            raise MessageError(
+                f"Stream {self._received} was expected, got {stream.number}: "
+                "repeated, lost or out of order."
+            )
+        self._received += 1
+        if stream.kind != kind:
+            raise MessageError(f"Expected {kind}, got {stream.kind}.")
+        if stream.width != width:
+            raise MessageError(f"Elements of {kind} are {width} bytes wide, got {stream.width}.")
+        limit = count if count is not None else at_most if at_most is not None else self.peer_size
+        if stream.count > limit or (count is not None and stream.count != count):
+            exactly = "exactly" if count is not None else "at most"
+            raise MessageError(
+                f"Of {kind} {exactly} {limit} elements were to come, {stream.count} are announced."
+            )
+        # Reserved lazily by the system: an announced size costs nothing until rows arrive.
+        rows = np.empty((stream.count, width), dtype=np.uint8)
+        have, digest = 0, hashlib.sha256()
+        while have < stream.count:
+            payload = self.channel.receive_bytes()
+            batch, odd = divmod(len(payload), width)
+            if odd or not batch or have + batch > stream.count:
+                raise MessageError(
+                    f"{stream.count} elements of {kind} of {width} bytes were announced; more came,"
+                    " none, or parts."
+                )
+            rows[have : have + batch] = np.frombuffer(payload, dtype=np.uint8).reshape(batch, width)
+            have += batch
+            digest.update(payload)
+        end = self.channel.receive(End)
+        if end.kind != kind:
+            raise MessageError(f"The stream {kind} was closed by the end of another.")
+        if end.count != have:
+            raise MessageError(f"The sender counts {end.count} elements of {kind}, {have} arrived.")
+        if end.digest != digest.digest():
+            raise MessageError(
+                f"The elements of {kind} are not those that were sent: digests differ."
+            )
+        return rows
 
 
 def greet(
@@ -232,34 +211,44 @@ def greet(
     -------
     32 bytes: the link key, from an ephemeral X25519 exchange and the session. The linker sees
     neither greeting, so it cannot have it.
+
+    Raises
+    ------
+    MessageError
+        If the parties do not agree on who they are or what they do, or the key share is weak.
     """
     private = X25519PrivateKey.generate()
-    mine = Hello(
-        engine=engine.name,
-        variant=session.variant,
-        role=session.role,
-        party=session.party,
-        peer=session.peer,
-        size=len(keys),
-        on=tuple(on),
-        columns=tuple(columns),
-        parameters=tuple(sorted(engine.parameters().items())),
-        nonce=os.urandom(32).hex(),
-        share=private.public_key().public_bytes_raw().hex(),
-    )
-    raw = mine.encode()
-    if session.role == "initiator":
-        session.send_frame("hello", raw, 1)
-        theirs = messages.decode_hello(session.receive_frame("hello").payload)
-    else:
-        theirs = messages.decode_hello(session.receive_frame("hello").payload)
-        session.send_frame("hello", raw, 1)
-    _check_greeting(mine, theirs)
-    session.peer_size = theirs.size
-    pair = (mine, theirs) if session.role == "initiator" else (theirs, mine)
-    session.session = messages.session_id(*pair)
     try:
-        shared = private.exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(theirs.share)))
+        mine = msgspec.convert(
+            {
+                "type": "hello",
+                "engine": engine.name,
+                "variant": session.variant,
+                "role": session.role,
+                "party": session.party,
+                "peer": session.peer,
+                "size": len(keys),
+                "on": tuple(on),
+                "columns": tuple(columns),
+                "parameters": engine.parameters(),
+                "nonce": os.urandom(32),
+                "share": private.public_key().public_bytes_raw(),
+            },
+            Hello,
+        )
+    except msgspec.ValidationError as error:
+        raise PsiError(f"This cannot be put into a greeting: {error}.") from None
+    if session.role == "initiator":
+        session.tell(mine, "hello")
+        theirs = session.channel.receive(Hello)
+    else:
+        theirs = session.channel.receive(Hello)
+        session.tell(mine, "hello")
+    _check_greeting(mine, theirs)
+    session.peer_size, session.peer_columns = theirs.size, theirs.columns
+    session.session = session_id(*(mine, theirs) if mine.role == "initiator" else (theirs, mine))
+    try:
+        shared = private.exchange(X25519PublicKey.from_public_bytes(theirs.share))
     except ValueError:
         raise MessageError("The key share of the greeting has small order.") from None
     return HKDF(SHA256(), 32, session.session, b"pet_lab psi link key 1").derive(shared)
@@ -273,116 +262,124 @@ def _check_greeting(mine: Hello, theirs: Hello) -> None:
         )
     if theirs.role == mine.role:
         raise MessageError(f"Both parties want to be the {mine.role}; one must be the other role.")
+    if len(set(theirs.columns)) != len(theirs.columns):
+        raise MessageError("The peer names a column twice.")
     if theirs.nonce == mine.nonce or theirs.share == mine.share:
         raise MessageError("The greeting repeats our own.")
     for name in ("engine", "variant", "on", "parameters"):
         a, b = getattr(mine, name), getattr(theirs, name)
         if a != b:
             raise MessageError(
-                f"The parties do not agree on {name}: here {_shown(a)}, there {_shown(b)}."
+                f"The parties do not agree on {name}: here {str(a)[:200]}, there {str(b)[:200]}."
             )
-
-
-def _shown(value: object) -> str:
-    return str(
-        dict(value) if isinstance(value, tuple) and value and isinstance(value[0], tuple) else value
-    )[:200]
 
 
 def run_party(
     engine: PsiEngine,
-    channel: Channel,
+    channel: BlockingChannel,
+    holder: DataHolder,
     *,
-    party: Party,
-    peer: str,
     role: Role,
     on: str | Sequence[str],
     variant: Variant = "psi",
     columns: Sequence[str] = (),
-    missing: str = "refuse",
-    timeout_s: float = 120.0,
+    missing: Literal["refuse", "drop"] = "refuse",
     transcript: Transcript | None = None,
     keep_payloads: bool = False,
 ) -> Outcome:
-    """Speak one party's side of a session to its end.
+    """Speak one data holder's side of a session to its end, and close the channel.
 
     Parameters
     ----------
-    on : key column or columns, the same names on both sides
-    columns : own columns that the peer is to learn for the intersection; variant "enrichment" only
-    timeout_s : longest silence of the peer that is borne
+    on : str or sequence of str
+        Key column or columns, the same names on both sides.
+    columns : sequence of str
+        Own columns that the peer is to learn for the intersection; variant "enrichment" only.
+    missing : str
+        Rows without a key: "refuse" them, or "drop" them from the intersection.
 
     Raises
     ------
-    PsiError
+    PartyError
         One sentence; the peer has then received the same sentence, nothing else.
     """
     names = [on] if isinstance(on, str) else list(on)
     session = Session(
-        channel,
-        party=party.name,
-        peer=peer,
-        role=role,
-        variant=variant,
-        timeout_s=timeout_s,
-        transcript=transcript,
-        keep_payloads=keep_payloads,
+        channel, role=role, variant=variant, transcript=transcript, keep_payloads=keep_payloads
     )
     try:
-        if variant not in engine.variants:
-            raise PsiError(
-                f"The engine {engine.name} cannot answer {variant}; "
-                f"it answers {', '.join(engine.variants)}."
-            )
-        with session.stage("read keys", len(party.frame)):
-            keys = party.key_set(names, missing=missing)  # type: ignore[arg-type]
-        if variant == "enrichment" and not keys.unique:
-            raise PsiError(
-                f"{party.name}: enrichment needs a unique key, but some keys of {names} repeat."
-            )
-        if columns and variant != "enrichment":
-            raise PsiError(
-                "Columns are handed over in the enrichment variant only; choose it, or name none."
-            )
-        with session.stage("greet", 0):
-            link_key = greet(session, engine, keys, names, columns)
-        session.elements = keys.encoded
-        answer = engine.speak(session)
-        positions = None if isinstance(answer, int) else answer
-        enriched = None
-        if variant == "enrichment":
-            if positions is None:
-                raise PsiError(f"The engine {engine.name} tells this side no positions to enrich.")
-            with session.stage("enrich", len(positions)):
-                enriched = _exchange_columns(session, party, keys, positions, columns)
-        return Outcome(
-            party=party.name,
-            peer=peer,
-            role=role,
-            variant=variant,
-            session=session.session,
-            cardinality=answer if isinstance(answer, int) else len(answer),
-            positions=positions,
-            own_size=len(keys),
-            peer_size=session.peer_size,
-            link_key=link_key,
-            enriched=enriched,
-            stages=tuple(session.stages),
-        )
+        return _speak(engine, session, holder, names, columns, missing)
     except PeerLost:
         raise
-    except PsiError as error:
-        session.abort(str(error))
+    except PartyError as error:
+        channel.refuse(error)
         raise
     except Exception:
-        session.abort("An internal error ended the session.")  # details stay with their owner
+        channel.refuse(Refused("An internal error ended the session."))  # details stay here
         raise
     finally:
         channel.close()
 
 
+def _speak(  # noqa: PLR0917 - `run_party` names them
+    engine: PsiEngine,
+    session: Session,
+    holder: DataHolder,
+    names: list[str],
+    columns: Sequence[str],
+    missing: Literal["refuse", "drop"],
+) -> Outcome:
+    if holder.name != session.party:
+        raise PsiError(f"The certificate is for {session.party}, the data holder is {holder.name}.")
+    variant = session.variant
+    if variant not in engine.variants:
+        raise PsiError(
+            f"The engine {engine.name} cannot answer {variant}; "
+            f"it answers {', '.join(engine.variants)}."
+        )
+    with session.stage("read keys", len(holder.frame)):
+        keys = holder.key_set(names, missing=missing)
+    if variant == "enrichment" and not keys.unique:
+        raise PsiError(
+            f"{holder.name}: enrichment needs a unique key, but some keys of {names} repeat."
+        )
+    if columns and variant != "enrichment":
+        raise PsiError(
+            "Columns are handed over in the enrichment variant only; choose it, or name none."
+        )
+    with session.stage("greet", 0):
+        link_key = greet(session, engine, keys, names, columns)
+    session.elements = keys.encoded
+    answer = engine.speak(session)
+    positions = None if isinstance(answer, int) else answer
+    enriched = None
+    if variant == "enrichment":
+        if positions is None:
+            raise PsiError(f"The engine {engine.name} tells this side no positions to enrich.")
+        with session.stage("enrich", len(positions)):
+            enriched = _exchange_columns(session, holder, keys, positions, columns)
+    return Outcome(
+        party=holder.name,
+        peer=session.peer,
+        role=session.role,
+        variant=variant,
+        session=session.session,
+        cardinality=answer if isinstance(answer, int) else len(answer),
+        positions=positions,
+        own_size=len(keys),
+        peer_size=session.peer_size,
+        link_key=link_key,
+        enriched=enriched,
+        stages=tuple(session.stages),
+    )
+
+
 def _exchange_columns(
-    session: Session, party: Party, keys: KeySet, positions: np.ndarray, columns: Sequence[str]
+    session: Session,
+    holder: DataHolder,
+    keys: KeySet,
+    positions: np.ndarray,
+    columns: Sequence[str],
 ) -> pd.DataFrame:
     """Swap the named columns of the intersection, in the shared order, without any key."""
     import pandas as pd
@@ -390,38 +387,18 @@ def _exchange_columns(
     row_of = np.full(len(keys), -1, dtype=np.int64)
     present = keys.codes >= 0
     row_of[keys.codes[present]] = np.flatnonzero(present)
-    names = list(columns)
-    cells = party.frame.iloc[row_of[positions]][names].astype(str)
-    width = CELL.size * max(1, len(names))
-    packed = b"".join(_pack_cell(c) for row in cells.itertuples(index=False) for c in row)
-    mine = np.frombuffer(packed, dtype=np.uint8).reshape(len(cells) if names else 0, width)
-    header = np.frombuffer(b"".join(_pack_cell(n) for n in names), dtype=np.uint8).reshape(
-        -1, CELL.size
-    )
-
-    def receive() -> tuple[list[str], Bytes2D]:
-        got = [
-            _unpack_cell(bytes(r))
-            for r in session.receive("attributes", width=CELL.size, at_most=32)
-        ]
-        rows = len(positions) if got else 0
-        return got, session.receive("attributes", width=CELL.size * max(1, len(got)), count=rows)
-
+    cells = holder.frame.iloc[row_of[positions]][list(columns)].astype(str).to_numpy().ravel()
+    mine = bytes_of([_pack_cell(cell) for cell in cells], CELL.size)
+    count = len(positions) * len(session.peer_columns)
     if session.role == "initiator":
-        session.send("attributes", header)
         session.send("attributes", mine)
-        their_names, theirs = receive()
+        theirs = session.receive("attributes", width=CELL.size, count=count)
     else:
-        their_names, theirs = receive()
-        session.send("attributes", header)
+        theirs = session.receive("attributes", width=CELL.size, count=count)
         session.send("attributes", mine)
-    if len(set(their_names)) != len(their_names):
-        raise MessageError("The peer names a column twice.")
-    data = {
-        name: [_unpack_cell(bytes(r[i * CELL.size : (i + 1) * CELL.size])) for r in theirs]
-        for i, name in enumerate(their_names)
-    }
-    return pd.DataFrame(data, index=pd.RangeIndex(len(positions)))
+    texts = np.array([_unpack_cell(row.tobytes()) for row in theirs], dtype=object)
+    table = texts.reshape(len(positions), len(session.peer_columns))
+    return pd.DataFrame(table, columns=list(session.peer_columns))
 
 
 def _pack_cell(text: str) -> bytes:
@@ -445,15 +422,16 @@ def _unpack_cell(raw: bytes) -> str:
 
 def intersect(
     engine: PsiEngine,
-    left: Party,
-    right: Party,
+    left: DataHolder,
+    right: DataHolder,
     *,
     on: str | Sequence[str],
     variant: Variant = "psi",
     left_columns: Sequence[str] = (),
     right_columns: Sequence[str] = (),
-    missing: str = "refuse",
+    missing: Literal["refuse", "drop"] = "refuse",
     timeout_s: float = 600.0,
+    delay_s: float = 0.0,
     keep_payloads: bool = True,
 ) -> PsiResult:
     """Run both parties in this process, each in its own thread: a simulation, not a deployment.
@@ -461,38 +439,44 @@ def intersect(
     DEPARTS from the house rule that randomness is an argument: keys, blinds and shuffles come from
     the system's CSPRNG; a seeded one would be a hole, and no result depends on it.
 
+    Parameters
+    ----------
+    timeout_s : float
+        Seconds to wait for a message.
+    delay_s : float
+        One-way delay of every message: half of a round trip.
+
     Raises
     ------
-    PsiError
+    PartyError
         The first party's reason.
     """
     transcript = Transcript()
-    ends = MemoryChannel.pair()
-    found: dict[str, Outcome] = {}
+    options = Options(timeout_s=timeout_s, delay_s=delay_s)
+    ends = memory_pair(left.name, right.name, options=options)
+    outcomes: dict[Role, Outcome] = {}
     failed: list[BaseException] = []
+    speak = functools.partial(
+        run_party,
+        engine,
+        on=on,
+        variant=variant,
+        missing=missing,
+        transcript=transcript,
+        keep_payloads=keep_payloads,
+    )
 
-    def side(party: Party, peer: str, role: Role, channel: Channel, columns: Sequence[str]) -> None:
+    def side(
+        role: Role, channel: BlockingChannel, holder: DataHolder, columns: Sequence[str]
+    ) -> None:
         try:
-            found[role] = run_party(
-                engine,
-                channel,
-                party=party,
-                peer=peer,
-                role=role,
-                on=on,
-                variant=variant,
-                columns=columns,
-                missing=missing,
-                timeout_s=timeout_s,
-                transcript=transcript,
-                keep_payloads=keep_payloads,
-            )
+            outcomes[role] = speak(channel, holder, role=role, columns=columns)
         except BaseException as error:
             failed.append(error)
 
     threads = [
-        threading.Thread(target=side, args=(left, right.name, "initiator", ends[0], left_columns)),
-        threading.Thread(target=side, args=(right, left.name, "responder", ends[1], right_columns)),
+        threading.Thread(target=side, args=("initiator", ends[0], left, left_columns)),
+        threading.Thread(target=side, args=("responder", ends[1], right, right_columns)),
     ]
     for thread in threads:
         thread.start()
@@ -500,14 +484,14 @@ def intersect(
         thread.join()
     if failed:
         raise next((e for e in failed if not isinstance(e, PeerLost)), failed[0])
-    a, b = found["initiator"], found["responder"]
+    a, b = outcomes["initiator"], outcomes["responder"]
     names = [on] if isinstance(on, str) else list(on)
-    rows: list[np.ndarray | None] = []
-    for party, outcome in ((left, a), (right, b)):
-        if outcome.positions is None:
-            rows.append(None)
-        else:
-            rows.append(party.key_set(names, missing=missing).rows_of(outcome.positions))  # type: ignore[arg-type]
+    rows = [
+        None
+        if outcome.positions is None
+        else holder.key_set(names, missing=missing).rows_of(outcome.positions)
+        for holder, outcome in ((left, a), (right, b))
+    ]
     keys = None
     if rows[0] is not None:
         part = left.frame.iloc[rows[0]][names]
@@ -519,30 +503,3 @@ def intersect(
     return PsiResult(
         keys=keys, left=a, right=b, left_rows=rows[0], right_rows=rows[1], transcript=transcript
     )
-
-
-@lru_cache(maxsize=1)
-def pool() -> ThreadPoolExecutor:
-    """One pool per process; the work in it runs outside Python's lock."""
-    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="psi")
-
-
-def in_threads(
-    work: Callable[[int, int], T], n: int, *, timer: object, step: int = 1024
-) -> Iterator[tuple[int, int, T]]:
-    """Yield (start, stop, work(start, stop)) over range(n) in steps, in order, from all cores."""
-
-    def timed(bounds: tuple[int, int]) -> tuple[int, int, T, float]:
-        before = time.thread_time()
-        made = work(*bounds)
-        return *bounds, made, time.thread_time() - before
-
-    bounds = [(i, min(i + step, n)) for i in range(0, n, step)]
-    for start, stop, made, cpu in pool().map(timed, bounds):
-        timer.add_cpu(cpu)  # type: ignore[attr-defined]
-        yield start, stop, made
-
-
-def bytes_of(elements: Sequence[bytes], width: int) -> Bytes2D:
-    """Equal-length byte strings as an array of shape (n, width)."""
-    return np.frombuffer(b"".join(elements), dtype=np.uint8).reshape(len(elements), width)

@@ -5,38 +5,36 @@ to one length, with party and column bound. Both are keyed by the link key of th
 two data holders agreed on and no linker has. Equal values of one column have equal tokens, so a
 linker can count them; the data holders can open the tokens of an answer.
 
-What a linker can still see is the frequency of each token: see `frequency_guess`.
+What a linker can still see is the frequency of each token: see `frequency_attack`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from msgspec import Meta
 
-from .messages import IDENTITY, strict_json
-from .protocol import (
-    MAX_ELEMENTS,
-    Bytes2D,
-    MessageError,
-    Outcome,
-    Party,
-    PsiError,
-    Purpose,
-    secret_permutation,
-)
-from .session import bytes_of
+from pet_lab.shares import ring_split
+
+from .elements import bytes_of, secret_permutation, strings
+from .messages import Count, Identity, SessionId
+from .protocol import Bytes2D, DataHolder, MessageError, Outcome, PsiError
+
+if TYPE_CHECKING:
+    import pandas as pd  # loaded where it is used: a linker never needs it
 
 TAG_WIDTH = 16
 LABEL_BYTES = 31
@@ -45,20 +43,22 @@ MAX_COLUMNS = 32
 MAX_LABELS = 1 << 24  # a join column has about as many tokens as rows
 ANYONE = "*"
 COLUMN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .-]{0,62}")
+ColumnName = Annotated[str, Meta(pattern=f"^{COLUMN_NAME.pattern}\\Z")]
+Size = Annotated[int, Meta(ge=0, le=MAX_LABELS)]
 
 
-def derive(link_key: bytes, purpose: Purpose, size: int) -> bytes:
-    """A key for one purpose from the link key."""
-    return HKDF(SHA256(), size, None, b"pet_lab psi " + purpose.value).derive(link_key)
+def derive(link_key: bytes, purpose: Literal["row tags", "column tokens"], size: int) -> bytes:
+    """A key for one purpose, which is bound into the derivation, from the link key."""
+    return HKDF(SHA256(), size, None, b"pet_lab psi " + purpose.encode()).derive(link_key)
 
 
 class ColumnCipher:
     """Deterministic, authenticated, fixed-length tokens for the values of named columns."""
 
     def __init__(self, link_key: bytes) -> None:
-        self._siv = AESSIV(derive(link_key, Purpose.COLUMNS, 64))
+        self._siv = AESSIV(derive(link_key, "column tokens", 64))
 
-    def seal(self, value: str, *, party: str, column: str) -> bytes:
+    def encrypt(self, value: str, *, party: str, column: str) -> bytes:
         """The token of a value; 48 bytes whatever the value."""
         raw = value.encode()
         if len(raw) > LABEL_BYTES:
@@ -69,7 +69,7 @@ class ColumnCipher:
         padded = bytes([len(raw)]) + raw.ljust(LABEL_BYTES, b"\0")
         return self._siv.encrypt(padded, _bound(party, column))
 
-    def open(self, token: bytes, *, party: str, column: str) -> str:
+    def decrypt(self, token: bytes, *, party: str, column: str) -> str:
         """The value of a token.
 
         Raises
@@ -109,17 +109,16 @@ class TokenTable:
     def __len__(self) -> int:
         return len(self.tags)
 
-    def header(self) -> bytes:
-        """What precedes the rows: names and sizes, as JSON."""
-        items = {
-            "session": self.session.hex(),
-            "party": self.party,
-            "peer": self.peer,
-            "rows": len(self),
-            "columns": {name: len(tokens) for name, tokens in self.labels.items()},
-            "shares": list(self.shares),
-        }
-        return json.dumps(items).encode()
+    def header(self) -> TableHeader:
+        """What precedes the rows: names and sizes."""
+        return TableHeader(
+            session=self.session,
+            party=self.party,
+            peer=self.peer,
+            rows=len(self),
+            columns={name: len(tokens) for name, tokens in self.labels.items()},
+            shares=tuple(self.shares),
+        )
 
     def pack(self) -> Bytes2D:
         """All rows as one array of fixed width: tag, codes, shares."""
@@ -129,52 +128,31 @@ class TokenTable:
         return np.concatenate(parts, axis=1)
 
 
-@dataclass(frozen=True)
-class TableHeader:
-    """The decoded header of an upload."""
+class TableHeader(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="table"
+):
+    """Announces an upload: names, rows, distinct tokens of each column."""
 
-    session: bytes
-    party: str
-    peer: str
-    rows: int
-    columns: dict[str, int]
-    shares: list[str]
+    session: SessionId
+    party: Identity
+    peer: Identity
+    rows: Count
+    columns: Annotated[dict[ColumnName, Size], Meta(max_length=MAX_COLUMNS)]
+    shares: Annotated[tuple[ColumnName, ...], Meta(max_length=MAX_COLUMNS)]
+
+    def __post_init__(self) -> None:
+        names = (*self.columns, *self.shares)
+        if len(names) > MAX_COLUMNS:
+            raise ValueError(f"A table has at most {MAX_COLUMNS} columns")
+        if len(set(names)) != len(names):
+            raise ValueError("A column is named twice")
+        if any(size > self.rows for size in self.columns.values()):
+            raise ValueError("A column has at most as many values as rows")
 
     @property
     def width(self) -> int:
+        """Bytes of a packed row."""
         return TAG_WIDTH + 4 * len(self.columns) + 8 * len(self.shares)
-
-
-def decode_header(raw: bytes) -> TableHeader:
-    """Read the header of an upload; refuses anything that is not one."""
-    items = strict_json(raw, limit=16384, what="table header")
-    if set(items) != {"session", "party", "peer", "rows", "columns", "shares"}:
-        raise MessageError("A table header has session, party, peer, rows, columns and shares.")
-    session, rows, columns, shares = (items[k] for k in ("session", "rows", "columns", "shares"))
-    if not isinstance(session, str) or not re.fullmatch(r"[0-9a-f]{32}", session):
-        raise MessageError("The session of a table is 32 hexadecimal digits.")
-    for name in ("party", "peer"):
-        if not isinstance(items[name], str) or not IDENTITY.fullmatch(items[name]):
-            raise MessageError(
-                f"The {name} of a table is a name of small letters, digits and dots."
-            )
-    if type(rows) is not int or not 0 <= rows <= MAX_ELEMENTS:
-        raise MessageError(f"A table has 0 to {MAX_ELEMENTS} rows.")
-    if not isinstance(columns, dict) or not isinstance(shares, list):
-        raise MessageError("The columns of a table are an object, its shares a list.")
-    if len(columns) + len(shares) > MAX_COLUMNS:
-        raise MessageError(f"A table has at most {MAX_COLUMNS} columns.")
-    for name in (*columns, *shares):
-        if not isinstance(name, str) or not COLUMN_NAME.fullmatch(name):
-            raise MessageError("A column name has 1 to 63 letters, digits, dots, dashes or spaces.")
-    if len({*columns, *shares}) != len(columns) + len(shares):
-        raise MessageError("A column is named twice.")
-    for size in columns.values():
-        if type(size) is not int or not 0 <= size <= min(rows, MAX_LABELS):
-            raise MessageError(
-                "A column has at most as many values as rows, and at most 16 million."
-            )
-    return TableHeader(bytes.fromhex(session), items["party"], items["peer"], rows, columns, shares)
 
 
 def unpack(header: TableHeader, labels: Mapping[str, Bytes2D], rows: Bytes2D) -> TokenTable:
@@ -193,7 +171,7 @@ def unpack(header: TableHeader, labels: Mapping[str, Bytes2D], rows: Bytes2D) ->
         tokens = labels[name]
         if tokens.shape != (size, TOKEN_WIDTH):
             raise MessageError(f"Column {name} has {size} tokens of {TOKEN_WIDTH} bytes.")
-        text = _strings(tokens)
+        text = strings(tokens)
         if np.less_equal(text[1:], text[:-1]).any():
             raise MessageError(f"The tokens of {name} are distinct and in ascending order.")
         code = np.ascontiguousarray(rows[:, at : at + 4]).view(">u4").ravel().astype(np.uint32)
@@ -207,26 +185,20 @@ def unpack(header: TableHeader, labels: Mapping[str, Bytes2D], rows: Bytes2D) ->
         )
         at += 8
     tags = np.ascontiguousarray(rows[:, :TAG_WIDTH])
-    text = _strings(tags)
+    text = strings(tags)
     if np.less(text[1:], text[:-1]).any():
         raise MessageError("The row tags of a table are in ascending order.")
     return TokenTable(header.session, header.party, header.peer, tags, labels, codes, shares)
 
 
-def _strings(rows: Bytes2D) -> npt.NDArray[np.bytes_]:
-    width = rows.shape[1]
-    view: npt.NDArray[np.bytes_] = np.ascontiguousarray(rows).view(f"S{width}").ravel()
-    return view
-
-
 def row_tags(keys: Sequence[bytes], link_key: bytes) -> Bytes2D:
     """16 bytes for each key: the linker can match them, not guess the keys."""
-    secret = derive(link_key, Purpose.ROWS, 32)
+    secret = derive(link_key, "row tags", 32)
     return bytes_of([hmac.digest(secret, k, hashlib.sha256)[:TAG_WIDTH] for k in keys], TAG_WIDTH)
 
 
 def tables_for_linkers(
-    party: Party,
+    party: DataHolder,
     outcome: Outcome,
     *,
     on: str | Sequence[str],
@@ -234,7 +206,7 @@ def tables_for_linkers(
     values: Mapping[str, npt.ArrayLike] | None = None,
     joins: Mapping[str, Sequence[str]] | None = None,
     linkers: int = 1,
-    missing: str = "refuse",
+    missing: Literal["refuse", "drop"] = "refuse",
 ) -> list[TokenTable]:
     """What a party sends after a session: only rows whose key is in the intersection.
 
@@ -264,14 +236,14 @@ def tables_for_linkers(
         )
     import pandas as pd
 
-    keys = party.key_set(on, missing=missing)  # type: ignore[arg-type]
+    keys = party.key_set(on, missing=missing)
     rows = keys.rows_of(outcome.positions)
     rows = rows[secret_permutation(len(rows))]  # rows of one key must not stay in file order
     unique_tags = np.zeros((len(keys), TAG_WIDTH), dtype=np.uint8)
     wanted = np.asarray(outcome.positions)
     unique_tags[wanted] = row_tags([keys.encoded[i] for i in wanted], outcome.link_key)
     tags = unique_tags[keys.codes[rows]]
-    order = np.argsort(_strings(tags), kind="stable")
+    order = np.argsort(strings(tags), kind="stable")
     tags, rows = tags[order], rows[order]
     cipher = ColumnCipher(outcome.link_key)
     labels, codes = {}, {}
@@ -285,7 +257,7 @@ def tables_for_linkers(
     for name, parts in (joins or {}).items():
         if name in texts or not COLUMN_NAME.fullmatch(name):
             raise PsiError(f"A join needs a name of its own, got {name!r}.")
-        further = party.key_set(parts, missing=missing)  # type: ignore[arg-type]
+        further = party.key_set(parts, missing=missing)
         hashed = [t.tobytes()[:15].hex() for t in row_tags(further.encoded, outcome.link_key)]
         # A row without this key agrees with none: its token is random.
         alone = [os.urandom(15).hex() if c < 0 else hashed[c] for c in further.codes[rows]]
@@ -296,19 +268,19 @@ def tables_for_linkers(
             raise PsiError(
                 f"Column {name} has {len(distinct)} values, at most {MAX_LABELS} are sent."
             )
-        sealed = bytes_of(
-            [cipher.seal(v, party=bound_to, column=name) for v in distinct], TOKEN_WIDTH
+        encrypted = bytes_of(
+            [cipher.encrypt(v, party=bound_to, column=name) for v in distinct], TOKEN_WIDTH
         )
-        place = np.argsort(_strings(sealed))
+        place = np.argsort(strings(encrypted))
         rank = np.empty(len(place), dtype=np.uint32)
         rank[place] = np.arange(len(place), dtype=np.uint32)
-        labels[name], codes[name] = sealed[place], rank[code]
+        labels[name], codes[name] = encrypted[place], rank[code]
     shared = [dict[str, npt.NDArray[np.uint64]]() for _ in range(linkers)]
     for name, given in values.items():
         if not COLUMN_NAME.fullmatch(name):
             raise PsiError("A column name has 1 to 63 letters, digits, dots, dashes or spaces.")
         whole = _whole_numbers(given, len(party.frame), name)[rows]
-        for part, share in zip(shared, split_additively(whole, linkers), strict=True):
+        for part, share in zip(shared, ring_split(whole, linkers), strict=True):
             part[name] = share
     return [
         TokenTable(outcome.session, party.name, outcome.peer, tags, labels, codes, s)
@@ -316,7 +288,7 @@ def tables_for_linkers(
     ]
 
 
-def _check_column(party: Party, name: str) -> None:
+def _check_column(party: DataHolder, name: str) -> None:
     if name not in party.frame.columns:
         known = ", ".join(map(str, party.frame.columns))
         raise PsiError(f"{party.name} has no column {name!r}; its columns are {known}.")
@@ -340,32 +312,44 @@ def _whole_numbers(given: npt.ArrayLike, n: int, name: str) -> npt.NDArray[np.in
     return raw.astype(np.int64)
 
 
-def split_additively(values: npt.NDArray[np.int64], linkers: int) -> list[npt.NDArray[np.uint64]]:
-    """Shares that sum to the values modulo 2^64; any `linkers - 1` of them are uniform noise."""
-    n = len(values)
-    random = [np.frombuffer(os.urandom(8 * n), dtype=np.uint64) for _ in range(linkers - 1)]
-    last = values.view(np.uint64).copy()
-    for share in random:
-        last -= share  # wraps modulo 2^64, which is the point
-    return [*random, last]
-
-
-def frequency_guess(
-    codes: npt.NDArray[np.uint32], public_shares: Mapping[str, float]
-) -> dict[int, str]:
+def frequency_attack(
+    table: TokenTable, column: str, public_shares: Mapping[str, float], *, link_key: bytes
+) -> pd.DataFrame:
     """The linker's attack: match tokens to labels by rank of frequency.
+
+    Works whenever the shares are far enough apart: it is the price of tokens that can be counted.
 
     Parameters
     ----------
-    codes : which token each row has, as the linker sees it
-    public_shares : label -> share that anyone could know, from a published margin
+    table : TokenTable
+        What the linker holds of one party.
+    column : str
+        One of its columns.
+    public_shares : mapping
+        Label -> share that anyone could know, from a published margin.
+    link_key : bytes
+        To say how often the attack is right; the linker does not have it.
 
     Returns
     -------
-    Token code -> guessed label, most frequent with most frequent. Works whenever the shares are
-    far enough apart: it is the price of tokens that a linker can count.
+    DataFrame, one row a token, most frequent first: token (hexadecimal), rows, guess, label.
     """
-    seen = np.bincount(codes.astype(np.int64), minlength=len(public_shares))
-    by_count = np.argsort(-seen, kind="stable")
+    import pandas as pd
+
+    tokens = table.labels[column]
+    rows = np.bincount(table.codes[column].astype(np.int64), minlength=len(tokens))
     by_share = sorted(public_shares, key=lambda label: -public_shares[label])
-    return {int(c): label for c, label in zip(by_count, by_share, strict=False)}
+    by_share += [""] * (len(tokens) - len(by_share))
+    cipher = ColumnCipher(link_key)
+    return pd.DataFrame(
+        [
+            {
+                "token": tokens[code].tobytes().hex(),
+                "rows": int(rows[code]),
+                "guess": guess,
+                "label": cipher.decrypt(tokens[code].tobytes(), party=table.party, column=column),
+            }
+            for code, guess in zip(np.argsort(-rows, kind="stable"), by_share, strict=False)
+        ],
+        columns=["token", "rows", "guess", "label"],
+    )

@@ -21,8 +21,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from pet_lab.shares import ring_join, ring_split
+
 from .protocol import PsiError
-from .tokens import split_additively
 
 Scheme = Literal["shares", "bfv", "ckks", "paillier"]
 SCHEMES: tuple[Scheme, ...] = ("shares", "bfv", "ckks", "paillier")
@@ -202,38 +203,38 @@ def total_by_cell(
     )
 
 
-_Made = tuple[list[float], float, float, int]
+_Cost = tuple[list[float], float, float, int]  # totals, CPU of owner and linker, bytes
 
 
-def _by_shares(values: Any, cells: Any, n_cells: int) -> _Made:
+def _by_shares(values: Any, cells: Any, n_cells: int) -> _Cost:
     begun = time.process_time()
-    shares = split_additively(values, 2)
+    shares = ring_split(values, 2)
     split = time.process_time()
     sums = np.zeros((2, n_cells), dtype=np.uint64)
     for sum_, share in zip(sums, shares, strict=True):
         np.add.at(sum_, cells, share)
     added = time.process_time()
-    totals = (sums[0] + sums[1]).view(np.int64).tolist()
+    totals = ring_join(sums).tolist()
     return totals, split - begun, added - split, 16 * len(values) + 16 * n_cells
 
 
-def _by_vectors(scheme: Literal["bfv", "ckks"]) -> Callable[[Any, Any, int], _Made]:
-    def work(values: Any, cells: Any, n_cells: int) -> _Made:
+def _by_vectors(scheme: Literal["bfv", "ckks"]) -> Callable[[Any, Any, int], _Cost]:
+    def work(values: Any, cells: Any, n_cells: int) -> _Cost:
         begun = time.process_time()
         owner = EncryptedColumn(scheme)
         ciphertexts, public = owner.encrypt(values), owner.public()
         encrypted = time.process_time()
-        made = total_encrypted(scheme, public, ciphertexts, cells, n_cells)
+        sums = total_encrypted(scheme, public, ciphertexts, cells, n_cells)
         added = time.process_time()
-        totals = owner.decrypt(made)
+        totals = owner.decrypt(sums)
         ended = time.process_time()
-        sent = sum(map(len, ciphertexts)) + sum(map(len, made)) + len(public)
+        sent = sum(map(len, ciphertexts)) + sum(map(len, sums)) + len(public)
         return totals, encrypted - begun + ended - added, added - encrypted, sent
 
     return work
 
 
-def _by_paillier(values: Any, cells: Any, n_cells: int, bits: int) -> _Made:
+def _by_paillier(values: Any, cells: Any, n_cells: int, bits: int) -> _Cost:
     from phe import paillier
 
     begun = time.process_time()

@@ -94,7 +94,7 @@ def twist_bits(elements):
 
 def test_no_element_on_the_wire_carries_a_twist_bit():
     ids = [f"{i}" for i in range(150)]
-    sides = [psi.Party(n, pd.DataFrame({"id": ids})) for n in ("a", "b")]
+    sides = [psi.DataHolder(n, pd.DataFrame({"id": ids})) for n in ("a", "b")]
     result = psi.intersect(psi.EcdhEngine(), *sides, on="id")
     for kind in ("blinded", "twice_blinded"):
         for sender in ("a", "b"):

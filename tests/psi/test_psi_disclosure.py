@@ -171,8 +171,8 @@ def test_noisy_totals_need_a_bound_and_have_it_once():
 def test_noise_is_refused_for_keys_that_repeat():
     import pandas as pd
 
-    left = psi.Party("statcan", pd.DataFrame({"id": ["k", "k"], "pref": ["1", "2"]}))
-    right = psi.Party("cbs", pd.DataFrame({"id": ["k"], "size": ["s"]}))
+    left = psi.DataHolder("statcan", pd.DataFrame({"id": ["k", "k"], "pref": ["1", "2"]}))
+    right = psi.DataHolder("cbs", pd.DataFrame({"id": ["k"], "size": ["s"]}))
     rules = OutputRules(epsilon_per_query=1.0)
     (one,), result = linked(left, right, rules=rules)
     with pytest.raises(psi.PsiError, match="these repeat"):

@@ -1,17 +1,18 @@
 """Tokens, joins, counts and totals at the linker, against the tables in clear."""
 
 import json
-import math
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
-from test_psi_messages import check_hostile
+from hostile import Line, check_hostile
 
 from pet_lab import psi
+from pet_lab.parties.errors import PartyError
 from pet_lab.psi import linker, tokens
 from pet_lab.psi.disclosure import OutputRules, QueryLog
-from pet_lab.psi.linker import Linker, Query, combine_totals, decode_answer, decode_query
+from pet_lab.psi.linker import Answer, Linker, Query, combine_totals
 
 OPEN = OutputRules(min_cell=0)
 
@@ -33,8 +34,8 @@ def files(n=400, seed=1, overlap=0.75):
     )
     values = rng.integers(-(10**9), 10**9, n)
     return (
-        psi.Party("statcan", left),
-        psi.Party("cbs", right.sample(frac=1, random_state=2, ignore_index=True)),
+        psi.DataHolder("statcan", left),
+        psi.DataHolder("cbs", right.sample(frac=1, random_state=2, ignore_index=True)),
         values,
     )
 
@@ -59,6 +60,18 @@ def query(result, *group_by, **more):
 BOTH = ("cbs:size", "statcan:pref")
 
 
+@pytest.fixture(scope="module")
+def line():
+    line = Line()
+    yield line
+    line.close()
+
+
+def again(message):
+    """The message as its receiver reads it."""
+    return msgspec.json.decode(msgspec.json.encode(message), type=type(message))
+
+
 def test_counts_are_those_of_the_join_in_clear():
     left, right, _ = files()
     (one,), result = linked(left, right)
@@ -78,19 +91,11 @@ def test_totals_by_additive_shares_are_exact(linkers):
     assert got.set_index(["size", "pref"])["total"].to_dict() == clear.to_dict()
 
 
-def test_a_single_share_is_uniform_whatever_the_values():
-    # A share of the constant 5 has the bits of a fair coin: within 5 standard errors of a half.
-    n = 20_000
-    for share in tokens.split_additively(np.full(n, 5, dtype=np.int64), 2):
-        bits = np.unpackbits(share.view(np.uint8).reshape(n, 8), axis=1).mean(axis=0)
-        assert (np.abs(bits - 0.5) < 5 * 0.5 / math.sqrt(n)).all()
-
-
 def test_duplicates_are_pairs_of_a_join_not_their_product_in_every_cell():
     # Two records of one key on each side, in different cells: the join has 4 pairs, one a cell.
     # A count that multiplies 2 x 2 in every cell would show 4 and 4.
-    left = psi.Party("statcan", pd.DataFrame({"id": ["k", "k"], "pref": ["100", "300"]}))
-    right = psi.Party("cbs", pd.DataFrame({"id": ["k", "k"], "size": ["small", "large"]}))
+    left = psi.DataHolder("statcan", pd.DataFrame({"id": ["k", "k"], "pref": ["100", "300"]}))
+    right = psi.DataHolder("cbs", pd.DataFrame({"id": ["k", "k"], "size": ["small", "large"]}))
     (one,), result = linked(left, right)
     got = one.answer(query(result, *BOTH), "cbs").table(result.right.link_key)
     assert got["count"].tolist() == [1, 1, 1, 1]
@@ -106,19 +111,19 @@ def test_the_join_is_that_of_pandas_for_any_multiplicities():
     right = pd.DataFrame(
         {"id": rng.integers(5, 40, 60).astype(str), "size": rng.choice(["s", "l"], 60)}
     )
-    (one,), result = linked(psi.Party("statcan", left), psi.Party("cbs", right))
+    (one,), result = linked(psi.DataHolder("statcan", left), psi.DataHolder("cbs", right))
     got = one.answer(query(result, *BOTH), "cbs").table(result.right.link_key)
     clear = left.merge(right, on="id").groupby(["size", "pref"]).size()
     assert got.set_index(["size", "pref"])["count"].to_dict() == clear.to_dict()
 
 
 def test_an_empty_intersection_gives_an_empty_answer():
-    left = psi.Party("statcan", pd.DataFrame({"id": ["a"], "pref": ["100"]}))
-    right = psi.Party("cbs", pd.DataFrame({"id": ["b"], "size": ["small"]}))
+    left = psi.DataHolder("statcan", pd.DataFrame({"id": ["a"], "pref": ["100"]}))
+    right = psi.DataHolder("cbs", pd.DataFrame({"id": ["b"], "size": ["small"]}))
     (one,), result = linked(left, right)
     answer = one.answer(query(result, *BOTH), "cbs")
     assert answer.values == ()
-    assert len(decode_answer(answer.encode()).table(result.right.link_key)) == 0
+    assert len(again(answer).table(result.right.link_key)) == 0
 
 
 # -- tokens ----------------------------------------------------------------------------------------
@@ -126,22 +131,24 @@ def test_an_empty_intersection_gives_an_empty_answer():
 
 def test_tokens_are_of_one_length_and_bound_to_key_party_and_column():
     one = tokens.ColumnCipher(bytes(32))
-    token = one.seal("small", party="cbs", column="size")
-    assert len(token) == len(one.seal("x" * 31, party="cbs", column="size")) == tokens.TOKEN_WIDTH
-    assert one.seal("small", party="cbs", column="size") == token
-    assert one.open(token, party="cbs", column="size") == "small"
+    token = one.encrypt("small", party="cbs", column="size")
+    assert (
+        len(token) == len(one.encrypt("x" * 31, party="cbs", column="size")) == tokens.TOKEN_WIDTH
+    )
+    assert one.encrypt("small", party="cbs", column="size") == token
+    assert one.decrypt(token, party="cbs", column="size") == "small"
     others = {
-        one.seal("small", party="cbs", column="class"),
-        one.seal("small", party="statcan", column="size"),
-        tokens.ColumnCipher(b"k" * 32).seal("small", party="cbs", column="size"),
+        one.encrypt("small", party="cbs", column="class"),
+        one.encrypt("small", party="statcan", column="size"),
+        tokens.ColumnCipher(b"k" * 32).encrypt("small", party="cbs", column="size"),
     }
     assert token not in others
     assert len(others) == 3
     for party, column in (("cbs", "class"), ("statcan", "size")):
         with pytest.raises(psi.MessageError, match="not one of"):
-            one.open(token, party=party, column=column)
+            one.decrypt(token, party=party, column=column)
     with pytest.raises(psi.PsiError, match="at most 31 bytes"):
-        one.seal("é" * 16, party="cbs", column="size")
+        one.encrypt("é" * 16, party="cbs", column="size")
 
 
 def test_the_linker_sees_neither_keys_nor_labels_nor_their_hashes():
@@ -151,7 +158,7 @@ def test_the_linker_sees_neither_keys_nor_labels_nor_their_hashes():
         left, result.left, on="id", columns=["pref"], values={"v": values}, linkers=2
     )[0]
     seen = (
-        table.header()
+        msgspec.json.encode(table.header())
         + table.pack().tobytes()
         + b"".join(t.tobytes() for t in table.labels.values())
     )
@@ -174,12 +181,13 @@ def test_tables_hold_rows_in_the_order_of_their_tags_not_of_the_file():
 def test_the_frequency_attack_names_every_token_of_a_skewed_column():
     left, right, _ = files(n=4000, overlap=1)
     (one,), result = linked(left, right)
-    table = one._linked[result.left.session].tables["statcan"]
-    guess = tokens.frequency_guess(table.codes["pref"], {"100": 0.7, "300": 0.3})
-    cipher = tokens.ColumnCipher(result.left.link_key)
-    for code, label in guess.items():
-        token = table.labels["pref"][code].tobytes()
-        assert cipher.open(token, party="statcan", column="pref") == label
+    table = one.held(result.left.session)["statcan"]
+    key = result.left.link_key
+    attack = tokens.frequency_attack(table, "pref", {"100": 0.7, "300": 0.3}, link_key=key)
+    assert attack["guess"].tolist() == attack["label"].tolist() == ["100", "300"]
+    assert attack["rows"].tolist() == left.frame["pref"].value_counts().tolist()
+    wrong = tokens.frequency_attack(table, "pref", {"100": 0.3, "300": 0.7}, link_key=key)
+    assert wrong["guess"].tolist() == ["300", "100"]
     assert one.sees(result.left.session)["tokens"].tolist() == [2, 2]
 
 
@@ -196,18 +204,18 @@ def test_the_frequency_attack_names_every_token_of_a_skewed_column():
     ],
 )
 def test_what_cannot_be_sent_is_refused_with_its_reason(more, said):
-    left = psi.Party(
+    left = psi.DataHolder(
         "a", pd.DataFrame({"id": ["x", "y", "z"], "pref": ["1"] * 3, "gap": ["1", None, "2"]})
     )
-    result = psi.intersect(psi.EcdhEngine(), left, psi.Party("b", left.frame), on="id")
+    result = psi.intersect(psi.EcdhEngine(), left, psi.DataHolder("b", left.frame), on="id")
     with pytest.raises(psi.PsiError, match=said):
         tokens.tables_for_linkers(left, result.left, on="id", **more)
 
 
 def test_after_cardinality_nobody_can_send_rows():
-    left = psi.Party("a", pd.DataFrame({"id": ["x"]}))
+    left = psi.DataHolder("a", pd.DataFrame({"id": ["x"]}))
     result = psi.intersect(
-        psi.EcdhEngine(), left, psi.Party("b", left.frame), on="id", variant="cardinality"
+        psi.EcdhEngine(), left, psi.DataHolder("b", left.frame), on="id", variant="cardinality"
     )
     with pytest.raises(psi.PsiError, match="nobody knows the rows"):
         tokens.tables_for_linkers(left, result.left, on="id")
@@ -318,7 +326,8 @@ def upload():
 
 
 def test_an_upload_is_read_back(upload):
-    header = tokens.decode_header(upload.header())
+    header = again(upload.header())
+    assert header == upload.header()
     got = tokens.unpack(header, upload.labels, upload.pack())
     assert (got.tags == upload.tags).all()
     assert (got.codes["pref"] == upload.codes["pref"]).all()
@@ -326,7 +335,7 @@ def test_an_upload_is_read_back(upload):
 
 
 def test_uploads_out_of_order_or_without_token_are_refused(upload):
-    header, rows = tokens.decode_header(upload.header()), upload.pack()
+    header, rows = upload.header(), upload.pack()
     for labels, changed, said in (
         (upload.labels, rows[::-1], "row tags of a table are in ascending order"),
         (upload.labels, rows[:-1], "were announced"),
@@ -341,12 +350,35 @@ def test_uploads_out_of_order_or_without_token_are_refused(upload):
         tokens.unpack(header, upload.labels, wrong)
 
 
-def test_ten_thousand_hostile_table_headers(upload):
-    assert check_hostile(tokens.decode_header, [upload.header()], 10_000) > 8_000
+def test_ten_thousand_hostile_table_headers(line, upload):
+    raw = msgspec.json.encode(upload.header())
+    assert check_hostile(lambda r: line.decode(tokens.TableHeader, r), [raw], 10_000) > 8_000
+
+
+@pytest.mark.parametrize(
+    ("items", "reason"),
+    [
+        ({"session": "x"}, "session"),
+        ({"party": "../a"}, "matching regex"),
+        ({"rows": -1}, ">= 0"),
+        ({"rows": 1 << 40}, "<= 67108864"),
+        ({"columns": {"a:b": 1}}, "matching regex"),
+        ({"columns": {"a\n": 1}}, "matching regex"),
+        ({"columns": {"pref": 41}}, "at most as many values as rows"),
+        ({"columns": {f"c{i}": 1 for i in range(33)}}, "length <= 32"),
+        ({"shares": [f"s{i}" for i in range(32)]}, "at most 32 columns"),
+        ({"shares": ["pref"]}, "named twice"),
+        ({"extra": 1}, "unknown field"),
+    ],
+)
+def test_a_table_header_that_is_not_one_is_refused(line, upload, items, reason):
+    raw = json.dumps({**json.loads(msgspec.json.encode(upload.header())), **items}).encode()
+    with pytest.raises(PartyError, match=f"something else than a TableHeader: .*{reason}"):
+        line.decode(tokens.TableHeader, raw)
 
 
 def test_ten_thousand_hostile_tables(upload):
-    header = tokens.decode_header(upload.header())
+    header = upload.header()
 
     def decode(raw):
         usable = raw[: len(raw) // header.width * header.width]
@@ -356,20 +388,24 @@ def test_ten_thousand_hostile_tables(upload):
     assert check_hostile(decode, [upload.pack().tobytes()], 10_000) > 8_000
 
 
-def test_ten_thousand_hostile_queries_and_answers():
+def test_ten_thousand_hostile_queries_and_answers(line):
     left, right, _ = files(n=40)
     (one,), result = linked(left, right)
     q = query(result, *BOTH)
     total = query(result, *BOTH, measure="total", value="statcan:v")
-    assert check_hostile(decode_query, [q.encode(), total.encode()], 10_000) > 8_000
+    raws = [msgspec.json.encode(x) for x in (q, total)]
+    assert check_hostile(lambda raw: line.decode(Query, raw), raws, 10_000) > 8_000
     answer = one.answer(q, "cbs")
-    assert decode_answer(answer.encode()) == answer
-    assert check_hostile(decode_answer, [answer.encode()], 10_000) > 5_000
+    assert again(answer) == answer
+    raw = msgspec.json.encode(answer)
+    assert check_hostile(lambda raw: line.decode(Answer, raw), [raw], 10_000) > 5_000
+    assert check_hostile(lambda raw: line.decode(Query | Answer, raw), [*raws, raw], 1000) > 500
 
 
 def change(**items):
     base = {
-        "session": "0" * 32,
+        "type": "query",
+        "session": "AAAAAAAAAAAAAAAAAAAAAA==",
         "group_by": ["a:b"],
         "measure": "count",
         "value": None,
@@ -378,21 +414,47 @@ def change(**items):
 
 
 @pytest.mark.parametrize(
-    ("raw", "said"),
+    ("raw", "reason"),
     [
-        (change(session="x"), "32 hexadecimal digits"),
-        (change(group_by=[]), "1 to 8 columns"),
+        (change(session="AAAA"), "length >= 16"),
+        (change(group_by=[]), "length >= 1"),
+        (change(group_by=[f"a:{i}" for i in range(9)]), "length <= 8"),
         (change(group_by=["a:b", "a:b"]), "names a column twice"),
-        (change(group_by=["ab"]), "written party:column"),
-        (change(measure="median"), "count or total"),
+        (change(group_by=["ab"]), "matching regex"),
+        (change(group_by=["a:b:c"]), "matching regex"),
+        (change(measure="median"), "Invalid enum value 'median'"),
         (change(measure="total"), "A total names its value column"),
         (change(value="a:v"), "a count names none"),
-        (change(where="x"), "A query has session"),
+        (change(where="x"), "unknown field `where`"),
     ],
 )
-def test_a_query_that_is_not_one_is_refused(raw, said):
-    with pytest.raises(psi.MessageError, match=said):
-        decode_query(raw)
+def test_a_query_that_is_not_one_is_refused(line, raw, reason):
+    with pytest.raises(PartyError, match=f"something else than a Query: .*{reason}"):
+        line.decode(Query, raw)
+
+
+def changed_answer(answer, **items):
+    return json.dumps({**json.loads(msgspec.json.encode(answer)), **items}).encode()
+
+
+def test_an_answer_whose_cells_do_not_fit_its_axes_is_refused(line):
+    left, right, _ = files(n=40)
+    (one,), result = linked(left, right)
+    answer = one.answer(query(result, *BOTH), "cbs")
+    items = json.loads(msgspec.json.encode(answer))
+    for changed, reason in (
+        ({"values": items["values"][1:]}, "one value for each of its 4 cells"),
+        ({"labels": items["labels"][:1]}, "one list of labels for each column"),
+        ({"labels": [["AAAA"]] * 2}, "length >= 48"),
+        ({"values": [1 << 64, *items["values"][1:]]}, "at most 64 bits"),
+        ({"values": [-(1 << 63) - 1, *items["values"][1:]]}, "at most 64 bits"),
+        ({"values": [0.5, *items["values"][1:]]}, "got `float`"),
+        ({"epsilon": -1}, ">= 0"),
+        ({"epsilon": 1e7}, "< 1000000"),
+        ({"epsilon": True}, "got `bool`"),
+    ):
+        with pytest.raises(PartyError, match=f"something else than a Answer: .*{reason}"):
+            line.decode(Answer, changed_answer(answer, **changed))
 
 
 def test_a_further_key_is_compared_within_the_linked_pairs_and_by_nobody_else():
@@ -400,8 +462,8 @@ def test_a_further_key_is_compared_within_the_linked_pairs_and_by_nobody_else():
     n = 120
     block = rng.integers(0, 25, n).astype(str)
     date = rng.integers(0, 3, n).astype(str)
-    left = psi.Party("statcan", pd.DataFrame({"block": block, "date": date}))
-    right = psi.Party("cbs", left.frame.sample(frac=0.8, random_state=1, ignore_index=True))
+    left = psi.DataHolder("statcan", pd.DataFrame({"block": block, "date": date}))
+    right = psi.DataHolder("cbs", left.frame.sample(frac=0.8, random_state=1, ignore_index=True))
     result = psi.intersect(psi.EcdhEngine(), left, right, on="block")
     one = Linker(("statcan", "cbs"), rules=OPEN)
     for party, outcome in ((left, result.left), (right, result.right)):

@@ -9,7 +9,7 @@ import pytest
 
 from pet_lab import psi
 from pet_lab.psi import rsa_blind, rsa_raw
-from pet_lab.psi.session import bytes_of
+from pet_lab.psi.elements import bytes_of
 
 SESSION = bytes(range(16))
 
@@ -105,13 +105,13 @@ def test_short_moduli_need_to_be_asked_for():
     for bits in (512, 1024, 2047):
         with pytest.raises(psi.PsiError, match="as_published=True"):
             rsa_blind.RsaEngine(bits)
-    sides = [psi.Party(n, pd.DataFrame({"id": ["a", "b"]})) for n in ("x", "y")]
+    sides = [psi.DataHolder(n, pd.DataFrame({"id": ["a", "b"]})) for n in ("x", "y")]
     result = psi.intersect(rsa_blind.RsaEngine(1024, as_published=True), *sides, on="id")
     assert result.cardinality == 2
 
 
 def test_blinded_elements_are_unlinkable_across_sessions_and_not_the_hash(key):
-    sides = [psi.Party(n, pd.DataFrame({"id": ["a", "b"]})) for n in ("x", "y")]
+    sides = [psi.DataHolder(n, pd.DataFrame({"id": ["a", "b"]})) for n in ("x", "y")]
     seen = set()
     for _ in range(3):
         result = psi.intersect(rsa_blind.RsaEngine(2048), *sides, on="id")

@@ -1,14 +1,15 @@
-"""The annex's use case: a statistical office and a bank with a common tax code (paragraph 141).
+"""The annex's use case: files of a statistical office and a bank with a common tax code.
 
-The two files are published with the project's code. They are read from a folder of the user's;
-where there is none, a stand-in with the same columns, categories, sizes and overlap is drawn.
+Both files are published with the project's code (final report, paragraph 141). They are read from a
+folder of the user's; where there is none, a stand-in with the same columns, categories, sizes and
+overlap is drawn.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.random import Generator
 
-from .protocol import Party, PsiError
+from .errors import DataError
 
 FILES = {"istat": "DATASET_A_ISTAT.csv", "bank": "DATASET_B_BANCA_ITALIA.csv"}
 KEY = "IDKEY"
@@ -35,14 +36,15 @@ SHARES = {"PAGATORE_RATA_MUTUO": [2 / 3, 1 / 3]}
 
 @dataclass(frozen=True, kw_only=True)
 class UseCase:
-    """Both parties, and for each file its provenance as `results.write` wants it."""
+    """Both files, all columns text, and the provenance of each as `results.write` wants it."""
 
-    istat: Party
-    bank: Party
+    istat: pd.DataFrame = field(repr=False)
+    bank: pd.DataFrame = field(repr=False)
     provenance: tuple[dict[str, Any], ...]
 
     @property
     def real(self) -> bool:
+        """Whether these are the published files."""
         return all(p["kind"] == "real" for p in self.provenance)
 
 
@@ -51,40 +53,37 @@ def load(*, rng: Generator, folder: Path | None = None) -> UseCase:
 
     Parameters
     ----------
-    rng : for the stand-in
-    folder : where the two CSV files are; default the folder istat_bi in PET_LAB_DATA, or beside the
-        checkout under shared/data
+    rng : Generator
+        For the stand-in.
+    folder : Path
+        Where the two CSV files are; default the folder istat_bi in PET_LAB_DATA, or beside the
+        checkout under shared/data.
 
     Raises
     ------
-    PsiError
-        If a folder is named that lacks a file or has other columns.
+    DataError
+        If a folder is named that lacks a file, or a file has other columns.
     """
-    found = folder or _somewhere()
-    if found is None:
-        return _stand_in(rng)
+    folder = folder or _default_folder()
+    if folder is None:
+        return stand_in(rng)
     frames, provenance = {}, []
     for name, file in FILES.items():
-        path = Path(found) / file
         try:
-            raw = path.read_bytes()
-            frame = pd.read_csv(path, sep=";", dtype=str, keep_default_na=False)
+            raw = (folder / file).read_bytes()
+            frame = pd.read_csv(folder / file, sep=";", dtype=str, keep_default_na=False)
         except (OSError, ValueError):
-            raise PsiError(
+            raise DataError(
                 f"{file} is not in the folder, or not a CSV file with semicolons."
             ) from None
         if list(frame.columns) != [KEY, *DOMAIN[name]]:
-            raise PsiError(f"{file} has the columns {KEY}, {', '.join(DOMAIN[name])}; check it.")
+            raise DataError(f"{file} has the columns {KEY}, {', '.join(DOMAIN[name])}; check it.")
         frames[name] = frame
         provenance.append(_provenance(name, "real", hashlib.sha256(raw).hexdigest()))
-    return UseCase(
-        istat=Party("istat", frames["istat"]),
-        bank=Party("bank", frames["bank"]),
-        provenance=tuple(provenance),
-    )
+    return UseCase(**frames, provenance=tuple(provenance))
 
 
-def _somewhere() -> Path | None:
+def _default_folder() -> Path | None:
     root = Path(__file__).resolve().parents[2]
     for base in (os.environ.get("PET_LAB_DATA"), root.parent / "shared" / "data"):
         if base and all((Path(base) / "istat_bi" / f).is_file() for f in FILES.values()):
@@ -92,7 +91,8 @@ def _somewhere() -> Path | None:
     return None
 
 
-def _stand_in(rng: Generator) -> UseCase:
+def stand_in(rng: Generator) -> UseCase:
+    """Two files of the published shape, drawn at random: nobody's tax codes."""
     n = sum(SIZES.values()) - OVERLAP
     letters = np.array(list("ABCDEFGHJKLMNPRSTUVZ"))
     digits = np.array(list("0123456789"))
@@ -102,17 +102,17 @@ def _stand_in(rng: Generator) -> UseCase:
         parts += [*rng.choice(digits, 2), "Z", *rng.choice(digits, 3), rng.choice(letters)]
         codes = list(dict.fromkeys([*codes, "".join(parts)]))
     taken = {"istat": codes[: SIZES["istat"]], "bank": codes[SIZES["istat"] - OVERLAP :]}
-    parties, provenance = {}, []
+    frames, provenance = {}, []
     for name, keys in taken.items():
         frame = pd.DataFrame({KEY: rng.permutation(np.array(keys, dtype=object))})
         for column, labels in DOMAIN[name].items():
             frame[column] = rng.choice(
                 np.array(labels, dtype=object), len(frame), p=SHARES.get(column)
             )
-        parties[name] = Party(name, frame)
+        frames[name] = frame
         digest = hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
         provenance.append(_provenance(name, "stand-in", digest))
-    return UseCase(istat=parties["istat"], bank=parties["bank"], provenance=tuple(provenance))
+    return UseCase(**frames, provenance=tuple(provenance))
 
 
 def _provenance(name: str, kind: str, digest: str) -> dict[str, Any]:

@@ -1,0 +1,391 @@
+"""PSI with analytics, the report's annex: a statistical office and a bank with a common tax code.
+
+Report, paragraphs 136 to 150: four variants on the same keys, every table of the use case, what the
+linker sees, what its output checks do, and the pros and cons that the annex lists.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pet_lab import psi
+from pet_lab.data import istat_bi
+from pet_lab.psi import end_to_end, tokens
+from pet_lab.psi.disclosure import OutputRules
+from pet_lab.psi.engines import engine_named
+from pet_lab.psi.linker import Linker, Query
+from pet_lab.rows import Claim, Rows
+
+PAIR = ("CLASSE_ETA", "CLASSE_REDDITO")
+LABELS = {"count": "common records", "istat_label": "label at istat", "bank_label": "label at bank"}
+
+
+@dataclass(frozen=True)
+class Files:
+    """Both parties, and where their files came from."""
+
+    istat: psi.DataHolder
+    bank: psi.DataHolder
+    provenance: list[dict[str, Any]]
+    real: bool
+
+    def columns(self) -> dict[str, list[str]]:
+        """All columns but the key, by party."""
+        return {p.name: list(p.frame.columns[1:]) for p in (self.istat, self.bank)}
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every column of one side with every column of the other."""
+        return list(itertools.product(*self.columns().values()))
+
+    def schema(self) -> pd.DataFrame:
+        """One row a party: records, distinct keys, columns."""
+        return pd.DataFrame(
+            {
+                "party": p.name,
+                "records": len(p.frame),
+                "distinct keys": len(p.key_set(istat_bi.KEY)),
+                "columns": ", ".join(p.frame.columns),
+                "data": source["kind"],
+            }
+            for p, source in zip((self.istat, self.bank), self.provenance, strict=True)
+        )
+
+
+def files(*, seed: int) -> Files:
+    """The published files where they are at hand, else a stand-in drawn with `seed`."""
+    case = istat_bi.load(rng=np.random.default_rng(seed))
+    return Files(
+        psi.DataHolder("istat", case.istat),
+        psi.DataHolder("bank", case.bank),
+        list(case.provenance),
+        case.real,
+    )
+
+
+def variants(data: Files, *, engine: str) -> pd.DataFrame:
+    """The annex's four variants on the same keys: what each tells, and what crossed the wire."""
+    speaker = engine_named(engine)
+    records = []
+    for variant in ("psi", "cardinality", "enrichment", "analytics"):
+        if variant not in speaker.variants:
+            continue
+        handed = variant == "enrichment"
+        result = psi.intersect(
+            speaker,
+            data.istat,
+            data.bank,
+            on=istat_bi.KEY,
+            variant=variant,
+            left_columns=PAIR[:1] if handed else (),
+            right_columns=PAIR[1:] if handed else (),
+        )
+        keys = [*data.istat.values(istat_bi.KEY), *data.bank.values(istat_bi.KEY)]
+        enriched = result.left.enriched
+        records.append(
+            {
+                "variant": variant,
+                "common": result.cardinality,
+                "knows which": result.left.positions is not None,
+                "columns received": 0 if enriched is None else enriched.shape[1],
+                "a key or its hash on the wire": result.transcript.contains_any(keys),
+                "KiB": sum(m.size_bytes for m in result.transcript) / 1024,
+            }
+        )
+    return pd.DataFrame(records)
+
+
+def run(data: Files, *, engine: str, min_cell: int) -> end_to_end.EndToEnd:
+    """Intersection, upload of every column, one query."""
+    return end_to_end.run(
+        data.istat,
+        data.bank,
+        on=[istat_bi.KEY],
+        by=[f"istat:{PAIR[0]}", f"bank:{PAIR[1]}"],
+        columns=data.columns(),
+        engine=engine,
+        min_cell=min_cell,
+        keep_payloads=True,
+    )
+
+
+def _query(outcome: end_to_end.EndToEnd, pair: tuple[str, str] = PAIR) -> Query:
+    session = outcome.result.right.session
+    return Query(session=session, group_by=(f"istat:{pair[0]}", f"bank:{pair[1]}"))
+
+
+def tables(data: Files, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
+    """Rows: every cell of every pair of columns, as the linker answers and as a join in clear."""
+    joined = data.istat.frame.merge(data.bank.frame, on=istat_bi.KEY)
+    rows = _rows()
+    for pair in data.pairs():
+        answer = outcome.linkers[0].answer(_query(outcome, pair), "bank")
+        clear = joined.groupby(list(pair)).size()
+        for x, y, count in answer.table(outcome.result.right.link_key).itertuples(index=False):
+            metrics = {"count_in_clear": clear.get((x, y), 0)}
+            if count is not pd.NA:
+                metrics["count"] = count
+            factors = {"istat_label": x, "bank_label": y}
+            rows.add(istat_column=pair[0], bank_column=pair[1], metrics=metrics, **factors)
+    rows.add(metrics={"common_records": outcome.cardinality})
+    return rows.frame()
+
+
+def _rows() -> Rows:
+    return Rows(istat_column="", bank_column="", istat_label="", bank_label="")
+
+
+def linker_view(data: Files, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
+    """What the linker holds: token frequencies by column, and the labels that they give away."""
+    session, key = outcome.result.right.session, outcome.result.right.link_key
+    named = []
+    for party in (data.istat, data.bank):
+        held = outcome.linkers[0].held(session)[party.name]
+        for column in held.labels:
+            margin = party.frame[column].value_counts(normalize=True).to_dict()
+            attack = tokens.frequency_attack(held, column, margin, link_key=key)
+            named.append(
+                {
+                    "party": party.name,
+                    "column": column,
+                    "labels": len(margin),
+                    "named by frequency": int((attack["guess"] == attack["label"]).sum()),
+                    "opened with a party's key": int((attack["label"] != "").sum()),
+                }
+            )
+    seen = outcome.linkers[0].sees(session)
+    seen["frequencies"] = seen["frequencies"].map(lambda f: ", ".join(map(str, f)))
+    return seen.merge(pd.DataFrame(named), on=["party", "column"])
+
+
+def leakage(view: pd.DataFrame) -> pd.DataFrame:
+    """Rows: labels of each column, and how many of them frequencies name."""
+    rows = _rows()
+    for record in view.to_dict("records"):
+        rows.add(
+            **{f"{record['party']}_column": record["column"]},
+            metrics={
+                "labels": record["labels"],
+                "labels_named_by_frequency": record["named by frequency"],
+                "labels_opened_by_collusion": record["opened with a party's key"],
+            },
+        )
+    return rows.frame()
+
+
+def _linker(outcome: end_to_end.EndToEnd, rules: OutputRules) -> Linker:
+    """A fresh linker with other rules that holds the same uploads."""
+    linker = Linker(("istat", "bank"), rules=rules)
+    for party, table in outcome.linkers[0].held(outcome.result.right.session).items():
+        linker.accept(table, party)
+    return linker
+
+
+def protected(outcome: end_to_end.EndToEnd, *, strict_cell: int) -> pd.DataFrame:
+    """Rows: cells of one table under a large smallest count, <NA> cells left out, and how many."""
+    rows = _rows()
+    hidden = {}
+    for complementary, metric in ((False, "cells_too_small"), (True, "cells_withheld")):
+        rules = OutputRules(min_cell=strict_cell, complementary=complementary)
+        answer = _linker(outcome, rules).answer(_query(outcome), "bank")
+        table = answer.table(outcome.result.right.link_key)
+        hidden[metric] = table["count"].isna().sum()
+    factors = {"istat_column": PAIR[0], "bank_column": PAIR[1]}
+    for x, y, count in table.dropna().itertuples(index=False):
+        metrics = {"count_protected": count}
+        rows.add(**factors, istat_label=x, bank_label=y, metrics=metrics)
+    rows.add(**factors, metrics=hidden)
+    return rows.frame()
+
+
+def noise(
+    data: Files, outcome: end_to_end.EndToEnd, *, epsilon: float, replicates: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Noisy tables by linkers whose budget allows three questions.
+
+    Returns
+    -------
+    (rows, log) : mean absolute error of one table by replicate, and the query log of the last
+        linker after four questions
+    """
+    rules = OutputRules(min_cell=0, epsilon_per_query=epsilon, epsilon_total=3 * epsilon)
+    truth = data.istat.frame.merge(data.bank.frame, on=istat_bi.KEY).groupby(list(PAIR)).size()
+    rows = _rows()
+    for replicate in range(replicates):
+        linker = _linker(outcome, rules)
+        answer = linker.answer(_query(outcome), "bank").table(outcome.result.right.link_key)
+        errors = answer.set_index(list(PAIR))["count"].astype(float) - truth
+        rows.add(
+            istat_column=PAIR[0],
+            bank_column=PAIR[1],
+            replicate=replicate,
+            metrics={"noise_mean_absolute": errors.abs().mean()},
+        )
+    refused = 0
+    for pair in data.pairs()[:4]:
+        try:
+            linker.answer(_query(outcome, pair), "bank")
+        except psi.PsiError:
+            refused += 1
+    rows.add(metrics={"queries_refused": refused})
+    log = pd.DataFrame([vars(e) for e in linker.log.entries])
+    log["query"] = log["query"].map(lambda q: ", ".join(q["group_by"]))
+    return rows.frame(), log[["party", "query", "state", "epsilon"]]
+
+
+def cross_table(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Age class by income class; a cell that was withheld says so."""
+    cells = rows[(rows["istat_column"] == PAIR[0]) & (rows["bank_column"] == PAIR[1])]
+    every, shown = (
+        cells[cells["metric"] == name]
+        .pivot(index="istat_label", columns="bank_label", values="value")
+        .convert_dtypes()
+        .astype(object)
+        for name in ("count_in_clear", metric)
+    )
+    wide = shown.reindex_like(every)
+    return wide.where(wide.notna(), "withheld").reset_index().rename_axis(columns=None)
+
+
+def pros_and_cons(
+    rows: pd.DataFrame, data: Files, shown: pd.DataFrame, *, strict_cell: int
+) -> pd.DataFrame:
+    """Paragraphs 149 and 150, each with a verdict and the evidence of this run.
+
+    Parameters
+    ----------
+    shown : DataFrame
+        What `variants` returned.
+    """
+    total = rows.groupby("metric")["value"].sum()
+    common, own = int(total["common_records"]), len(data.istat.frame)
+    labels, named = int(total["labels"]), int(total["labels_named_by_frequency"])
+    wire = bool(shown["a key or its hash on the wire"].any())
+    handed = shown.loc[shown["columns received"] > 0, "common"].sum()
+    opened = int(total["labels_opened_by_collusion"])
+    points = [
+        (
+            "pro",
+            "other parties in the same situation can use it",
+            "holds",
+            "nothing in the protocol knows these files but their column names",
+        ),
+        (
+            "pro",
+            "the linker receives only encrypted, necessary data",
+            "holds in part" if named else "holds",
+            f"{common} of {own} records are sent, as tokens; frequencies name {named} of {labels} "
+            "labels",
+        ),
+        (
+            "pro",
+            "parties exchange nothing directly but the intersection",
+            "fails" if wire else "holds",
+            f"a key or its hash on the wire: {'yes' if wire else 'no'}",
+        ),
+        (
+            "pro",
+            "the linker can check counts before they leave",
+            "holds",
+            f"{int(total['cells_withheld'])} cells withheld at {strict_cell}; the budget refused "
+            f"{int(total['queries_refused'])} of 4 noisy queries",
+        ),
+        (
+            "con",
+            "enrichment is by counts only",
+            "holds for analytics",
+            f"the enrichment variant hands over columns of {handed} records",
+        ),
+        (
+            "con",
+            "a party and the linker together see everything",
+            "holds" if opened == labels else "fails",
+            f"with one party's key the linker opens {opened} of {labels} labels of both sides",
+        ),
+        (
+            "con",
+            "parties learn which of their records the other has",
+            "holds",
+            f"{common} of istat's {own}; the cardinality variant tells the number only",
+        ),
+    ]
+    return pd.DataFrame(points, columns=["kind", "statement", "verdict", "evidence here"])
+
+
+def _agreement(rows: pd.DataFrame) -> tuple[int, int, int]:
+    """(tables, cells that were answered, cells equal to those of a join in clear)."""
+    cells = rows[rows["metric"].isin(["count", "count_in_clear"])]
+    by = ["istat_column", "bank_column", "istat_label", "bank_label"]
+    wide = cells.pivot(index=by, columns="metric", values="value").dropna()
+    tables_compared = len(wide.groupby(by[:2]))
+    return tables_compared, len(wide), int((wide["count"] == wide["count_in_clear"]).sum())
+
+
+def headline(rows: pd.DataFrame) -> Claim:
+    """The verdict in one sentence."""
+    tables_compared, cells, equal = _agreement(rows)
+    total = rows.groupby("metric")["value"].sum()
+    return Claim(
+        "All {cells} cells of the {tables} tables equal those of a join in clear; {common:.0f} "
+        "records are common. Frequencies alone give the linker {named:.0f} of {labels:.0f} labels.",
+        holds=cells == equal,
+        otherwise="{equal} of {cells} cells of the {tables} tables equal those of a join in clear.",
+        tables=tables_compared,
+        cells=cells,
+        equal=equal,
+        common=total["common_records"],
+        named=total["labels_named_by_frequency"],
+        labels=total["labels"],
+    )
+
+
+def takeaways(rows: pd.DataFrame, *, strict_cell: int, epsilon: float) -> list[Claim]:
+    """What these rows allow to be said."""
+    tables_compared, cells, equal = _agreement(rows)
+    total = rows.groupby("metric")["value"].sum()
+    errors = rows.loc[rows["metric"] == "noise_mean_absolute", "value"]
+    q = np.exp(-epsilon)
+    return [
+        Claim(
+            "All {tables} tables of the use case come out of the linker exactly as a join in clear "
+            "gives them.",
+            holds=cells == equal,
+            otherwise="{equal} of {cells} cells equal those of a join in clear.",
+            tables=tables_compared,
+            cells=cells,
+            equal=equal,
+        ),
+        Claim(
+            '"Encrypted" is not "hidden": equality of labels is visible, so frequencies are, and '
+            "known margins name {named:.0f} of {labels:.0f} labels.",
+            holds=total["labels_named_by_frequency"] > 0,
+            otherwise="Known margins name none of {labels:.0f} labels here.",
+            named=total["labels_named_by_frequency"],
+            labels=total["labels"],
+        ),
+        Claim(
+            "A smallest count alone is not a check: {small:.0f} of the cells lie below {strict}, "
+            "and {withheld:.0f} must be withheld, because each party knows its own margins.",
+            holds=total["cells_withheld"] > total["cells_too_small"] > 0,
+            otherwise="At a smallest count of {strict}, {small:.0f} cells are too small and "
+            "{withheld:.0f} are withheld.",
+            small=total["cells_too_small"],
+            withheld=total["cells_withheld"],
+            strict=strict_cell,
+        ),
+        Claim(
+            "Noise of epsilon {epsilon:g} moves a count by {error:.2f} on average (in theory "
+            "{theory:.2f}) where counts are {mean:.0f}.",
+            holds=errors.mean() < 0.1 * rows.loc[rows["metric"] == "count", "value"].mean(),
+            otherwise="Noise of epsilon {epsilon:g} moves a count by {error:.2f} on average, which "
+            "is much beside counts of {mean:.0f}.",
+            epsilon=epsilon,
+            error=errors.mean(),
+            theory=2 * q / (1 - q**2),
+            mean=rows.loc[rows["metric"] == "count", "value"].mean(),
+        ),
+    ]

@@ -1,0 +1,71 @@
+"""The protocol on declarations without typos: counts, costs, turns, leakage, claims."""
+
+import pytest
+
+from pet_lab.rows import concat
+from pet_lab.studies import protocol as study
+
+N = 2000
+
+
+@pytest.fixture(scope="module")
+def files():
+    return study.files(N, seed=1)
+
+
+@pytest.fixture(scope="module")
+def rows(files):
+    run = study.run(files, engine="ecdh", min_cell=10, processes=False)
+    small = study.small_run(files, 300)
+    return concat(
+        study.counts(files, run.table),
+        study.cost(run, N, engine="ecdh", processes=False),
+        study.growth(files, [200, 2000], [50]),
+        study.round_trips(files, 50, [40]),
+        study.totals_by_scheme(files, paillier_rows=5),
+        study.leakage(files, small),
+    )
+
+
+def test_both_tables_and_both_readings_agree_with_the_file(rows, files):
+    counted = rows[rows["metric"] == "transactions"]
+    clear = files.trade.imports.merge(
+        files.trade.exports[["declaration", "exporter_size"]], on="declaration"
+    ).value_counts(study.CELL)
+    assert len(counted) == 16
+    for row in counted.itertuples():
+        assert row.value == clear[row.exporter_size, row.preferential_code]
+
+
+def test_a_session_waits_as_often_as_the_protocol_takes_turns(rows):
+    table = study.round_trip_table(rows).set_index("engine")
+    turns = table["round trips waited for"].to_dict()
+    assert turns == {"ecdh": 3.0, "openmined": 2.0, "rsa-2048": 2.5}
+    # The last turn of RSA and of the others delays one side only: at least turns - 1 are waited.
+    assert table.loc["ecdh", "40"] > 0.02 * 5
+
+
+def test_claims_follow_the_rows(rows):
+    claims = study.takeaways(rows)
+    assert claims[0].holds
+    assert study.headline(rows).text.startswith("4 of 4 counts of the linker are those of the file")
+    wrong = rows.copy()
+    of_linker = (wrong["table"] == "2.3") & (wrong["reading"] == "described")
+    wrong.loc[of_linker.idxmax(), "value"] += 1
+    assert "in 3 of 4 cells" in study.takeaways(wrong)[0].text
+    leaked = rows.copy()
+    leaked.loc[leaked["metric"] == "files_seen_on_the_wire", "value"] = 1
+    assert "or their hashes, crossed the wire" in study.takeaways(leaked)[3].text
+
+
+def test_nothing_of_the_files_is_on_the_wire_and_frequencies_name_the_labels(rows):
+    value = rows.set_index("metric")["value"]
+    assert value["files_seen_on_the_wire"] == 0
+    assert value["labels_named_by_frequency"] == value["labels"] == 2
+
+
+def test_shares_are_exact(rows):
+    table = study.totals_table(rows).set_index("scheme")
+    assert table.loc["shares", "relative error"] == 0
+    assert table["linkers"].to_dict() == study.LINKERS
+    assert table.loc["paillier", "rows"] == 5
