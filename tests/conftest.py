@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Tests run side by side, one a core: threads of a linear algebra library would only get in each
+# other's way. Set before anything imports numpy.
+for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
 # A busy machine may stall any example; how long one takes is not what these tests are about.
 settings.register_profile("pet_lab", deadline=None)
 settings.load_profile("pet_lab")
