@@ -14,34 +14,21 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from math import isinf, isnan, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar, cast
+
+import msgspec
 
 from pet_lab.workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "READINGS",
-    "Cell",
-    "PublishedError",
-    "Table",
-    "load",
-    "parse_where",
-    "where_text",
-]
-
 Kind = Literal["exact", "one_run", "mean", "sd"]
+Reading = Literal["described", "published"]
 Value = bool | int | float | str
 
-READINGS = ("described", "published")
+READINGS: tuple[Reading, ...] = ("described", "published")
 PACKAGED = Path(__file__).resolve().parents[1] / "published"
-
-_TABLE_KEYS = {"id", "title", "source", "place", "licence", "notebook", "keys", "readings"}
-_TABLE_KEYS |= {"metrics", "cells", "notes", "checks"}
-_METRIC_KEYS = {"unit", "kind", "margin", "relative_margin", "decimals", "repetitions", "sd"}
-_METRIC_KEYS |= {"match"}
-_NOTE_KEYS = {"where", "metric", "as", "cause"}
 
 
 class PublishedError(WorkbenchError, ValueError):
@@ -84,6 +71,7 @@ class Cell:
 
     @property
     def value(self) -> float:
+        """The printed number."""
         return float(self.printed)
 
     @property
@@ -107,21 +95,59 @@ class Cell:
         return {**self.where, **self.match}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Note:
+class Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"reading": "as"}):
     """Why cells differ: those whose conditions include `where`; an empty field holds for all."""
 
     cause: str
-    where: Mapping[str, Value] = field(default_factory=dict)
+    where: dict[str, Value] = {}
     metric: str = ""
-    reading: str = ""
+    reading: Reading | Literal[""] = ""
 
     def covers(self, cell: Cell, reading: str) -> bool:
+        """Whether the note explains a difference of this cell in this reading."""
         return (
             self.metric in ("", cell.metric)
             and self.reading in ("", reading)
-            and all(k in cell.conditions and cell.conditions[k] == v for k, v in self.where.items())
+            and self.where.items() <= cell.conditions.items()
         )
+
+
+class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the cells of one metric have in common; the fields are explained in the README."""
+
+    unit: str
+    kind: Kind
+    margin: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    relative_margin: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    decimals: int | None = None
+    repetitions: int = 0
+    sd: str = ""
+    match: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        margins = (self.margin is not None) + (self.relative_margin is not None)
+        if margins > 1 or (not margins and self.kind != "exact"):
+            raise ValueError(
+                "give margin or relative_margin, one of them, fixed before any run; only"
+                ' kind = "exact" needs none'
+            )
+        if self.kind in ("mean", "sd") and self.repetitions < 2:
+            raise ValueError(f"kind {self.kind!r} needs the printed repetitions (2 or more)")
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+    title: str
+    source: str
+    place: str
+    licence: str
+    notebook: str
+    keys: tuple[str, ...]
+    metrics: dict[str, Any]
+    cells: list[dict[str, Any]]
+    readings: tuple[Reading, ...] = READINGS
+    notes: tuple[Note, ...] = ()
+    checks: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +177,8 @@ def load(ws_or_path: _Folders | Path | str | None = None) -> list[Table]:
     Parameters
     ----------
     ws_or_path : workspace, folder or file, optional
-        A workspace means its `published` folder; nothing means the tables shipped with the package.
+        A folder is read with its folders, one per publication. A workspace means its `published`
+        folder; nothing means the tables shipped with the package.
 
     Raises
     ------
@@ -165,7 +192,7 @@ def load(ws_or_path: _Folders | Path | str | None = None) -> list[Table]:
         path = Path(ws_or_path)
     else:
         path = Path(ws_or_path.published)
-    files = sorted(path.glob("*.toml")) if path.is_dir() else [path]
+    files = sorted(path.rglob("*.toml")) if path.is_dir() else [path]
     if not files:
         raise PublishedError(f"{path}: expected at least one .toml of printed numbers, found none.")
     tables: dict[str, Table] = {}
@@ -240,23 +267,18 @@ def _natural(text: str) -> list[tuple[int, int, str]]:
 
 
 def _table(file: Path) -> Table:
+    name = file.name
     try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+        raw = _typed_as(_File, tomllib.loads(file.read_text(encoding="utf-8")), name)
     except FileNotFoundError:
         raise PublishedError(f"{file}: no such file of printed numbers.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         # tomllib also refuses a key given twice, and says where.
-        raise PublishedError(f"{file.name}: not valid TOML: {error}.") from None
-    name = file.name
-    _known(raw, _TABLE_KEYS, name, required=_TABLE_KEYS - {"readings", "notes", "checks"})
-    keys = tuple(raw["keys"])
-    readings = tuple(raw.get("readings", READINGS))
-    if not readings or not set(readings) <= set(READINGS):
-        raise PublishedError(f"{name}: readings are of {list(READINGS)}, got {list(readings)}.")
-    metrics = {m: _metric(spec, f"{name}, metric {m!r}") for m, spec in raw["metrics"].items()}
+        raise PublishedError(f"{name}: not valid TOML: {error}.") from None
+    metrics = {m: _typed_as(Metric, v, f"{name}, metric {m!r}") for m, v in raw.metrics.items()}
     cells: dict[tuple[str, str], Cell] = {}
-    for i, row in enumerate(raw["cells"], 1):
-        for cell in _cells(row, raw["id"], keys, metrics, f"{name}, cells[{i}]"):
+    for i, row in enumerate(raw.cells, 1):
+        for cell in _cells(row, raw, metrics, f"{name}, cells[{i}]"):
             key = (where_text(cell.where), cell.metric)
             if key in cells:
                 raise PublishedError(
@@ -265,52 +287,44 @@ def _table(file: Path) -> Table:
             cells[key] = cell
     if unused := set(metrics) - {metric for _, metric in cells}:
         raise PublishedError(f"{name}: metrics {sorted(unused)} have no cell; remove or use them.")
-    notes = tuple(
-        _note(n, cells.values(), f"{name}, notes[{i}]")
-        for i, n in enumerate(raw.get("notes", ()), 1)
-    )
-    texts = {k: raw[k] for k in ("id", "title", "source", "place", "licence", "notebook")}
+    for i, note in enumerate(raw.notes, 1):
+        if not any(note.covers(cell, note.reading) for cell in cells.values()):
+            raise PublishedError(f"{name}, notes[{i}]: no cell has these conditions and metric.")
+    texts = {k: getattr(raw, k) for k in ("id", "title", "source", "place", "licence", "notebook")}
     return Table(
         **texts,
-        keys=keys,
+        keys=raw.keys,
         cells=tuple(cells.values()),
-        readings=readings,
-        notes=notes,
-        checks=tuple(raw.get("checks", ())),
+        readings=raw.readings,
+        notes=raw.notes,
+        checks=raw.checks,
     )
 
 
-def _metric(spec: Any, place: str) -> dict[str, Any]:
-    if not isinstance(spec, dict):
+_T = TypeVar("_T")
+
+
+def _typed_as(kind: type[_T], raw: Any, place: str) -> _T:
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
         raise PublishedError(
-            f"{place}: expected {{ unit = ..., kind = ..., margin = ... }}, got {spec!r}."
-        )
-    _known(spec, _METRIC_KEYS, place, required={"unit", "kind"})
-    if spec["kind"] not in get_args(Kind):
-        raise PublishedError(
-            f"{place}: kind is one of {list(get_args(Kind))}, got {spec['kind']!r}."
-        )
-    margins = {"margin", "relative_margin"} & set(spec)
-    if len(margins) > 1 or (not margins and spec["kind"] != "exact"):
-        raise PublishedError(
-            f"{place}: give margin or relative_margin, one of them, fixed before any run; only"
-            ' kind = "exact" needs none.'
-        )
-    if any(not spec[m] >= 0 for m in margins):
-        raise PublishedError(f"{place}: a margin is not negative.")
-    if spec["kind"] in ("mean", "sd") and spec.get("repetitions", 0) < 2:
-        raise PublishedError(
-            f"{place}: kind {spec['kind']!r} needs the printed repetitions (2 or more)."
-        )
-    return spec
+            f"{place}: {error}; pet_lab/published/README.md explains the fields (a name with a dot"
+            " needs quotes)."
+        ) from None
 
 
 def _cells(
-    row: dict[str, Any], table: str, keys: tuple[str, ...], metrics: dict[str, Any], place: str
+    row: Mapping[str, Any], table: _File, metrics: Mapping[str, Metric], place: str
 ) -> Iterable[Cell]:
-    extra = {k for spec in metrics.values() for k in spec.get("match", ())}
-    _known(row, {*keys, *metrics, *extra, "note"}, place)
-    where = {k: row[k] for k in keys if k in row}
+    extra = {k for metric in metrics.values() for k in metric.match}
+    known = {*table.keys, *metrics, *extra, "note"}
+    if unknown := sorted(set(row) - known):
+        raise PublishedError(
+            f"{place}: unknown {', '.join(unknown)}; expected of {', '.join(sorted(known))}"
+            " (a name with a dot needs quotes)."
+        )
+    where = {k: row[k] for k in table.keys if k in row}
     for key, value in {**where, **{k: row[k] for k in extra if k in row}}.items():
         if not isinstance(value, bool | int | float | str):
             raise PublishedError(f"{place}: {key} is a number, text or flag, got {value!r}.")
@@ -318,41 +332,42 @@ def _cells(
         raise PublishedError(
             f"{place}: {where} is ambiguous as text; avoid ; = and numbers as text."
         )
-    printed = {m: row[m] for m in metrics if m in row}
-    if not printed:
+    if not set(row) & set(metrics):
         raise PublishedError(f"{place}: no printed number; expected one of {sorted(metrics)}.")
-    for metric, text in printed.items():
-        spec = metrics[metric]
-        value = _number(text, f"{place}, {metric}")
-        if missing := [k for k in spec.get("match", ()) if k not in row]:
-            raise PublishedError(
-                f"{place}: {metric} is matched by {missing}, which the cell lacks."
-            )
+    for name, metric in metrics.items():
+        if name not in row:
+            continue
+        value = _number(row[name], f"{place}, {name}")
+        if missing := [k for k in metric.match if k not in row]:
+            raise PublishedError(f"{place}: {name} is matched by {missing}, which the cell lacks.")
+        margin = metric.margin
+        if margin is None:
+            margin = (metric.relative_margin or 0.0) * abs(value)
         yield Cell(
-            table=table,
+            table=table.id,
             where=where,
-            metric=metric,
-            printed=text,
-            unit=spec["unit"],
-            margin=float(spec.get("margin", spec.get("relative_margin", 0.0) * abs(value))),
-            kind=spec["kind"],
+            metric=name,
+            printed=row[name],
+            unit=metric.unit,
+            margin=margin,
+            kind=metric.kind,
             note=row.get("note", ""),
-            match={k: row[k] for k in spec.get("match", ())},
-            decimals=spec.get("decimals"),
-            printed_se=_printed_se(spec, value, row, place),
+            match={k: row[k] for k in metric.match},
+            decimals=metric.decimals,
+            printed_se=_printed_se(metric, value, row, place),
         )
 
 
-def _printed_se(spec: dict[str, Any], value: float, row: dict[str, Any], place: str) -> float:
+def _printed_se(metric: Metric, value: float, row: Mapping[str, Any], place: str) -> float:
     """Error of a printed mean, SD / sqrt(n), or of a printed SD, SD / sqrt(2 (n - 1)) if normal."""
-    if spec["kind"] == "sd":
-        return value / sqrt(2 * (spec["repetitions"] - 1))
-    if spec["kind"] == "mean" and "sd" in spec:
-        if spec["sd"] not in row:
+    if metric.kind == "sd":
+        return value / sqrt(2 * (metric.repetitions - 1))
+    if metric.kind == "mean" and metric.sd:
+        if metric.sd not in row:
             raise PublishedError(
-                f"{place}: the mean names {spec['sd']!r} as its SD; the cell lacks it."
+                f"{place}: the mean names {metric.sd!r} as its SD; the cell lacks it."
             )
-        return _number(row[spec["sd"]], place) / sqrt(spec["repetitions"])
+        return _number(row[metric.sd], place) / sqrt(metric.repetitions)
     return 0.0
 
 
@@ -366,30 +381,3 @@ def _number(text: Any, place: str) -> float:
     if isnan(number):
         raise PublishedError(f"{place}: expected a printed number, got {text!r}.")
     return number
-
-
-def _note(raw: Any, cells: Iterable[Cell], place: str) -> Note:
-    _known(raw, _NOTE_KEYS, place, required={"cause"})
-    note = Note(
-        cause=raw["cause"],
-        where=raw.get("where", {}),
-        metric=raw.get("metric", ""),
-        reading=raw.get("as", ""),
-    )
-    if note.reading not in ("", *READINGS):
-        raise PublishedError(f"{place}: as is one of {list(READINGS)}, got {note.reading!r}.")
-    if not any(note.covers(cell, note.reading) for cell in cells):
-        raise PublishedError(f"{place}: no cell has these conditions and metric.")
-    return note
-
-
-def _known(
-    raw: Mapping[str, Any], known: set[str], place: str, required: Iterable[str] = ()
-) -> None:
-    if unknown := sorted(set(raw) - known):
-        raise PublishedError(
-            f"{place}: unknown {', '.join(unknown)}; expected of {', '.join(sorted(known))}"
-            " (a name with a dot needs quotes)."
-        )
-    if missing := sorted(set(required) - set(raw)):
-        raise PublishedError(f"{place}: {', '.join(missing)} is missing.")

@@ -159,13 +159,13 @@ def test_every_number_that_prints_as_the_cell_is_in_its_interval(digits, decimal
 
 
 def test_decimals_that_the_text_states_outweigh_dropped_zeros():
-    recall = published.load(published.PACKAGED / "unece_2.4.toml")[0].cells[0]
+    recall = published.load(published.PACKAGED / "unece" / "2.4.toml")[0].cells[0]
     assert recall.printed == "0.8"
     assert recall.rounding == pytest.approx(0.0005)
 
 
 def test_a_printed_mean_carries_its_monte_carlo_error():
-    mean, sd = published.load(published.PACKAGED / "unece_2.5.toml")[0].cells[:2]
+    mean, sd = published.load(published.PACKAGED / "unece" / "2.5.toml")[0].cells[:2]
     assert mean.printed_se == pytest.approx(2.116 / 10)
     assert sd.printed_se == pytest.approx(2.116 / math.sqrt(198))
 
@@ -180,6 +180,15 @@ def test_order_is_natural_and_a_workspace_folder_is_read(tmp_path):
     assert [t.id for t in published.load(Workspace())] == ["1.9", "1.10", "fig-2"]
 
 
+def test_a_publication_is_a_folder(tmp_path):
+    for name in ("a/1.1", "primers/dp_sum"):
+        file = tmp_path / f"{name}.toml"
+        file.parent.mkdir()
+        file.write_text(GOOD.replace('"1.1"', f'"{file.stem}"'))
+    assert [t.id for t in published.load(tmp_path)] == ["1.1", "dp_sum"]
+    assert {f.parent.name for f in published.PACKAGED.rglob("2.*.toml")} == {"unece"}
+
+
 def test_a_cause_is_found_by_conditions_metric_and_reading(tmp_path):
     notes = 'notes = [{ where = { k = 1 }, metric = "m", as = "published", cause = "because" }]\n'
     (tmp_path / "t.toml").write_text(GOOD + notes)
@@ -192,10 +201,10 @@ def test_a_cause_is_found_by_conditions_metric_and_reading(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("title =", "titel =", "unknown titel"),
-        ('title = "t"\n', "", "title is missing"),
-        ('unit = "u", ', "", "unit is missing"),
-        ('unit = "u"', 'unit = "u", unti = "u"', "unknown unti"),
+        ("title =", "titel =", "unknown field `titel`"),
+        ('title = "t"\n', "", "missing required field `title`"),
+        ('unit = "u", ', "", "missing required field `unit`"),
+        ('unit = "u"', 'unit = "u", unti = "u"', "unknown field `unti`"),
         ("{ k = 1,", "{ q = 1,", "unknown q"),
         ("k = 2", "k = 1", "already given"),
         ("{ k = 1, m", "{ k = 1, k = 1, m", "not valid TOML"),
@@ -205,19 +214,27 @@ def test_a_cause_is_found_by_conditions_metric_and_reading(tmp_path):
         (', m = "0.80"', "", "no printed number"),
         (", margin = 0.1", "", "give margin or relative_margin"),
         ("margin = 0.1", "margin = 0.1, relative_margin = 0.1", "one of them"),
-        ("margin = 0.1", "margin = -0.1", "not negative"),
-        ('"one_run"', '"roughly"', "kind is one of"),
+        ("margin = 0.1", "margin = -0.1", ">= 0"),
+        ('"one_run"', '"roughly"', "Invalid enum value 'roughly'"),
         ('"one_run"', '"mean"', "repetitions"),
         ('"one_run", margin', '"mean", repetitions = 9, sd = "s", margin', "as its SD"),
         ("{ k = 1,", '{ k = "1",', "ambiguous"),
         ("{ k = 1,", "{ k = [1],", "number, text or flag"),
         ("margin = 0.1", 'margin = 0.1, match = ["slice"]', "matched by"),
         ("metrics.m", 'metrics.o = { unit = "u", kind = "exact" }\nmetrics.m', "have no cell"),
-        ('keys = ["k"]', 'keys = ["k"]\nreadings = ["guessed"]', "readings are of"),
-        ('keys = ["k"]', 'keys = ["k"]\nnotes = [{ metric = "m" }]', "cause is missing"),
+        ('keys = ["k"]', 'keys = ["k"]\nreadings = ["guessed"]', "Invalid enum value 'guessed'"),
+        (
+            'keys = ["k"]',
+            'keys = ["k"]\nnotes = [{ metric = "m" }]',
+            "missing required field `cause`",
+        ),
         ('keys = ["k"]', 'keys = ["k"]\nnotes = [{ metric = "n", cause = "c" }]', "no cell has"),
-        ('keys = ["k"]', 'keys = ["k"]\nnotes = [{ as = "x", cause = "c" }]', "as is one of"),
-        ("metrics.m = {", "metrics.m.n = {", "unknown n"),
+        (
+            'keys = ["k"]',
+            'keys = ["k"]\nnotes = [{ as = "x", cause = "c" }]',
+            "Invalid enum value 'x'",
+        ),
+        ("metrics.m = {", "metrics.m.n = {", "unknown field `n`"),
     ],
 )
 def test_a_bad_file_is_refused_with_file_and_reason(tmp_path, old, new, says):
