@@ -44,11 +44,10 @@ CELLS = [
     "## Result",
     "scorecard.show(scorecard.score(rows, '2.4'))",
     "### By threshold\n\nThe bias shows at every threshold, more at the lower ones.",
-    "fig, ax = plots.figure()\nplots.errorbars(summary, x='threshold', metric='recall_actual', "
-    "hue='method', ax=ax)\nplots.show(fig, alt=..., caption=...)",
+    "plots.dots(rows, x='threshold', metric='recall_actual', hue='method', alt=..., caption=...)",
     "plots.table(results.summarise(rows, ['threshold', 'method', 'metric']), caption=...)",
     "## Matrices",
-    "plots.heatmaps({'actual': a, 'estimated': b}, axes=axes)",
+    "plots.heatmap({'actual': a, 'estimated': b}, alt=..., caption=...)",
     "## Takeaways\n\n- The corrected total is within **0.5 %** of the truth at every threshold.\n"
     "- The naive total misses one record in five.\n- Standard errors are right too.",
     "## Differences from the source\n\n> The source draws typos once; here every replicate draws "
@@ -61,18 +60,18 @@ CELLS = [
 
 def rows_of(error_rate: float, seed: int, replicates: int = 30) -> pd.DataFrame:
     rng = np.random.default_rng([seed, round(error_rate * 100)])
-    found = []
+    records = []
     for threshold in (0.5, 0.6, 0.7, 0.8, 0.9):
         for method, bias in (("naive", -error_rate), ("corrected", 0.0)):
             for replicate in range(replicates):
                 base = {"error_rate": error_rate, "threshold": threshold, "method": method}
                 base["replicate"] = replicate
                 recall = 1 + bias - 0.1 * (threshold - 0.5) + rng.normal(0, 0.03)
-                found += [
+                records += [
                     {**base, "metric": "recall_actual", "value": recall},
                     {**base, "metric": "total", "value": 1e6 * recall + rng.normal(0, 1e4)},
                 ]
-    return pd.DataFrame(found)
+    return pd.DataFrame(records)
 
 
 @contextlib.contextmanager
@@ -109,13 +108,13 @@ def executed(rows: pd.DataFrame, scored: pd.DataFrame) -> dict[int, list]:
         )
     ]
     with captured() as outputs[11]:
-        fig, ax = plots.figure()
-        plots.dots(rows, x="threshold", metric="recall_actual", hue="method", ax=ax)
-        plots.errorbars(summary, x="threshold", metric="recall_actual", hue="method", ax=ax)
-        plots.printed(ax, [0.8], [0.8])
-        plots.reference(ax, 0.8, "share without a typo")
-        plots.show(
-            fig,
+        plots.dots(
+            rows,
+            x="threshold",
+            metric="recall_actual",
+            hue="method",
+            printed=pd.DataFrame({"threshold": [0.8], "printed": ["0.80"]}),
+            reference={"share without a typo": 0.8},
             alt="Line chart of recall against threshold, one line for the naive and one for the "
             "corrected method. Both fall slowly; the naive one lies lower by the error rate.",
             caption="The naive method loses one error rate of recall at **every** $\\tau$.",
@@ -133,10 +132,8 @@ def executed(rows: pd.DataFrame, scored: pd.DataFrame) -> dict[int, list]:
             title: pd.DataFrame(np.corrcoef(rng.normal(size=(8, 30))), names, names)
             for title in ("actual", "estimated")
         }
-        fig, axes = plots.figure(1, 2, width=8.5, height=4)
-        plots.heatmaps(maps, axes=axes)
-        plots.show(
-            fig,
+        plots.heatmap(
+            maps,
             alt="Two heat maps of correlations, actual and estimated, with the same pattern.",
             caption="The estimate keeps the pattern of correlations.",
         )
@@ -147,26 +144,26 @@ def notebook(title: str | None = None, outputs: dict[int, list] | None = None):
     cells = []
     for place, cell in enumerate(CELLS):
         if isinstance(cell, tuple):
-            made = nbformat.v4.new_code_cell(cell[1], metadata={"tags": [cell[0]]})
+            new = nbformat.v4.new_code_cell(cell[1], metadata={"tags": [cell[0]]})
         elif cell.lstrip("*").startswith(("#", "**")) and not cell.startswith("# the"):
             text = cell
             if place == 0 and title:
                 text = f"# {title}\n" + cell.partition("\n")[2]
-            made = nbformat.v4.new_markdown_cell(text)
+            new = nbformat.v4.new_markdown_cell(text)
         else:
-            made = nbformat.v4.new_code_cell(cell, outputs=(outputs or {}).get(place, []))
-        cells.append(made)
+            new = nbformat.v4.new_code_cell(cell, outputs=(outputs or {}).get(place, []))
+        cells.append(new)
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
 
-def save(path: Path, made) -> Path:
+def save(path: Path, content) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(made, path)
+    nbformat.write(content, path)
     return path
 
 
-def add_run(ws: Workspace, name: str, made, rows: pd.DataFrame, *, parameters=None, **summary):
+def add_run(ws: Workspace, name: str, content, rows: pd.DataFrame, *, parameters=None, **summary):
     """Put a finished run of `name` into the workspace, as the runner would."""
     from pet_lab import files
     from pet_lab.workbench import notebooks
@@ -174,7 +171,7 @@ def add_run(ws: Workspace, name: str, made, rows: pd.DataFrame, *, parameters=No
     params = notebooks.parameters(notebooks.path(ws, name))
     spec = runs.RunSpec.of(name, notebooks.check(params, parameters or {}), "quick")
     folder = spec.folder(ws)
-    save(folder / runs.NOTEBOOK, made)
+    save(folder / runs.NOTEBOOK, content)
     summary.setdefault("headline", "The corrected total is unbiased; the naive one is low by 20 %.")
     with contextlib.redirect_stdout(io.StringIO()):
         results.write(rows, folder, **summary)
@@ -207,6 +204,21 @@ def add_failure(ws: Workspace, name: str, error: dict, **parameters):
     files.write_json(spec.folder(ws) / runs.RECORD, record.to_json())
 
 
+GLOSSARY = """\
+# Glossary
+
+## Privacy
+
+**Epsilon**, $\\varepsilon$: how much one person's data can change what is published; see
+[the typos](../notebooks/psi/typos.ipynb) and [a local file](first-notebook.md).
+
+## Linkage
+
+| Term | Meaning |
+|---|---|
+| recall | share of true matches that are linked |
+"""
+
 PRINTED = """\
 id = "{id}"
 title = "{title}"
@@ -226,7 +238,9 @@ def workspace(root: Path) -> Workspace:
     (root / "notebooks").mkdir(parents=True)
     (root / "pyproject.toml").write_text('[project]\nname = "pet-lab"\n')
     ws = Workspace(root)
-    own = root / "pet_lab" / "published"
+    (root / "docs").mkdir()
+    (root / "docs" / "glossary.md").write_text(GLOSSARY)
+    own = root / "pet_lab" / "published" / "demo"
     own.mkdir(parents=True)
     for table, target, numbers in (
         ("2.4", "psi/typos", (("0.80", "0.60"), ("0.99", "0.97"))),
@@ -253,7 +267,7 @@ def workspace(root: Path) -> Workspace:
     tables = published.load(ws)
     for rate in (0.1, 0.2, 0.3):
         rows = rows_of(rate, 7)
-        scored = scorecard.score(rows, tables[:1], findings=())
+        scored = scorecard.score(rows, tables[:1], contradictions=())
         add_run(
             ws,
             "psi/typos",

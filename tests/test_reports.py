@@ -12,6 +12,7 @@ PAGES = (
     "index",
     "scorecard",
     "failures",
+    "glossary",
     "psi-typos",
     "psi-typos-sweep",
     "private_ml-training",

@@ -1,7 +1,7 @@
 """Do printed numbers contradict each other? Computed from rounding intervals, never asserted.
 
-A printed number stands for every number that prints as it does. A finding says that no choice
-within these intervals makes the printed numbers true together. Each rule tests a *necessary*
+A printed number stands for every number that prints as it does. A contradiction: no choice within
+these intervals makes the printed numbers true together. Each rule tests a *necessary*
 condition: numbers from real data are never flagged, and unflagged ones may still be wrong.
 
 Which rules apply to a table, and the facts they need (a sample size, a total), is declared in the
@@ -21,8 +21,6 @@ import numpy as np
 
 from pet_lab.workbench.published import Cell, PublishedError, Table, Value
 
-__all__ = ["Finding", "auc_bounds", "check", "confusion_range", "f1_range", "is_share_of"]
-
 Interval = tuple[float, float]
 
 # Decimal digits in binary arithmetic; far below any printed digit.
@@ -30,7 +28,7 @@ _TINY = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Contradiction:
     """A printed cell that contradicts other printed cells, and how, in one sentence."""
 
     table: str
@@ -39,7 +37,7 @@ class Finding:
     sentence: str
 
 
-def check(tables: Iterable[Table]) -> list[Finding]:
+def check(tables: Iterable[Table]) -> list[Contradiction]:
     """All contradictions that the declared checks of `tables` find, in their order.
 
     A check that needs a table which is not among `tables` uses what is there.
@@ -50,7 +48,7 @@ def check(tables: Iterable[Table]) -> list[Finding]:
         If a check names an unknown rule, lacks a field, or has one that the rule does not know.
     """
     known = {table.id: table for table in tables}
-    findings: list[Finding] = []
+    contradictions: list[Contradiction] = []
     for table in known.values():
         for spec in table.checks:
             rule = _RULES.get(spec.get("rule", ""))
@@ -63,8 +61,8 @@ def check(tables: Iterable[Table]) -> list[Finding]:
                 bound = signature(rule).bind(table, known, **arguments)
             except TypeError as error:
                 raise PublishedError(f"table {table.id}: check {spec}: {error}.") from None
-            findings += rule(*bound.args, **bound.kwargs)
-    return findings
+            contradictions += rule(*bound.args, **bound.kwargs)
+    return contradictions
 
 
 # ------------------------------------------------------------------ arithmetic of printed numbers
@@ -113,20 +111,18 @@ def confusion_range(
             rows += [low * np.array(bottom) - top, np.array(top) - high * np.array(bottom)]
     ends = []
     for sign in (1, -1):
-        found = linprog(
+        best = linprog(
             np.array([1, 0, 0, 1]) * sign,
             A_ub=np.array(rows),
             b_ub=np.zeros(len(rows)),
             A_eq=np.ones((1, 4)),
             b_eq=[1],
         )
-        if found.status == 2:
+        if best.status == 2:
             return None
-        if not found.success:
-            raise ArithmeticError(
-                f"The linear program of a confusion table failed: {found.message}"
-            )
-        ends.append(sign * found.fun)
+        if not best.success:
+            raise ArithmeticError(f"The linear program of a confusion table failed: {best.message}")
+        ends.append(sign * best.fun)
     return float(ends[0]), float(ends[1])
 
 
@@ -194,7 +190,7 @@ def _confusion(
     recall: str | list[str],
     f1: str | None = None,
     by: str | None = None,
-) -> Iterator[Finding]:
+) -> Iterator[Contradiction]:
     """Accuracy, precisions, recalls and F1 of a two-class table.
 
     Either `precision` and `recall` are two metrics each, printed beside the accuracy, or one metric
@@ -217,13 +213,13 @@ def _confusion(
         possible = confusion_range(_two(p), _two(r))
         if possible is None:
             for cell in (*p, *r):
-                yield _finding(
+                yield _contradiction(
                     cell,
                     "no table of two classes has the printed precisions"
                     f" ({_printed(p)}) and recalls ({_printed(r)}).",
                 )
         elif not _meet(possible, total.interval):
-            yield _finding(
+            yield _contradiction(
                 total,
                 f"the printed precisions ({_printed(p)}) and recalls ({_printed(r)}) imply an"
                 f" accuracy of {_span(possible)}; {total.printed} is printed.",
@@ -232,30 +228,32 @@ def _confusion(
             own = [c for c in (*p, *r) if c.where == cell.where]
             span = f1_range(*_two(own))
             if not _meet(span, cell.interval):
-                yield _finding(
+                yield _contradiction(
                     cell,
                     f"precision {own[0].printed} and recall {own[1].printed} imply an F1 of"
                     f" {_span(span)}; {cell.printed} is printed.",
                 )
 
 
-def _sum(table: Table, known: Mapping[str, Table], *, metric: str, total: int) -> Iterator[Finding]:
+def _sum(
+    table: Table, known: Mapping[str, Table], *, metric: str, total: int
+) -> Iterator[Contradiction]:
     """Counts that must add up; counts have no rounding."""
     cells = _cells(table, metric)
-    if (got := sum(Decimal(c.printed) for c in cells)) != total:
+    if (added := sum(Decimal(c.printed) for c in cells)) != total:
         for cell in cells:
-            yield _finding(cell, f"the printed counts add up to {got}, not to {total}.")
+            yield _contradiction(cell, f"the printed counts add up to {added}, not to {total}.")
 
 
 def _equal(
     table: Table, known: Mapping[str, Table], *, metric: str, same_as: str
-) -> Iterator[Finding]:
+) -> Iterator[Contradiction]:
     """The same numbers printed in another table, to the same digits."""
     others = _cells(known[same_as], metric) if same_as in known else []
     for cell in _cells(table, metric):
         for same in others:
             if same.where == cell.where and Decimal(same.printed) != Decimal(cell.printed):
-                yield _finding(
+                yield _contradiction(
                     cell,
                     f"table {same_as} prints {same.printed} for the same; {cell.printed} here.",
                 )
@@ -267,14 +265,14 @@ def _whole_counts(
     *,
     n: Mapping[str, int],
     where: Mapping[str, Value] | None = None,
-) -> Iterator[Finding]:
+) -> Iterator[Contradiction]:
     """Shares of n records are multiples of 1 / n."""
     for metric, size in n.items():
         for cell in _cells(table, metric):
             if (where or {}).items() <= dict(cell.where).items() and not is_share_of(
                 size, cell.interval
             ):
-                yield _finding(
+                yield _contradiction(
                     cell, f"{cell.printed} is no whole number of {size} within rounding."
                 )
 
@@ -286,7 +284,7 @@ def _roc(
     auc: str,
     advantage: str,
     absolute: bool = True,
-) -> Iterator[Finding]:
+) -> Iterator[Contradiction]:
     """AUC and the attacker's advantage of one curve."""
     for area in _cells(table, auc):
         for edge in _cells(table, advantage):
@@ -295,7 +293,7 @@ def _roc(
                 ends = [auc_bounds(min(max(a, 0.0), 1.0), absolute=absolute) for a in edge.interval]
                 span = (min(e[0] for e in ends), max(e[1] for e in ends))
                 if not _meet(span, area.interval):
-                    yield _finding(
+                    yield _contradiction(
                         area,
                         f"an advantage of {edge.printed} implies an AUC of {_span(span)};"
                         f" {area.printed} is printed.",
@@ -310,7 +308,7 @@ def _epsilon(
     noise: str,
     free: list[str],
     tables: list[str] | None = None,
-) -> Iterator[Finding]:
+) -> Iterator[Contradiction]:
     """Epsilon depends on the noise, and not on the `free` parameters; it falls as noise grows."""
     sources = [table, *(known[t] for t in tables or () if t in known)]
     cells = [c for source in sources for c in _cells(source, metric)]
@@ -321,10 +319,10 @@ def _epsilon(
         if a.where[noise] == b.where[noise]:
             if not _meet(a.interval, b.interval):
                 for cell, twin in ((a, b), (b, a)):
-                    yield _finding(cell, _other_epsilon(cell, twin, noise, free))
+                    yield _contradiction(cell, _other_epsilon(cell, twin, noise, free))
         elif low.interval[1] < high.interval[0]:
             for cell in (a, b):
-                yield _finding(
+                yield _contradiction(
                     cell,
                     f"epsilon must fall as {noise} grows, but {low.printed} is printed at"
                     f" {low.where[noise]} and {high.printed} at {high.where[noise]}.",
@@ -342,7 +340,7 @@ def _other_epsilon(cell: Cell, twin: Cell, noise: str, free: Sequence[str]) -> s
     )
 
 
-_RULES: dict[str, Callable[..., Iterator[Finding]]] = {
+_RULES: dict[str, Callable[..., Iterator[Contradiction]]] = {
     "confusion": _confusion,
     "sum": _sum,
     "equal": _equal,
@@ -352,8 +350,8 @@ _RULES: dict[str, Callable[..., Iterator[Finding]]] = {
 }
 
 
-def _finding(cell: Cell, sentence: str) -> Finding:
-    return Finding(table=cell.table, where=cell.where, metric=cell.metric, sentence=sentence)
+def _contradiction(cell: Cell, sentence: str) -> Contradiction:
+    return Contradiction(table=cell.table, where=cell.where, metric=cell.metric, sentence=sentence)
 
 
 def _cells(table: Table, metric: str) -> list[Cell]:

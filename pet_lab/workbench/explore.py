@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pet_lab.workbench import plots, results
+from pet_lab.workbench import plots
 
 Control = tuple[Any, ...] | Sequence[Any] | bool
 MEASURES = {"metric", "value", "se", "replicate", "replicates_n", "run_id", "seed"}
@@ -88,20 +88,14 @@ def rows(
         drawn = [x] if hue in (None, x) else [x, hue]
         for factor in names:
             controls[f"at {factor}"].disabled = factor in drawn
-        texts = {f: settings[f"at {f}"] for f in names if f not in drawn}
-        held = {f: values[f][text] for f, text in texts.items()}
-        kept = hold(rows[rows["metric"] == metric], held)
-        told = "; ".join(f"{plots.label(f)} = {text}" for f, text in texts.items())
-        if kept.empty:
-            print(f"There are no rows of {plots.label(metric)} at {told}: choose other values.")
-            return
-        fig, ax = plots.figure()
+        held = {f: values[f][settings[f"at {f}"]] for f in names if f not in drawn}
         line = drawn[1] if len(drawn) > 1 else None
-        summary = results.summarise(kept, [*drawn, "metric"])
-        plots.errorbars(summary, x=x, metric=metric, hue=line, ax=ax)
-        what = f"{plots.label(metric)} against {plots.label(x)}"
-        what += f", one line per {plots.label(line)}" if line else ""
-        what += f"; {told}" if told else ""
+        try:
+            fig, what = picture(rows, x=x, metric=metric, hue=line, held=held)
+        except ValueError as error:
+            print(f"{error} Choose other values.")
+            return
+        kept = hold(rows[rows["metric"] == metric], held)
         plots.show(
             fig,
             alt=f"Chart of {what}. Means with 95 % intervals.",
@@ -139,29 +133,53 @@ def call(
     words = caption or (fn.__doc__ or "").strip().partition("\n")[0] or "Result of the settings"
 
     def draw(**chosen: Any) -> None:
-        told = ", ".join(f"{plots.label(k)} = {plots.number(v)}" for k, v in chosen.items())
+        settings = ", ".join(f"{plots.label(k)} = {plots.number(v)}" for k, v in chosen.items())
         try:
             result = fn(**chosen)
         except ValueError as error:
             print(error)
             return
-        _show(result, words, f"{words} ({told})")
+        _show(result, words, f"{words} ({settings})")
 
     _panel(draw, {name: _control(name, spec) for name, spec in controls.items()})
 
 
-def _show(result: Any, words: str, told: str) -> None:
+def _show(result: Any, words: str, caption: str) -> None:
     if is_dataclass(result) and not isinstance(result, type):
         result = asdict(result)
     if isinstance(result, Figure | Axes):
-        plots.show(result, alt=f"Figure: {told}", caption=told)
+        plots.show(result, alt=f"Figure: {caption}", caption=caption)
     elif isinstance(result, pd.DataFrame):
-        plots.table(result, caption=told)
+        plots.table(result, caption=caption)
     elif isinstance(result, Mapping):
         frame = pd.DataFrame({"quantity": list(result), "value": list(result.values())})
-        plots.table(frame, caption=told)
+        plots.table(frame, caption=caption)
     elif result is not None:
         print(f"{words}: {plots.number(result)}")
+
+
+def picture(
+    rows: pd.DataFrame, *, x: str, metric: str, hue: str | None, held: Mapping[str, Any]
+) -> tuple[Figure, str]:
+    """Chart of one metric with every factor but axis and line held, and what it shows in words.
+
+    Raises
+    ------
+    ValueError
+        If there are no such rows, or more lines than can be told apart.
+    """
+    what = f"{plots.label(metric)} against {plots.label(x)}"
+    what += f", one line per {plots.label(hue)}" if hue else ""
+    at = ", ".join(f"{plots.label(f)} = {plots.number(v)}" for f, v in held.items())
+    what += f"; at {at}" if at else ""
+    kept = hold(rows[rows["metric"] == metric], held)
+    if kept.empty:
+        raise ValueError(f"There are no rows of {what}.")
+    axes = plots.lines(kept, x=x, metric=metric, hue=hue)
+    assert isinstance(axes, Axes)
+    fig = axes.figure
+    assert isinstance(fig, Figure)
+    return fig, what
 
 
 def factors(rows: pd.DataFrame) -> list[str]:

@@ -13,6 +13,7 @@ import io
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +50,7 @@ Z95 = 1.96  # two-sided 95 % of a normal
 FEW = 12  # settings that are drawn as points with bars; more become a line in its band
 MOST_NAMES = 20  # rows of a matrix that can be named and still be read
 Picture = Axes | Figure | None
+Draw = Callable[[pd.DataFrame, Axes, dict[str, Any], dict[str, str]], None]
 
 
 def use_style(labels: Mapping[str, str] | None = None) -> None:
@@ -230,10 +232,9 @@ def lines(
         else:
             _tilt(axes)
 
-    words = [k for k in keys if k != x or kind != "lines"]
-    layout = {"col": col, "row": row, "height": height, "sharey": sharey}
-    shown = {"ax": ax, "caption": caption, "alt": alt}
-    return _picture(frame, draw, words=words, hue=hue, style=style or hue, **layout, **shown)
+    layout = _Layout(hue=hue, style=style, col=col, row=row, height=height, sharey=sharey)
+    layout.ax, layout.caption, layout.alt = ax, caption, alt
+    return layout.picture(frame, draw, words=[] if kind == "lines" else [x])
 
 
 def points(rows: pd.DataFrame, *, x: str, **options: Any) -> Picture:
@@ -263,11 +264,11 @@ def scatter(
         looks = {k: v for k, v in looks.items() if k not in ("dashes", "marker")}
         size, alpha = (36, 0.9) if len(part) <= 100 else (14, 0.5)
         sns.scatterplot(part, x=x, y=y, s=size, alpha=alpha, ax=axes, **looks)
-        for _, at in part.iterrows() if label else ():
-            axes.annotate(number(at[label]), (at[x], at[y]), xytext=(5, 3), **_NOTE)
+        for name, *at in part[[label, x, y]].to_numpy() if label else ():
+            axes.annotate(number(name), (at[0], at[1]), xytext=(5, 3), **_NOTE)
         axes.set(xlabel=tables.label(x), ylabel=tables.label(y))
 
-    return _picture(frame, draw, **options)
+    return _Layout(**options).picture(frame, draw)
 
 
 def roc(curves: pd.DataFrame, *, smallest_fpr: float, **options: Any) -> Picture:
@@ -289,18 +290,17 @@ def roc(curves: pd.DataFrame, *, smallest_fpr: float, **options: Any) -> Picture
     def draw(part: pd.DataFrame, axes: Axes, looks: dict[str, Any], _: Any) -> None:
         part = part[part["fpr"] >= smallest_fpr].sort_values(["fpr", "tpr"])
         part = part.assign(tpr=part["tpr"].clip(lower=low))
-        plain = {"markers": False} if "style" in looks else {"marker": ""}
         steps = {"drawstyle": "steps-post", "estimator": None, "sort": False}
-        sns.lineplot(part, x="fpr", y="tpr", ax=axes, **looks | plain | steps)
+        sns.lineplot(part, x="fpr", y="tpr", ax=axes, **_bare(looks), **steps)
         axes.plot([low, 1], [low, 1], color="#777777", lw=1, ls=(0, (2, 2)), label="chance")
         axes.axvspan(low, smallest_fpr, color="#eeeeee", zorder=0)
         text = f"below 1 / {round(1 / smallest_fpr):,}:\ntoo few non-members"
-        place = {"xycoords": ("data", "axes fraction"), "xytext": (4, 0), "va": "top"}
-        axes.annotate(text, (smallest_fpr, 0.97), **place, **_NOTE)
+        edge = ("data", "axes fraction")
+        axes.annotate(text, (smallest_fpr, 0.97), xycoords=edge, xytext=(4, 0), va="top", **_NOTE)
         axes.set(xscale="log", yscale="log", xlim=(low, 1), ylim=(low, 1.05))
         axes.set(xlabel=label("fpr"), ylabel=label("tpr"))
 
-    return _picture(curves, draw, **options)
+    return _Layout(**options).picture(curves, draw)
 
 
 def agreement(scored: pd.DataFrame, **options: Any) -> Picture:
@@ -315,9 +315,9 @@ def agreement(scored: pd.DataFrame, **options: Any) -> Picture:
         run = part.dropna(subset=["ours", "published"])
         for verdict, (colour, marker) in VERDICTS.items():
             cells = run[run["verdict"] == verdict]
-            look = {"color": colour, "marker": marker, "linestyle": "none"}
-            text, half = f"{verdict} ({len(cells)})", Z95 * cells["se"]
+            look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "none"}
             if len(cells):
+                text, half = f"{verdict} ({len(cells)})", Z95 * cells["se"]
                 axes.errorbar(cells["published"], cells["ours"], yerr=half, label=text, **look)
         if len(part) > len(run):
             axes.plot([], [], " ", label=f"not run ({len(part) - len(run)})")
@@ -330,9 +330,8 @@ def agreement(scored: pd.DataFrame, **options: Any) -> Picture:
         axes.set(xlabel="published", ylabel="ours (95 % interval)")
         axes.legend()  # of its own: the counts differ from panel to panel
 
-    return _picture(
-        data.astype({"ours": float, "se": float}), draw, legend=False, sharey=False, **options
-    )
+    layout = _Layout(legend=False, sharey=False, **options)
+    return layout.picture(data.astype({"ours": float, "se": float}), draw)
 
 
 def heatmap(
@@ -353,7 +352,7 @@ def heatmap(
     width = min(10, 3.4 * len(frames) + 1)
     _, grid = figure(1, len(frames), width=width, height=height or 3.6, squeeze=False)
     _matrices(frames, grid.ravel(), text, limits, numbers)
-    return _finish(list(grid.ravel()), None, caption, alt)
+    return _shown(grid[0, 0], caption, alt)
 
 
 def _matrices(
@@ -376,38 +375,111 @@ def _matrices(
 
 # --- what the pictures share -----------------------------------------------------------------
 
-_SMALL = {"fontsize": "small", "color": "#444444"}
-_NOTE = {"textcoords": "offset points", **_SMALL}
+_NOTE: dict[str, Any] = {"textcoords": "offset points", "fontsize": "small", "color": "#444444"}
 
 
-def _picture(
-    frame: pd.DataFrame,
-    draw: Callable[[pd.DataFrame, Axes, dict[str, Any], dict[str, str]], None],
-    *,
-    words: Sequence[str] = (),
-    hue: str | None = None,
-    style: str | None = None,
-    col: str | None = None,
-    row: str | None = None,
-    height: float | None = None,
-    sharey: bool = True,
-    legend: bool = True,
-    ax: Axes | None = None,
-    caption: str | None = None,
-    alt: str | None = None,
-) -> Picture:
-    """Panels, each drawn by `draw(rows, axes, looks, place)`, with one legend for all."""
-    frame = _worded(frame, [k for k in (hue, style, col, row, *words) if k])
-    looks = _looks(frame, hue, style or hue)
-    title, drawn = label(hue) if hue and style in (None, hue) else "", []
-    if ax is not None and (old := ax.get_legend()) and not title:
-        title = old.get_title().get_text()
-    for axes, part, place in _panels(frame, col, row, ax, height=height, sharey=sharey):
-        draw(part, axes, looks, place)
-        drawn.append(axes)
-    if legend:
-        _legend(drawn, ax, title)
-    return _finish(drawn, ax, caption, alt)
+@dataclass(kw_only=True)
+class _Layout:
+    """What all pictures share: looks, panels, one legend, and the words that show it."""
+
+    hue: str | None = None
+    style: str | None = None
+    col: str | None = None
+    row: str | None = None
+    height: float | None = None
+    sharey: bool = True
+    ax: Axes | None = None
+    caption: str | None = None
+    alt: str | None = None
+    legend: bool = True
+
+    def picture(self, frame: pd.DataFrame, draw: Draw, words: Sequence[str] = ()) -> Picture:
+        """Call `draw(rows, axes, looks, place)` for each panel; show it or hand it back."""
+        self.style = self.style or self.hue
+        names = [k for k in (self.hue, self.style, self.col, self.row, *words) if k]
+        frame = _worded(frame, names)
+        old = self.ax.get_legend() if self.ax else None
+        title = label(self.hue) if self.hue and self.style == self.hue else ""
+        title = title or (old.get_title().get_text() if old else "")
+        looks, drawn = self._looks(frame), []
+        for axes, part, place in self._panels(frame):
+            draw(part, axes, looks, place)
+            drawn.append(axes)
+        if self.legend:
+            _legend(drawn, title, inside=self.ax is not None)
+        return self.ax or _shown(drawn[0], self.caption, self.alt)
+
+    def _looks(self, frame: pd.DataFrame) -> dict[str, Any]:
+        """seaborn's arguments for colour by `hue`, marker and dash by `style`."""
+        sizes = {k: len(frame[k].cat.categories) for k in (self.hue, self.style) if k}
+        for name, n in sizes.items():
+            if n > len(COLOURS):
+                raise ValueError(
+                    f"{n} values of {name} need more looks than the {len(COLOURS)} that can be "
+                    "told apart: draw fewer, or give them panels (col)."
+                )
+        looks: dict[str, Any] = {"color": COLOURS[0]}
+        if self.hue:
+            looks = {"hue": self.hue, "palette": list(COLOURS[: sizes[self.hue]])}
+        if not self.style:
+            return looks | {"marker": "o"}
+        markers, dashes = (list(look[: sizes[self.style]]) for look in (MARKERS, DASHES))
+        return looks | {"style": self.style, "markers": markers, "dashes": dashes}
+
+    def _panels(self, frame: pd.DataFrame) -> Iterator[tuple[Axes, pd.DataFrame, dict[str, str]]]:
+        """(axes, rows, {column: its value}) of each panel; panels of `col` alone wrap."""
+        names = [k for k in (self.row, self.col) if k]
+        values = itertools.product(*(frame[k].cat.categories for k in names))
+        places = [dict(zip(names, at, strict=True)) for at in values]
+        if self.ax is not None:
+            if len(places) > 1:
+                asked = " and ".join(names)
+                raise ValueError(f"ax is one panel, but {asked} ask for {len(places)}.")
+            yield self.ax, frame, places[0]
+            return
+        n = len(frame[self.col].cat.categories) if self.col else 1
+        ncols = n if self.row or n <= 3 else 2 if n == 4 else 3
+        size: dict[str, Any] = {"width": {1: 6.8, 2: 8.6}.get(ncols, 10.4), "height": self.height}
+        share = "row" if self.row and self.sharey else self.sharey
+        nrows = math.ceil(len(places) / ncols)
+        _, grid = figure(nrows, ncols, sharey=share, squeeze=False, **size)
+        for axes in grid.ravel()[len(places) :]:
+            axes.remove()
+        for axes, place in zip(grid.ravel(), places, strict=False):
+            shown = {k: v for k, v in place.items() if k != "metric"}
+            titles = [v if v[:1].isalpha() else f"{label(k)} {v}" for k, v in shown.items()]
+            axes.set_title(", ".join(titles))
+            yield axes, frame[_same(frame, place)], place
+
+
+def _legend(drawn: Sequence[Axes], title: str, *, inside: bool) -> None:
+    """One legend for all panels: inside, beside a single one, or below several."""
+    entries: dict[str, Any] = {}
+    for axes in drawn:
+        if old := axes.get_legend():
+            old.remove()
+        handles, names = axes.get_legend_handles_labels()
+        entries |= {LABELS.get(n, n): h for n, h in zip(names, handles, strict=True)}
+    given: dict[str, Any] = {"handles": list(entries.values()), "labels": list(entries)}
+    if not entries:
+        return
+    if inside:
+        drawn[0].legend(**given, title=title)
+    elif len(drawn) == 1:
+        drawn[0].figure.legend(**given, title=title, loc="outside right upper", frameon=False)
+    else:
+        below: dict[str, Any] = {"loc": "outside lower center", "ncols": min(len(entries), 4)}
+        drawn[0].figure.legend(**given, title=title, **below, frameon=False)
+
+
+def _shown(axes: Axes, caption: str | None, alt: str | None) -> Picture:
+    """Show the picture where it has words, else hand it back."""
+    fig = axes.get_figure(root=True)
+    assert isinstance(fig, Figure)
+    if caption is None and alt is None:
+        return axes if len(fig.axes) == 1 else fig
+    show(fig, caption=caption or "", alt=alt or "")
+    return None
 
 
 def _chosen(
@@ -447,10 +519,10 @@ def _worded(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         values = frame[name].drop_duplicates()
         if tables.is_number(values) or isinstance(values.dtype, pd.CategoricalDtype):
             values = values.sort_values()
-        word = str if name == "metric" else _word  # a metric is named on its axis or in the legend
+        # A metric is named on its axis or in the legend; values that look alike stay apart.
+        alike = len({_word(v) for v in values}) < len(values)
+        word = str if alike or name == "metric" else _word
         words = [word(v) for v in values]
-        if len(set(words)) < len(words):
-            raise ValueError(f"values of {name} look the same when written: {', '.join(words)}.")
         column = pd.Categorical([word(v) for v in frame[name]], words, ordered=True)
         frame = frame.assign(**{name: column})
     return frame
@@ -464,56 +536,9 @@ def _same(frame: pd.DataFrame, place: Mapping[str, str]) -> np.ndarray:
     return same
 
 
-def _looks(frame: pd.DataFrame, hue: str | None, style: str | None) -> dict[str, Any]:
-    """seaborn's arguments for colour by `hue`, marker and dash by `style`."""
-    sizes = {k: len(frame[k].cat.categories) for k in (hue, style) if k}
-    for name, n in sizes.items():
-        if n > len(COLOURS):
-            raise ValueError(
-                f"{n} values of {name} need more looks than the {len(COLOURS)} that can be told "
-                "apart: draw fewer, or give them panels (col)."
-            )
-    looks: dict[str, Any] = {"color": COLOURS[0]}
-    if hue:
-        looks = {"hue": hue, "palette": list(COLOURS[: sizes[hue]])}
-    if style:
-        n = sizes[style]
-        return looks | {"style": style, "markers": list(MARKERS[:n]), "dashes": list(DASHES[:n])}
-    return looks | {"marker": "o"}
-
-
-def _panels(
-    frame: pd.DataFrame,
-    col: str | None,
-    row: str | None,
-    ax: Axes | None,
-    *,
-    height: float | None,
-    sharey: bool,
-) -> Iterator[tuple[Axes, pd.DataFrame, dict[str, str]]]:
-    """(axes, rows, {column: its value}) of each panel; panels of `col` alone wrap."""
-    names = [k for k in (row, col) if k]
-    places = [
-        dict(zip(names, at, strict=True))
-        for at in itertools.product(*(frame[k].cat.categories for k in names))
-    ]
-    if ax is not None:
-        if len(places) > 1:
-            raise ValueError(f"ax is one panel, but {' and '.join(names)} ask for {len(places)}.")
-        yield ax, frame, places[0]
-        return
-    n = len(frame[col].cat.categories) if col else 1
-    ncols = n if row or n <= 3 else 2 if n == 4 else 3
-    size = {"width": {1: 6.8, 2: 8.6}.get(ncols, 10.4), "height": height}
-    share = "row" if row and sharey else sharey
-    _, grid = figure(math.ceil(len(places) / ncols), ncols, sharey=share, squeeze=False, **size)
-    for axes in grid.ravel()[len(places) :]:
-        axes.remove()
-    for axes, place in zip(grid.ravel(), places, strict=False):
-        shown = {k: v for k, v in place.items() if k != "metric"}
-        titles = [v if v[:1].isalpha() else f"{label(k)} {v}" for k, v in shown.items()]
-        axes.set_title(", ".join(titles))
-        yield axes, frame[_same(frame, place)], place
+def _bare(looks: Mapping[str, Any]) -> dict[str, Any]:
+    """The same looks without markers, which would turn a dense line into a row of blobs."""
+    return {**looks, "markers": False} if "style" in looks else {**looks, "marker": ""}
 
 
 def _means(
@@ -524,44 +549,41 @@ def _means(
     alone = ~part.duplicated(keys, keep=False) & (part["se"] > 0)
     # Two values, m - se and m + se, have the mean m and the standard error se: exactly.
     half = part["se"].where(alone, 0)
-    twins = pd.concat(
-        [part.assign(value=part["value"] - half), part.assign(value=part["value"] + half)[alone]]
-    )
-    means = {"data": twins, "x": x, "y": "value", "errorbar": ("se", Z95), "ax": axes}
-    solid = {"linestyle": "-", "linewidth": 1.4}
+    above = part.assign(value=part["value"] + half)[alone]
+    twins = pd.concat([part.assign(value=part["value"] - half), above])
+    means: dict[str, Any] = {"data": twins, "x": x, "y": "value", "ax": axes}
+    means["errorbar"] = ("se", Z95)
+    if kind == "lines" and part[x].nunique() > FEW:
+        sns.lineplot(**means, **_bare(looks))
+    elif kind == "lines":
+        caps = {"capsize": 2.5, "elinewidth": 1.4}
+        sns.lineplot(**means, **looks, err_style="bars", err_kws=caps)
     if kind == "lines":
-        if part[x].nunique() <= FEW:
-            shape: dict[str, Any] = {
-                "err_style": "bars",
-                "err_kws": {"capsize": 2.5, "elinewidth": 1.4},
-            }
-        else:
-            shape = {"markers": False} if "style" in looks else {"marker": ""}
-        sns.lineplot(**means, **{**looks, **shape})
         return 0.0
-    colours = {k: looks[k] for k in ("hue", "palette", "color") if k in looks}
+    means |= {k: looks[k] for k in ("hue", "palette", "color") if k in looks}
     n = len(looks.get("palette", "1"))
+    solid: dict[str, Any] = {"linestyle": "-", "linewidth": 1.4}
     spread = min(0.1 * (n - 1), 0.5) if kind == "points" else 0.8 * (n - 1) / n
     if kind == "bars":
-        sns.barplot(
-            **means, **colours, saturation=1, capsize=0.3 / n, err_kws=solid | {"color": "#222222"}
-        )
-        groups = [list(bars) for bars in axes.containers[-n:]]
-        for i, handle in enumerate(axes.get_legend_handles_labels()[0][-n:]):
-            groups[i].append(handle)
-        for group, hatch in zip(groups, HATCHES, strict=False):
-            for bar in group:
-                bar.set_hatch(hatch)
+        sns.barplot(**means, saturation=1, capsize=0.3 / n, err_kws=solid | {"color": "#222222"})
+        handles = axes.get_legend_handles_labels()[0][-n:]
+        for i, group in enumerate(axes.containers[-n:]):
+            for patch in (*group, *handles[i : i + 1]):
+                patch.set_hatch(HATCHES[i])
         return spread
     if kind == "dots":
+        faint: dict[str, Any] = {"size": 3, "alpha": 0.4, "legend": False, "dodge": n > 1}
         sns.stripplot(
-            part, x=x, y="value", ax=axes, dodge=n > 1, size=3, alpha=0.4, legend=False, **colours
+            **{k: v for k, v in means.items() if k != "errorbar"} | {"data": part}, **faint
         )
-    ends = {"markers": list(MARKERS[:n]), "capsize": 0.05, "linewidth": 1.6, "markersize": 6}
+    ends: dict[str, Any] = {
+        "markers": list(MARKERS[:n]),
+        "capsize": 0.05,
+        "linewidth": 1.6,
+        "markersize": 6,
+    }
     joined = list(LINES[:n]) if ordered and kind == "points" else "none"
-    sns.pointplot(
-        **means, **colours, **ends, linestyles=joined, dodge=spread or False, err_kws=solid
-    )
+    sns.pointplot(**means, **ends, linestyles=joined, dodge=spread or False, err_kws=solid)
     return spread
 
 
@@ -571,14 +593,21 @@ def _diamonds(
     """Printed numbers in front of ours, beside their hue; settings that were not run stay out."""
     for name in (x, hue):
         if name in printed and isinstance(ours[name].dtype, pd.CategoricalDtype):
-            index = ours[name].cat.categories.get_indexer([_word(v) for v in printed[name]])
-            printed = printed.assign(**{name: index})[index >= 0]
-    at, colours = printed[x].to_numpy(float), "#222222"
-    if hue in printed:
+            words = printed[name].map(_word)
+            index = ours[name].cat.categories.get_indexer(pd.Index(words))
+            printed = printed.assign(**{str(name): index})[index >= 0]
+    at, colours = printed[x].to_numpy(float), ["#222222"]
+    if hue is not None and hue in printed:
         last = len(ours[hue].cat.categories) - 1
         at = at + spread * (printed[hue] / max(last, 1) - 0.5)
         colours = [COLOURS[i] for i in printed[hue]]
-    look = {"marker": "D", "s": 46, "facecolors": "white", "linewidths": 1.4, "zorder": 4}
+    look: dict[str, Any] = {
+        "marker": "D",
+        "s": 46,
+        "facecolors": "white",
+        "linewidths": 1.4,
+        "zorder": 4,
+    }
     axes.scatter(at, printed["printed"].map(_printed_number), edgecolors=colours, **look)
     axes.scatter([], [], edgecolors="#222222", label="printed in the source", **look)
 
@@ -594,8 +623,8 @@ def _printed_number(text: Any) -> float:
 def _level(axes: Axes, y: float, text: str) -> None:
     """A level to compare with: a thin line named at its right end."""
     axes.axhline(y, color="#555555", linewidth=1, linestyle=(0, (2, 2)), zorder=1)
-    place = {"xycoords": ("axes fraction", "data"), "xytext": (-2, 3), "ha": "right"}
-    axes.annotate(text, (1, y), **place, **_NOTE)
+    end = ("axes fraction", "data")
+    axes.annotate(text, (1, y), xycoords=end, xytext=(-2, 3), ha="right", **_NOTE)
 
 
 def _scale(axes: Axes, settings: np.ndarray, logx: bool | None) -> None:
@@ -617,36 +646,6 @@ def _tilt(axes: Axes) -> None:
             name.set(rotation=30, ha="right", rotation_mode="anchor")
 
 
-def _legend(drawn: Sequence[Axes], ax: Axes | None, title: str) -> None:
-    """One legend: on the axes given, else beside a single panel or below several."""
-    entries: dict[str, Any] = {}
-    for axes in drawn:
-        if axes.get_legend():
-            axes.get_legend().remove()
-        handles, names = axes.get_legend_handles_labels()
-        entries |= {LABELS.get(n, n): h for n, h in zip(names, handles, strict=True)}
-    given = {"handles": list(entries.values()), "labels": list(entries), "title": title}
-    if entries and ax is not None:
-        ax.legend(**given)
-    elif entries:
-        below = {"loc": "outside lower center", "ncols": min(len(entries), 4)}
-        side = below if len(drawn) > 1 else {"loc": "outside right upper"}
-        drawn[0].figure.legend(**given, **side, frameon=False)
-
-
-def _finish(
-    drawn: Sequence[Axes], ax: Axes | None, caption: str | None, alt: str | None
-) -> Picture:
-    """Show the picture where it has words and a figure of its own, else hand it back."""
-    fig = drawn[0].figure
-    if ax is not None:
-        return ax
-    if caption is None and alt is None:
-        return drawn[0] if len(fig.axes) == 1 else fig
-    show(fig, caption=caption, alt=alt)
-    return None
-
-
 # --- old names: to be deleted once no notebook uses them ---------------------------------------
 
 
@@ -664,7 +663,8 @@ def printed(ax: Axes, x: Any, y: Any, *, text: str = "printed in the source") ->
     """Old name of an argument of `lines`."""
     frame = pd.DataFrame({"x": np.atleast_1d(x), "printed": np.atleast_1d(y)})
     _diamonds(frame, frame, ax, x="x", hue=None, spread=0.0)
-    _legend([ax], ax, ax.get_legend().get_title().get_text() if ax.get_legend() else "")
+    old = ax.get_legend()
+    _legend([ax], old.get_title().get_text() if old else "", inside=True)
     return ax
 
 

@@ -35,7 +35,7 @@ from scipy.special import ndtri, stdtrit
 
 from pet_lab import files
 from pet_lab.workbench import consistency, published
-from pet_lab.workbench.consistency import Finding
+from pet_lab.workbench.consistency import Contradiction
 from pet_lab.workbench.published import READINGS, Cell, PublishedError, Table, Value, where_text
 from pet_lab.workbench.runs import DataFingerprint
 from pet_lab.workbench.workspace import Workspace
@@ -156,7 +156,7 @@ def score(
     tables: Table | str | Iterable[Table | str] | None = None,
     *,
     not_run: str = "",
-    findings: Iterable[Finding] | None = None,
+    contradictions: Iterable[Contradiction] | None = None,
 ) -> pd.DataFrame:
     """One verdict per printed cell and reading, run or not.
 
@@ -171,8 +171,8 @@ def score(
         Default: every table that ships with the package.
     not_run : str
         Why cells without rows have none, where the caller knows better ("stand-in data").
-    findings : iterable of Finding, optional
-        Contradictions among printed numbers; default: computed over all known tables.
+    contradictions : iterable of Contradiction, optional
+        Among printed numbers; default: computed over all known tables.
 
     Returns
     -------
@@ -186,17 +186,17 @@ def score(
         If non-empty rows lack `metric` or `value`.
     """
     chosen = _tables(tables)
-    if findings is None:
+    if contradictions is None:
         known = {t.id: t for t in published.load()} | {t.id: t for t in chosen}
-        findings = consistency.check(known.values())
-    said: dict[tuple[str, str, str], list[str]] = {}
-    for f in findings:
-        said.setdefault((f.table, where_text(f.where), f.metric), []).append(f.sentence)
+        contradictions = consistency.check(known.values())
+    odd: dict[tuple[str, str, str], list[str]] = {}
+    for c in contradictions:
+        odd.setdefault((c.table, where_text(c.where), c.metric), []).append(c.sentence)
     groups = _grouped(rows)
     records = []
     for table in chosen:
         for cell in table.cells:
-            sentences = dict.fromkeys(said.get((table.id, where_text(cell.where), cell.metric), ()))
+            sentences = dict.fromkeys(odd.get((table.id, where_text(cell.where), cell.metric), ()))
             for reading in table.readings:
                 records.append(
                     {
@@ -219,17 +219,14 @@ def score(
 def _tables(tables: Table | str | Iterable[Table | str] | None) -> list[Table]:
     if tables is None:
         return published.load()
-    wanted = [tables] if isinstance(tables, Table | str) else list(tables)
-    if all(isinstance(t, Table) for t in wanted):
-        return [t for t in wanted if isinstance(t, Table)]
-    known = {t.id: t for t in published.load()}
-    found = []
-    for t in wanted:
+    chosen = [tables] if isinstance(tables, Table | str) else list(tables)
+    named = any(isinstance(t, str) for t in chosen)
+    known = {t.id: t for t in published.load()} if named else {}
+    for t in chosen:
         if isinstance(t, str) and t not in known:
             near = get_close_matches(t, known, n=3, cutoff=0.3) or sorted(known)
             raise PublishedError(f"no printed table {t!r}; did you mean {', '.join(near)}?")
-        found.append(known[t] if isinstance(t, str) else t)
-    return found
+    return [known[t] if isinstance(t, str) else t for t in chosen]
 
 
 _Groups = Mapping[tuple[str, str], pd.DataFrame]
@@ -376,14 +373,14 @@ def from_runs(
         Whether runs count whose notebook, package, data or lock has changed since.
     """
     tables = published.load(ws)
-    findings = consistency.check(tables)
+    contradictions = consistency.check(tables)
     parts = []
     for notebook in dict.fromkeys(t.notebook for t in tables):
         rows, reason = _counted_rows(
             ws, notebook, profile, data_fingerprint=data_fingerprint, stale=stale
         )
         mine = [t for t in tables if t.notebook == notebook]
-        parts.append(score(rows, mine, not_run=reason, findings=findings))
+        parts.append(score(rows, mine, not_run=reason, contradictions=contradictions))
     order = {t.id: i for i, t in enumerate(tables)}
     df = pd.concat(parts, ignore_index=True)
     return df.sort_values("table", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
@@ -420,7 +417,7 @@ def _counted_rows(
 def tally(df: pd.DataFrame) -> dict[str, Any]:
     """Counts: `cells`, `inconsistent`, per reading a count of each verdict, and the `sentence`."""
     keys = _keys(df)
-    counts = {
+    counts: dict[str, Any] = {
         reading: {v: int(((df["as"] == reading) & (df["verdict"] == v)).sum()) for v in VERDICTS}
         for reading in READINGS
     }

@@ -54,7 +54,7 @@ def number(value: Any) -> str:
         return "–"
     if math.isinf(value):
         text = "∞" if value > 0 else "-∞"
-    elif abs(value) >= 1e3 or float(value).is_integer():
+    elif abs(float(value)) >= 1e3 or float(value).is_integer():
         text = f"{value:,.0f}"
     else:
         text = f"{value:.4g}"

@@ -67,7 +67,7 @@ def test_rows_hold_missing_values_and_say_when_nothing_is_left(panel, rows, caps
     assert "method = naive" in drawn[0]["text/plain"]
     controls["Lines by"].value = None
     controls["privacy budget ε"].value = "–"
-    assert "There are no rows of total at method = naive; privacy budget ε = –" in (
+    assert "no rows of total against threshold; at method = naive, privacy budget ε = –" in (
         capsys.readouterr().out
     )
     controls["method"].value = "none"

@@ -32,7 +32,7 @@ def test_all_pages_are_written_and_listed(built):
     names = {p.name for p in written}
     assert names == {
         *("psi-typos.html", "psi-typos-sweep.html", "private_ml-training.html"),
-        *("index.html", "scorecard.html", "failures.html"),
+        *("index.html", "scorecard.html", "failures.html", "glossary.html"),
     }
     index = soup(ws.reports / "index.html")
     links = {a["href"] for a in index.select(".cards a")}
@@ -119,6 +119,29 @@ def test_failures_tell_the_error_but_no_path(built):
     assert "FileNotFoundError: no file …" in page.text
     assert "/home" not in page.text
     assert "Traceback" not in page.text
+
+
+def test_the_glossary_is_a_page_that_every_page_links(built):
+    ws, written = built
+    for path in written:
+        links = [a["href"] for a in soup(path).select("nav a, footer a")]
+        assert links.count("glossary.html") == 2, path
+    page = soup(ws.reports / "glossary.html")
+    assert [h.text for h in page.find_all("h1")] == ["Glossary"]
+    assert [a["href"] for a in page.select(".contents a")] == ["#privacy", "#linkage"]
+    assert page.article.find("math")
+    assert [a["href"] for a in page.select("#privacy ~ p a")] == ["psi-typos.html"]
+    assert page.select_one("td").text == "recall"
+
+
+def test_without_a_glossary_nothing_links_to_it(built, tmp_path):
+    shutil.copytree(built[0].root, tmp_path / "copy")
+    ws = type(built[0])(tmp_path / "copy")
+    (ws.root / "docs" / "glossary.md").unlink()
+    written = report.build_index(ws)
+    assert "glossary.html" not in {p.name for p in written}
+    assert not (ws.reports / "glossary.html").exists()
+    assert "glossary" not in (ws.reports / "index.html").read_text()
 
 
 def test_scorecard_lists_every_cell_under_its_table(built):
@@ -346,14 +369,14 @@ def test_guard_lets_honest_pages_pass(html):
 
 def test_guard_knows_this_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("MY_API_KEY", "tulips-and-roses")
-    found = report.findings(f"<p>{tmp_path}/x tulips-and-roses</p>", root=tmp_path)
+    found = report.objections(f"<p>{tmp_path}/x tulips-and-roses</p>", root=tmp_path)
     assert {f.what.partition(" '")[0] for f in found} == {
         "the local path",
         "the value of a secret environment variable",
     }
     monkeypatch.setattr("platform.node", lambda: "build-7.example")
-    assert report.findings("<p>ran on build-7.example</p>")
-    assert report.findings("<p>ran on build-7 of this</p>") == []
+    assert report.objections("<p>ran on build-7.example</p>")
+    assert report.objections("<p>ran on build-7 of this</p>") == []
 
 
 def test_tables_of_the_house_pass_the_guard():

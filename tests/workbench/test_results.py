@@ -191,7 +191,7 @@ def test_missing_factors_are_a_group_of_their_own():
 
 
 def test_mixing_metrics_is_refused():
-    with pytest.raises(ResultsError, match="2 values of metric"):
+    with pytest.raises(ValueError, match="2 values of metric"):
         results.summarise(pd.DataFrame(GOOD), "eps")
-    with pytest.raises(ResultsError, match="no column epsilon"):
+    with pytest.raises(ValueError, match="no column epsilon"):
         results.summarise(pd.DataFrame(GOOD), "epsilon")

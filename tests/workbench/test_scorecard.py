@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pet_lab.workbench import published, results, scorecard, sweep
-from pet_lab.workbench.consistency import Finding
+from pet_lab.workbench.consistency import Contradiction
 from pet_lab.workbench.published import Cell, Note, PublishedError, Table
 from pet_lab.workbench.scorecard import Ours, critical, headline, score, tally, to_json, verdict
 
@@ -46,7 +46,7 @@ def rows(values, metric="m", k=1, **more):
 
 
 def one(frame, printed_cell, reading="described", **more):
-    df = score(frame, table(printed_cell, **more), findings=())
+    df = score(frame, table(printed_cell, **more), contradictions=())
     return df[df["as"] == reading].iloc[0]
 
 
@@ -249,13 +249,13 @@ def test_the_average_and_its_error():
 
 def test_every_cell_and_reading_is_listed_with_a_reason():
     both = table(cell(), cell(where={"k": 2}))
-    none = score(pd.DataFrame(), both, findings=())
+    none = score(pd.DataFrame(), both, contradictions=())
     assert list(none["as"]) == ["described", "published"] * 2
     assert set(none["verdict"]) == {"not run"}
     assert set(none["note"]) == {"no run yet"}
-    told = score(pd.DataFrame(), both, findings=(), not_run="stand-in data")
+    told = score(pd.DataFrame(), both, contradictions=(), not_run="stand-in data")
     assert set(told["note"]) == {"stand-in data"}
-    some = score(rows([0.5] * 3), both, findings=())
+    some = score(rows([0.5] * 3), both, contradictions=())
     assert some[some["where"] == {"k": 2}]["note"].iloc[0].startswith("no row has this metric")
 
 
@@ -274,18 +274,18 @@ def test_contradictions_are_computed_and_stand_beside_the_verdict():
     assert set(odd["metric"]) == {"epsilon"}
     assert len(odd) == 2
     given_ones = [
-        Finding(table="t", where={"k": 1}, metric="m", sentence=s) for s in ("a.", "b.", "a.")
+        Contradiction(table="t", where={"k": 1}, metric="m", sentence=s) for s in ("a.", "b.", "a.")
     ]
-    assert set(score(pd.DataFrame(), table(cell()), findings=given_ones)["inconsistent"]) == {
+    assert set(score(pd.DataFrame(), table(cell()), contradictions=given_ones)["inconsistent"]) == {
         "a. b."
     }
 
 
 def test_tables_are_named_or_given_and_a_typo_is_answered():
-    assert set(score(pd.DataFrame(), "3.2", findings=())["table"]) == {"3.2"}
-    mixed = score(pd.DataFrame(), ["3.2", table(cell())], findings=())
+    assert set(score(pd.DataFrame(), "3.2", contradictions=())["table"]) == {"3.2"}
+    mixed = score(pd.DataFrame(), ["3.2", table(cell())], contradictions=())
     assert list(dict.fromkeys(mixed["table"])) == ["3.2", "t"]
-    assert len(score(pd.DataFrame(), findings=())) == 2 * 191
+    assert len(score(pd.DataFrame(), contradictions=())) == 2 * 191
     with pytest.raises(PublishedError, match=r"did you mean .*fig-3\.10"):
         score(pd.DataFrame(), "fig3.10")
     with pytest.raises(ValueError, match="metric and value"):
@@ -326,11 +326,11 @@ def test_the_headline_is_a_sentence(scored):
     assert headline(scored) == (
         "Of 11 printed cells, 1 is reproduced, 2 differ, 1 is inconclusive, 7 are not run."
     )
-    nothing = score(pd.DataFrame(), table(cell()), findings=())
+    nothing = score(pd.DataFrame(), table(cell()), contradictions=())
     assert headline(nothing) == "Of 1 printed cell, none has been run."
     frame = pd.concat([rows([0.5] * 3), rows([9.0] * 3, reading="published")])
-    odd = [Finding(table="t", where={"k": 1}, metric="m", sentence="odd.")]
-    assert headline(score(frame, table(cell()), findings=odd)) == (
+    odd = [Contradiction(table="t", where={"k": 1}, metric="m", sentence="odd.")]
+    assert headline(score(frame, table(cell()), contradictions=odd)) == (
         "Of 1 printed cell, as described: 1 is reproduced; as published: 1 differs;"
         " 1 contradicts other printed numbers."
     )

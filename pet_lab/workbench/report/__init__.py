@@ -6,18 +6,18 @@ build_index(ws)                                   index, scorecard, failures alo
 guard(html)                                       what no page may hold
 """
 
-from pet_lab.workbench.report.guard import Finding, GuardError, findings, guard, sanitise
+from pet_lab.workbench.report.guard import GuardError, Objection, guard, objections, sanitise
 from pet_lab.workbench.report.pages import Refused, build, build_index, build_run, page_name
 
 __all__ = [
-    "Finding",
     "GuardError",
+    "Objection",
     "Refused",
     "build",
     "build_index",
     "build_run",
-    "findings",
     "guard",
+    "objections",
     "page_name",
     "sanitise",
 ]

@@ -84,10 +84,10 @@ def mathml(latex: str, *, display: bool = False) -> str:
     """LaTeX as MathML that carries its source as words; the source itself where it is unknown."""
     latex = latex.strip()
     try:
-        made = latex_to_mathml(latex, display="block" if display else "inline")
+        formula = latex_to_mathml(latex, display="block" if display else "inline")
     except Exception:  # the converter raises what it likes; a formula must not cost the report
         return f"<code>{html.escape(latex)}</code>"
-    return made.replace("<math ", f'<math alttext="{html.escape(latex)}" ', 1)
+    return formula.replace("<math ", f'<math alttext="{html.escape(latex)}" ', 1)
 
 
 def markdown(text: str, attachments: Mapping[str, Any] | None = None) -> str:
@@ -98,8 +98,8 @@ def markdown(text: str, attachments: Mapping[str, Any] | None = None) -> str:
 
 def inline(text: str) -> str:
     """One paragraph of markdown without the paragraph: captions, headlines."""
-    made = markdown(" ".join(text.split())).strip()
-    return made.removeprefix("<p>").removesuffix("</p>").strip()
+    paragraph = markdown(" ".join(text.split())).strip()
+    return paragraph.removeprefix("<p>").removesuffix("</p>").strip()
 
 
 # --- the notebook ------------------------------------------------------------------------------
@@ -145,11 +145,20 @@ def export(notebook: Any, *, link: Callable[[str], str | None]) -> Body:
     GuardError
         If a cell ended in an error, or a picture has no words.
     """
-    made, _ = _BodyExporter().from_notebook_node(prepare(notebook))
-    soup = BeautifulSoup(made, "html.parser")
+    page, _ = _BodyExporter().from_notebook_node(prepare(notebook))
+    soup = BeautifulSoup(page, "html.parser")
     contents = _order_headings(soup)
     mend_tables(soup)
     _number_captions(soup)
+    _mend_links(soup, link)
+    return Body(str(soup), contents)
+
+
+def prose(text: str, link: Callable[[str], str | None]) -> Body:
+    """A document of markdown as a body: its title is left to the page, links go through `link`."""
+    soup = BeautifulSoup(markdown(_without_title(text)), "html.parser")
+    contents = _order_headings(soup)
+    mend_tables(soup)
     _mend_links(soup, link)
     return Body(str(soup), contents)
 
@@ -165,9 +174,9 @@ def first_picture(notebook: Any) -> tuple[str, str] | None:
 
 def prepare(notebook: Any) -> Any:
     """The cells and outputs that readers need; cells keep the number they have in the notebook."""
-    made = copy.deepcopy(notebook)
+    kept = copy.deepcopy(notebook)
     cells: list[Any] = []
-    for number, cell in enumerate(made.cells, start=1):
+    for number, cell in enumerate(kept.cells, start=1):
         cell.metadata["cell"] = number
         if HIDDEN_TAGS & set(cell.metadata.get("tags", ())) or cell.cell_type == "raw":
             continue
@@ -190,9 +199,9 @@ def prepare(notebook: Any) -> Any:
                 cells.pop()
         if cell.source.strip():
             cells.append(cell)
-    made.cells = cells
-    made.metadata.pop("widgets", None)
-    return made
+    kept.cells = cells
+    kept.metadata.pop("widgets", None)
+    return kept
 
 
 def _without_title(text: str) -> str:

@@ -1,7 +1,7 @@
 """What a report must never hold: records, secrets, local paths, tracebacks, requests to elsewhere.
 
 A net against mistakes, not against malice: it looks at the finished page, so whatever way something
-got there, it is found. Every finding names the cell.
+got there, it is seen. Every objection names the cell.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class GuardError(WorkbenchError):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Objection:
     """One reason to refuse a page: what, in which cell (None: outside the cells), and the fix."""
 
     what: str
@@ -89,26 +89,25 @@ def guard(html: str, *, root: Path | None = None) -> None:
     Raises
     ------
     GuardError
-        With every finding: records (tables not made by `plots.table` or `scorecard.show`, printed
+        With all of them: records (tables not made by `plots.table` or `scorecard.show`, printed
         frames), secrets, local paths, tracebacks, pictures without words, scripts and requests.
     """
-    found = findings(html, root=root)
-    if found:
-        raise GuardError("The report was not written: " + "; ".join(map(str, found)) + ".")
+    if against := objections(html, root=root):
+        raise GuardError("The report was not written: " + "; ".join(map(str, against)) + ".")
 
 
-def findings(html: str, *, root: Path | None = None) -> list[Finding]:
+def objections(html: str, *, root: Path | None = None) -> list[Objection]:
     """All reasons to refuse the page, without repetition."""
     soup = BeautifulSoup(html, "html.parser")
-    found = [*_requests(soup), *_records(soup), *_wordless(soup)]
+    against = [*_requests(soup), *_records(soup), *_wordless(soup)]
     for cell, text in _texts(soup):
-        found += [Finding(what, cell, "remove it") for what in _secrets(text)]
+        against += [Objection(what, cell, "remove it") for what in _secrets(text)]
         for path in sorted(set(_paths(text, root))):
             shown = path if len(path) < 40 else path[:37] + "…"
-            found.append(Finding(f"the local path {shown!r}", cell, "print names, not paths"))
+            against.append(Objection(f"the local path {shown!r}", cell, "print names, not paths"))
         if TRACEBACK.search(text):
-            found.append(Finding("a traceback", cell, "let the cell fail or catch the error"))
-    return list(dict.fromkeys(found))
+            against.append(Objection("a traceback", cell, "let the cell fail or catch the error"))
+    return list(dict.fromkeys(against))
 
 
 def sanitise(text: str, *, root: Path | None = None, limit: int = 300) -> str:
@@ -129,9 +128,8 @@ def sanitise(text: str, *, root: Path | None = None, limit: int = 300) -> str:
 
 def _cell(tag: Tag) -> int | None:
     for parent in (tag, *tag.parents):
-        found = re.fullmatch(r"cell-(\d+)", str(parent.get("id", "")))
-        if found:
-            return int(found[1])
+        if match := re.fullmatch(r"cell-(\d+)", str(parent.get("id", ""))):
+            return int(match[1])
     return None
 
 
@@ -164,25 +162,25 @@ def _svg_words(uri: str) -> str:
     return "\n".join(a or b for a, b in re.findall(r"<!--(.*?)-->|>([^<]+)<", svg, re.DOTALL))
 
 
-def _requests(soup: BeautifulSoup) -> Iterator[Finding]:
+def _requests(soup: BeautifulSoup) -> Iterator[Objection]:
     fix = "a report loads nothing and runs nothing"
     for tag in soup.find_all(True):
         if tag.name in FORBIDDEN_TAGS:
-            yield Finding(f"an element <{tag.name}>", _cell(tag), fix)
+            yield Objection(f"an element <{tag.name}>", _cell(tag), fix)
         if tag.name == "meta" and str(tag.get("http-equiv", "")).lower() == "refresh":
-            yield Finding("a page that reloads", _cell(tag), fix)
+            yield Objection("a page that reloads", _cell(tag), fix)
         for name, value in tag.attrs.items():
             text = " ".join(value) if isinstance(value, list) else str(value)
             if name.startswith("on"):
-                yield Finding(f"an event handler {name}", _cell(tag), fix)
+                yield Objection(f"an event handler {name}", _cell(tag), fix)
             elif name in LOADING_ATTRIBUTES and not re.match(r"data:image/", text):
-                yield Finding(f"a request by {name}={text[:60]!r}", _cell(tag), "embed it")
+                yield Objection(f"a request by {name}={text[:60]!r}", _cell(tag), "embed it")
             elif name in ("href", "xlink:href") and not _may_link(tag, text):
-                yield Finding(f"a link to {text[:60]!r}", _cell(tag), fix)
+                yield Objection(f"a link to {text[:60]!r}", _cell(tag), fix)
             elif name == "style" and _loads(text):
-                yield Finding("a style that loads something", _cell(tag), fix)
+                yield Objection("a style that loads something", _cell(tag), fix)
         if tag.name == "style" and _loads(tag.get_text()):
-            yield Finding("a style that loads something", _cell(tag), fix)
+            yield Objection("a style that loads something", _cell(tag), fix)
 
 
 def _may_link(tag: Tag, target: str) -> bool:
@@ -196,27 +194,26 @@ def _loads(css: str) -> bool:
     return bool(re.search(r"@import|url\(\s*['\"]?(?!data:|#)", css))
 
 
-def _records(soup: BeautifulSoup) -> Iterator[Finding]:
+def _records(soup: BeautifulSoup) -> Iterator[Objection]:
     for table in soup.find_all("table"):
-        said = table.get("data-pet-lab") or "scorecard" in str(table.get("class"))
-        if table.find_parent(class_="output") and not said:
-            yield Finding(
+        known = table.get("data-pet-lab") or "scorecard" in str(table.get("class"))
+        if table.find_parent(class_="output") and not known:
+            yield Objection(
                 "a table that does not say what its rows are",
                 _cell(table),
                 "show it by plots.table(frame, caption=..., kind=...)",
             )
     for block in soup.find_all("pre", class_="out"):
         if _printed_frame(block.get_text()):
-            yield Finding("printed records", _cell(block), "show a summary by plots.table")
+            yield Objection("printed records", _cell(block), "show a summary by plots.table")
 
 
 def _printed_frame(text: str) -> bool:
     """Whether a text holds numbered lines of equally many values, as a printed frame does."""
     run, last = 0, (-2, 0)
     for line in text.splitlines():
-        found = NUMBERED_LINE.match(line)
-        if found:
-            now = (int(found[1]), len(found[2].split()))
+        if match := NUMBERED_LINE.match(line):
+            now = (int(match[1]), len(match[2].split()))
             run = run + 1 if now == (last[0] + 1, last[1]) else 1
             last = now
         else:
@@ -226,10 +223,12 @@ def _printed_frame(text: str) -> bool:
     return False
 
 
-def _wordless(soup: BeautifulSoup) -> Iterator[Finding]:
+def _wordless(soup: BeautifulSoup) -> Iterator[Objection]:
     for image in soup.find_all("img"):
         if not str(image.get("alt", "")).strip() and image.get("role") != "presentation":
-            yield Finding("a picture without words", _cell(image), "show it by plots.show(alt=...)")
+            yield Objection(
+                "a picture without words", _cell(image), "show it by plots.show(alt=...)"
+            )
 
 
 def _secrets(text: str) -> Iterator[str]:

@@ -15,24 +15,16 @@ import pandas as pd
 from bs4 import BeautifulSoup
 
 from pet_lab import files
-from pet_lab.workbench import (
-    explore,
-    notebooks,
-    plots,
-    published,
-    results,
-    runs,
-    scorecard,
-    sweep,
-)
+from pet_lab.workbench import explore, notebooks, plots, published, results, runs, scorecard, sweep
 from pet_lab.workbench.errors import WorkbenchError
 from pet_lab.workbench.report import exporter
-from pet_lab.workbench.report.guard import GuardError, guard, sanitise
+from pet_lab.workbench.report.guard import guard, sanitise
 from pet_lab.workbench.runs import RunRecord
 from pet_lab.workbench.workspace import Workspace
 
 PROFILES = ("full", "quick")
 INDEX, SCORECARD, FAILURES = "index.html", "scorecard.html", "failures.html"
+GLOSSARY = "glossary.html"
 BROKEN = (runs.FAILED, runs.INTERRUPTED)
 TRACKS = {
     "private_ml": "Private machine learning",
@@ -138,14 +130,21 @@ def build_run(ws: Workspace, record: RunRecord) -> Path:
 def build_index(
     ws: Workspace, *, profile: str | None = None, refused: Mapping[str, str] | None = None
 ) -> list[Path]:
-    """Write index, scorecard and failures from what lies in the run folders and in `reports/`."""
+    """Write index, scorecard and failures from what lies in the run folders and in `reports/`.
+
+    With them the glossary, where the workspace has `docs/glossary.md`.
+    """
     scored = scorecard.from_runs(ws, profile)
     failures = _problems(ws, profile, refused or {})
     pages = {
         INDEX: _index(ws, scored, profile, failures=len(failures)),
         SCORECARD: _scorecard(ws, scored),
-        FAILURES: _render("failures.html.j2", FAILURES, failures=failures),
+        FAILURES: _render(ws, "failures.html.j2", FAILURES, failures=failures),
     }
+    if _glossary(ws).is_file():
+        pages[GLOSSARY] = _glossary_page(ws)
+    else:
+        (ws.reports / GLOSSARY).unlink(missing_ok=True)
     return [_write(ws, ws.reports / name, html) for name, html in pages.items()]
 
 
@@ -174,16 +173,15 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     style = (exporter.TEMPLATES / "style.css").read_text(encoding="utf-8")
-    environment.globals.update(
-        style=style,
-        version=runs.versions().get("pet-lab", ""),
-        pages=[(INDEX, "Overview"), (SCORECARD, "Scorecard"), (FAILURES, "Failures")],
-    )
+    environment.globals.update(style=style, version=runs.versions().get("pet-lab", ""))
     return environment
 
 
-def _render(template: str, here: str, **values: Any) -> str:
-    return _templates().get_template(template).render(here=here, **values)
+def _render(ws: Workspace, template: str, here: str, **values: Any) -> str:
+    pages = [(INDEX, "Overview"), (SCORECARD, "Scorecard"), (FAILURES, "Failures")]
+    if _glossary(ws).is_file():
+        pages.append((GLOSSARY, "Glossary"))
+    return _templates().get_template(template).render(here=here, pages=pages, **values)
 
 
 # --- which run a page shows --------------------------------------------------------------------
@@ -210,30 +208,31 @@ def chosen_runs(
 
 def _notices(summary: Mapping[str, Any], stale: bool) -> list[str]:
     kinds = [item["kind"] for item in summary.get("data", ())]
-    told = [text for kind, text in NOTICES.items() if kind in kinds]
+    notices = [text for kind, text in NOTICES.items() if kind in kinds]
     if stale:
-        told.append("Out of date: the code, data or environment changed after this run.")
-    return told
+        notices.append("Out of date: the code, data or environment changed after this run.")
+    return notices
 
 
 # --- one notebook ------------------------------------------------------------------------------
 
 
 def _report(ws: Workspace, name: str, profile: str | None) -> str | None:
-    found, chosen, stale = chosen_runs(ws, name, profile)
-    return _page(ws, found, chosen, stale, page_name(name)) if found else None
+    done, chosen, stale = chosen_runs(ws, name, profile)
+    return _page(ws, done, chosen, stale, page_name(name)) if done else None
 
 
-def _page(ws: Workspace, found: Sequence[RunRecord], chosen: str, stale: bool, here: str) -> str:
-    """The report on the first of `found`, for the file `here`."""
-    record = found[0]
+def _page(ws: Workspace, done: Sequence[RunRecord], chosen: str, stale: bool, here: str) -> str:
+    """The report on the first of the runs `done`, for the file `here`."""
+    record = done[0]
     name = record.notebook
     assert record.folder is not None
     summary = results.summary(record.folder)
     content = nbformat.read(record.folder / runs.NOTEBOOK, as_version=4)
-    body = exporter.export(content, link=functools.partial(_link, ws, name))
+    body = exporter.export(content, link=functools.partial(_link, ws, ws.notebooks / name))
     toc = [*body.contents, ("parameters-of-this-run", "Parameters"), ("provenance", "Provenance")]
     return _render(
+        ws,
         "report.html.j2",
         here,
         title=exporter.inline(notebooks.title(record.folder / runs.NOTEBOOK)),
@@ -243,7 +242,7 @@ def _page(ws: Workspace, found: Sequence[RunRecord], chosen: str, stale: bool, h
         headline=exporter.inline(summary["headline"]),
         simulation=summary["simulation"],
         privacy=[exporter.inline(s) for s in summary["privacy"]],
-        facts=_facts(record, len(found), summary),
+        facts=_facts(record, len(done), summary),
         body=body.html,
         toc=toc,
         parameters=_parameters(ws, name, record),
@@ -263,14 +262,15 @@ def track(name: str) -> str:
     return TRACKS.get(group, group.replace("_", " ").capitalize() or "Notebooks")
 
 
-def _link(ws: Workspace, name: str, target: str) -> str | None:
-    """Another notebook's report for a link to the notebook; nothing else lies beside a report."""
+def _link(ws: Workspace, source: Path, target: str) -> str | None:
+    """The report for a link in `source` to a notebook; nothing else lies beside a report."""
     path, _, anchor = target.partition("#")
     if not path.endswith(".ipynb"):
         return None
-    full = (ws.notebooks / f"{name}.ipynb").parent / path
     try:
-        other = full.resolve().relative_to(ws.notebooks).with_suffix("").as_posix()
+        other = (
+            (source.parent / path).resolve().relative_to(ws.notebooks).with_suffix("").as_posix()
+        )
     except ValueError:
         return None
     if other not in notebooks.find(ws):
@@ -362,52 +362,46 @@ def _command(ws: Workspace, name: str, record: RunRecord) -> str:
 
 
 def _sweep_page(ws: Workspace, name: str, profile: str | None) -> str | None:
-    found, _, stale = chosen_runs(ws, name, profile)
-    if len(found) < 2:
+    done, _, stale = chosen_runs(ws, name, profile)
+    if len(done) < 2:
         return None
-    varied = _varied(found)
-    rows = results.read(ws, name, [r.run_id for r in found])
+    varied = _varied(done)
+    rows = results.read(ws, name, [r.run_id for r in done])
     factors = list(dict.fromkeys([*(c for c in varied if c in rows), *explore.factors(rows)]))
     factors = [f for f in factors if f != "seed"]
-    assert found[0].folder is not None
-    title = exporter.inline(notebooks.title(found[0].folder / runs.NOTEBOOK))
-    sections: list[dict[str, Any]] = []
-    plots.use_style()
-    for metric, part in rows.groupby("metric", sort=False):
-        if len(sections) == MOST_METRICS:
-            break
-        sections.append(_sweep_section(str(metric), part, factors, varied))
-    runs_table = plots.table_html(
-        pd.DataFrame(
-            [
-                {**{k: _value(r.parameters[k]) for k in varied}}
-                | {"run": r.run_id, "runtime": files.duration(r.wall_s)}
-                for r in found[: plots.MOST_ROWS]
-            ]
-        ),
-        caption="The runs behind this page",
-    )
+    assert done[0].folder is not None
+    title = exporter.inline(notebooks.title(done[0].folder / runs.NOTEBOOK))
+    sections = [
+        _sweep_section(str(metric), part, factors, varied)
+        for metric, part in list(rows.groupby("metric", sort=False))[:MOST_METRICS]
+    ]
+    listed = [
+        {k: _value(r.parameters[k]) for k in varied}
+        | {"run": r.run_id, "runtime": files.duration(r.wall_s)}
+        for r in done[: plots.MOST_ROWS]
+    ]
     over = " × ".join(plots.label(k) for k in varied) or "seeds"
     return _render(
+        ws,
         "sweep.html.j2",
         page_name(name, sweep=True),
         title=title,
         track=track(name),
-        notices=_notices(results.summary(found[0].folder), stale),
-        sentence=f"{len(found)} runs over {over}: {len(rows):,} rows, "
+        notices=_notices(results.summary(done[0].folder), stale),
+        sentence=f"{len(done)} runs over {over}: {len(rows):,} rows, "
         f"{rows['metric'].nunique()} metrics. Intervals are 95 % Monte Carlo intervals.",
         report=page_name(name),
         sections=sections,
-        runs=runs_table,
+        runs=plots.table_html(pd.DataFrame(listed), caption="The runs behind this page"),
         toc=[*((s["anchor"], s["name"]) for s in sections), ("runs", "Runs")],
     )
 
 
-def _varied(found: Sequence[RunRecord]) -> list[str]:
+def _varied(done: Sequence[RunRecord]) -> list[str]:
     """Parameters that differ between runs; the seed alone is a replicate, not a factor."""
     values = {
-        key: {files.canonical_json(r.parameters.get(key)) for r in found}
-        for key in found[0].parameters
+        key: {files.canonical_json(r.parameters.get(key)) for r in done}
+        for key in done[0].parameters
     }
     varied = [key for key, seen in values.items() if len(seen) > 1]
     return [k for k in varied if k != "seed"] or varied
@@ -427,19 +421,13 @@ def _sweep_section(
         lines = [f for f in reversed(factors) if f != x and rows[f].nunique() <= len(plots.COLOURS)]
         hue = lines[0] if lines else None
         held = {f: rows[f].iloc[0] for f in factors if f not in (x, hue)}
-        part = explore.hold(rows, held)
-        fig, ax = plots.figure()
-        keys = [x, *([hue] if hue else []), "metric"]
-        plots.errorbars(results.summarise(part, keys), x=x, metric=metric, hue=hue, ax=ax)
-        what = f"{plots.label(metric)} against {plots.label(x)}"
-        what += f", one line per {plots.label(hue)}" if hue else ""
-        at = ", ".join(f"{plots.label(f)} = {plots.number(v)}" for f, v in held.items())
+        fig, what = explore.picture(rows, x=x, metric=metric, hue=hue, held=held)
         pictures.append(
             {
                 "uri": plots.render(fig)[2],
                 "width": round(fig.get_figwidth() * 100),
                 "alt": f"Chart of {what}. The numbers are in the table below.",
-                "caption": what[:1].upper() + what[1:] + (f"; at {at}" if at else "") + ".",
+                "caption": f"{what[:1].upper()}{what[1:]}.",
             }
         )
     table = table.rename(columns={"n": "replicates"})
@@ -459,12 +447,11 @@ def _sweep_section(
 
 
 def _counts(scored: pd.DataFrame) -> list[dict[str, Any]]:
-    told = scorecard.tally(scored)
-    run = [r for r in published.READINGS if sum(told[r].values()) > told[r]["not run"]]
-    readings = run or [published.READINGS[0]]
+    counts = scorecard.tally(scored)
+    run = [r for r in published.READINGS if sum(counts[r].values()) > counts[r]["not run"]]
     return [
-        {"name": f"Read as {r}", "parts": [(v, told[r][v]) for v in scorecard.VERDICTS]}
-        for r in readings
+        {"name": f"Read as {r}", "parts": [(v, counts[r][v]) for v in scorecard.VERDICTS]}
+        for r in run or published.READINGS[:1]
     ]
 
 
@@ -479,8 +466,8 @@ def _index(ws: Workspace, scored: pd.DataFrame, profile: str | None, *, failures
         if card["notice"]:
             stand_ins.append(card["title"])
         if (ws.reports / page_name(name, sweep=True)).is_file():
-            found, _, _ = chosen_runs(ws, name, profile)
-            text = f"{len(found)} runs over {', '.join(map(plots.label, _varied(found)))}"
+            done, _, _ = chosen_runs(ws, name, profile)
+            text = f"{len(done)} runs over {', '.join(map(plots.label, _varied(done)))}"
             link = page_name(name, sweep=True)
             sweeps.append({"link": link, "title": card["title"], "text": text})
     notices = []
@@ -493,6 +480,7 @@ def _index(ws: Workspace, scored: pd.DataFrame, profile: str | None, *, failures
         what = "run or report" if failures == 1 else "runs or reports"
         notices.append(f'{failures} {what} failed: see <a href="{FAILURES}">failures</a>.')
     return _render(
+        ws,
         "index.html.j2",
         INDEX,
         heading="Do the printed numbers hold?",
@@ -517,18 +505,18 @@ def _card(ws: Workspace, name: str, scored: pd.DataFrame, profile: str | None) -
         "notice": "",
         "meta": "Not run yet",
     }
-    found, _, stale = chosen_runs(ws, name, profile)
-    if not found or not (ws.reports / page_name(name)).is_file():
+    done, _, stale = chosen_runs(ws, name, profile)
+    if not done or not (ws.reports / page_name(name)).is_file():
         failed = any(r.state in BROKEN for r in runs.records(ws, name))
-        why = "Ran, but has no report" if found else "Failed" if failed else card["meta"]
+        why = "Ran, but has no report" if done else "Failed" if failed else card["meta"]
         return card | {"meta": why}
-    folder = found[0].folder
+    folder = done[0].folder
     assert folder is not None
     summary = results.summary(folder)
     mine = scored[(scored["notebook"] == name) & (scored["as"] == "described")]
     verdicts = mine["verdict"].value_counts()
-    told = [f"{verdicts[v]} {v}" for v in scorecard.VERDICTS if v in verdicts]
-    took = files.duration(sum(r.wall_s for r in found))
+    counts = ", ".join(f"{verdicts[v]} {v}" for v in scorecard.VERDICTS if v in verdicts)
+    took = files.duration(sum(r.wall_s for r in done))
     image = exporter.first_picture(nbformat.read(folder / runs.NOTEBOOK, as_version=4))
     notices = _notices(summary, stale)
     return card | {
@@ -536,7 +524,7 @@ def _card(ws: Workspace, name: str, scored: pd.DataFrame, profile: str | None) -
         "text": exporter.inline(summary["headline"]),
         "thumbnail": image,
         "notice": notices[0].partition(":")[0] + "." if notices else "",
-        "meta": " · ".join([took, *([", ".join(told)] if told else [])]),
+        "meta": f"{took} · {counts}" if counts else took,
     }
 
 
@@ -558,6 +546,7 @@ def _scorecard(ws: Workspace, scored: pd.DataFrame) -> str:
             }
         )
     return _render(
+        ws,
         "scorecard.html.j2",
         SCORECARD,
         sentence=scorecard.headline(scored),
@@ -581,7 +570,7 @@ def _without_table(shown: str) -> str:
 def _problems(
     ws: Workspace, profile: str | None, refused: Mapping[str, str]
 ) -> list[dict[str, str]]:
-    told = [
+    problems = [
         {
             "notebook": r.notebook,
             "run_id": r.run_id,
@@ -596,8 +585,15 @@ def _problems(
         missing = not (ws.reports / page_name(name)).is_file() and chosen_runs(ws, name, profile)[0]
         if why or missing:
             why = why or f"Ran, but has no report: `pet-lab report {name}` says why."
-            told.append({"notebook": name, "run_id": "", "state": "refused", "problem": why})
-    return told
+            problems.append({"notebook": name, "run_id": "", "state": "refused", "problem": why})
+    return problems
 
 
-__all__ = ["GuardError", "Refused", "build", "build_index", "chosen_runs", "page_name", "track"]
+def _glossary(ws: Workspace) -> Path:
+    return ws.root / "docs" / "glossary.md"
+
+
+def _glossary_page(ws: Workspace) -> str:
+    source = _glossary(ws)
+    body = exporter.prose(source.read_text(encoding="utf-8"), functools.partial(_link, ws, source))
+    return _render(ws, "glossary.html.j2", GLOSSARY, body=body.html, toc=body.contents)
