@@ -1,129 +1,15 @@
 """Record linkage with typos: encodings, comparison, error models and corrected totals.
 
-Parties: the first file `a` is searched for in the second file `b`. x is an analytical variable
-known to the first, z to the second. All functions are pure; randomness is an argument.
+The first file `a` is searched for in the second file `b`; x is an analytical variable that the
+first party holds, z one that the second holds. All functions are pure; randomness is an argument.
+The most used names are here; the modules hold the rest.
 """
 
-from pet_lab.linkage.blocking import (
-    Accuracy,
-    Blocks,
-    Links,
-    block,
-    link,
-    link_exact,
-    resolve,
-)
-from pet_lab.linkage.bloom import (
-    Filters,
-    LongTermKey,
-    PprlCompat,
-    RecordFilter,
-    balance,
-    encode,
-    frequency_attack,
-    qgrams,
-    xor_fold,
-)
-from pet_lab.linkage.compare import dice_all, dice_pairs, popcount
-from pet_lab.linkage.neighbours import (
-    NeighbourFit,
-    NotIdentified,
-    OverlapFit,
-    SlopeFit,
-    blakely_salmond,
-    fit_many,
-    fit_neighbours,
-    fit_overlap,
-    fit_slope,
-    loglik,
-)
+# ruff: noqa: F401 - the package's face
+from pet_lab.linkage import bloom, chunks, filters, totals
+from pet_lab.linkage.blocking import Blocks, Links, block, link, link_exact, resolve
+from pet_lab.linkage.bloom import LongTermKey, PprlCompat, RecordFilter, encode
+from pet_lab.linkage.filters import Filters, dice_all, dice_pairs
+from pet_lab.linkage.neighbours import fit_neighbours, fit_overlap, fit_slope
 from pet_lab.linkage.peer import splink_links
-from pet_lab.linkage.simulate import (
-    ENCODINGS,
-    TOTALS,
-    Design,
-    chunk_study,
-    glance,
-    moments,
-    published_rows,
-    scale_study,
-    summarise_errors,
-    threshold_curve,
-)
-from pet_lab.linkage.totals import (
-    Total,
-    Undefined,
-    blocks_only,
-    naive,
-    para22,
-    para23,
-    published,
-    resolved,
-    weighted,
-    within_block,
-)
-from pet_lab.linkage.trade import (
-    PUBLISHED_COUNTS,
-    TradeDeclarations,
-    Typos,
-    scaled_counts,
-    trade_declarations,
-)
-
-__all__ = [
-    "ENCODINGS",
-    "PUBLISHED_COUNTS",
-    "TOTALS",
-    "Accuracy",
-    "Blocks",
-    "Design",
-    "Filters",
-    "Links",
-    "LongTermKey",
-    "NeighbourFit",
-    "NotIdentified",
-    "OverlapFit",
-    "PprlCompat",
-    "RecordFilter",
-    "SlopeFit",
-    "Total",
-    "TradeDeclarations",
-    "Typos",
-    "Undefined",
-    "balance",
-    "blakely_salmond",
-    "block",
-    "blocks_only",
-    "chunk_study",
-    "dice_all",
-    "dice_pairs",
-    "encode",
-    "fit_many",
-    "fit_neighbours",
-    "fit_overlap",
-    "fit_slope",
-    "frequency_attack",
-    "glance",
-    "link",
-    "link_exact",
-    "loglik",
-    "moments",
-    "naive",
-    "para22",
-    "para23",
-    "popcount",
-    "published",
-    "published_rows",
-    "qgrams",
-    "resolve",
-    "resolved",
-    "scale_study",
-    "scaled_counts",
-    "splink_links",
-    "summarise_errors",
-    "threshold_curve",
-    "trade_declarations",
-    "weighted",
-    "within_block",
-    "xor_fold",
-]
+from pet_lab.linkage.trade import TradeDeclarations, Typos, trade_declarations

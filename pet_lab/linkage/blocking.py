@@ -7,15 +7,14 @@ no pairs at all (a sum of products of block sums).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from pet_lab.linkage.bloom import Filters
-from pet_lab.linkage.compare import check_threshold, dice_kernel, dice_pairs
+from pet_lab.linkage.filters import Filters, check_threshold, dice_kernel, dice_pairs
 
 DEFAULT_MAX_PAIRS = 50_000_000
 """Pairs that may be held at once: about 1.2 GB of indices and similarities."""
@@ -31,7 +30,7 @@ class Blocks:
     """Two files cut into blocks that agree on a key.
 
     code_a, code_b  block of each record, shapes (n_a,), (n_b,); -1: key missing, in no block
-    names           what the key of each block is, for messages
+    columns         columns of the key, for messages
     """
 
     code_a: np.ndarray
@@ -41,18 +40,22 @@ class Blocks:
 
     @cached_property
     def size_a(self) -> np.ndarray:
+        """Records of a in each block, shape (n_blocks,)."""
         return np.bincount(self.code_a[self.code_a >= 0], minlength=self.n_blocks)
 
     @cached_property
     def size_b(self) -> np.ndarray:
+        """Records of b in each block, shape (n_blocks,)."""
         return np.bincount(self.code_b[self.code_b >= 0], minlength=self.n_blocks)
 
     @property
     def pairs_per_block(self) -> np.ndarray:
+        """Pairs of each block, shape (n_blocks,)."""
         return self.size_a * self.size_b
 
     @property
     def n_pairs(self) -> int:
+        """Blocked pairs in all."""
         return int(self.pairs_per_block.sum())
 
     @cached_property
@@ -77,8 +80,7 @@ class Blocks:
     @cached_property
     def _sorted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Rows of a and of b in the order of their blocks, and where each block starts."""
-        starts = []
-        orders = []
+        starts, orders = [], []
         for code, size in ((self.code_a, self.size_a), (self.code_b, self.size_b)):
             order = _counting_sort(code + 1, self.n_blocks + 1)
             orders.append(order[int((code < 0).sum()) :])
@@ -87,11 +89,10 @@ class Blocks:
 
     def batches(self, max_pairs: int) -> Iterator[tuple[int, int]]:
         """Ranges of blocks of at most `max_pairs` pairs; a larger block comes alone."""
-        ends = np.cumsum(self.pairs_per_block)
+        ends = np.concatenate([[0], np.cumsum(self.pairs_per_block)])
         first = 0
         while first < self.n_blocks:
-            done = ends[first - 1] if first else 0
-            last = int(np.searchsorted(ends, done + max_pairs, side="right"))
+            last = int(np.searchsorted(ends, ends[first] + max_pairs, side="right")) - 1
             last = max(last, first + 1)
             yield first, last
             first = last
@@ -121,12 +122,10 @@ class Blocks:
         return i, j
 
     def check_block_size(self, max_block: int) -> None:
-        if self.n_blocks and int(self.pairs_per_block.max()) > max_block:
-            raise ValueError(
-                self._too_many(
-                    "comparisons in one block", int(self.pairs_per_block.max()), max_block
-                )
-            )
+        """Refuse blocks of which one asks for more than `max_block` comparisons."""
+        largest = int(self.pairs_per_block.max(initial=0))
+        if largest > max_block:
+            raise ValueError(self._too_many("comparisons in one block", largest, max_block))
 
     def _too_many(self, what: str, count: int, limit: int) -> str:
         worst = int(np.argmax(self.pairs_per_block))
@@ -134,8 +133,7 @@ class Blocks:
             f"Blocking on {', '.join(self.columns)} asks for {count:,} {what} "
             f"({count * 24 / 2**30:,.1f} GiB if held at once), above the limit of {limit:,}; its "
             f"largest block has {self.size_a[worst]:,} x {self.size_b[worst]:,} records. Add a "
-            f"column "
-            "to the blocking key, or raise the limit."
+            "column to the blocking key, or raise the limit."
         )
 
 
@@ -190,7 +188,8 @@ class Links:
     n_blocked     blocked neighbours of each record of the first file, shape (n_a,)
     n_a, n_b      records of the files
     blocks        the blocks of the first blocking key
-    one_to_one    links were resolved: their number per record says nothing on false links any more
+    one_to_one    whether the links were resolved: their number per record then says nothing about
+                  false links
     """
 
     i: np.ndarray
@@ -210,6 +209,11 @@ class Links:
         """Linked neighbours of each record of the first file, shape (n_a,)."""
         return np.bincount(self.i, minlength=self.n_a)
 
+    def keep(self, chosen: np.ndarray, *, one_to_one: bool = False) -> Links:
+        """Some of the links: `chosen` holds their positions, or a mask."""
+        i, j, similarity = self.i[chosen], self.j[chosen], self.similarity[chosen]
+        return replace(self, i=i, j=j, similarity=similarity, one_to_one=one_to_one)
+
     def total(self, x: np.ndarray, z: np.ndarray) -> float:
         """Sum of x[i] * z[j] over the links."""
         return float(x[self.i] @ z[self.j])
@@ -228,7 +232,7 @@ class Links:
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """Counts of the confusion matrix (report, table 2.1) and the rates made of them."""
+    """Counts of the confusion matrix (report, table 2.1) and their rates, NaN where undefined."""
 
     true_links: int
     false_links: int
@@ -237,10 +241,12 @@ class Accuracy:
 
     @property
     def recall(self) -> float:
+        """Share of the matches that are linked."""
         return self.true_links / self.matches if self.matches else float("nan")
 
     @property
     def precision(self) -> float:
+        """Share of the links that are matches."""
         links = self.true_links + self.false_links
         return self.true_links / links if links else float("nan")
 
@@ -317,12 +323,11 @@ def link(
         if key.code_a.size != len(a) or key.code_b.size != len(b):
             raise ValueError(
                 f"The blocks are of files with {key.code_a.size} and {key.code_b.size} records, "
-                f"the "
-                f"filters of {len(a)} and {len(b)}."
+                f"the filters of {len(a)} and {len(b)}; pass both of the same files."
             )
         key.check_block_size(max_block)
     counts = a.popcount, b.popcount
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     n_blocked = np.zeros(len(a), dtype=np.int64)
     for rank, key in enumerate(keys):
         earlier = keys[:rank]
@@ -331,25 +336,19 @@ def link(
         for first, last in key.batches(batch_pairs):
             large = key.pairs_per_block[first:last] >= _KERNEL_FROM
             if not earlier and dice_kernel() is not None and large.mean() > 0.5:
-                found += _link_by_kernel(
+                parts += _link_by_kernel(
                     a, b, key, span=(first, last), threshold=threshold, counts_b=counts[1]
                 )
                 continue
-            for rows, cols in _slices(key, first, last, batch_pairs):
+            for i, j in _slices(key, first, last, batch_pairs):
                 if earlier:
-                    fresh = ~_agree(earlier, rows, cols)
-                    i, j = rows[fresh], cols[fresh]
+                    fresh = ~_agree(earlier, i, j)
+                    i, j = i[fresh], j[fresh]  # noqa: PLW2901 - the pairs not compared before
                     n_blocked += np.bincount(i, minlength=len(a))
-                else:
-                    i, j = rows, cols
                 similarity = dice_pairs(a, b, i, j, counts=counts)
                 hit = similarity >= threshold
-                found.append((i[hit], j[hit], similarity[hit]))
-    i, j, similarity = (
-        (np.concatenate(part) for part in zip(*found, strict=True))
-        if found
-        else (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
-    )
+                parts.append((i[hit], j[hit], similarity[hit]))
+    i, j, similarity = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Links(
         i=i,
         j=j,
@@ -368,7 +367,7 @@ def resolve(links: Links, *, method: str = "greedy") -> Links:
     ----------
     method : {"greedy", "optimal"}
         greedy: best similarity first; ties go to the smaller rows. optimal: the largest sum of
-        similarities among the matchings (scipy's sparse linear assignment, by connected component).
+        similarities among the matchings (scipy's sparse bipartite matching).
 
     Notes
     -----
@@ -386,53 +385,22 @@ def resolve(links: Links, *, method: str = "greedy") -> Links:
             if free_a[links.i[k]] and free_b[links.j[k]]:
                 free_a[links.i[k]] = free_b[links.j[k]] = False
                 keep[k] = True
-        chosen = np.flatnonzero(keep)
-    elif method == "optimal":
-        chosen = _optimal(links)
-    else:
-        raise ValueError(f'method is "greedy" or "optimal", got {method!r}.')
-    return Links(
-        i=links.i[chosen],
-        j=links.j[chosen],
-        similarity=links.similarity[chosen],
-        n_blocked=links.n_blocked,
-        n_a=links.n_a,
-        n_b=links.n_b,
-        blocks=links.blocks,
-        one_to_one=True,
-    )
+        return links.keep(keep, one_to_one=True)
+    if method == "optimal":
+        return links.keep(_optimal(links), one_to_one=True)
+    raise ValueError(f'method is "greedy" or "optimal", got {method!r}.')
 
 
 def _optimal(links: Links) -> np.ndarray:
-    from scipy.optimize import linear_sum_assignment
-
-    graph = sparse.coo_matrix(
-        (np.ones(len(links)), (links.i, links.n_a + links.j)),
-        shape=(links.n_a + links.n_b,) * 2,
-    )
-    _, component = sparse.csgraph.connected_components(graph, directed=False)
-    group = component[links.i]
-    order = np.argsort(group, kind="stable")
-    edges = np.flatnonzero(np.diff(group[order])) + 1
-    chosen: list[int] = []
-    for part in np.split(order, edges):
-        if part.size <= 1:
-            chosen.extend(part.tolist())
-            continue
-        rows, r = np.unique(links.i[part], return_inverse=True)
-        cols, c = np.unique(links.j[part], return_inverse=True)
-        if rows.size * cols.size > DEFAULT_MAX_PAIRS:
-            raise ValueError(
-                f"A component of {rows.size:,} x {cols.size:,} linked records is too large for the "
-                'optimal matching; raise the threshold or use method="greedy".'
-            )
-        weight = np.zeros((rows.size, cols.size))
-        which = np.full(weight.shape, -1)
-        weight[r, c] = links.similarity[part] + 1e-12  # a link at similarity 0 beats no link
-        which[r, c] = part
-        picked = which[linear_sum_assignment(weight, maximize=True)]
-        chosen.extend(picked[picked >= 0].tolist())
-    return np.sort(np.array(chosen, dtype=np.int64))
+    """Mask of the links of the best matching; a row left over takes a column of its own."""
+    row = np.arange(links.n_a)
+    weight = np.concatenate([links.similarity + 1e-9, np.full(row.size, 1e-12)])  # 0 is no edge
+    i, j = np.concatenate([links.i, row]), np.concatenate([links.j, links.n_b + row])
+    graph = sparse.csr_matrix((weight, (i, j)), shape=(links.n_a, links.n_b + links.n_a))
+    matched = np.empty(links.n_a, dtype=np.int64)
+    rows, columns = sparse.csgraph.min_weight_full_bipartite_matching(graph, maximize=True)
+    matched[rows] = columns
+    return matched[links.i] == links.j
 
 
 def _slices(
@@ -443,10 +411,8 @@ def _slices(
         yield key._range(first, last)
         return
     order_a, order_b, start_a, start_b = key._sorted
-    rows, cols = (
-        order_a[start_a[first] : start_a[last]],
-        order_b[start_b[first] : start_b[last]],
-    )
+    rows = order_a[start_a[first] : start_a[last]]
+    cols = order_b[start_b[first] : start_b[last]]
     step = max(1, batch_pairs // max(cols.size, 1))
     for start in range(0, rows.size, step):
         part = rows[start : start + step]
@@ -469,14 +435,14 @@ def _link_by_kernel(
     rows = order_a[start_a[first] : start_a[last]]
     cols = order_b[start_b[first] : start_b[last]]
     words_a, words_b, counted = a.words[rows], b.words[cols], counts_b[cols]
-    found = []
+    parts = []
     for blk in range(first, last):
         ra = slice(start_a[blk] - start_a[first], start_a[blk + 1] - start_a[first])
         rb = slice(start_b[blk] - start_b[first], start_b[blk + 1] - start_b[first])
         i, j, similarity = kernel(words_a[ra], words_b[rb], counted[rb], threshold)
         if i.size:
-            found.append((rows[ra][i], cols[rb][j], similarity))
-    return found
+            parts.append((rows[ra][i], cols[rb][j], similarity))
+    return parts
 
 
 def _agree(keys: Sequence[Blocks], i: np.ndarray, j: np.ndarray) -> np.ndarray:

@@ -25,66 +25,40 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-_TABLE_LIMIT = (
-    1 << 20
-)  # q-gram lookup tables above this many entries are built from the present ones
+from pet_lab.linkage import libstdcxx
+from pet_lab.linkage.filters import Filters, pack
+
+_TABLE_LIMIT = 1 << 20  # a larger q-gram lookup table is built from the q-grams present only
 _BATCH = 4096  # rows a pass: 4096 filters of 1,000 bits stay in the second-level cache
 
 PPRL_PASSWORDS = ("(H]$6Uh*-Z204q", "lkjg", "klh", "KJHkälk5")
 """The passwords in the authors' program (they are also the package's documented example)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Filters:
-    """Bloom filters of n records, packed little-endian into 64-bit words.
-
-    words   uint64, shape (n, ceil(bits / 64)); bits past `bits` are zero
-    bits    length of a filter
-    """
-
-    words: np.ndarray
-    bits: int
-
-    def __len__(self) -> int:
-        return int(self.words.shape[0])
-
-    @property
-    def popcount(self) -> np.ndarray:
-        """Bits set in each filter, shape (n,)."""
-        from pet_lab.linkage.compare import popcount
-
-        return popcount(self.words)
-
-    def unpacked(self) -> np.ndarray:
-        """One byte a bit, shape (n, bits): for pictures and tests, not for work."""
-        as_bytes = np.ascontiguousarray(self.words).view(np.uint8)
-        return np.unpackbits(as_bytes, axis=1, bitorder="little")[:, : self.bits]
-
-    def take(self, rows: np.ndarray) -> Filters:
-        return Filters(words=self.words[rows], bits=self.bits)
-
-
 class Encoding(Protocol):
-    """What an encoding must say: its length, its q-grams, and the bits of a q-gram of a field.
-
-    `cache` remembers masks already drawn: they depend on nothing but the encoding's own parameters.
-    """
+    """What an encoding must say: its length, its q-grams, and the bits of a q-gram of a field."""
 
     @property
-    def bits(self) -> int: ...
+    def bits(self) -> int:
+        """Length of a record's filter."""
 
     @property
-    def q(self) -> int: ...
+    def q(self) -> int:
+        """Length of a q-gram."""
 
     @property
-    def padding(self) -> bool: ...
+    def padding(self) -> bool:
+        """Whether a blank is put at either end of a text."""
 
     @property
-    def cache(self) -> dict: ...
+    def cache(self) -> dict:
+        """Masks already drawn: they depend on nothing but the encoding's own parameters."""
 
-    def positions(self, field_index: int, n_fields: int, gram: str, salt: str) -> np.ndarray: ...
+    def positions(self, field_index: int, n_fields: int, gram: str, salt: str) -> np.ndarray:
+        """Bits of the record's filter that one q-gram of one field sets."""
 
-    def render(self, column: pd.Series) -> pd.Series | Whole: ...
+    def render(self, column: pd.Series) -> pd.Series | Whole:
+        """A column as it is hashed."""
 
 
 def _stream(key: bytes, message: bytes, n: int, modulus: int) -> np.ndarray:
@@ -107,43 +81,63 @@ def _keyed_permutation(key: bytes, message: bytes, n: int) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordFilter:
-    """The textbook record-level filter: a filter a field, a sample of its bits, one permutation.
-
-    key         secret of the data holders; the linker must not have it
-    bits        length of the record's filter
-    hashes      positions drawn per q-gram (with replacement)
-    field_bits  length of each field's own filter, from which its share of `bits` is sampled
-    weights     share of `bits` for each field; equal when empty. More bits = more weight in the
-                Dice
-    q, padding  q-gram length; blanks at both ends so that first and last characters count twice
-
-    Source: E. A. Durham, A framework for accurate, efficient private record linkage (2012), static
-    field filters; report, paragraph 19.
-    """
+class _Keyed:
+    """What the keyed encodings share."""
 
     key: bytes
     bits: int = 1000
     hashes: int = 20
-    field_bits: int = 500
-    weights: tuple[float, ...] = ()
     q: int = 2
     padding: bool = True
     cache: dict = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_key(self.key)
-        _check_sizes(bits=self.bits, hashes=self.hashes, field_bits=self.field_bits, q=self.q)
+        _check_positive(bits=self.bits, hashes=self.hashes, q=self.q)
+
+    def _drawn(self, field_index: int, gram: str, salt: str, modulus: int) -> np.ndarray:
+        message = f"{field_index}\x1f{salt}\x1f{gram}".encode()
+        return _stream(self.key, message, self.hashes, modulus)
+
+    def render(self, column: pd.Series) -> pd.Series | Whole:
+        """The column, whole numbers as `Whole`."""
+        if pd.api.types.is_bool_dtype(column.dtype):
+            return column.astype(str)
+        if pd.api.types.is_integer_dtype(column.dtype) and not column.isna().any():
+            return Whole(column.to_numpy().astype(np.int64), "")
+        return column
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordFilter(_Keyed):
+    """The textbook record-level filter: a filter per field, a sample of its bits, one permutation.
+
+    key         secret of the data holders; the linker must not have it
+    bits        length of the record's filter
+    hashes      positions drawn per q-gram (with replacement)
+    field_bits  length of each field's own filter, from which its share of `bits` is sampled
+    weights     share of `bits` for each field; equal when empty. More bits, more weight in the Dice
+    q, padding  q-gram length; blanks at both ends so that first and last characters count twice
+
+    Source: E. A. Durham, A framework for accurate, efficient private record linkage (2012), static
+    field filters; report, paragraph 19.
+    """
+
+    field_bits: int = 500
+    weights: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_positive(field_bits=self.field_bits)
         if self.weights and not np.isclose(sum(self.weights), 1.0):
             raise ValueError(
                 f"weights are shares of the filter and must sum to 1, got {sum(self.weights):.6g}."
             )
 
-    def _places(self, field_index: int, n_fields: int) -> np.ndarray:
+    def places(self, field_index: int, n_fields: int) -> np.ndarray:
         """Where in the record's filter each bit of the field's filter ends up, -1: not sampled."""
-        known = self.cache.get((field_index, n_fields))
-        if known is not None:
-            return known
+        if (field_index, n_fields) in self.cache:
+            return self.cache[field_index, n_fields]
         shares = _shares(self.weights, n_fields, self.bits)
         start, size = int(sum(shares[:field_index])), int(shares[field_index])
         if size > self.field_bits:
@@ -159,17 +153,14 @@ class RecordFilter:
         return places
 
     def positions(self, field_index: int, n_fields: int, gram: str, salt: str) -> np.ndarray:
-        message = f"{field_index}\x1f{salt}\x1f{gram}".encode()
-        drawn = _stream(self.key, message, self.hashes, self.field_bits)
-        places = self._places(field_index, n_fields)[drawn]
+        """Bits of the record's filter that one q-gram of one field sets."""
+        drawn = self._drawn(field_index, gram, salt, self.field_bits)
+        places = self.places(field_index, n_fields)[drawn]
         return places[places >= 0]
-
-    def render(self, column: pd.Series) -> pd.Series | Whole:
-        return _as_text(column)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LongTermKey:
+class LongTermKey(_Keyed):
     """One filter for all fields (Schnell's cryptographic long-term key, CLK).
 
     Parameters as in `RecordFilter`; there are no field filters and no weights, so a field weighs by
@@ -179,23 +170,9 @@ class LongTermKey:
     (2011).
     """
 
-    key: bytes
-    bits: int = 1000
-    hashes: int = 20
-    q: int = 2
-    padding: bool = True
-    cache: dict = field(default_factory=dict, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        _check_key(self.key)
-        _check_sizes(bits=self.bits, hashes=self.hashes, field_bits=self.bits, q=self.q)
-
     def positions(self, field_index: int, n_fields: int, gram: str, salt: str) -> np.ndarray:
-        message = f"{field_index}\x1f{salt}\x1f{gram}".encode()
-        return _stream(self.key, message, self.hashes, self.bits)
-
-    def render(self, column: pd.Series) -> pd.Series | Whole:
-        return _as_text(column)
+        """Bits of the filter that one q-gram of one field sets."""
+        return self._drawn(field_index, gram, salt, self.bits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,8 +183,7 @@ class PprlCompat:
     - no permutation: the shuffled filter is ORed onto the unshuffled one, so a q-gram sets up to
       twice its bits;
     - `bits - 1` bits come out: the copy to text stops one short;
-    - the seed is q-gram + password (no HMAC), the generator minstd_rand0, 20 draws with
-      replacement;
+    - the seed is q-gram + password (no HMAC), the generator minstd_rand0, draws with replacement;
     - doubles and dates are hashed as "%f" of a single-precision float (dates as days since 1970),
       integers as "%d": the text, and so the similarity, depends on how R happens to store a column.
 
@@ -218,8 +194,7 @@ class PprlCompat:
 
     The bytes of a password are taken as UTF-8 and signed, as g++ on x86 does.
 
-    Source: CRAN package PPRL, behaviour of CreateRecordLevelBF, re-implemented from its
-    description.
+    Source: CRAN package PPRL, behaviour of CreateRecordLevelBF, written anew from its description.
     """
 
     passwords: tuple[str, ...] = PPRL_PASSWORDS
@@ -232,31 +207,30 @@ class PprlCompat:
     cache: dict = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check_sizes(
-            bits=self.record_bits, hashes=self.hashes, field_bits=self.field_bits, q=self.q
+        _check_positive(
+            record_bits=self.record_bits, hashes=self.hashes, field_bits=self.field_bits, q=self.q
         )
 
     @property
     def bits(self) -> int:
+        """Length of the filter that comes out."""
         return self.record_bits - 1
 
     def _shuffled_place(self) -> np.ndarray:
         """Where the shuffle moves each bit of the record's filter."""
-        known = self.cache.get("place")
-        if known is None:
-            order = _libstdcxx_shuffle("".join(self.passwords), self.record_bits)
-            known = np.empty(self.record_bits, dtype=np.int64)
-            known[order] = np.arange(self.record_bits)
-            self.cache["place"] = known
-        return known
+        if "place" not in self.cache:
+            order = libstdcxx.shuffle("".join(self.passwords), self.record_bits)
+            self.cache["place"] = np.argsort(order)
+        return self.cache["place"]
 
     def positions(self, field_index: int, n_fields: int, gram: str, salt: str) -> np.ndarray:
+        """Bits of the record's filter that one q-gram of one field sets."""
         if n_fields != len(self.passwords):
             raise ValueError(
-                f"The package wants one password a field: {n_fields} fields, "
-                f"{len(self.passwords)} passwords."
+                f"The R package takes one password a field, got {n_fields} fields and "
+                f"{len(self.passwords)} passwords; pass as many."
             )
-        engine = _MinStd(gram + self.passwords[field_index])
+        engine = libstdcxx.MinStd(gram + self.passwords[field_index])
         drawn = np.array([engine.below(self.field_bits) for _ in range(self.hashes)])
         shares = _shares((), n_fields, self.record_bits)
         start, size = int(sum(shares[:field_index])), int(shares[field_index])
@@ -268,6 +242,7 @@ class PprlCompat:
         return both[both < self.bits]
 
     def render(self, column: pd.Series) -> pd.Series | Whole:
+        """The column as R prints it; missing values are refused."""
         if column.isna().any():
             raise ValueError(
                 f"Column {column.name!r} has missing values, which the R package would hash as the "
@@ -344,35 +319,15 @@ def encode(
         edges = np.cumsum(np.bincount(codes, minlength=len(names)))[:-1]
         groups = [(str(k), rows) for k, rows in zip(names, np.split(order, edges), strict=True)]
     for index, name in enumerate(fields):
-        rendered = encoding.render(frame[name])
+        rendered, place = encoding.render(frame[name]), (index, len(fields))
         for salt_name, rows in groups:
             if rows is None:
-                _or_field(
-                    words, rendered, encoding, index=index, n_fields=len(fields), salt=salt_name
-                )
+                _or_field(words, rendered, encoding, place=place, salt=salt_name)
             elif rows.size:
                 part = np.zeros((rows.size, n_words), dtype=np.uint64)
-                _or_field(
-                    part,
-                    _pick(rendered, rows),
-                    encoding,
-                    index=index,
-                    n_fields=len(fields),
-                    salt=salt_name,
-                )
+                _or_field(part, _pick(rendered, rows), encoding, place=place, salt=salt_name)
                 words[rows] |= part
     return Filters(words=words, bits=encoding.bits)
-
-
-def qgrams(text: str, *, q: int = 2, padding: bool = True) -> list[str]:
-    """The q-grams of `text`, first to last: the slow definition that `encode` is tested against."""
-    if padding:
-        text = f" {text} "
-    if not text:
-        return []
-    if len(text) <= q:
-        return [text]
-    return [text[i : i + q] for i in range(len(text) - q + 1)]
 
 
 def balance(filters: Filters, *, key: bytes) -> Filters:
@@ -396,14 +351,6 @@ def xor_fold(filters: Filters) -> Filters:
         bits = np.concatenate([bits, np.zeros((len(filters), 1), np.uint8)], axis=1)
     half = bits.shape[1] // 2
     return pack(bits[:, :half] ^ bits[:, half:])
-
-
-def pack(bits: np.ndarray) -> Filters:
-    """Filters from a 0/1 array of shape (n, bits)."""
-    n, width = bits.shape
-    padded = np.zeros((n, -(-width // 64) * 64), dtype=np.uint8)
-    padded[:, :width] = bits
-    return Filters(words=np.packbits(padded, axis=1, bitorder="little").view(np.uint64), bits=width)
 
 
 def frequency_attack(
@@ -445,14 +392,6 @@ def frequency_attack(
 # From a column to OR-ed masks
 
 
-def _as_text(column: pd.Series) -> pd.Series | Whole:
-    if pd.api.types.is_bool_dtype(column.dtype):
-        return column.astype(str)
-    if pd.api.types.is_integer_dtype(column.dtype) and not column.isna().any():
-        return Whole(column.to_numpy().astype(np.int64), "")
-    return column
-
-
 def _pick(rendered: pd.Series | Whole, rows: np.ndarray) -> pd.Series | Whole:
     if isinstance(rendered, Whole):
         return Whole(rendered.numbers[rows], rendered.tail)
@@ -464,27 +403,23 @@ def _or_field(
     rendered: pd.Series | Whole,
     encoding: Encoding,
     *,
-    index: int,
-    n_fields: int,
+    place: tuple[int, int],
     salt: str,
 ) -> None:
-    """OR the bits of one field into `words`, in place."""
+    """OR the bits of one field into `words`; `place` is its index and the number of fields."""
     if words.shape[0] == 0:
         return
 
     def mask(gram: str) -> np.ndarray:
-        known = encoding.cache.get((index, n_fields, gram, words.shape[1])) if not salt else None
-        if known is not None:
-            return known
-        made = draw(gram)
-        if not salt:  # salts are without number; plain q-grams are a few hundred
-            encoding.cache[index, n_fields, gram, words.shape[1]] = made
-        return made
-
-    def draw(gram: str) -> np.ndarray:
+        key = *place, gram, words.shape[1]
+        if not salt and key in encoding.cache:
+            return encoding.cache[key]
         bits = np.zeros(words.shape[1] * 64, dtype=np.uint8)
-        bits[encoding.positions(index, n_fields, gram, salt)] = 1
-        return np.packbits(bits, bitorder="little").view(np.uint64)
+        bits[encoding.positions(*place, gram, salt)] = 1
+        drawn = np.packbits(bits, bitorder="little").view(np.uint64)
+        if not salt:  # salts are without number; plain q-grams are a few hundred
+            encoding.cache[key] = drawn
+        return drawn
 
     if isinstance(rendered, Whole) and encoding.q > 1 + 2 * encoding.padding:
         # A number may be shorter than a q-gram: the route of texts handles that.
@@ -534,30 +469,23 @@ def _characters(texts: list[str]) -> np.ndarray:
 
 
 def _digits(numbers: np.ndarray, tail: str, encoding: Encoding) -> np.ndarray:
-    """Code points of whole numbers, right-aligned with zeros on the left, sign and blanks "
-    "included."""
-    magnitude = np.abs(numbers)
-    width = len(str(int(magnitude.max(initial=0)))) + 2  # a sign, a blank
+    """Code points of whole numbers: blank, sign and digits right-aligned after zeros, then tail."""
+    magnitude = np.abs(numbers).astype(np.uint64)
+    width = len(str(int(magnitude.max(initial=0))))
     ending = [ord(c) for c in tail] + ([32] if encoding.padding else [])
-    matrix = np.zeros((numbers.size, width + len(ending)), dtype=np.uint32)
-    rest = magnitude.astype(np.uint64)
-    alive = np.ones(numbers.size, dtype=bool)
-    for place in range(width):
-        column = width - 1 - place
+    matrix = np.zeros((numbers.size, 2 + width + len(ending)), dtype=np.uint32)
+    rest, before = magnitude, np.full(numbers.size, 1 + width)  # column left of the first digit
+    for column in range(1 + width, 1, -1):
+        started = (rest > 0) | (column == 1 + width)  # zero has one digit
         quotient = rest // np.uint64(10)
-        digit = (rest - quotient * np.uint64(10)).astype(np.uint32) + 48
-        ended = ~alive
-        matrix[:, column] = np.where(alive, digit, 0)
-        if place:  # the first column after the last digit: sign, then blank
-            just = ended & (matrix[:, column + 1] >= 48) & (matrix[:, column + 1] <= 57)
-            minus = just & (numbers < 0)
-            matrix[minus, column] = 45
-            if encoding.padding:
-                matrix[just & ~minus, column] = 32
-                matrix[ended & (matrix[:, column + 1] == 45), column] = 32
+        matrix[:, column] = np.where(started, rest - quotient * np.uint64(10) + np.uint64(48), 0)
+        before -= started
         rest = quotient
-        alive &= rest > 0
-    matrix[:, width:] = ending
+    row, minus = np.arange(numbers.size), numbers < 0
+    matrix[row[minus], before[minus]] = ord("-")
+    if encoding.padding:
+        matrix[row, before - minus] = ord(" ")
+    matrix[:, 2 + width :] = ending
     return matrix
 
 
@@ -628,88 +556,7 @@ def _check_key(key: bytes) -> None:
         raise ValueError("key must be at least 16 secret bytes, shared by the data holders only.")
 
 
-def _check_sizes(*, bits: int, hashes: int, field_bits: int, q: int) -> None:
-    if min(bits, hashes, field_bits, q) < 1:
-        raise ValueError(
-            f"bits, hashes, field_bits and q must be positive, got {bits}, {hashes}, "
-            f"{field_bits} and {q}."
-        )
-
-
-# --------------------------------------------------------------------------------------------------
-# The C++ standard library's generator, as the package uses it (ISO C++11, [rand.util.seedseq],
-# [rand.predef]; the order of std::shuffle and of the scaling of uniform_int_distribution are those
-# of libstdc++ from GCC 7 on). Tested against a compiled program.
-
-
-def _seed_words(text: str, n: int) -> list[int]:
-    """`std::seed_seq(text).generate` for n words."""
-    seeds = [b - 256 if b > 127 else b for b in text.encode()]  # char is signed on x86
-    seeds = [s % 2**32 for s in seeds]
-    s, out = len(seeds), [0x8B8B8B8B] * n
-    t = 11 if n >= 623 else 7 if n >= 68 else 5 if n >= 39 else 3 if n >= 7 else (n - 1) // 2
-    p = (n - t) // 2
-    q = p + t
-
-    def mix(x: int) -> int:
-        return (x ^ (x >> 27)) % 2**32
-
-    m = max(s + 1, n)
-    for k in range(m):
-        r = 1664525 * mix(out[k % n] ^ out[(k + p) % n] ^ out[(k - 1) % n]) % 2**32
-        out[(k + p) % n] = (out[(k + p) % n] + r) % 2**32
-        extra = s if k == 0 else (k % n + seeds[k - 1]) if k <= s else k % n
-        r = (r + extra) % 2**32
-        out[(k + q) % n] = (out[(k + q) % n] + r) % 2**32
-        out[k % n] = r
-    for k in range(m, m + n):
-        total = (out[k % n] + out[(k + p) % n] + out[(k - 1) % n]) % 2**32
-        r = 1566083941 * mix(total) % 2**32
-        out[(k + p) % n] ^= r
-        r = (r - k % n) % 2**32
-        out[(k + q) % n] ^= r
-        out[k % n] = r
-    return out
-
-
-class _MinStd:
-    """`std::minstd_rand0` seeded with a text, and `uniform_int_distribution` on it."""
-
-    modulus = 2**31 - 1
-
-    def __init__(self, text: str) -> None:
-        self.state = _seed_words(text, 4)[3] % self.modulus or 1
-
-    def below(self, n: int) -> int:
-        scaling = (self.modulus - 2) // n
-        while True:
-            self.state = self.state * 16807 % self.modulus
-            drawn = self.state - 1
-            if drawn < n * scaling:
-                return drawn // scaling
-
-
-def _libstdcxx_shuffle(text: str, n: int) -> np.ndarray:
-    """Order of range(n) after `std::shuffle` with a generator seeded by `text`.
-
-    The library draws one number for two swaps while the generator's range allows it (n**2 < 2**31).
-    """
-    engine = _MinStd(text)
-    order = list(range(n))
-    if n * n > engine.modulus - 2:
-        for i in range(1, n):
-            j = engine.below(i + 1)
-            order[i], order[j] = order[j], order[i]
-        return np.array(order)
-    i = 1
-    if n % 2 == 0:
-        j = engine.below(2)
-        order[i], order[j] = order[j], order[i]
-        i += 1
-    while i < n:
-        pair = engine.below((i + 1) * (i + 2))
-        first, second = divmod(pair, i + 2)
-        order[i], order[first] = order[first], order[i]
-        order[i + 1], order[second] = order[second], order[i + 1]
-        i += 2
-    return np.array(order)
+def _check_positive(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be positive, got {size}; pass at least 1.")

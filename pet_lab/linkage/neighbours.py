@@ -11,16 +11,13 @@ the share of blocked non-matches that link.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
-_FLAT_SE = (
-    0.25  # a standard error of recall above this: the data do not tell recall from false links
-)
+_FLAT_SE = 0.25  # above this standard error the counts do not tell recall from false links
 
 
 class NotIdentified(ValueError):
@@ -37,8 +34,8 @@ class NeighbourFit:
     loglik       maximised log-likelihood
     n_params     2 G: G - 1 shares, G means, one recall
     alphas, lambdas   shares and mean false links of the classes, shape (G,)
-    recall_se, false_links_se   from the observed information; NaN on the edge of the parameter
-                                space
+    recall_se, false_links_se   standard errors from the observed information; infinite where that
+                                is singular, the second NaN where no link is false
     aics         AIC of every model tried, in order of G
     """
 
@@ -49,8 +46,8 @@ class NeighbourFit:
     n_params: int
     alphas: tuple[float, ...]
     lambdas: tuple[float, ...]
-    recall_se: float = float("nan")
-    false_links_se: float = float("nan")
+    recall_se: float
+    false_links_se: float
     aics: tuple[float, ...] = field(default=())
 
     @property
@@ -66,28 +63,12 @@ class NeighbourFit:
 
     @property
     def aic(self) -> float:
+        """Akaike's information criterion."""
         return 2 * self.n_params - 2 * self.loglik
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Wald interval of recall, cut to [0, 1]."""
         return _wald(self.recall, self.recall_se, level)
-
-
-def loglik(
-    counts: ArrayLike, *, recall: float, lambdas: Sequence[float], alphas: Sequence[float] = (1.0,)
-) -> float:
-    """Log-likelihood of neighbour counts under the mixture.
-
-    sum_i log sum_g alpha_g [ (1 - p) Poisson(n_i; lambda_g) + p Poisson(n_i - 1; lambda_g) ]
-
-    -inf where the model cannot produce a count (3 neighbours with lambda = 0): that is information,
-    so nothing is added to the likelihood to avoid it.
-
-    Source: Dasylva and Goussanou (2022), as stated in the report's paragraph 21.
-    """
-    values, freq = _tally(counts)
-    with np.errstate(divide="ignore"):
-        return float(freq @ np.log(_density(values, recall, np.array(lambdas), np.array(alphas))))
 
 
 def fit_neighbours(
@@ -130,14 +111,16 @@ def fit_neighbours(
     Under partial overlap `recall` estimates coverage times recall.
     """
     values, freq = _tally(counts)
-    _check_other(n_other)
+    if n_other < 2:
+        raise ValueError(
+            f"n_other counts the records searched and must be at least 2, got {n_other}."
+        )
     if reading not in ("described", "published"):
         raise ValueError(f'reading is "described" or "published", got {reading!r}.')
     if values.max() == 0:
         raise NotIdentified(
             f"None of the {int(freq.sum())} records has a neighbour, so there is nothing to tell "
-            f"recall "
-            "from; lower the threshold or check that both files are encoded alike."
+            "recall from; lower the threshold or check that both files are encoded alike."
         )
     fits: list[NeighbourFit] = []
     aics: list[float] = []
@@ -155,51 +138,9 @@ def fit_neighbours(
             f"The likelihood is flat: recall {chosen.recall:.2f} has a standard error of "
             f"{chosen.recall_se:.2f}, with {chosen.false_links:.1f} false links a record among "
             f"{int(freq.sum())} records. Recall and false links cannot be told apart; use more "
-            f"records, "
-            "a stricter link, or fit_slope on the blocked neighbours."
+            "records, a stricter link, or fit_slope on the blocked neighbours."
         )
-    return NeighbourFit(**{**chosen.__dict__, "aics": tuple(aics)})
-
-
-def blakely_salmond(counts: ArrayLike, *, n_other: int) -> NeighbourFit:
-    """Closed-form rates from the records with 0, 1 and 2 neighbours: one class, no optimiser.
-
-    With f_k records having k neighbours, a = f_1 / f_0 and b = f_2 / f_0:
-    odds of recall = sqrt(a^2 - 2 b), false links = a - odds.
-
-    Raises
-    ------
-    NotIdentified
-        If no record is without a neighbour, or a^2 < 2 b: no one-class model has such counts.
-
-    Source: Blakely and Salmond (2002), doi:10.1093/ije/31.6.1246.
-    """
-    values, freq = _tally(counts)
-    _check_other(n_other)
-    f = [float(freq[values == k].sum()) for k in range(3)]
-    if f[0] == 0:
-        raise NotIdentified(
-            "Every record has a neighbour, so the closed form divides by zero; use fit_neighbours."
-        )
-    a, b = f[1] / f[0], f[2] / f[0]
-    if a * a < 2 * b:
-        raise NotIdentified(
-            f"Counts of 0, 1, 2 neighbours are {f[0]:.0f}, {f[1]:.0f}, {f[2]:.0f}: more spread "
-            f"than one "
-            "class can have; use fit_neighbours with several classes."
-        )
-    odds = float(np.sqrt(a * a - 2 * b))
-    recall, false_links = odds / (1 + odds), a - odds
-    fitted = loglik(counts, recall=recall, lambdas=[false_links])
-    return NeighbourFit(
-        recall=recall,
-        false_links=false_links,
-        n_other=n_other,
-        loglik=fitted,
-        n_params=2,
-        alphas=(1.0,),
-        lambdas=(false_links,),
-    )
+    return replace(chosen, aics=tuple(aics))
 
 
 def fit_many(freq: np.ndarray, *, max_classes: int = 2, iterations: int = 400) -> np.ndarray:
@@ -244,43 +185,23 @@ class SlopeFit:
     recall     intercept at one blocked neighbour
     ratio      slope: share of blocked non-matches that link = FPR / blocking FPR
     cov        covariance matrix of (recall, ratio), robust to dependence within blocks
-    n, n_other records searched for, records searched
-    false_links, blocked_links  false links and blocked non-matches, per record
+    n          records searched for
     """
 
     recall: float
     ratio: float
     cov: np.ndarray
     n: int
-    n_other: int
-    blocked_links: float
 
     @property
     def recall_se(self) -> float:
+        """Standard error of recall."""
         return float(np.sqrt(self.cov[0, 0]))
 
     @property
-    def ratio_se(self) -> float:
-        return float(np.sqrt(self.cov[1, 1]))
-
-    @property
-    def false_links(self) -> float:
-        return self.ratio * self.blocked_links
-
-    @property
-    def fpr(self) -> float:
-        """False links per non-matching pair."""
-        return self.false_links / (self.n_other - 1)
-
-    @property
-    def blocking_fpr(self) -> float:
-        """Blocked non-matches per non-matching pair."""
-        return self.blocked_links / (self.n_other - 1)
-
-    @property
-    def precision(self) -> float:
-        links = self.recall + self.false_links
-        return self.recall / links if links > 0 else float("nan")
+    def gap_se(self) -> float:
+        """Standard error of recall - ratio."""
+        return float(np.sqrt(max(self.cov[0, 0] + self.cov[1, 1] - 2 * self.cov[0, 1], 0.0)))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Wald interval of recall, cut to [0, 1]."""
@@ -292,7 +213,6 @@ def fit_slope(
     n_linked: ArrayLike,
     block: ArrayLike,
     *,
-    n_other: int,
     weights: ArrayLike | None = None,
 ) -> SlopeFit:
     """Recall and the false-link ratio by regression, when every record has its match in its block.
@@ -309,8 +229,6 @@ def fit_slope(
         Neighbours by blocking key and by the linkage.
     block : shape (n,)
         Block of each record: residuals may be correlated inside one.
-    n_other : int
-        Records of the file searched.
     weights : shape (n,), optional
         Weight of each record's equation. With the analytical variable as weight, recall and ratio
         are those *of the total*, so a link that depends on that variable does no harm (see
@@ -335,15 +253,14 @@ def fit_slope(
             f"n_blocked, n_linked and block are one value a record, got {nb.shape}, {nl.shape} and "
             f"{blk.shape}."
         )
-    _check_other(n_other)
     w = np.ones(nb.size) if weights is None else np.asarray(weights, dtype=float)
     if w.shape != nb.shape or (w < 0).any() or not w.sum() > 0:
         raise ValueError("weights are one non-negative value a record, and not all zero.")
     if (nb[w > 0] < 1).any():
         raise ValueError(
             f"{int((nb[w > 0] < 1).sum())} records have no blocked neighbour, so their match is "
-            f"not in "
-            "the other file or not in their block; use fit_overlap, which estimates the coverage."
+            "not in the other file or not in their block; use fit_overlap, which estimates the "
+            "coverage."
         )
     u = nb - 1.0
     codes = np.unique(blk, return_inverse=True)[1]
@@ -358,8 +275,6 @@ def fit_slope(
         ratio=float(ratio),
         cov=cov,
         n=nb.size,
-        n_other=n_other,
-        blocked_links=float(np.mean(u)),
     )
 
 
@@ -397,8 +312,7 @@ def slope_coefficients(
     basis = np.stack([size, size * others, (size * others) ** 2], axis=1)
     scale = np.maximum(size * (1 + others), 1.0)
     part, _ = optimize.nnls(basis / scale[:, None], residual**2 / scale)
-    # A floor for the first term: a perfect-looking link in blocks of one must not get all the
-    # weight.
+    # A floor: a link in blocks of one that looks perfect must not get all the weight.
     part[0] = max(part[0], 0.01)
     variance = basis @ part
     return _line(u, w * (size / variance)[codes])
@@ -413,8 +327,7 @@ def _line(u: np.ndarray, w: np.ndarray) -> np.ndarray:
     if spread <= 1e-12 * total:
         raise NotIdentified(
             f"Every record has {mean_u + 1:.0f} blocked neighbours: with one size of block there "
-            f"is no "
-            "line to fit. Use fit_neighbours, or a finer blocking key."
+            "is no line to fit. Use fit_neighbours, or a finer blocking key."
         )
     slope = w * (u - mean_u) / spread
     return np.stack([w / total - mean_u * slope, slope])
@@ -438,10 +351,12 @@ class OverlapFit:
 
     @property
     def coverage_se(self) -> float:
+        """Standard error of the coverage."""
         return float(np.sqrt(self.cov[0, 0]))
 
     @property
     def recall_se(self) -> float:
+        """Standard error of recall."""
         return float(np.sqrt(self.cov[1, 1]))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
@@ -528,8 +443,8 @@ def fit_overlap(
     if not coverage > 0:
         raise NotIdentified(
             f"The coverage comes out at {coverage:.2f}: linked records have more blocked "
-            f"neighbours "
-            "than unlinked ones explain. Use a strict link without false links, or more records."
+            "neighbours than unlinked ones explain. Use a strict link without false links, or more "
+            "records."
         )
     left_out = estimates[:, 1:]
     deviation = left_out - left_out.mean(axis=1, keepdims=True)
@@ -564,17 +479,18 @@ def _tally(counts: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     return values, freq.astype(float)
 
 
-def _check_other(n_other: int) -> None:
-    if n_other < 2:
-        raise ValueError(
-            f"n_other counts the records searched and must be at least 2, got {n_other}."
-        )
-
-
-def _density(
+def density(
     values: np.ndarray, recall: float, lambdas: np.ndarray, alphas: np.ndarray
 ) -> np.ndarray:
-    """P(n) for each value of n under the mixture, shape (K,)."""
+    """P(n neighbours) for each value of n under the mixture, shape (K,).
+
+        sum_g alpha_g [ (1 - p) Poisson(n; lambda_g) + p Poisson(n - 1; lambda_g) ]
+
+    0 where the model cannot produce a count (3 neighbours with lambda = 0): that is information, so
+    nothing is added to avoid the logarithm of zero.
+
+    Source: Dasylva and Goussanou (2022), as stated in the report's paragraph 21.
+    """
     at = _poisson(values[:, None], lambdas[None])
     below = np.where(
         values[:, None] > 0, _poisson(np.maximum(values - 1, 0)[:, None], lambdas[None]), 0
@@ -589,8 +505,7 @@ def _poisson(k: np.ndarray, mean: np.ndarray) -> np.ndarray:
 def _em(
     freq: np.ndarray, classes: int, iterations: int, *, tol: float = 1e-10
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Expectation maximisation over many files: p (F,), alpha (F, G), lambda (F, G), loglik "
-    "(F,)."""
+    """EM over many files: p (F,), alpha (F, G), lambda (F, G), log-likelihood (F,)."""
     n_files, width = freq.shape
     n = np.arange(width)
     total = freq.sum(axis=1)
@@ -606,10 +521,10 @@ def _em(
         below = np.concatenate([np.zeros((n_files, 1, classes)), at[:, :-1]], axis=1)
         unmatched = alpha[:, None, :] * (1 - p)[:, None, None] * at
         matched = alpha[:, None, :] * p[:, None, None] * below
-        density = (unmatched + matched).sum(axis=2)
+        probability = (unmatched + matched).sum(axis=2)
         with np.errstate(divide="ignore", invalid="ignore"):
-            ll = np.where(freq > 0, freq * np.log(density), 0.0).sum(axis=1)
-            scale = np.where(freq > 0, freq / density, 0.0)[:, :, None]
+            ll = np.where(freq > 0, freq * np.log(probability), 0.0).sum(axis=1)
+            scale = np.where(freq > 0, freq / probability, 0.0)[:, :, None]
         if np.nanmax(ll - previous, initial=0.0) < tol:
             break
         previous = ll
@@ -650,15 +565,15 @@ def _fit(values: np.ndarray, freq: np.ndarray, classes: int, n_other: int) -> Ne
             (values > 1)[:, None], _poisson(np.maximum(values - 2, 0)[:, None], lam[None]), 0.0
         )
         each = (1 - p) * at + p * below
-        density = np.maximum(each @ alpha, 1e-300)
-        scale = freq / density / freq.sum()
+        whole = np.maximum(each @ alpha, 1e-300)
+        scale = freq / whole / freq.sum()
         by_p = scale @ ((below - at) @ alpha)
         by_lam = (scale @ ((1 - p) * (below - at) + p * (twice - below))) * alpha
         by_alpha = scale @ each
         gradient = np.concatenate(
             [alpha[1:] * (by_alpha[1:] - alpha @ by_alpha), [by_p * p * (1 - p)], by_lam * lam]
         )
-        return -float(freq @ np.log(density)) / freq.sum(), -gradient
+        return -float(freq @ np.log(whole)) / freq.sum(), -gradient
 
     starts = [(float(p0[0]), alpha0[0], lam0[0])]
     for p in (0.5, 0.9) if mean > 1.05 else ():
@@ -678,7 +593,7 @@ def _fit(values: np.ndarray, freq: np.ndarray, classes: int, n_other: int) -> Ne
         )
         low, high = np.array(bounds).T
         theta = np.clip(theta, low, high)
-        found = optimize.minimize(
+        result = optimize.minimize(
             negative,
             theta,
             jac=True,
@@ -686,8 +601,8 @@ def _fit(values: np.ndarray, freq: np.ndarray, classes: int, n_other: int) -> Ne
             bounds=bounds,
             options={"ftol": 1e-15, "gtol": 1e-9},
         )
-        if best is None or found.fun < best.fun:
-            best = found
+        if best is None or result.fun < best.fun:
+            best = result
     assert best is not None
     p, alpha, lam = unpack(best.x)
     order = np.argsort(lam)
@@ -711,26 +626,20 @@ def _information_se(
     """Standard errors of recall and false links from the information of the fitted model.
 
     The scores are differences of the density in the natural parameters (p, alpha_2.., lambda_1..),
-    which is linear in p and alpha. On the edge (p = 0 or 1, lambda = 0) recall falls back on the
+    which is linear in p and alpha. Where no link is false (lambda = 0) recall falls back on the
     binomial.
     """
-    classes, n = lam.size, float(freq.sum())
     if lam.max() < 1e-6:
-        return float(np.sqrt(p * (1 - p) / n)), float("nan")
-    density = _density(values, p, lam, alpha)
-    each = np.stack([_density(values, p, lam[g : g + 1], np.ones(1)) for g in range(classes)])
-    d_p = _density(values, 1.0, lam, alpha) - _density(values, 0.0, lam, alpha)
-    lower = np.stack(
-        [
-            np.where(
-                values > 0, _density(np.maximum(values - 1, 0), p, lam[g : g + 1], np.ones(1)), 0
-            )
-            for g in range(classes)
-        ]
-    )
+        return float(np.sqrt(p * (1 - p) / freq.sum())), float("nan")
+    alone = [(lam[g : g + 1], np.ones(1)) for g in range(lam.size)]
+    each = np.stack([density(values, p, *one) for one in alone])
+    less = np.maximum(values - 1, 0)
+    lower = np.stack([np.where(values > 0, density(less, p, *one), 0) for one in alone])
+    d_p = density(values, 1.0, lam, alpha) - density(values, 0.0, lam, alpha)
     d_lam = alpha[:, None] * (lower - each)  # d/d lambda of a Poisson: P(n - 1) - P(n)
     d_alpha = each[1:] - each[0]
-    score = np.concatenate([d_p[None], d_alpha, d_lam]) / density
+    whole = alpha @ each
+    score = np.concatenate([d_p[None], d_alpha, d_lam]) / whole
     information = (score * freq) @ score.T
     gradient = np.concatenate([[0.0], lam[1:] - lam[0], alpha])
     try:
@@ -741,7 +650,7 @@ def _information_se(
     if min(spread) < 0 or np.linalg.cond(information) > 1e12:
         # Two classes alike or one empty: the shares are not identified, recall may well be. Drop to
         # the information of recall and one common mean.
-        merged = np.stack([score[0], d_lam.sum(axis=0) / density])
+        merged = np.stack([score[0], d_lam.sum(axis=0) / whole])
         cov2 = np.linalg.pinv((merged * freq) @ merged.T)
         spread = cov2[0, 0], cov2[1, 1]
     return float(np.sqrt(max(spread[0], 0))), float(np.sqrt(max(spread[1], 0)))

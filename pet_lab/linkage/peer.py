@@ -93,19 +93,19 @@ def splink_links(
                 linker.training.estimate_parameters_using_expectation_maximisation(
                     block_on(*known), fix_u_probabilities=True
                 )
-            found = linker.inference.predict(
+            predicted = linker.inference.predict(
                 threshold_match_probability=probability
             ).as_pandas_dataframe()
     finally:
         logging.disable(before)
-    of_a = found["source_dataset_l"] == "a"
-    i = np.where(of_a, found["unique_id_l"], found["unique_id_r"]).astype(np.int64)
-    j = np.where(of_a, found["unique_id_r"], found["unique_id_l"]).astype(np.int64)
+    of_a = predicted["source_dataset_l"] == "a"
+    i = np.where(of_a, predicted["unique_id_l"], predicted["unique_id_r"]).astype(np.int64)
+    j = np.where(of_a, predicted["unique_id_r"], predicted["unique_id_l"]).astype(np.int64)
     blocks = block(a, b, ["exporter_id", "hs6"])
     return Links(
         i=i,
         j=j,
-        similarity=found["match_probability"].to_numpy(dtype=float),
+        similarity=predicted["match_probability"].to_numpy(dtype=float),
         n_blocked=blocks.neighbours,
         n_a=len(a),
         n_b=len(b),

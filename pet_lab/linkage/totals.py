@@ -25,14 +25,24 @@ number instead of T.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from pet_lab.linkage.blocking import Links, resolve
-from pet_lab.linkage.neighbours import SlopeFit, fit_slope, slope_coefficients
+from pet_lab.linkage.blocking import Accuracy, Links, resolve
+from pet_lab.linkage.neighbours import (
+    NeighbourFit,
+    NotIdentified,
+    SlopeFit,
+    fit_slope,
+    slope_coefficients,
+)
+
+Result = TypeVar("Result")
 
 
 class Undefined(ValueError):
@@ -44,16 +54,14 @@ class Total:
     """An estimated total.
 
     estimate  in the units of x times z
-    se        standard error over the linkage errors, the records being given; NaN where none is
-              known
-    method    name of the function that made it
+    se        standard error over the linkage errors, given the records; NaN where none is known
     """
 
     estimate: float
-    method: str
     se: float = float("nan")
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Normal interval of the total."""
         half = float(stats.norm.isf((1 - level) / 2)) * self.se
         return self.estimate - half, self.estimate + half
 
@@ -61,7 +69,7 @@ class Total:
 def naive(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
     """Total over the linked pairs: what a linker that knows of no error reports."""
     x, z = _analytic(links, x, z)
-    return Total(estimate=links.total(x, z), method="naive")
+    return Total(estimate=links.total(x, z))
 
 
 def para22(links: Links, x: ArrayLike, z: ArrayLike, *, recall: float, fpr: float) -> Total:
@@ -75,7 +83,7 @@ def para22(links: Links, x: ArrayLike, z: ArrayLike, *, recall: float, fpr: floa
     x, z = _analytic(links, x, z)
     _check_denominator(recall, fpr, 0.0)
     product = float(x.sum() * z.sum())
-    return Total(estimate=(links.total(x, z) - fpr * product) / (recall - fpr), method="para22")
+    return Total(estimate=(links.total(x, z) - fpr * product) / (recall - fpr))
 
 
 def para23(
@@ -111,7 +119,7 @@ def para23(
     estimate = (linked - ratio * blocked) / gap
     noise = _link_noise(links.total(x**2, z**2), links.blocks.total(x**2, z**2), recall, ratio)
     of_rates = (estimate * recall_se) ** 2 + ((estimate - blocked) * ratio_se) ** 2
-    return Total(estimate=estimate, se=float(np.sqrt(noise + of_rates) / gap), method="para23")
+    return Total(estimate=estimate, se=float(np.sqrt(noise + of_rates) / gap))
 
 
 def published(links: Links, x: ArrayLike, z: ArrayLike, *, recall: float, fpr: float) -> Total:
@@ -125,7 +133,7 @@ def published(links: Links, x: ArrayLike, z: ArrayLike, *, recall: float, fpr: f
     x, z = _analytic(links, x, z)
     _check_denominator(recall, fpr, 0.0)
     corrected = links.total(x, z) - fpr * links.blocks.total(x, z)
-    return Total(estimate=corrected / (recall - fpr), method="published")
+    return Total(estimate=corrected / (recall - fpr))
 
 
 def weighted(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
@@ -144,12 +152,9 @@ def weighted(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
         If x is negative somewhere (weights must not be), or as `fit_slope`.
     """
     x, z = _analytic(links, x, z)
-    fit = fit_slope(
-        links.n_blocked, links.n_linked, links.blocks.code_a, n_other=links.n_b, weights=x
-    )
+    fit = fit_slope(links.n_blocked, links.n_linked, links.blocks.code_a, weights=x)
     gap = fit.recall - fit.ratio
-    gap_se = _gap_se(fit)
-    _check_denominator(fit.recall, fit.ratio, gap_se)
+    _check_denominator(fit.recall, fit.ratio, fit.gap_se)
     linked, blocked = links.total(x, z), links.blocks.total(x, z)
     estimate = (linked - fit.ratio * blocked) / gap
     # Recall and ratio are linear in the same links as the numerator, and largely cancel its noise:
@@ -162,27 +167,16 @@ def weighted(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
     blocks = links.blocks
     on_blocked = blocks.total(x**2, z**2) + 2 * blocks.total(x * a, z) + blocks.total(a**2, ones)
     noise = _link_noise(on_links, on_blocked, fit.recall, fit.ratio)
-    return Total(estimate=estimate, se=float(np.sqrt(noise) / gap), method="weighted")
+    return Total(estimate=estimate, se=float(np.sqrt(noise) / gap))
 
 
-def within_block(
-    links: Links,
-    x: ArrayLike,
-    z: ArrayLike,
-    *,
-    fit: SlopeFit | None = None,
-    shrink: bool = False,
-) -> Total:
+def within_block(links: Links, x: ArrayLike, z: ArrayLike, *, fit: SlopeFit | None = None) -> Total:
     """Between-block part exactly, within-block part from the links (see the module).
 
     Parameters
     ----------
     fit : SlopeFit, optional
         Recall and ratio; estimated from the neighbours if not given.
-    shrink : bool
-        Shrink the within-block part by (its variance if x and z are unrelated inside blocks) /
-        (that + noise of the links). Better when they are unrelated; biased towards "unrelated" when
-        they are not, so it is off unless asked for.
 
     Raises
     ------
@@ -197,27 +191,20 @@ def within_block(
     The standard error takes links of different pairs as independent, given the truth.
     """
     x, z = _analytic(links, x, z)
-    name = "within_block_shrunk" if shrink else "within_block"
     centred_x, centred_z, between, spread, size = _centred(links, x, z)
     blocks = links.blocks
-    if (
-        not spread.any()
-    ):  # blocks of one, or x or z the same all over each block: nothing to estimate
-        return Total(estimate=between, se=0.0, method=name)
-    fit = fit or fit_slope(links.n_blocked, links.n_linked, blocks.code_a, n_other=links.n_b)
-    gap, gap_se = fit.recall - fit.ratio, _gap_se(fit)
-    _check_denominator(fit.recall, fit.ratio, gap_se)
+    if not spread.any():  # blocks of one, or x or z constant in each block: nothing to estimate
+        return Total(estimate=between, se=0.0)
+    fit = fit or fit_slope(links.n_blocked, links.n_linked, blocks.code_a)
+    gap = fit.recall - fit.ratio
+    _check_denominator(fit.recall, fit.ratio, fit.gap_se)
     within = links.total(centred_x, centred_z) / gap
     # Squared weights over the matches: their mean over the ways to match a block, spread / size.
     r, k = _unit(fit.recall), _unit(fit.ratio)
     on_matches, on_blocked = float((spread / size).sum()), float(spread.sum())
     noise = r * (1 - r) * on_matches + k * (1 - k) * (on_blocked - on_matches)
-    variance = (noise + (within * gap_se) ** 2) / gap**2
-    if shrink:
-        unrelated = float((spread / np.maximum(size - 1, 1)).sum())
-        kept = unrelated / (unrelated + variance)
-        within, variance = kept * within, kept * variance
-    return Total(estimate=between + within, se=float(np.sqrt(variance)), method=name)
+    variance = (noise + (within * fit.gap_se) ** 2) / gap**2
+    return Total(estimate=between + within, se=float(np.sqrt(variance)))
 
 
 def resolved(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
@@ -232,7 +219,7 @@ def resolved(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
     (which bias every other estimator here once z depends on what is compared) are mostly gone.
 
     The standard error is an upper bound: it takes every doubtful link as wrong. Doubtful is a link
-    that had a competitor, unless it alone is at similarity 1. No error of bias is in it.
+    that had a competitor, unless it alone has similarity 1. It does not cover bias.
 
     Parameters
     ----------
@@ -253,7 +240,7 @@ def resolved(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
         )
     centred_x, centred_z, between, spread, size = _centred(links, x, z)
     if not spread.any():
-        return Total(estimate=between, se=0.0, method="resolved")
+        return Total(estimate=between, se=0.0)
     if not len(links):
         raise Undefined(
             "Nothing is linked, so nothing is known inside the blocks; link less strictly."
@@ -270,7 +257,7 @@ def resolved(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
     doubtful = float(np.sum(rivals & ~(alone & (kept.similarity >= 1.0)))) / links.n_a
     unlinked = 1 - len(kept) / links.n_a
     variance = float((spread / np.maximum(size - 1, 1)).sum()) * (unlinked + 2 * doubtful)
-    return Total(estimate=between + within, se=float(np.sqrt(variance)), method="resolved")
+    return Total(estimate=between + within, se=float(np.sqrt(variance)))
 
 
 def blocks_only(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
@@ -293,9 +280,47 @@ def blocks_only(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
         * np.maximum(spread_z, 0)
         / np.maximum(np.minimum(size, size_a) - 1, 1)
     )
-    return Total(
-        estimate=float(sums_x @ mean_z), se=float(np.sqrt(variance.sum())), method="blocks_only"
-    )
+    return Total(estimate=float(sums_x @ mean_z), se=float(np.sqrt(variance.sum())))
+
+
+def every(
+    links: Links,
+    x: ArrayLike,
+    z: ArrayLike,
+    *,
+    actual: Accuracy,
+    mixture: NeighbourFit | None,
+    slope: SlopeFit | None,
+) -> dict[str, Total | None]:
+    """Each estimator of this module by its name; None where it is undefined.
+
+    `actual` holds the true rates, which only the published program uses; `mixture` and `slope` are
+    the estimated ones, None where they are not identified.
+    """
+    recall, fpr, ratio = np.nan, np.nan, np.nan  # refused as undefined
+    if mixture is not None:
+        others = float(np.mean(links.n_blocked) - 1)
+        recall, fpr = mixture.recall, mixture.fpr
+        ratio = mixture.false_links / others if others > 0 else 0.0
+    calls: dict[str, Callable[[], Total]] = {
+        "naive": lambda: naive(links, x, z),
+        "published": lambda: published(links, x, z, recall=actual.recall, fpr=actual.fpr),
+        "para22": lambda: para22(links, x, z, recall=recall, fpr=fpr),
+        "para23": lambda: para23(links, x, z, recall=recall, ratio=ratio),
+        "weighted": lambda: weighted(links, x, z),
+        "within_block": lambda: within_block(links, x, z, fit=slope),
+        "resolved": lambda: resolved(links, x, z),
+        "blocks_only": lambda: blocks_only(links, x, z),
+    }
+    return {name: or_none(call) for name, call in calls.items()}
+
+
+def or_none(estimate: Callable[[], Result]) -> Result | None:
+    """The estimate, or None where it is undefined or not identified."""
+    try:
+        return estimate()
+    except (Undefined, NotIdentified):
+        return None
 
 
 def _centred(
@@ -307,8 +332,8 @@ def _centred(
         differ = int((blocks.size_a != blocks.size_b).sum())
         raise ValueError(
             f"{differ:,} blocks have different numbers of records in the two files, so the files "
-            f"do not "
-            "hold the same units or the blocking key has errors; use para23 with fit_overlap."
+            "do not hold the same units or the blocking key has errors; use para23 with "
+            "fit_overlap."
         )
     size = np.maximum(blocks.size_a, 1)
     mean_x, mean_z = blocks.sums_a(x) / size, blocks.sums_b(z) / size
@@ -317,10 +342,6 @@ def _centred(
     # What rounding leaves of a constant is not a spread.
     spread[spread <= 1e-18 * np.maximum(blocks.sums_a(x**2) * blocks.sums_b(z**2), 1e-300)] = 0.0
     return centred_x, centred_z, float((size * mean_x * mean_z).sum()), spread, size
-
-
-def _gap_se(fit: SlopeFit) -> float:
-    return float(np.sqrt(max(fit.cov[0, 0] + fit.cov[1, 1] - 2 * fit.cov[0, 1], 0.0)))
 
 
 def _unit(rate: float) -> float:
@@ -342,9 +363,8 @@ def _check_denominator(recall: float, other: float, se: float) -> None:
     if not np.isfinite([recall, other]).all() or recall - other <= max(2 * se, 1e-9):
         raise Undefined(
             f"The correction divides by recall - ratio = {recall:.3f} - {other:.3f} (standard "
-            f"error "
-            f"{se:.3f}), which is not clearly above zero: these links say no more than the blocks. "
-            "Link more strictly, or link more records."
+            f"error {se:.3f}), which is not clearly above zero: these links say no more than the "
+            "blocks. Link more strictly, or link more records."
         )
 
 
@@ -353,8 +373,7 @@ def _analytic(links: Links, x: ArrayLike, z: ArrayLike) -> tuple[np.ndarray, np.
     if x.shape != (links.n_a,) or z.shape != (links.n_b,):
         raise ValueError(
             f"x is one value a record of the first file ({links.n_a}), z of the second "
-            f"({links.n_b}); "
-            f"got shapes {x.shape} and {z.shape}."
+            f"({links.n_b}); got shapes {x.shape} and {z.shape}."
         )
     if not (np.isfinite(x).all() and np.isfinite(z).all()):
         raise ValueError("x and z must be finite numbers; drop or fill missing values first.")

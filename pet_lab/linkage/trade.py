@@ -47,10 +47,27 @@ class TradeDeclarations:
         """Each row of each file kept independently with probability `share`: partial overlap."""
         if not 0 < share <= 1:
             raise ValueError(f"share is a fraction in (0, 1], got {share}; for 70 % pass 0.7.")
-        kept = []
-        for frame in (self.imports, self.exports):
-            kept.append(frame[rng.random(len(frame)) < share].reset_index(drop=True))
-        return TradeDeclarations(imports=kept[0], exports=kept[1])
+        imports, exports = (
+            frame[rng.random(len(frame)) < share].reset_index(drop=True)
+            for frame in (self.imports, self.exports)
+        )
+        return TradeDeclarations(imports=imports, exports=exports)
+
+    def cut(self, n_chunks: int, *, by: str | None = None) -> TradeDeclarations:
+        """Both files with a column `chunk`: as many transactions in each, in the imports' order.
+
+        With `by`, a column of the imports, each of its values is spread evenly over the chunks.
+        """
+        imports, chunk = self.imports, np.empty(len(self.imports), dtype=np.int64)
+        values = imports[by].to_numpy() if by else np.zeros(len(imports))
+        for value in np.unique(values):
+            rows = np.flatnonzero(values == value)
+            chunk[rows] = np.arange(rows.size) * n_chunks // rows.size
+        of_declaration = pd.Series(chunk, index=imports["declaration"])
+        of_export = of_declaration.loc[self.exports["declaration"]].to_numpy()
+        return TradeDeclarations(
+            imports=imports.assign(chunk=chunk), exports=self.exports.assign(chunk=of_export)
+        )
 
     def truth(self) -> np.ndarray:
         """Row of `imports` that holds the same transaction as each row of `exports`; -1: none."""
@@ -60,8 +77,7 @@ class TradeDeclarations:
 
 @dataclass(frozen=True, kw_only=True)
 class Typos:
-    """How the exporter's copy of a record differs: with probability `error_rate`, date and value
-    do.
+    """How the exporter's copy differs: with probability `error_rate`, in date and value.
 
     error_rate       share of records perturbed, in [0, 1]
     date_sd_days     standard deviation of the shift of the date, rounded to whole days

@@ -1,21 +1,53 @@
-"""Dice similarity of packed filters: whole arrays for pairs, a compiled kernel for blocks."""
+"""Packed Bloom filters and their Dice similarity: whole arrays, or a compiled kernel for blocks."""
 
 from __future__ import annotations
 
 import warnings
 from array import array
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-
-from pet_lab.linkage.bloom import Filters
 
 _M1 = np.uint64(0x5555555555555555)
 _M2 = np.uint64(0x3333333333333333)
 _M4 = np.uint64(0x0F0F0F0F0F0F0F0F)
 _H01 = np.uint64(0x0101010101010101)
 _BATCH = 4096  # pairs a pass: the temporaries stay in the second-level cache (6 times faster)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Bloom filters of n records, packed little-endian into 64-bit words.
+
+    words   uint64, shape (n, ceil(bits / 64)); bits past `bits` are zero
+    bits    length of a filter
+    """
+
+    words: np.ndarray
+    bits: int
+
+    def __len__(self) -> int:
+        return int(self.words.shape[0])
+
+    @property
+    def popcount(self) -> np.ndarray:
+        """Bits set in each filter, shape (n,)."""
+        return popcount(self.words)
+
+    def unpacked(self) -> np.ndarray:
+        """One byte per bit, shape (n, bits): for pictures and tests, not for work."""
+        as_bytes = np.ascontiguousarray(self.words).view(np.uint8)
+        return np.unpackbits(as_bytes, axis=1, bitorder="little")[:, : self.bits]
+
+
+def pack(bits: np.ndarray) -> Filters:
+    """Filters from a 0/1 array of shape (n, bits)."""
+    n, width = bits.shape
+    padded = np.zeros((n, -(-width // 64) * 64), dtype=np.uint8)
+    padded[:, :width] = bits
+    return Filters(words=np.packbits(padded, axis=1, bitorder="little").view(np.uint64), bits=width)
 
 
 def popcount(words: np.ndarray) -> np.ndarray:
@@ -88,20 +120,19 @@ def dice_all(
         )
     kernel = dice_kernel()
     if kernel is None:
-        found = []
+        rows, cols, values = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
         counts = a.popcount, b.popcount
         columns = np.arange(len(b))
         for row in range(len(a)):
             similarity = dice_pairs(a, b, np.full(len(b), row), columns, counts=counts)
             hit = np.flatnonzero(similarity >= threshold)
-            found.append((np.full(hit.size, row), hit, similarity[hit]))
-        if not found:
-            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
-        rows, cols, values = (np.concatenate(part) for part in zip(*found, strict=True))
-        return rows, cols, values
-    rows, cols, values = kernel(a.words, b.words, b.popcount, threshold)
-    order = np.lexsort((cols, rows))
-    return rows[order], cols[order], values[order]
+            rows.append(np.full(hit.size, row))
+            cols.append(hit)
+            values.append(similarity[hit])
+        return np.concatenate(rows), np.concatenate(cols), np.concatenate(values)
+    i, j, similarity = kernel(a.words, b.words, b.popcount, threshold)
+    order = np.lexsort((j, i))
+    return i[order], j[order], similarity[order]
 
 
 Kernel = Callable[
@@ -152,6 +183,7 @@ def dice_kernel() -> Kernel | None:
 
 
 def check_threshold(threshold: float) -> None:
+    """Refuse a threshold that is no Dice similarity."""
     if not 0 <= threshold <= 1:
         raise ValueError(
             f"threshold is a Dice similarity in [0, 1], got {threshold}; for 80 % pass 0.8."
