@@ -432,7 +432,7 @@ def _or_field(
             _masks(_digits(rendered.numbers, rendered.tail, encoding), mask, encoding, out=words)
         return
     inverse, values = pd.factorize(rendered)  # missing values get code -1
-    texts = [_plain(value) for value in values]
+    texts = [plain_text(value) for value in values]
     table = np.zeros((len(texts) + 1, words.shape[1]), dtype=np.uint64)
     keep = [i for i, t in enumerate(texts) if t or isinstance(encoding, PprlCompat)]
     if keep:
@@ -447,7 +447,7 @@ def _or_field(
     words |= table[inverse]
 
 
-def _plain(value: object) -> str:
+def plain_text(value: object) -> str:
     """The text hashed for one value: dates as ISO days, text composed (NFC) and in upper case."""
     if isinstance(value, pd.Timestamp | np.datetime64):
         return str(np.datetime64(value, "D"))

@@ -9,19 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from pet_lab.linkage import (
-    block,
-    compare,
-    dice_all,
-    dice_pairs,
-    link,
-    link_exact,
-    popcount,
-    resolve,
-)
-from pet_lab.linkage.bloom import pack
+from pet_lab.linkage import block, filters, link, link_exact, resolve
+from pet_lab.linkage.filters import dice_all, dice_pairs, pack, popcount
 
-filters = st.lists(st.sets(st.integers(0, 69)), min_size=1, max_size=7)
+bit_sets = st.lists(st.sets(st.integers(0, 69)), min_size=1, max_size=7)
 keys = st.lists(st.one_of(st.none(), st.integers(0, 3)), min_size=1, max_size=12)
 
 
@@ -32,7 +23,7 @@ def packed(sets, bits=70):
     return pack(array)
 
 
-@given(filters, filters)
+@given(bit_sets, bit_sets)
 def test_dice_is_that_of_sets(left, right):
     a, b = packed(left), packed(right)
     rows, cols = np.divmod(np.arange(len(left) * len(right)), len(right))
@@ -46,16 +37,13 @@ def test_dice_is_that_of_sets(left, right):
 
 
 @settings(max_examples=40, deadline=None)
-@given(filters, filters, st.sampled_from([0.0, 0.25, 0.5, 0.8, 1.0]))
+@given(bit_sets, bit_sets, st.sampled_from([0.0, 0.25, 0.5, 0.8, 1.0]))
 def test_compiled_kernel_and_whole_arrays_agree(left, right, threshold):
     a, b = packed(left), packed(right)
     fast = dice_all(a, b, threshold=threshold)
-    kernel = compare.dice_kernel
-    try:
-        compare.dice_kernel = lambda: None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(filters, "dice_kernel", lambda: None)
         slow = dice_all(a, b, threshold=threshold)
-    finally:
-        compare.dice_kernel = kernel
     for one, other in zip(fast, slow, strict=True):
         assert np.array_equal(one, other)
 

@@ -11,18 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pet_lab.linkage import (
-    LongTermKey,
-    PprlCompat,
-    RecordFilter,
-    balance,
-    dice_pairs,
-    encode,
-    frequency_attack,
-    qgrams,
-    xor_fold,
-)
-from pet_lab.linkage.bloom import pack
+from pet_lab.linkage import LongTermKey, PprlCompat, RecordFilter, dice_pairs, encode
+from pet_lab.linkage.bloom import balance, frequency_attack, plain_text, xor_fold
+from pet_lab.linkage.filters import pack
 
 HERE = Path(__file__).parent
 KEY = b"sixteen secret bytes"
@@ -30,13 +21,22 @@ ENCODINGS = [RecordFilter(key=KEY), LongTermKey(key=KEY), LongTermKey(key=KEY, q
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 
 
+def qgrams(text, *, q, padding):
+    """The q-grams of a text, first to last."""
+    if padding:
+        text = f" {text} "
+    if not text:
+        return []
+    if len(text) <= q:
+        return [text]
+    return [text[i : i + q] for i in range(len(text) - q + 1)]
+
+
 def by_definition(values, encoding, salt=""):
     """Bits of one record, q-gram by q-gram."""
     bits = np.zeros(encoding.bits, dtype=np.uint8)
     for index, value in enumerate(values):
-        from pet_lab.linkage.bloom import _plain
-
-        text = _plain(value)
+        text = plain_text(value)
         if text:
             for gram in qgrams(text, q=encoding.q, padding=encoding.padding):
                 bits[encoding.positions(index, len(values), gram, salt)] = 1
@@ -153,7 +153,7 @@ def test_key_and_salt_change_every_filter_but_not_the_similarity_inside_a_salt()
 
 def test_every_bit_of_a_record_belongs_to_one_field():
     encoding = RecordFilter(key=KEY, weights=(0.3, 0.7), bits=100, field_bits=200)
-    places = [encoding._places(i, 2) for i in (0, 1)]
+    places = [encoding.places(i, 2) for i in (0, 1)]
     used = [set(p[p >= 0].tolist()) for p in places]
     assert len(used[0]) == 30
     assert len(used[1]) == 70

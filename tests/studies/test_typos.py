@@ -1,0 +1,75 @@
+"""Counts by the protocol and in clear, unbiased correction, and claims that follow the rows."""
+
+import numpy as np
+import pytest
+
+from pet_lab.rows import concat
+from pet_lab.studies import typos as study
+from pet_lab.workbench import scorecard
+
+SIZE = {"error_rate": 0.2, "sample_share": 0.7, "seed": 5}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    protocol = study.through_protocol(n=300, processes=False, **SIZE)
+    return concat(study.simulate(n=20_000, replicates=8, **SIZE), protocol)
+
+
+def test_protocol_counts_and_fits_as_in_clear(rows):
+    counts, rates = study.compared(rows), study.compared(rows, rates=True)
+    assert len(counts) == 16
+    assert (counts["protocol"] == counts["clear"]).all()
+    linked = counts[counts["what"] == "linked_pairs"].groupby("files")["clear"].sum()
+    assert linked["full"] > linked["sample70"] > 0
+    assert rates["protocol"].to_numpy() == pytest.approx(rates["clear"].to_numpy())
+    full = rates[rates["files"] == "full"].set_index("what")
+    assert full.loc["coverage", "actual"] == 1
+
+
+def test_counts_of_a_cell_are_a_join_and_a_group_by():
+    pair = study.transactions(3, 500, 0.2)
+    links = study.exact_links(pair)
+    joined = pair.exports.merge(pair.imports, on=study.BLOCK_ON)
+    agree = (joined["date_x"] == joined["date_y"]) & (joined["value_x"] == joined["value_y"])
+    for size, code, x, z in study.cell_variables(pair):
+        cell = (joined["exporter_size"] == size) & (joined["preferential_code"] == code)
+        assert links.blocks.total(x, z) == cell.sum()
+        assert links.total(x, z) == (cell & agree).sum()
+
+
+def test_correction_is_unbiased_and_links_alone_are_not(rows):
+    errors = study.relative_errors(rows)
+    assert len(errors) == 2 * 2 * 4 * 8
+    by = errors.groupby(["files", "estimator"])["value"].agg(["mean", "sem"])
+    for files in ("full", "sample70"):
+        mean, sem = by.loc[(files, "corrected count")]
+        assert abs(mean) < 4 * sem
+        assert by.loc[(files, "linked pairs"), "mean"] == pytest.approx(-0.2, abs=0.02)
+
+
+def test_means_of_cells_are_by_definition(rows):
+    table = study.cell_means(rows).set_index(["files", *study.CELL])
+    values = rows.query(
+        "files == 'full' and exporter_size == 'small' and preferential_code == 300"
+        " and metric == 'linked_pairs' and reading == 'described'"
+    )["value"]
+    line = table.loc["full", "small", 300]
+    assert line["linked_pairs"] == values.mean()
+    assert line["linked_pairs, sd"] == pytest.approx(values.std())
+
+
+def test_duplicates_are_the_pairs_of_a_join():
+    assert study.duplicates()["count"].tolist() == [1, 1, 1, 1]
+
+
+def test_claims_turn_with_the_rows(rows):
+    scored = scorecard.score(rows, ["psi-with-typos"])
+    protocol = study.takeaways(rows, scored)[1]
+    assert protocol.holds
+    wrong = rows["value"].where(rows["metric"] != "linked_pairs.protocol", 1.0)
+    assert not study.takeaways(rows.assign(value=wrong), scored)[1].holds
+    assert study.headline(rows).holds
+    biased = np.where(rows["metric"] == "corrected_count", rows["value"] * 1.1, rows["value"])
+    assert not study.headline(rows.assign(value=biased)).holds
+    assert "off by" in study.headline(rows.assign(value=biased)).text
