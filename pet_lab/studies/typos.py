@@ -17,7 +17,7 @@ import pandas as pd
 from pet_lab import linkage, psi
 from pet_lab.linkage import totals
 from pet_lab.linkage.trade import TradeDeclarations, Typos, trade_declarations
-from pet_lab.psi import whole
+from pet_lab.psi import end_to_end
 from pet_lab.psi.linker import agreement
 from pet_lab.rows import Claim, Rows, summarise, wide
 
@@ -142,15 +142,15 @@ def through_protocol(
         (sample_name(sample_share), trade.sample(sample_share, rng)),
     ):
         holders = (
-            psi.Party("statcan", pair.imports.drop(columns="declaration").astype(str)),
-            psi.Party("cbs", pair.exports.drop(columns="declaration").astype(str)),
+            psi.DataHolder("statcan", pair.imports.drop(columns="declaration").astype(str)),
+            psi.DataHolder("cbs", pair.exports.drop(columns="declaration").astype(str)),
         )
         links = exact_links(pair)
         for metric, key, clear in (
             ("blocked_pairs", BLOCK_ON, links.blocks),
             ("linked_pairs", LINK_ON, links),
         ):
-            run = whole.run(*holders, on=key, separate=processes, **QUERY)
+            run = end_to_end.run(*holders, on=key, separate=processes, **QUERY)
             counts = run.table.set_index(CELL)["count"].to_dict()
             for size, code, x, z in cell_variables(pair):
                 count = int(counts.get((size, str(code)), 0))
@@ -158,7 +158,7 @@ def through_protocol(
                 rows.add(files=files, exporter_size=size, preferential_code=code, metrics=both)
         # Rates need each record's blocked and linked neighbours together: the blocked rows are sent
         # with a token of the linkage key, and the linker compares it within the blocked pairs.
-        run = whole.run(*holders, on=BLOCK_ON, joins={"linkage key": LINK_ON}, **QUERY)
+        run = end_to_end.run(*holders, on=BLOCK_ON, joins={"linkage key": LINK_ON}, **QUERY)
         seen = agreement(run.linkers[0], run.result.right.session, "cbs", join="linkage key")
         alone = len(pair.exports) - len(seen)  # records of no common block: no neighbours at all
         numbers = seen["block"].max() + 1 + np.arange(alone)
@@ -186,7 +186,9 @@ def duplicates() -> pd.DataFrame:
     """The linker's answer where two records on each side have one key."""
     statcan = pd.DataFrame({"key": ["k", "k"], "preferential_code": ["100", "300"]})
     cbs = pd.DataFrame({"key": ["k", "k"], "exporter_size": ["small", "large"]})
-    run = whole.run(psi.Party("statcan", statcan), psi.Party("cbs", cbs), on=["key"], **QUERY)
+    run = end_to_end.run(
+        psi.DataHolder("statcan", statcan), psi.DataHolder("cbs", cbs), on=["key"], **QUERY
+    )
     return run.table
 
 
