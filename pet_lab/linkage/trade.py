@@ -43,6 +43,11 @@ class TradeDeclarations:
     imports: pd.DataFrame
     exports: pd.DataFrame
 
+    @property
+    def files(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Exports and imports: the file searched for, and the file searched."""
+        return self.exports, self.imports
+
     def sample(self, share: float, rng: Generator) -> TradeDeclarations:
         """Each row of each file kept independently with probability `share`: partial overlap."""
         if not 0 < share <= 1:

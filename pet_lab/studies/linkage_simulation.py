@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,7 +70,7 @@ def simulate(
     trade = trade_declarations(
         curve_records, rng=np.random.default_rng(streams["data"]), typos=typos
     )
-    return chunks, concat(
+    rows = concat(
         printed(chunks),
         at_scale(sizes, seed=streams["scale"]),
         related.assign(metric="related." + related["metric"]),
@@ -79,6 +80,7 @@ def simulate(
         coverage(streams["overlap"], typos),
         calibration(streams["data"], typos),
     )
+    return chunks, rows.assign(replicates_n=rows["replicates_n"].fillna(1).astype(int))
 
 
 def analytic(trade: TradeDeclarations) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -91,9 +93,14 @@ def analytic(trade: TradeDeclarations) -> tuple[dict[str, np.ndarray], np.ndarra
 
 def bloom_links(trade: TradeDeclarations, encoding: Encoding, dice: float) -> linkage.Links:
     """The blocked pairs whose filters reach a Dice."""
-    files = trade.exports, trade.imports
-    filters = [linkage.encode(f, encoding) for f in files]
-    return linkage.link(*filters, linkage.block(*files, BLOCK_ON), threshold=dice)
+    blocks = linkage.block(*trade.files, BLOCK_ON)
+    return linkage.link(*_filters(trade, encoding), blocks, threshold=dice)
+
+
+def _filters(
+    trade: TradeDeclarations, encoding: Encoding
+) -> tuple[linkage.Filters, linkage.Filters]:
+    return linkage.encode(trade.exports, encoding), linkage.encode(trade.imports, encoding)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -148,12 +155,12 @@ def chunk_study(
 def _linked(
     trade: TradeDeclarations, dices: Sequence[float | None]
 ) -> Iterator[tuple[float | None, linkage.Links]]:
-    keys, files = ["chunk", *BLOCK_ON], (trade.exports, trade.imports)
+    keys = ["chunk", *BLOCK_ON]
     if any(dice is not None for dice in dices):
-        filters, blocks = [linkage.encode(f, PPRL) for f in files], linkage.block(*files, keys)
+        filters, blocks = _filters(trade, PPRL), linkage.block(*trade.files, keys)
     for dice in dices:
         if dice is None:
-            yield None, linkage.link_exact(*files, block_on=keys, on=COMPARE_ON)
+            yield None, linkage.link_exact(*trade.files, block_on=keys, on=COMPARE_ON)
         else:
             yield dice, linkage.link(*filters, blocks, threshold=dice)
 
@@ -195,7 +202,7 @@ def printed(chunks: pd.DataFrame) -> pd.DataFrame:
         for (comparison, dice), part in designs.groupby(
             ["comparison", "dice"], sort=False, dropna=False
         ):
-            factors = {"reading": reading, "comparison": comparison, "dice": dice}
+            factors: Any = {"reading": reading, "comparison": comparison, "dice": dice}
             for name, estimator, column in cells:
                 values = part[column].dropna()
                 if (n := len(values)) > 1:
@@ -213,7 +220,7 @@ def printed(chunks: pd.DataFrame) -> pd.DataFrame:
 
 
 def scale(
-    sizes: Mapping[int, int], *, dice: float, seed: SeedSequence, typos: Typos, **trade: float
+    sizes: Mapping[int, int], *, dice: float, seed: SeedSequence, typos: Typos, **trade: Any
 ) -> pd.DataFrame:
     """Errors of recall and relative errors of totals, of every estimator at every size.
 
@@ -253,17 +260,16 @@ def _estimates(
     """(quantity, metric of its error, estimator, estimate, its standard error, actual value)."""
     links, truth = bloom_links(trade, encoding, dice), trade.truth()
     rates = links.accuracy(truth)
-    fits = {
-        "mixture": or_none(partial(fit_neighbours, links.n_linked, n_other=links.n_b)),
-        "slope": or_none(partial(fit_slope, links.n_blocked, links.n_linked, links.blocks.code_a)),
-    }
-    for name, fit in fits.items():
+    mixture = or_none(partial(fit_neighbours, links.n_linked, n_other=links.n_b))
+    slope = or_none(partial(fit_slope, links.n_blocked, links.n_linked, links.blocks.code_a))
+    for name, fit in (("mixture", mixture), ("slope", slope)):
         known = (fit.recall, fit.recall_se) if fit else (np.nan, np.nan)
         yield "recall", "recall.error", name, *known, rates.recall
     x, z = analytic(trade)
     for total, variable in x.items():
         actual = float(variable @ z[truth])
-        for name, corrected in every(links, variable, z, actual=rates, **fits).items():
+        corrected_by = every(links, variable, z, actual=rates, mixture=mixture, slope=slope)
+        for name, corrected in corrected_by.items():
             known = (corrected.estimate, corrected.se) if corrected else (np.nan, np.nan)
             yield total, f"{total}.relative_error", name, *known, actual
 
@@ -326,16 +332,15 @@ def curves(trade: TradeDeclarations) -> pd.DataFrame:
 
 def rules(trade: TradeDeclarations) -> pd.DataFrame:
     """Links, recall and precision of linkage rules; Splink sees dates and values in clear."""
-    files = trade.exports, trade.imports
     strict, loose = bloom_links(trade, PPRL, 0.8), bloom_links(trade, PPRL, 0.6)
-    keys = [linkage.block(*files, key) for key in (BLOCK_ON, ["exporter_id", "date"])]
-    filters = [linkage.encode(f, PPRL) for f in files]
-    splink = linkage.splink_links(*files, probability=1e-6)
+    keys = [linkage.block(*trade.files, key) for key in (BLOCK_ON, ["exporter_id", "date"])]
+    either = linkage.link(*_filters(trade, PPRL), keys, threshold=0.8)
+    splink = linkage.splink_links(*trade.files, probability=1e-6)
     by_rule = {
         "blocking key alone": bloom_links(trade, PPRL, 0.0),
-        "exact": linkage.link_exact(*files, block_on=BLOCK_ON, on=COMPARE_ON),
+        "exact": linkage.link_exact(*trade.files, block_on=BLOCK_ON, on=COMPARE_ON),
         "Bloom, Dice 0.8": strict,
-        "Bloom, Dice 0.8, also by exporter and date": linkage.link(*filters, keys, threshold=0.8),
+        "Bloom, Dice 0.8, also by exporter and date": either,
         "Bloom, Dice 0.8, one to one": linkage.resolve(strict),
         "Bloom, Dice 0.6, one to one": linkage.resolve(loose),
         "Bloom, Dice 0.6, best one to one": linkage.resolve(loose, method="optimal"),
@@ -387,8 +392,7 @@ def coverage(seed: SeedSequence, typos: Typos) -> pd.DataFrame:
             rng = np.random.default_rng(stream)
             trade = trade_declarations(100_000, rng=rng, typos=typos, concentration=spread)
             part = trade.sample(0.8, rng)
-            files = part.exports, part.imports
-            links = linkage.link_exact(*files, block_on=BLOCK_ON, on=COMPARE_ON)
+            links = linkage.link_exact(*part.files, block_on=BLOCK_ON, on=COMPARE_ON)
             fit = fit_overlap(links.n_blocked, links.n_linked, links.blocks.code_a)
             model = fit_neighbours(links.n_blocked, n_other=links.n_b, reading="published")
             actual, (low, high) = float((part.truth() >= 0).mean()), fit.interval()
@@ -449,12 +453,12 @@ def filter_bits(trade: TradeDeclarations) -> tuple[pd.DataFrame, float]:
     """Bits of the two filters of a transaction with a typo, 50 to a row, and their Dice."""
     imports = trade.imports.iloc[trade.truth()].reset_index(drop=True)
     typo = int(np.flatnonzero(trade.exports["value"] != imports["value"])[0])
-    pair = [linkage.encode(f.iloc[[typo]], PPRL) for f in (trade.exports, imports)]
-    owner = pair[0].unpacked()[0] + 2 * pair[1].unpacked()[0]
+    one, other = (linkage.encode(f.iloc[[typo]], PPRL) for f in (trade.exports, imports))
+    owner = one.unpacked()[0] + 2 * other.unpacked()[0]
     at = np.flatnonzero(owner)
     names = np.array(["", "exporter only", "importer only", "both"])
     bits = pd.DataFrame({"row": at // 50, "bit in the row": at % 50, "set by": names[owner[at]]})
-    return bits, float(linkage.dice_pairs(*pair, np.array([0]), np.array([0]))[0])
+    return bits, float(linkage.dice_pairs(one, other, np.array([0]), np.array([0]))[0])
 
 
 def table(rows: pd.DataFrame, part: str, index: str | list[str] = "setting") -> pd.DataFrame:
@@ -498,7 +502,7 @@ def _chunk_claims(chunks: pd.DataFrame) -> Iterator[Claim]:
         "published": loose[published] - loose[actual],
         "blocked": loose[f"{COUNT}_blocked"] - loose[actual],
     }
-    rmse = {name: float(np.sqrt((error**2).mean())) for name, error in miss.items()}
+    rmse: Any = {name: float(np.sqrt((error**2).mean())) for name, error in miss.items()}
     yield Claim(
         "In chunks of 100 the model misses the recall by {recall:.4f} (RMSE) and hits it exactly "
         "in {same:.0%} of the chunks; the published program never measured this.",
@@ -573,7 +577,7 @@ def _scale_claims(rows: pd.DataFrame) -> Iterator[Claim]:
         "{resolved:.2%} (RMSE, {n:,} records).",
         holds=related["resolved"] < related["blocks_only"],
         n=bias.index[-1],
-        **related.reindex(["blocks_only", "within_block", "resolved"]).to_dict(),
+        **{name: related[name] for name in ("blocks_only", "within_block", "resolved")},
     )
     named = table(rows, "attack").set_index("setting")["named"]
     alone, salted = named["exporter alone"], named["exporter alone, salted by product"]

@@ -30,7 +30,7 @@ QUERY: dict[str, Any] = {
     "columns": {"statcan": ["preferential_code"], "cbs": ["exporter_size"]},
     "min_cell": 0,
 }
-RATES = {"exporter_size": "all", "preferential_code": 0, "reading": "described"}
+RATES: dict[str, Any] = {"exporter_size": "all", "preferential_code": 0, "reading": "described"}
 LABELS = {"cell": "exporter size and preferential code", "relative_error": "relative error"}
 
 
@@ -98,7 +98,7 @@ def simulate(
                 by_text = totals.para23(links, x, z, recall=recall, ratio=ratio).estimate
                 by_program = totals.published(links, x, z, recall=recall, fpr=fpr).estimate
                 true = float(x @ np.where(truth >= 0, z[truth], 0.0))
-                factors = {"exporter_size": size, "preferential_code": code, "files": files}
+                factors: Any = {"exporter_size": size, "preferential_code": code, "files": files}
                 for reading, metrics in (
                     ("described", {"corrected_count": by_text, "true_count": true}),
                     ("published", {"corrected_count": by_program}),
@@ -159,6 +159,7 @@ def through_protocol(
         # Rates need each record's blocked and linked neighbours together: the blocked rows are sent
         # with a token of the linkage key, and the linker compares it within the blocked pairs.
         run = end_to_end.run(*holders, on=BLOCK_ON, joins={"linkage key": LINK_ON}, **QUERY)
+        assert run.result is not None, "all parties are in this process"
         seen = agreement(run.linkers[0], run.result.right.session, "cbs", join="linkage key")
         alone = len(pair.exports) - len(seen)  # records of no common block: no neighbours at all
         numbers = seen["block"].max() + 1 + np.arange(alone)
@@ -222,7 +223,7 @@ def relative_errors(rows: pd.DataFrame) -> pd.DataFrame:
         ignore_index=False, var_name="estimator"
     )
     tidy = tidy.reset_index().assign(metric="relative_error")
-    tidy["cell"] = tidy["exporter_size"] + " " + tidy["preferential_code"].astype(str)
+    tidy["cell"] = [f"{s} {c}" for s, c in zip(tidy[CELL[0]], tidy[CELL[1]], strict=True)]
     return tidy
 
 
