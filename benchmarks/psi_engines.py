@@ -22,13 +22,14 @@ from collections.abc import Callable
 import gmpy2
 import numpy as np
 import pandas as pd
+from cryptography.hazmat.primitives.asymmetric import rsa
 from nacl.bindings import crypto_scalarmult, crypto_scalarmult_base
 
 from pet_lab import psi
 from pet_lab.psi import end_to_end
 from pet_lab.psi.openmined import OpenMinedEngine
 from pet_lab.psi.rsa_blind import RsaEngine
-from pet_lab.psi.rsa_raw import PrivateKey, _generate, backends
+from pet_lab.psi.rsa_raw import PrivateKey, backends
 
 
 def parties(n: int) -> tuple[psi.DataHolder, psi.DataHolder]:
@@ -67,7 +68,7 @@ def published_model(n: int) -> float:
     A 1024-bit private operation without CRT (by GMP) for every element of either side, and for each
     element of the client a scan of the list of the server's hashes: half of it when all are found.
     """
-    numbers = _generate(1024)
+    numbers = rsa.generate_private_key(65537, 1024).private_numbers()
     modulus, exponent = numbers.public_numbers.n, numbers.d
     values = [secrets.randbelow(modulus) for _ in range(30)]
     each = cpu_of(lambda: [gmpy2.powmod(v, exponent, modulus) for v in values]) / len(values)

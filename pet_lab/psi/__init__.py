@@ -6,7 +6,6 @@ Optional libraries (tenseal, openmined-psi) load when they are first used.
 from pet_lab.parties.errors import PartyError, PeerLost
 
 from .ecdh import EcdhEngine
-from .plain import PlainEngine
 from .protocol import (
     DataHolder,
     KeySet,
@@ -30,7 +29,6 @@ __all__ = [
     "Party",
     "PartyError",
     "PeerLost",
-    "PlainEngine",
     "PsiEngine",
     "PsiError",
     "PsiResult",

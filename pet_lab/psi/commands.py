@@ -7,7 +7,6 @@ Secrets are read from files or the environment: no key is ever an argument, prin
 from __future__ import annotations
 
 import functools
-import io
 import json
 import logging
 import resource
@@ -32,7 +31,7 @@ from . import service
 from .disclosure import OutputRules, QueryLog
 from .engines import engine_named
 from .linker import Linker, Query, combine_totals
-from .protocol import VARIANTS, DataHolder, Outcome, PsiError, Variant
+from .protocol import VARIANTS, DataHolder, Outcome, PsiError, Role, Variant
 from .session import run_party
 from .tokens import tables_for_linkers
 
@@ -428,36 +427,37 @@ def _checked_query(outcome: Outcome, by: list[str], total: str | None) -> Query:
         raise PsiError(f"This is not a query that linkers answer: {error}.") from None
 
 
+class SessionState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A session as `serve` and `join` keep it for `send` and `query`; it holds the link key."""
+
+    on: list[str]
+    party: str
+    peer: str
+    role: Role
+    variant: Variant
+    session: bytes
+    cardinality: int
+    own_size: int
+    peer_size: int
+    link_key: bytes
+    positions: bytes | None
+
+
 def _pack_state(outcome: Outcome, on: list[str]) -> bytes:
-    buffer = io.BytesIO()
-    facts = {k: getattr(outcome, k) for k in ("party", "peer", "role", "variant", "cardinality")}
-    facts |= {"own_size": outcome.own_size, "peer_size": outcome.peer_size, "on": on}
-    positions = outcome.positions if outcome.positions is not None else np.empty(0, dtype=np.int64)
-    np.savez(
-        buffer,
-        facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8),
-        session=np.frombuffer(outcome.session, dtype=np.uint8),
-        link_key=np.frombuffer(outcome.link_key, dtype=np.uint8),
-        positions=positions,
-    )
-    return buffer.getvalue()
+    fields = {name: getattr(outcome, name) for name in SessionState.__struct_fields__[1:-1]}
+    positions = None if outcome.positions is None else outcome.positions.astype("<i8").tobytes()
+    return msgspec.msgpack.encode(SessionState(on=on, positions=positions, **fields))
 
 
 def _unpack_state(path: Path) -> tuple[Outcome, list[str]]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            facts = json.loads(stored["facts"].tobytes())
-            on = facts.pop("on")
-            known = facts["variant"] != "cardinality"
-            outcome = Outcome(
-                **facts,
-                session=stored["session"].tobytes(),
-                link_key=stored["link_key"].tobytes(),
-                positions=stored["positions"] if known else None,
-            )
-    except (OSError, ValueError, KeyError, TypeError):
+        state = msgspec.msgpack.decode(path.read_bytes(), type=SessionState)
+        fields = msgspec.structs.asdict(state)
+        if state.positions is not None:
+            fields["positions"] = np.frombuffer(state.positions, dtype="<i8").astype(np.int64)
+    except (OSError, ValueError):
         raise PsiError(f"{path.name} is not a session kept by serve or join.") from None
-    return outcome, on
+    return Outcome(**{k: v for k, v in fields.items() if k != "on"}), state.on
 
 
 if __name__ == "__main__":

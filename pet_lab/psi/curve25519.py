@@ -47,39 +47,11 @@ SMALL_ORDER = frozenset(
 _BLOCK = 128  # of SHA-512
 
 
-def expand_message_xmd(message: bytes, dst: bytes, length: int) -> bytes:
-    """RFC 9380, section 5.3.1, with SHA-512."""
-    if len(dst) > 255:
-        raise ValueError(f"A domain separation tag has at most 255 bytes, got {len(dst)}.")
-    if length > 255 * 64:
-        raise ValueError(f"At most {255 * 64} bytes can be expanded, asked for {length}.")
-    tag = dst + bytes([len(dst)])
-    b0 = hashlib.sha512(bytes(_BLOCK) + message + length.to_bytes(2, "big") + b"\0" + tag).digest()
-    block = hashlib.sha512(b0 + b"\1" + tag).digest()
-    out = block
-    for i in range(2, -(-length // 64) + 1):
-        mixed = bytes(x ^ y for x, y in zip(b0, block, strict=True))
-        block = hashlib.sha512(mixed + bytes([i]) + tag).digest()
-        out += block
-    return out[:length]
-
-
-def map_to_curve_u(field_element: int) -> int:
-    """Elligator 2 of RFC 9380, section 6.7.1, for curve25519: the u-coordinate alone.
-
-    The sign of v is not computed: X25519 never uses it.
-    """
-    t = gmpy2.mpz(field_element)
-    # 1 + 2t^2 is never zero: -1/2 is not a square modulo p.
-    x1 = _MINUS_J * gmpy2.invert(1 + 2 * t * t, _P) % _P
-    gx1 = ((x1 + _J) * x1 + 1) * x1 % _P
-    return int(x1) if gmpy2.jacobi(gx1, _P) >= 0 else int((_MINUS_J - x1) % _P)
-
-
 def encode_to_curve(messages: Sequence[bytes], dst: bytes) -> list[bytes]:
     """u-coordinates, 32 bytes each, of suite curve25519_XMD:SHA-512_ELL2_NU_ before its cofactor.
 
-    `exponentiate` multiplies by a multiple of 8 and so clears the cofactor.
+    RFC 9380, sections 5.3.1 and 6.7.1, in one loop; the sign of v is not computed, as X25519 never
+    uses it. `exponentiate` multiplies by a multiple of 8 and so clears the cofactor.
     """
     if len(dst) > 255:
         raise ValueError(f"A domain separation tag has at most 255 bytes, got {len(dst)}.")
@@ -101,6 +73,7 @@ def encode_to_curve(messages: Sequence[bytes], dst: bytes) -> list[bytes]:
         state.update(message + first_tail)
         wide = sha512(state.digest() + second_tail).digest()[:48]
         t = mpz(int.from_bytes(wide, "big")) % p
+        # 1 + 2t^2 is never zero: -1/2 is not a square modulo p.
         x = minus_j * invert(1 + 2 * t * t, p) % p
         if jacobi(((x + j) * x + 1) * x, p) < 0:
             x = (minus_j - x) % p
@@ -108,21 +81,17 @@ def encode_to_curve(messages: Sequence[bytes], dst: bytes) -> list[bytes]:
     return out
 
 
-def on_curve(element: bytes) -> bool:
-    """True if 32 bytes are the canonical u-coordinate of a point of curve25519 of large order.
+def check_elements(rows: Bytes2D) -> None:
+    """Refuse rows, shape (n, 32), unless each is a canonical point of large order.
 
     Large order means: not one of the points of order 1, 2, 4, 8. A small part added to a large one
     is harmless, as clamped scalars are multiples of 8.
+
+    Raises
+    ------
+    MessageError
+        Naming the first that is not.
     """
-    u = int.from_bytes(element, "little")
-    if len(element) != WIDTH or u >= _P or u in SMALL_ORDER:
-        return False
-    x = gmpy2.mpz(u)
-    return bool(gmpy2.jacobi(((x + _J) * x + 1) * x, _P) == 1)
-
-
-def check_elements(rows: Bytes2D) -> None:
-    """Refuse rows, shape (n, 32), unless every one is `on_curve`."""
     raw = rows.tobytes()
     jacobi, j, p, from_bytes, mpz = gmpy2.jacobi, _J, _P, int.from_bytes, gmpy2.mpz
     for i in range(0, len(raw), WIDTH):

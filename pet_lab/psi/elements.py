@@ -15,7 +15,7 @@ import numpy.typing as npt
 from .protocol import Bytes2D, MessageError
 
 if TYPE_CHECKING:
-    from .protocol import StageTimer
+    from .session import StageTimer
 
 T = TypeVar("T")
 

@@ -36,7 +36,6 @@ ARROWS = {
     "tags": "tags of own elements, shuffled",
     "matched": "tags found",
     "blob": "public key or opaque blob",
-    "plain": "every key in clear",
     "attributes": "columns of the intersection",
     "tokens": "tokens of the intersection",
     "answer": "checked answer",
@@ -45,7 +44,7 @@ ARROWS = {
 
 @dataclass(frozen=True, kw_only=True)
 class EndToEnd:
-    """Answer and cost of one run of intersection, upload and query.
+    """LinkerAnswer and cost of one run of intersection, upload and query.
 
     table      the answer as the querying party reads it
     costs      one row a party: cpu_s, bytes_sent; with separate processes also peak_mib

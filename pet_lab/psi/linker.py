@@ -54,7 +54,9 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError("A total names its value column; a count names none")
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="answer"):
+class LinkerAnswer(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="answer"
+):
     """A table that passed the output checks; the labels are still tokens.
 
     values   one whole number a cell, None where withheld; for a total, this linker's share
@@ -76,7 +78,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError("A value of an answer has at most 64 bits")
 
     def __repr__(self) -> str:
-        return f"Answer(query={self.query}, {len(self.values)} cells, epsilon={self.epsilon:g})"
+        return (
+            f"LinkerAnswer(query={self.query}, {len(self.values)} cells, epsilon={self.epsilon:g})"
+        )
 
     def table(self, link_key: bytes) -> pd.DataFrame:
         """Decrypt the labels: one row a cell, columns `group_by` and the measure.
@@ -116,7 +120,7 @@ class _Linked:
     left: npt.NDArray[np.int64]
     right: npt.NDArray[np.int64]
     released: list[Released] = field(default_factory=list)
-    remembered: dict[Query, Answer] = field(default_factory=dict)
+    remembered: dict[Query, LinkerAnswer] = field(default_factory=dict)
 
 
 class Linker:
@@ -195,8 +199,8 @@ class Linker:
         with self._lock:
             return session in self._linked
 
-    def answer(self, query: Query, sender: str) -> Answer:
-        """Answer a query of one of the parties, or refuse it; both are logged."""
+    def answer(self, query: Query, sender: str) -> LinkerAnswer:
+        """LinkerAnswer a query of one of the parties, or refuse it; both are logged."""
         self.check_sender(sender)
         asked = msgspec.to_builtins(query)
         session = query.session.hex()
@@ -218,11 +222,11 @@ class Linker:
             )
             return answer
 
-    def _remembered(self, session: bytes) -> dict[Query, Answer]:
+    def _remembered(self, session: bytes) -> dict[Query, LinkerAnswer]:
         linked = self._linked.get(session)
         return {} if linked is None else linked.remembered
 
-    def _answer(self, query: Query) -> Answer:
+    def _answer(self, query: Query) -> LinkerAnswer:
         linked = self._linked.get(query.session)
         if linked is None:
             missing = [p for p in self.parties if p not in self._waiting.get(query.session, {})]
@@ -243,7 +247,7 @@ class Linker:
         else:
             shown = self._protected(linked, query, counts)
         flat = zip(values.ravel().tolist(), shown.ravel().tolist(), strict=True)
-        answer = Answer(
+        answer = LinkerAnswer(
             query=query,
             labels=tuple(tuple(t.tobytes() for t in tokens) for _, tokens in axes),
             values=tuple(int(v) if ok else None for v, ok in flat),
@@ -392,7 +396,7 @@ def _cross(axes: list[Any]) -> Counts:
     return np.bincount(_cell_of(axes), minlength=size).reshape(shape).astype(np.int64)
 
 
-def combine_totals(answers: Sequence[Answer], outcome: Outcome) -> pd.DataFrame:
+def combine_totals(answers: Sequence[LinkerAnswer], outcome: Outcome) -> pd.DataFrame:
     """Add the shares of all linkers: the exact totals, as whole numbers.
 
     Raises

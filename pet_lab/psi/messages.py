@@ -28,7 +28,6 @@ Kind = Literal[
     "signed",
     "tags",
     "matched",
-    "plain",
     "blob",
     "attributes",
     "tokens",

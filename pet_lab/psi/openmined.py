@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .protocol import Conversation, MessageError, PsiError, Variant
+from .protocol import MessageError, PsiError, Variant
+from .session import Session
 
 _PIECE = 4096
 _FALSE_POSITIVES = 1e-9  # unused by the raw structure, but the call wants it
@@ -40,7 +41,7 @@ class OpenMinedEngine:
     def parameters(self) -> dict[str, str | int]:
         return {"structure": "raw", "version": str(self._library.__version__)}
 
-    def speak(self, talk: Conversation) -> npt.NDArray[np.int64] | int:
+    def speak(self, talk: Session) -> npt.NDArray[np.int64] | int:
         reveal = talk.variant == "psi"
         items = [(talk.session + e).hex() for e in talk.elements]
         if talk.role == "responder":
@@ -67,9 +68,7 @@ class OpenMinedEngine:
                 ) from None
         return np.array(sorted(common), dtype=np.int64) if reveal else int(common)
 
-    def _serve(
-        self, talk: Conversation, items: list[str], reveal: bool
-    ) -> npt.NDArray[np.int64] | int:
+    def _serve(self, talk: Session, items: list[str], reveal: bool) -> npt.NDArray[np.int64] | int:
         library = self._library
         with talk.stage("hash and blind", len(items)):
             server = library.server.CreateWithNewKey(reveal)
@@ -91,13 +90,13 @@ class OpenMinedEngine:
         return np.empty(0, dtype=np.int64) if reveal else 0  # the server learns nothing
 
 
-def _send(talk: Conversation, raw: bytes) -> None:
+def _send(talk: Session, raw: bytes) -> None:
     body = len(raw).to_bytes(8, "big") + raw
     body += bytes(-len(body) % _PIECE)
     talk.send("blob", np.frombuffer(body, dtype=np.uint8).reshape(-1, _PIECE))
 
 
-def _receive(talk: Conversation) -> bytes:
+def _receive(talk: Session) -> bytes:
     # A point has 33 bytes, and protobuf adds two or three to each.
     pieces = 2 + (len(talk.elements) + talk.peer_size) * 64 // _PIECE
     rows = talk.receive("blob", width=_PIECE, at_most=pieces)

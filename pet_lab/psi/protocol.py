@@ -12,7 +12,7 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from pet_lab.parties.errors import PartyError
 
 if TYPE_CHECKING:
     import pandas as pd  # loaded where it is used: a linker never needs it
+
+    from .session import Session
 
 Bytes2D = npt.NDArray[np.uint8]
 Role = Literal["initiator", "responder"]
@@ -161,15 +163,6 @@ class Transcript:
     def __iter__(self) -> Iterator[Message]:
         return iter(self.messages)
 
-    def seen_by(self, name: str) -> list[Message]:
-        """Messages that `name` received."""
-        return [m for m in self.messages if m.receiver == name]
-
-    def payload(self, *, kind: str, sender: str) -> bytes:
-        """All elements of one kind that `sender` sent, joined in order of sending."""
-        chosen = [m for m in self.messages if m.kind == kind and m.sender == sender]
-        return b"".join(m.payload or b"" for m in chosen)
-
     def elements(self, *, kind: str, sender: str) -> list[bytes]:
         """The elements of one kind that `sender` sent, in order of sending."""
         out: list[bytes] = []
@@ -178,15 +171,13 @@ class Transcript:
                 out.extend(m.payload[i : i + m.width] for i in range(0, len(m.payload), m.width))
         return out
 
-    def contains_any(self, values: Iterable[str], *, seen_by: str | None = None) -> bool:
+    def contains_any(self, values: Iterable[str]) -> bool:
         """True if a value, or an unkeyed hash of it that anyone can recompute, was sent.
 
         Values of fewer than 6 bytes are looked for with their length prefix only: by themselves
         they occur among random bytes by chance.
         """
-        sent = b"".join(
-            m.payload or b"" for m in self.messages if seen_by is None or m.receiver == seen_by
-        )
+        sent = b"".join(m.payload or b"" for m in self.messages)
         needles: list[bytes] = []
         for value in values:
             raw, encoded = value.encode(), encode_key([value])
@@ -210,14 +201,6 @@ class Transcript:
             for needle, maybe in zip(needles, possible, strict=True)
             if maybe or len(needle) < 8
         )
-
-    def table(self) -> pd.DataFrame:
-        """Bytes and elements by sender, receiver and kind."""
-        import pandas as pd
-
-        rows = [(m.sender, m.receiver, m.kind, m.count, m.size_bytes) for m in self.messages]
-        frame = pd.DataFrame(rows, columns=["sender", "receiver", "kind", "elements", "bytes"])
-        return frame.groupby(["sender", "receiver", "kind"], as_index=False, sort=False).sum()
 
 
 @dataclass(frozen=True)
@@ -280,7 +263,7 @@ class PsiResult:
 
 
 class PsiEngine(Protocol):
-    """A protocol for the intersection of two key sets, spoken in a `Conversation`.
+    """A protocol for the intersection of two key sets, spoken through a `Session`.
 
     name      what both parties must name in their greeting
     private   False only for the oracle
@@ -296,35 +279,5 @@ class PsiEngine(Protocol):
     def parameters(self) -> dict[str, str | int]:
         """What both sides must agree on, beyond the name."""
 
-    def speak(self, talk: Conversation) -> npt.NDArray[np.int64] | int:
+    def speak(self, talk: Session) -> npt.NDArray[np.int64] | int:
         """Own positions in the shared order, or only their number for the cardinality variant."""
-
-
-class Conversation(Protocol):
-    """What an engine needs of a session (see `session.Session`)."""
-
-    role: Role
-    variant: Variant
-    session: bytes
-    elements: list[bytes]
-    peer_size: int
-
-    def send(self, kind: Any, rows: Bytes2D) -> None:
-        """Stream rows, shape (n, width), to the peer."""
-
-    def receive(
-        self, kind: Any, *, width: int, count: int | None = None, at_most: int | None = None
-    ) -> Bytes2D:
-        """Read a stream of exactly `count` rows, or `at_most`; default the peer's set size."""
-
-    def stage(self, name: str, elements: int) -> StageTimer:
-        """Measure what is done inside this context."""
-
-
-class StageTimer(Protocol):
-    """A context that measures one stage; threads report their CPU seconds to `add_cpu`."""
-
-    def __enter__(self) -> StageTimer: ...
-    def __exit__(self, *_: object) -> None: ...
-    def add_cpu(self, seconds: float) -> None:
-        """Add the CPU seconds of a worker thread."""

@@ -27,12 +27,12 @@ import numpy.typing as npt
 from .elements import bytes_of, common_positions, in_threads, secret_permutation
 from .protocol import (
     Bytes2D,
-    Conversation,
     MessageError,
     PsiError,
     Variant,
 )
 from .rsa_raw import Backend, E, PrivateKey
+from .session import Session
 
 _HASH_DST = b"pet_lab psi rsa full-domain hash 1"
 _TAG_DST = b"pet_lab psi rsa tag 1"
@@ -83,7 +83,7 @@ class RsaEngine:
 
     Parameters
     ----------
-    bits : 3072 by default; 2048 is allowed; 1024 only with `as_published=True`, to measure the past
+    bits : 3072 by default; 2048 and 4096 are allowed, the published 1024 are not
     backend : of the private operation, see `rsa_raw`; None takes the fastest present
     """
 
@@ -92,15 +92,9 @@ class RsaEngine:
     symmetric = True
     variants: tuple[Variant, ...] = ("psi", "enrichment", "analytics")
 
-    def __init__(
-        self, bits: int = 3072, *, as_published: bool = False, backend: Backend | None = None
-    ) -> None:
-        allowed = (1024,) if as_published else (2048, 3072, 4096)
-        if bits not in allowed:
-            raise PsiError(
-                f"RSA moduli of {allowed} bits are offered, got {bits}; 1024 bits are for "
-                "comparison only and need as_published=True."
-            )
+    def __init__(self, bits: int = 3072, *, backend: Backend | None = None) -> None:
+        if bits not in (2048, 3072, 4096):
+            raise PsiError(f"RSA moduli of 2048, 3072 or 4096 bits are offered, got {bits}.")
         self.bits, self.backend = bits, backend
 
     def __repr__(self) -> str:
@@ -109,11 +103,11 @@ class RsaEngine:
     def parameters(self) -> dict[str, str | int]:
         return {"bits": self.bits, "e": E}
 
-    def speak(self, talk: Conversation) -> npt.NDArray[np.int64] | int:
+    def speak(self, talk: Session) -> npt.NDArray[np.int64] | int:
         return self._sign(talk) if talk.role == "responder" else self._ask(talk)
 
     # -- the key holder -----------------------------------------------------------------------
-    def _sign(self, talk: Conversation) -> npt.NDArray[np.int64]:
+    def _sign(self, talk: Session) -> npt.NDArray[np.int64]:
         with talk.stage("make key", 1):
             key = PrivateKey(self.bits, self.backend)
         talk.send("blob", bytes_of([key.modulus.to_bytes(key.width, "big")], key.width))
@@ -157,7 +151,7 @@ class RsaEngine:
         return order[mine]
 
     # -- the one who asks ---------------------------------------------------------------------
-    def _ask(self, talk: Conversation) -> npt.NDArray[np.int64]:
+    def _ask(self, talk: Session) -> npt.NDArray[np.int64]:
         width = self.bits // 8
         with talk.stage("receive key", 1):
             modulus = int.from_bytes(talk.receive("blob", width=width, count=1).tobytes(), "big")

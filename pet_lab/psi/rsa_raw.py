@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import secrets
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
@@ -67,7 +66,7 @@ class PrivateKey:
                 f"The RSA backend {self.backend!r} is not on this machine; use {backends()}."
             )
         self.bits, self.width = bits, bits // 8
-        self._numbers = _generate(bits)
+        self._numbers = rsa.generate_private_key(E, bits).private_numbers()
         self.modulus = self._numbers.public_numbers.n
         self._handle: int | None = None
         if self.backend == "openssl":
@@ -122,22 +121,3 @@ class PrivateKey:
             half = (power(x % p, k.dmp1, p) - at_q) * k.iqmp % p
             results.append(int(at_q + q * half).to_bytes(self.width, "big"))
         return results
-
-
-def _generate(bits: int) -> rsa.RSAPrivateNumbers:
-    if bits >= 2048:
-        return rsa.generate_private_key(public_exponent=E, key_size=bits).private_numbers()
-    # The library makes no short keys, rightly; 1024 bits only show what was published.
-    while True:
-        p, q = (
-            int(gmpy2.next_prime(secrets.randbits(bits // 2) | 3 << (bits // 2 - 2)))
-            for _ in range(2)
-        )
-        phi = (p - 1) * (q - 1)
-        if p != q and (p * q).bit_length() == bits and gmpy2.gcd(phi, E) == 1:
-            d = int(gmpy2.invert(E, phi))
-            public = rsa.RSAPublicNumbers(E, p * q)
-            p, q = max(p, q), min(p, q)
-            return rsa.RSAPrivateNumbers(
-                p, q, d, d % (p - 1), d % (q - 1), int(gmpy2.invert(q, p)), public
-            )

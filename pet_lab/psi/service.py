@@ -23,7 +23,7 @@ from pet_lab.parties.certificates import Credentials
 from pet_lab.parties.channel import Options
 from pet_lab.parties.errors import PartyError, PeerLost
 
-from .linker import Answer, Linker, Query
+from .linker import Linker, LinkerAnswer, Query
 from .messages import SessionId
 from .protocol import MessageError, Outcome, PsiError
 from .session import Session
@@ -263,7 +263,7 @@ def ask(
     address: str,
     credentials: Credentials,
     options: Options | None = None,
-) -> Answer:
+) -> LinkerAnswer:
     """Send a query to a linker and read its answer.
 
     Raises
@@ -273,7 +273,7 @@ def ask(
     """
     with _call(credentials, linker, address, options=options) as channel:
         channel.send(query)
-        answer = channel.receive(Answer)
+        answer = channel.receive(LinkerAnswer)
         if answer.query != query:
             raise MessageError("The answer is to another query.")
         return answer

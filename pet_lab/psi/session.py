@@ -50,14 +50,14 @@ CELL = struct.Struct(">B63s")
 BATCH_BYTES = 1 << 18
 
 
-class _Timer:
+class StageTimer:
     """Measures one stage: CPU of this thread and of the workers that report to it."""
 
     def __init__(self, session: Session, name: str, elements: int) -> None:
         self._session, self._name, self._elements = session, name, elements
         self._cpu = 0.0
 
-    def __enter__(self) -> _Timer:
+    def __enter__(self) -> StageTimer:
         self._wall, self._own = time.perf_counter(), time.thread_time()
         self._sent = self._session.bytes_sent
         return self
@@ -113,9 +113,9 @@ class Session:
         """Bytes that left from here, frame headers included."""
         return sum(sent.size for sent in self.channel.record)
 
-    def stage(self, name: str, elements: int) -> _Timer:
+    def stage(self, name: str, elements: int) -> StageTimer:
         """Measure what is done inside this context."""
-        return _Timer(self, name, elements)
+        return StageTimer(self, name, elements)
 
     def tell(self, message: msgspec.Struct, kind: str) -> None:
         """Send a typed message."""

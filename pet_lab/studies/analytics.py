@@ -26,7 +26,7 @@ LABELS = {"count": "common records", "istat_label": "label at istat", "bank_labe
 
 
 @dataclass(frozen=True)
-class Files:
+class AnnexFiles:
     """Both parties, and where their files came from."""
 
     istat: psi.DataHolder
@@ -56,10 +56,10 @@ class Files:
         )
 
 
-def files(*, seed: int) -> Files:
+def files(*, seed: int) -> AnnexFiles:
     """The published files where they are at hand, else a stand-in drawn with `seed`."""
     case = istat_bi.load(rng=np.random.default_rng(seed))
-    return Files(
+    return AnnexFiles(
         psi.DataHolder("istat", case.istat),
         psi.DataHolder("bank", case.bank),
         list(case.provenance),
@@ -67,7 +67,7 @@ def files(*, seed: int) -> Files:
     )
 
 
-def variants(data: Files, *, engine: str) -> pd.DataFrame:
+def variants(data: AnnexFiles, *, engine: str) -> pd.DataFrame:
     """The annex's four variants on the same keys: what each tells, and what crossed the wire."""
     speaker = engine_named(engine)
     records = []
@@ -99,7 +99,7 @@ def variants(data: Files, *, engine: str) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def run(data: Files, *, engine: str, min_cell: int) -> end_to_end.EndToEnd:
+def run(data: AnnexFiles, *, engine: str, min_cell: int) -> end_to_end.EndToEnd:
     """Intersection, upload of every column, one query."""
     return end_to_end.run(
         data.istat,
@@ -118,7 +118,7 @@ def _query(outcome: end_to_end.EndToEnd, pair: tuple[str, str] = PAIR) -> Query:
     return Query(session=session, group_by=(f"istat:{pair[0]}", f"bank:{pair[1]}"))
 
 
-def tables(data: Files, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
+def tables(data: AnnexFiles, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
     """Rows: every cell of every pair of columns, as the linker answers and as a join in clear."""
     joined = data.istat.frame.merge(data.bank.frame, on=istat_bi.KEY)
     rows = _rows()
@@ -139,7 +139,7 @@ def _rows() -> Rows:
     return Rows(istat_column="", bank_column="", istat_label="", bank_label="")
 
 
-def linker_view(data: Files, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
+def linker_view(data: AnnexFiles, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
     """What the linker holds: token frequencies by column, and the labels that they give away."""
     session, key = outcome.result.right.session, outcome.result.right.link_key
     named = []
@@ -203,7 +203,7 @@ def protected(outcome: end_to_end.EndToEnd, *, strict_cell: int) -> pd.DataFrame
 
 
 def noise(
-    data: Files, outcome: end_to_end.EndToEnd, *, epsilon: float, replicates: int
+    data: AnnexFiles, outcome: end_to_end.EndToEnd, *, epsilon: float, replicates: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Noisy tables by linkers whose budget allows three questions.
 
@@ -252,7 +252,7 @@ def cross_table(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def pros_and_cons(
-    rows: pd.DataFrame, data: Files, shown: pd.DataFrame, *, strict_cell: int
+    rows: pd.DataFrame, data: AnnexFiles, shown: pd.DataFrame, *, strict_cell: int
 ) -> pd.DataFrame:
     """Paragraphs 149 and 150, each with a verdict and the evidence of this run.
 

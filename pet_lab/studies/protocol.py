@@ -34,7 +34,7 @@ LABELS = {
 
 
 @dataclass(frozen=True)
-class Files:
+class TradeFiles:
     """Both declarations of n transactions, in clear and as the parties hold them."""
 
     trade: linkage.TradeDeclarations
@@ -72,17 +72,17 @@ class Files:
         )
 
 
-def files(n: int, *, seed: int) -> Files:
+def files(n: int, *, seed: int) -> TradeFiles:
     """Declarations of n transactions without typos; all text, so no leading zero is lost."""
     trade = linkage.trade_declarations(
         n, rng=np.random.default_rng(seed), typos=linkage.Typos(error_rate=0)
     )
     statcan = psi.DataHolder("statcan", trade.imports.drop(columns="declaration").astype(str))
     cbs = psi.DataHolder("cbs", trade.exports.drop(columns="declaration").astype(str))
-    return Files(trade, statcan, cbs)
+    return TradeFiles(trade, statcan, cbs)
 
 
-def run(data: Files, *, engine: str, min_cell: int, processes: bool) -> end_to_end.EndToEnd:
+def run(data: TradeFiles, *, engine: str, min_cell: int, processes: bool) -> end_to_end.EndToEnd:
     """The protocol of the report on all rows."""
     return end_to_end.run(
         data.statcan,
@@ -96,7 +96,7 @@ def run(data: Files, *, engine: str, min_cell: int, processes: bool) -> end_to_e
     )
 
 
-def small_run(data: Files, n: int = 500) -> end_to_end.EndToEnd:
+def small_run(data: TradeFiles, n: int = 500) -> end_to_end.EndToEnd:
     """The protocol on n common transactions, keeping every message for inspection."""
     common = data.trade.exports["declaration"].isin(data.trade.imports["declaration"].head(n))
     return end_to_end.run(
@@ -124,7 +124,7 @@ def _rows(n: int, **common: Any) -> Rows:
     )
 
 
-def counts(data: Files, answer: pd.DataFrame) -> pd.DataFrame:
+def counts(data: TradeFiles, answer: pd.DataFrame) -> pd.DataFrame:
     """Tables 2.2 (the file) and 2.3 (the linker's answer), described and as published.
 
     As published: for every key, its rows here times its rows there, in clear.
@@ -171,7 +171,7 @@ def cost(outcome: end_to_end.EndToEnd, n: int, *, engine: str, processes: bool) 
     return rows.frame()
 
 
-def growth(data: Files, sizes: Sequence[int], rsa_sizes: Sequence[int]) -> pd.DataFrame:
+def growth(data: TradeFiles, sizes: Sequence[int], rsa_sizes: Sequence[int]) -> pd.DataFrame:
     """CPU time and bytes of the intersection by engine and number of keys."""
     rows = _rows(0)
     for engine, of in (("ecdh", sizes), ("openmined", sizes), ("rsa-2048", rsa_sizes)):
@@ -186,7 +186,7 @@ def growth(data: Files, sizes: Sequence[int], rsa_sizes: Sequence[int]) -> pd.Da
     return rows.frame()
 
 
-def round_trips(data: Files, n: int, milliseconds: Sequence[int]) -> pd.DataFrame:
+def round_trips(data: TradeFiles, n: int, milliseconds: Sequence[int]) -> pd.DataFrame:
     """Wall time of a session of n keys a side when every message takes half a round trip.
 
     Rows: intersection_wall_seconds by engine and round_trip_ms (0: no delay), and message_turns,
@@ -222,7 +222,7 @@ def round_trip_table(rows: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{"round trips waited for": turns / 2}).reset_index()
 
 
-def totals_by_scheme(data: Files, *, paillier_rows: int) -> pd.DataFrame:
+def totals_by_scheme(data: TradeFiles, *, paillier_rows: int) -> pd.DataFrame:
     """Totals of the value by size of firm under four schemes: cost of each role, and error."""
     cells = pd.factorize(data.trade.exports["exporter_size"], sort=True)[0].astype(np.int64)
     cents = data.trade.exports["value"].to_numpy(dtype=np.int64)
@@ -244,7 +244,7 @@ def totals_by_scheme(data: Files, *, paillier_rows: int) -> pd.DataFrame:
     return rows.frame()
 
 
-def frequency_attack(data: Files, small: end_to_end.EndToEnd) -> pd.DataFrame:
+def frequency_attack(data: TradeFiles, small: end_to_end.EndToEnd) -> pd.DataFrame:
     """The linker names the tokens of the tariff code by rank, knowing the column's margin."""
     margin = data.statcan.frame["preferential_code"].value_counts(normalize=True).to_dict()
     held = small.linkers[0].held(small.result.left.session)["statcan"]
@@ -252,7 +252,7 @@ def frequency_attack(data: Files, small: end_to_end.EndToEnd) -> pd.DataFrame:
     return tokens.frequency_attack(held, "preferential_code", margin, link_key=key)
 
 
-def leakage(data: Files, small: end_to_end.EndToEnd) -> pd.DataFrame:
+def leakage(data: TradeFiles, small: end_to_end.EndToEnd) -> pd.DataFrame:
     """Rows: values (or their hashes) on the wire, and labels that frequencies give away."""
     n = len(small.result.left.positions)
     seen = [

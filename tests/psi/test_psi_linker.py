@@ -12,7 +12,7 @@ from pet_lab import psi
 from pet_lab.parties.errors import PartyError
 from pet_lab.psi import linker, tokens
 from pet_lab.psi.disclosure import OutputRules, QueryLog
-from pet_lab.psi.linker import Answer, Linker, Query, combine_totals
+from pet_lab.psi.linker import Linker, LinkerAnswer, Query, combine_totals
 
 OPEN = OutputRules(min_cell=0)
 
@@ -398,8 +398,10 @@ def test_ten_thousand_hostile_queries_and_answers(line):
     answer = one.answer(q, "cbs")
     assert again(answer) == answer
     raw = msgspec.json.encode(answer)
-    assert check_hostile(lambda raw: line.decode(Answer, raw), [raw], 10_000) > 5_000
-    assert check_hostile(lambda raw: line.decode(Query | Answer, raw), [*raws, raw], 1000) > 500
+    assert check_hostile(lambda raw: line.decode(LinkerAnswer, raw), [raw], 10_000) > 5_000
+    assert (
+        check_hostile(lambda raw: line.decode(Query | LinkerAnswer, raw), [*raws, raw], 1000) > 500
+    )
 
 
 def change(**items):
@@ -453,8 +455,8 @@ def test_an_answer_whose_cells_do_not_fit_its_axes_is_refused(line):
         ({"epsilon": 1e7}, "< 1000000"),
         ({"epsilon": True}, "got `bool`"),
     ):
-        with pytest.raises(PartyError, match=f"something else than a Answer: .*{reason}"):
-            line.decode(Answer, changed_answer(answer, **changed))
+        with pytest.raises(PartyError, match=f"something else than a LinkerAnswer: .*{reason}"):
+            line.decode(LinkerAnswer, changed_answer(answer, **changed))
 
 
 def test_a_further_key_is_compared_within_the_linked_pairs_and_by_nobody_else():

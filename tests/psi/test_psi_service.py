@@ -24,7 +24,7 @@ from pet_lab.parties.channel import Options
 from pet_lab.parties.errors import PartyError, Refused
 from pet_lab.psi import end_to_end, service, tokens
 from pet_lab.psi.disclosure import OutputRules
-from pet_lab.psi.linker import Answer, Linker, Query
+from pet_lab.psi.linker import Linker, LinkerAnswer, Query
 from pet_lab.psi.messages import Hello
 from pet_lab.psi.rsa_blind import RsaEngine
 from pet_lab.psi.session import Session, run_party
@@ -482,7 +482,7 @@ def test_hostile_queries_over_tls_are_refused_in_one_sentence(linked, body):
     with connected(server.port, CBS, "linker") as line:
         put(line, body)
         with pytest.raises(PartyError) as caught:
-            line.receive(Answer)
+            line.receive(LinkerAnswer)
     assert "Traceback" not in str(caught.value)
     assert "internal error" not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -534,7 +534,7 @@ def test_an_answer_to_another_query_is_refused():
     def answers_another(line):
         asked = line.receive(Query)
         line.send(
-            Answer(
+            LinkerAnswer(
                 query=Query(session=asked.session, group_by=("x:y",)),
                 labels=((),),
                 values=(),

@@ -12,7 +12,7 @@ from pet_lab.studies import analytics as study
 @pytest.fixture(scope="module")
 def case():
     stand_in = istat_bi.stand_in(np.random.default_rng(1))
-    return study.Files(
+    return study.AnnexFiles(
         psi.DataHolder("istat", stand_in.istat),
         psi.DataHolder("bank", stand_in.bank),
         list(stand_in.provenance),

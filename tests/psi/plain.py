@@ -1,11 +1,8 @@
 """The oracle: both files on the wire in clear. It protects nothing and is never a default."""
 
-from __future__ import annotations
-
 import numpy as np
-import numpy.typing as npt
 
-from .protocol import VARIANTS, Bytes2D, Conversation, MessageError, Variant
+from pet_lab.psi.protocol import VARIANTS, MessageError
 
 _PIECE = 256
 
@@ -16,23 +13,23 @@ class PlainEngine:
     name = "plain"
     private = False
     symmetric = True
-    variants: tuple[Variant, ...] = VARIANTS
+    variants = VARIANTS
 
-    def __repr__(self) -> str:
+    def __repr__(self):
         return "plain"
 
-    def parameters(self) -> dict[str, str | int]:
+    def parameters(self):
         return {}
 
-    def speak(self, talk: Conversation) -> npt.NDArray[np.int64] | int:
+    def speak(self, talk):
         with talk.stage("exchange in clear", len(talk.elements)):
             rows = _pack(talk.elements)
             if talk.role == "initiator":
-                talk.send("plain", rows)
-                received = talk.receive("plain", width=_PIECE, count=talk.peer_size)
+                talk.send("blob", rows)
+                received = talk.receive("blob", width=_PIECE, count=talk.peer_size)
             else:
-                received = talk.receive("plain", width=_PIECE, count=talk.peer_size)
-                talk.send("plain", rows)
+                received = talk.receive("blob", width=_PIECE, count=talk.peer_size)
+                talk.send("blob", rows)
         theirs = {_unpack(bytes(r)) for r in received}
         if len(theirs) != len(received):
             raise MessageError("The received elements hold one twice; each must be sent once.")
@@ -42,7 +39,7 @@ class PlainEngine:
         return len(positions) if talk.variant == "cardinality" else positions
 
 
-def _pack(elements: list[bytes]) -> Bytes2D:
+def _pack(elements):
     for element in elements:
         if len(element) > _PIECE - 2:
             raise MessageError(
@@ -52,7 +49,7 @@ def _pack(elements: list[bytes]) -> Bytes2D:
     return np.frombuffer(raw, dtype=np.uint8).reshape(len(elements), _PIECE)
 
 
-def _unpack(raw: bytes) -> bytes:
+def _unpack(raw):
     size = int.from_bytes(raw[:2], "big")
     if size > _PIECE - 2 or any(raw[2 + size :]):
         raise MessageError("A plain key is not well formed: its length and its padding disagree.")
