@@ -6,8 +6,8 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import create_autospec
 
+import demo
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,10 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pet_lab.workbench import published, results, scorecard, sweep
+from pet_lab.workbench import published, scorecard
 from pet_lab.workbench.consistency import Contradiction
 from pet_lab.workbench.published import Cell, Note, PublishedError, Table
 from pet_lab.workbench.scorecard import Ours, critical, headline, score, tally, to_json, verdict
+from pet_lab.workbench.workspace import Workspace
+
+LINES = sum(len(t.cells) * len(t.readings) for t in published.load())  # of the whole scorecard
 
 
 def cell(printed="0.50", kind="mean", margin=0.1, metric="m", where=None, **more):
@@ -285,7 +288,7 @@ def test_tables_are_named_or_given_and_a_typo_is_answered():
     assert set(score(pd.DataFrame(), "3.2", contradictions=())["table"]) == {"3.2"}
     mixed = score(pd.DataFrame(), ["3.2", table(cell())], contradictions=())
     assert list(dict.fromkeys(mixed["table"])) == ["3.2", "t"]
-    assert len(score(pd.DataFrame(), contradictions=())) == 2 * 191
+    assert len(score(pd.DataFrame(), contradictions=())) == LINES
     with pytest.raises(PublishedError, match=r"did you mean .*fig-3\.10"):
         score(pd.DataFrame(), "fig3.10")
     with pytest.raises(ValueError, match="metric and value"):
@@ -417,64 +420,76 @@ def test_badges_have_contrast():
 
 
 @pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    """One notebook with one printed cell; runs per profile are what the test puts into `runs`."""
-    (tmp_path / "t.toml").write_text(
+def workspace(tmp_path):
+    """One notebook with one printed cell, two runs in each of its profiles, none of them done."""
+    ws = Workspace(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "pet-lab"\n')
+    demo.save(ws.notebooks / "a" / "b.ipynb", demo.notebook())
+    (ws.notebooks / "a" / "sweep.toml").write_text(
+        "[b.quick.grid]\nerror_rate = [0.1, 0.2]\n[b.full.grid]\nerror_rate = [0.3, 0.4]\n"
+    )
+    folder = tmp_path / "pet_lab" / "published" / "paper"
+    folder.mkdir(parents=True)
+    (folder / "1.toml").write_text(
         'id = "1"\ntitle = "t"\nsource = "s"\nplace = "p"\nlicence = "l"\nnotebook = "a/b"\n'
         'keys = ["k"]\nmetrics.m = { unit = "u", kind = "mean", repetitions = 9, margin = 0.1 }\n'
         'cells = [{ k = 1, m = "0.50" }]\n'
     )
-    fake = SimpleNamespace(
-        published=tmp_path, runs={"quick": [], "full": []}, planned=2, stale=[], counts=True
-    )
-
-    def profile_runs(ws, notebook, name, *, data_fingerprint=None, stale=False):
-        return ws.stale if stale else ws.runs[name]
-
-    def read(ws, notebook, run_ids=None):
-        return pd.concat([rows([0.5, 0.5 + r / 1000], seed=r) for r in run_ids])
-
-    for module, name, stand_in in (
-        (sweep, "profile_runs", profile_runs),
-        (sweep, "plan_profile", lambda ws, notebook, name: [None] * ws.planned),
-        (results, "read", read),
-        (results, "summary", lambda folder: {"counts": fake.counts}),
-    ):
-        spec = create_autospec(getattr(module, name), side_effect=stand_in)
-        monkeypatch.setattr(module, name, spec)
-    monkeypatch.setattr("pet_lab.workbench.notebooks.find", lambda ws: ["a/b"])
-    return fake
+    return ws
 
 
-def run(number):
-    return SimpleNamespace(run_id=number, folder=Path(str(number)), ok=True)
+def finish(ws, error_rate, value, **summary):
+    """Leave a finished run with two replicates near `value`."""
+    values = rows([value, value + error_rate / 1000], seed=round(100 * error_rate))
+    settings = {"error_rate": error_rate}
+    demo.add_run(ws, "a/b", demo.notebook(), values, parameters=settings, **summary)
+
+
+def described(ws, profile=None, **chosen):
+    """The one printed cell, as described."""
+    df = scorecard.from_runs(ws, profile, **chosen)
+    assert df["as"].tolist() == ["described", "published"]
+    return df.iloc[0]
 
 
 def test_the_full_profile_counts_where_it_is_complete(workspace):
-    workspace.runs = {"quick": [run(1)], "full": [run(2), run(3)]}
-    assert scorecard.from_runs(workspace)["replicates"].tolist() == [4, 0]
-    workspace.planned = 3
-    assert scorecard.from_runs(workspace)["replicates"].tolist() == [2, 0]
-    assert scorecard.from_runs(workspace, "full")["replicates"].tolist() == [4, 0]
+    finish(workspace, 0.1, 0.5)
+    finish(workspace, 0.3, 0.9)
+    part = described(workspace)
+    assert (part["replicates"], part["ours"]) == (2, pytest.approx(0.50005))
+    assert described(workspace, "full")["ours"] == pytest.approx(0.90015)
+    finish(workspace, 0.4, 0.9)
+    whole = described(workspace)
+    assert (whole["replicates"], whole["ours"]) == (4, pytest.approx(0.900175))
+    assert described(workspace, "quick")["replicates"] == 2
 
 
-def test_each_reason_for_not_running_is_told(workspace, monkeypatch):
-    def note():
-        return scorecard.from_runs(workspace)["note"].iloc[0]
+def test_each_reason_for_not_running_is_given(workspace):
+    assert described(workspace)["note"] == "no finished run"
+    finish(workspace, 0.1, 0.5)
+    assert described(workspace)["note"] != "no finished run"
+    source = workspace.notebooks / "a" / "b.ipynb"
+    source.write_text(source.read_text().replace("recall", "precision"))
+    assert described(workspace)["note"] == "its runs are out of date"
+    assert described(workspace, stale=True)["replicates"] == 2
+    source.unlink()
+    demo.save(workspace.notebooks / "a" / "c.ipynb", demo.notebook())
+    assert described(workspace)["note"] == "there is no notebook a/b yet"
 
-    assert note() == "no finished run"
-    workspace.stale = [run(1)]
-    assert note() == "its runs are out of date"
-    workspace.runs["quick"], workspace.counts = [run(1)], False
-    assert "stand-in or own data" in note()
-    monkeypatch.setattr("pet_lab.workbench.notebooks.find", lambda ws: [])
-    assert note() == "there is no notebook a/b yet"
+
+def test_runs_on_a_stand_in_are_not_held_against_print(workspace):
+    finish(workspace, 0.1, 0.5, counts=False)
+    cell_ = described(workspace)
+    assert (cell_["verdict"], cell_["replicates"]) == ("not run", 0)
+    assert cell_["note"] == "its runs used stand-in or own data, which cannot be held against print"
+    finish(workspace, 0.2, 0.5)
+    assert described(workspace)["replicates"] == 2  # of the run that may be
 
 
 def test_the_workspace_scorecard_lists_every_printed_cell():
     df = scorecard.from_runs(
         SimpleNamespace(published=published.PACKAGED, notebooks=Path("/nonexistent"))
     )
-    assert len(df) == 2 * 191
+    assert len(df) == LINES >= 2 * 191
     assert list(dict.fromkeys(df["table"])) == [t.id for t in published.load()]
     assert tally(df)["inconsistent"] == 3
