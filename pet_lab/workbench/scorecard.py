@@ -27,7 +27,7 @@ from difflib import get_close_matches
 from html import escape
 from math import hypot, inf, isfinite, isinf, isnan, nan, sqrt
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -40,24 +40,9 @@ from pet_lab.workbench.published import READINGS, Cell, PublishedError, Table, V
 from pet_lab.workbench.runs import DataFingerprint
 from pet_lab.workbench.workspace import Workspace
 
-__all__ = [
-    "COLUMNS",
-    "VERDICTS",
-    "Ours",
-    "from_runs",
-    "headline",
-    "read",
-    "score",
-    "show",
-    "tally",
-    "to_json",
-    "verdict",
-    "write",
-]
-
 Verdict = Literal["reproduced", "differs", "inconclusive", "not run"]
 
-VERDICTS: tuple[Verdict, ...] = ("reproduced", "differs", "inconclusive", "not run")
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 _FLOATS = ("ours", "se", "sd", "margin")
 COLUMNS = (
     *("source", "table", "where", "metric", "published", "ours", "se", "sd", "replicates"),
@@ -131,21 +116,19 @@ def verdict(cell: Cell, ours: Ours, *, cells: int) -> tuple[Verdict, str]:
 
 
 def _undecided(cell: Cell, luck: float, gap: float, margin: float) -> str:
-    if gap <= margin:
+    if gap <= margin or luck == 0:
         return "more replicates would decide."
+    if isnan(luck):
+        return "the publication is one run and our rows do not tell the spread of runs."
     if cell.kind == "one_run":
-        if isnan(luck):
-            return "the publication is one run and our rows do not tell the spread of runs."
         return (
             f"the publication is one run, and runs vary with SD {luck:.3g}:"
             f" the gap of {gap:.3g} may be the luck of that run."
         )
-    if luck > 0:
-        return (
-            f"the printed number has a standard error of {luck:.3g} itself:"
-            f" the gap of {gap:.3g} may be chance."
-        )
-    return "more replicates would decide."
+    return (
+        f"the printed number has a standard error of {luck:.3g} itself:"
+        f" the gap of {gap:.3g} may be chance."
+    )
 
 
 # ------------------------------------------------------------------ rows to verdicts
@@ -376,9 +359,8 @@ def from_runs(
     contradictions = consistency.check(tables)
     parts = []
     for notebook in dict.fromkeys(t.notebook for t in tables):
-        rows, reason = _counted_rows(
-            ws, notebook, profile, data_fingerprint=data_fingerprint, stale=stale
-        )
+        fresh = {"data_fingerprint": data_fingerprint, "stale": stale}
+        rows, reason = _counted_rows(ws, notebook, profile, **fresh)
         mine = [t for t in tables if t.notebook == notebook]
         parts.append(score(rows, mine, not_run=reason, contradictions=contradictions))
     order = {t.id: i for i, t in enumerate(tables)}
@@ -395,15 +377,11 @@ def _counted_rows(
     nothing = pd.DataFrame()
     if notebook not in notebooks.find(ws):
         return nothing, f"there is no notebook {notebook} yet."
-    *better, last = (profile,) if profile else ("full", "quick")
-    for name in better:
-        done = sweep.profile_runs(ws, notebook, name, **chosen)
-        if len(done) == len(sweep.plan_profile(ws, notebook, name)):
-            break
-    else:
-        done = sweep.profile_runs(ws, notebook, last, **chosen)
+    done = sweep.profile_runs(ws, notebook, profile or "full", **chosen)
+    if not profile and len(done) < len(sweep.plan_profile(ws, notebook, "full")):
+        done = sweep.profile_runs(ws, notebook, "quick", **chosen)
     if not done:
-        old = sweep.profile_runs(ws, notebook, last, stale=True)
+        old = sweep.profile_runs(ws, notebook, profile or "quick", stale=True)
         return nothing, "its runs are out of date." if old else "no finished run."
     counted = [r.run_id for r in done if r.folder and results.summary(r.folder).get("counts", True)]
     if not counted:
@@ -437,19 +415,13 @@ def headline(df: pd.DataFrame) -> str:
     keys = _keys(df)
     total = int(keys.nunique())
     run = [r for r in READINGS if ((df["as"] == r) & (df["verdict"] != "not run")).any()]
-    if not run:
-        text = f"Of {_cells(total)}, none has been run"
-    else:
-        parts = []
-        for reading in run:
-            part = df[df["as"] == reading]
-            counts = [_count(int((part["verdict"] == v).sum()), v) for v in VERDICTS]
-            parts.append(", ".join(c for c in counts if c))
-        text = f"Of {_cells(total)}, " + (
-            parts[0]
-            if run == ["described"]
-            else "; ".join(f"as {r}: {p}" for r, p in zip(run, parts, strict=True))
-        )
+    parts = []
+    for reading in run:
+        counts = df.loc[df["as"] == reading, "verdict"].value_counts()
+        part = ", ".join(_count(int(counts[v]), v) for v in VERDICTS if v in counts)
+        parts.append(part if run == ["described"] else f"as {reading}: {part}")
+    cells = f"Of {total} printed cell{'' if total == 1 else 's'}"
+    text = f"{cells}, {'; '.join(parts) or 'none has been run'}"
     odd = int(keys[df["inconsistent"] != ""].nunique())
     if odd:
         text += f"; {odd} {'contradicts' if odd == 1 else 'contradict'} other printed numbers"
@@ -462,13 +434,7 @@ def _keys(df: pd.DataFrame) -> pd.Series:
     return df["source"] + "|" + df["table"] + "|" + where + "|" + df["metric"]
 
 
-def _cells(n: int) -> str:
-    return f"{n} printed cell{'' if n == 1 else 's'}"
-
-
 def _count(n: int, word: Verdict) -> str:
-    if n == 0:
-        return ""
     if word == "differs":
         return f"{n} {'differs' if n == 1 else 'differ'}"
     return f"{n} {'is' if n == 1 else 'are'} {word}"
@@ -545,9 +511,8 @@ def _ours(row: Mapping[Any, Any]) -> str:
     if isnan(row["ours"]):
         return ""
     if not row["se"] > 0:
-        return f"{row['ours']:.6g}" + (
-            f" (n = {row['replicates']})" if row["replicates"] > 1 else ""
-        )
+        several = f" (n = {row['replicates']})" if row["replicates"] > 1 else ""
+        return f"{row['ours']:.6g}{several}"
     # Two significant digits of the error decide the digits of the mean.
     digits = max(0, 1 - int(np.floor(np.log10(row["se"]))))
     return f"{row['ours']:.{digits}f} ± {row['se']:.{digits}f} (n = {row['replicates']})"
