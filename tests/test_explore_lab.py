@@ -13,6 +13,9 @@ from pathlib import Path
 
 import browser
 import nbformat
+import pytest
+
+pytestmark = pytest.mark.slow  # a browser
 
 CELLS = [
     "# A panel",
@@ -32,22 +35,22 @@ def make(root: Path) -> None:
     folder.mkdir(parents=True)
     (root / "pyproject.toml").write_text('[project]\nname = "pet-lab"\n')
     (root / "notebooks" / "README.md").write_text(START)
-    made = nbformat.v4.new_notebook(
+    notebook = nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_code_cell(c) if i else nbformat.v4.new_markdown_cell(c)
             for i, c in enumerate(CELLS)
         ],
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
     )
-    nbformat.write(made, folder / "panel.ipynb")
+    nbformat.write(notebook, folder / "panel.ipynb")
 
 
 @contextlib.contextmanager
 def lab(root: Path) -> Iterator[str]:
     """Address of a JupyterLab started by `pet-lab lab`, ended with its kernels."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     home = root / "home"
     home.mkdir()
     # A container's user is often root, whom the server refuses unless told otherwise.

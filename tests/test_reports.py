@@ -8,6 +8,8 @@ import pytest
 
 from pet_lab.workbench import report
 
+pytestmark = pytest.mark.slow  # a browser
+
 PAGES = (
     "index",
     "scorecard",
@@ -50,8 +52,8 @@ def reports(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chrome():
-    with browser.chromium() as found:
-        yield found
+    with browser.chromium() as opened:
+        yield opened
 
 
 @pytest.fixture(params=PAGES)

@@ -74,11 +74,14 @@ def rows(
         raise ValueError(f"no metric {metric!r} in these rows; metrics are {metrics}.")
     metric = metric or metrics[0]
     first = rows[rows["metric"] == metric].iloc[0]
-    values = {f: {plots.number(v): v for v in _settings(rows[f])} for f in names}
+    values = {
+        f: {plots.number(v): v for v in rows[f].drop_duplicates().sort_values()} for f in names
+    }
+    axes = [(plots.label(name), name) for name in names]
     controls: dict[str, Any] = {
-        "metric": _choice("Metric", _named(metrics), metric),
-        "x": _choice("Against", _named(names), x),
-        "hue": _choice("Lines by", [("nothing", None), *_named(names)], hue),
+        "metric": _choice("Metric", [(plots.label(m), m) for m in metrics], metric),
+        "x": _choice("Against", axes, x),
+        "hue": _choice("Lines by", [("nothing", None), *axes], hue),
     }
     for factor in names:
         start = plots.number(first[factor])
@@ -196,14 +199,6 @@ def hold(rows: pd.DataFrame, settings: Mapping[str, Any]) -> pd.DataFrame:
     return rows
 
 
-def _settings(column: pd.Series) -> list[Any]:
-    return list(column.drop_duplicates().sort_values())
-
-
-def _named(names: Sequence[str]) -> list[tuple[str, str]]:
-    return [(plots.label(name), name) for name in names]
-
-
 def _choice(description: str, options: Sequence[Any], value: Any) -> Any:
     import ipywidgets
 
@@ -227,16 +222,9 @@ def _control(name: str, spec: Control) -> Any:
         step = spec[2] if len(spec) > 2 else (1 if whole else (high - low) / 20)
         start = spec[3] if len(spec) > 3 else low + (high - low) // (2 * step) * step
         slider = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
-        return slider(
-            value=start,
-            min=low,
-            max=high,
-            step=step,
-            description=description,
-            style=WIDE,
-            layout=_cell(),
-            continuous_update=False,
-        )
+        limits = {"value": start, "min": low, "max": high, "step": step}
+        look = {"description": description, "style": WIDE, "layout": _cell()}
+        return slider(**limits, **look, continuous_update=False)
     if isinstance(spec, list) and spec:
         return _choice(description, [(plots.number(v), v) for v in spec], spec[0])
     raise ValueError(
@@ -255,20 +243,7 @@ def _panel(draw: Callable[..., None], controls: Mapping[str, Any]) -> None:
     import ipywidgets
     from IPython.display import display
 
-    picture = ipywidgets.Output()
-
-    def redraw(_: Any = None) -> None:
-        with picture:
-            picture.clear_output(wait=True)
-            draw(**{name: control.value for name, control in controls.items()})
-
-    for control in controls.values():
-        control.observe(redraw, names="value")
-    grid = ipywidgets.GridBox(
-        list(controls.values()),
-        layout=ipywidgets.Layout(
-            grid_template_columns="repeat(auto-fit, minmax(16em, 1fr))", grid_gap="4px 16px"
-        ),
-    )
-    display(ipywidgets.VBox([grid, picture]))
-    redraw()
+    columns = {"grid_template_columns": "repeat(auto-fit, minmax(16em, 1fr))"}
+    layout = ipywidgets.Layout(grid_gap="4px 16px", **columns)
+    grid = ipywidgets.GridBox(list(controls.values()), layout=layout)
+    display(ipywidgets.VBox([grid, ipywidgets.interactive_output(draw, dict(controls))]))

@@ -24,7 +24,7 @@ FORBIDDEN_TAGS = (
     *("script", "iframe", "frame", "object", "embed", "applet", "base", "link"),
     *("form", "audio", "video", "source", "track", "portal"),
 )
-LOADING_ATTRIBUTES = (
+LOADING_ATTRIBUTES = [
     "src",
     "srcset",
     "poster",
@@ -33,7 +33,7 @@ LOADING_ATTRIBUTES = (
     "action",
     "formaction",
     "ping",
-)
+]
 
 # 256 bits are 77 decimal digits; a SHA-256, which a report does print, is 64 hexadecimal ones.
 SECRETS = {
