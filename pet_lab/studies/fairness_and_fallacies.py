@@ -23,9 +23,14 @@ LABELS = {
     "ppv": "positive predictive value",
     "base_rate": "base rate",
     "training": "trained",
+    "base_rate_b": "base rate of the other group",
+    "smallest_gap": "smallest possible largest gap",
+    "forced_fpr_ratio": "FPR of the other group (times)",
 }
 GROUP_METRICS = ("base_rate", "accuracy", "fpr", "fnr", "ppv")
 SMALLEST_GROUP = 10
+MOST_MISSED = 0.5  # a classifier that misses more is of no use
+EFFECT = "effect on the risk"
 
 
 def base_rates(
@@ -149,11 +154,12 @@ def impossibility(
     """Rows (base_rate_b): `forced_fpr_ratio` at equal PPV and FNR, and `smallest_gap`.
 
     The gap is the largest difference in PPV, FPR and FNR between group a and group b, made as small
-    as thresholds can make it: scores are normal with unit variance, `separation` apart by class.
+    as thresholds that miss at most half can make it: scores are normal with unit variance, `separation` apart by class.
     """
     from scipy import stats
 
     cuts = np.linspace(-1.5, separation + 1.5, 121)
+    cuts = cuts[stats.norm.cdf(cuts, separation) <= MOST_MISSED]  # else: call nobody, and agree
     fnr, fpr = stats.norm.cdf(cuts, separation), stats.norm.sf(cuts)
 
     def rates(share: float) -> NDArray[np.float64]:
@@ -266,7 +272,7 @@ def single_predictions(
 
 
 def confounded(*, strengths: Sequence[float], people: int, seed: int) -> pd.DataFrame:
-    """Rows (confounding): `effect_seen` by regression and `effect_done` by intervention.
+    """Rows (confounding, effect): risk of the treated minus the others, "seen" and "done" (randomised).
 
     Severity raises both the chance of a treatment and of a bad outcome; the treatment itself lowers
     the risk by 0.1. What is seen may say the opposite of what is done.
@@ -276,12 +282,15 @@ def confounded(*, strengths: Sequence[float], people: int, seed: int) -> pd.Data
         severe = rng.random(people) < 0.5
         chosen = rng.random(people) < 0.5 + strength * (severe - 0.5)
         drawn = rng.random(people) < 0.5
-        metrics = {}
-        for name, treated in (("effect_seen", chosen), ("effect_done", drawn)):
+        for effect, treated in (("seen", chosen), ("done", drawn)):
             bad = rng.random(people) < 0.2 + 0.4 * severe - 0.1 * treated
-            metrics[name] = bad[treated].mean() - bad[~treated].mean()
-        error = dict.fromkeys(metrics, float(np.sqrt(2 * 0.25 / (people / 2))))
-        rows.add(confounding=strength, metrics=metrics, se=error)
+            value = bad[treated].mean() - bad[~treated].mean()
+            error = np.sqrt(
+                bad[treated].var() / treated.sum() + bad[~treated].var() / (~treated).sum()
+            )
+            rows.add(
+                confounding=strength, effect=effect, metrics={EFFECT: value}, se={EFFECT: error}
+            )
     return rows.frame()
 
 
@@ -370,7 +379,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
     equal = rows["base_rate_a"].dropna().iloc[0]
     single = rows[rows["part"] == "single"].set_index("metric")["value"]
     cause = rows[rows["part"] == "cause"].pivot_table(
-        index="confounding", columns="metric", values="value"
+        index="confounding", columns="effect", values="value"
     )
     worst = cause.loc[cause.index.max()]
     private = rows[rows["part"] == "private"]
@@ -421,9 +430,9 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
         Claim(
             "A treatment that lowers the risk by {done:.2f} looks as if it changed it by {seen:+.2f} where the severely "
             "ill get it more often.",
-            holds=worst["effect_seen"] > 0 > worst["effect_done"],
-            done=-worst["effect_done"],
-            seen=worst["effect_seen"],
+            holds=worst["seen"] > 0 > worst["done"],
+            done=-worst["done"],
+            seen=worst["seen"],
             otherwise="Seen and done effects have the same sign here: {seen:+.2f} and -{done:.2f}.",
         ),
         Claim(
