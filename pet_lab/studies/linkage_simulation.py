@@ -176,10 +176,8 @@ def moments(values: pd.Series, name: str) -> tuple[dict[str, float], dict[str, f
     # A quantity that never varies is known to no more than "less than one unit in n".
     kurtosis = ((values - mean) ** 4).mean() / max(values.var(ddof=0) ** 2, 1e-300)
     sd_se = sd / 2 * np.sqrt(max(kurtosis - 1, 0) / n + 2 / (n * (n - 1)))
-    keys = f"{name}.mean", f"{name}.standard_error"
-    return dict(zip(keys, (mean, sd), strict=True)), dict(
-        zip(keys, (sd / np.sqrt(n), sd_se), strict=True)
-    )
+    first, second = f"{name}.mean", f"{name}.standard_error"
+    return {first: mean, second: sd}, {first: sd / np.sqrt(n), second: sd_se}
 
 
 def printed(chunks: pd.DataFrame) -> pd.DataFrame:
@@ -224,16 +222,8 @@ def scale(
 ) -> pd.DataFrame:
     """Errors of recall and relative errors of totals, of every estimator at every size.
 
-    Parameters
-    ----------
-    sizes : records in each file -> replicates
-    dice : threshold of the Bloom comparison
-    trade : further arguments of `trade_declarations`
-
-    Returns
-    -------
-    Tidy rows; `se` is the estimator's own standard error on the scale of the error, NaN where it
-    has none. An undefined estimate has no row.
+    `sizes` maps records in each file to replicates, `trade` goes to `trade_declarations`. The `se`
+    of a row is the estimator's own, NaN where it has none; an undefined estimate has no row.
     """
     rows = Rows(comparison="bloom", dice=dice)
     for (records, replicates), of_size in zip(sizes.items(), seed.spawn(len(sizes)), strict=True):
@@ -363,14 +353,12 @@ def attack(seed: int, typos: Typos) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     exports = trade_declarations(20_000, rng=rng, typos=typos, concentration=1.5).exports
     clk, exporter = ENCODINGS["one filter for all fields (CLK)"], exports["exporter_id"]
-    alone = linkage.encode(exports, clk, fields=["exporter_id"])
+    of_exporter = partial(linkage.encode, exports, clk, fields=["exporter_id"])
     filters = {
-        "exporter alone": alone,
-        "exporter alone, XOR-folded": xor_fold(alone),
-        "exporter alone, balanced": balance(alone, key=_DEMO_KEY),
-        "exporter alone, salted by product": linkage.encode(
-            exports, clk, fields=["exporter_id"], salt=exports["hs6"]
-        ),
+        "exporter alone": of_exporter(),
+        "exporter alone, XOR-folded": xor_fold(of_exporter()),
+        "exporter alone, balanced": balance(of_exporter(), key=_DEMO_KEY),
+        "exporter alone, salted by product": of_exporter(salt=exports["hs6"]),
         "whole record": linkage.encode(exports, clk),
     }
     shares = exporter.value_counts(normalize=True).to_dict()
@@ -440,13 +428,9 @@ def transactions(seed: int, records: int, error_rate: float) -> TradeDeclaration
 
 def both_sides(trade: TradeDeclarations) -> pd.DataFrame:
     """Three transactions as exporter and importer declare them."""
-    both = trade.exports.head(3).merge(
-        trade.imports, on="declaration", suffixes=(" exported", " imported")
-    )
-    dates = {c: both[c].dt.strftime("%Y-%m-%d") for c in ("date exported", "date imported")}
-    ids = {c: both[f"{c} exported"].astype(str) for c in BLOCK_ON}
-    columns = [*BLOCK_ON, "exporter_size", "preferential_code", *dates]
-    return both.assign(**dates, **ids)[[*columns, "value exported", "value imported"]]
+    exports, keys = trade.exports.head(3), ["declaration", *BLOCK_ON]
+    both = exports.merge(trade.imports, on=keys, suffixes=(" exported", " imported"))
+    return both.drop(columns="declaration").astype(str)
 
 
 def filter_bits(trade: TradeDeclarations) -> tuple[pd.DataFrame, float]:
@@ -597,12 +581,7 @@ def glance(
     encoding: str = "pprl-compat",
     seed: int = 1,
 ) -> pd.DataFrame:
-    """One linkage and what each estimator makes of it: the function behind the explore panel.
-
-    Returns
-    -------
-    DataFrame, one row a quantity: quantity, estimator, value, actual.
-    """
+    """One linkage and what each estimator makes of it, one row each: behind the explore panel."""
     if encoding not in ENCODINGS:
         raise ValueError(f"encoding is one of {list(ENCODINGS)}, got {encoding!r}.")
     rng = np.random.default_rng(seed)

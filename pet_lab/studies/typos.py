@@ -36,20 +36,21 @@ LABELS = {"cell": "exporter size and preferential code", "relative_error": "rela
 
 def transactions(seed: int, n: int, error_rate: float) -> TradeDeclarations:
     """The first pair of files: shown, and at `protocol_n` records run through the protocol."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
-    return trade_declarations(n, rng=rng, typos=Typos(error_rate=error_rate))
+    return trade_declarations(n, rng=_first_stream(seed), typos=Typos(error_rate=error_rate))
+
+
+def _first_stream(seed: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
 
 
 def described(trade: TradeDeclarations) -> pd.DataFrame:
     """Rows and distinct keys of both files."""
-    files = {"imports (statcan)": trade.imports, "exports (cbs)": trade.exports}
+    rows = [
+        (name, len(file), file.groupby(BLOCK_ON).ngroups, file.groupby(LINK_ON).ngroups)
+        for name, file in (("imports (statcan)", trade.imports), ("exports (cbs)", trade.exports))
+    ]
     return pd.DataFrame(
-        {
-            "file": list(files),
-            "rows": [len(f) for f in files.values()],
-            "distinct blocking keys": [f.groupby(BLOCK_ON).ngroups for f in files.values()],
-            "distinct linkage keys": [f.groupby(LINK_ON).ngroups for f in files.values()],
-        }
+        rows, columns=["file", "rows", "distinct blocking keys", "distinct linkage keys"]
     )
 
 
@@ -135,18 +136,15 @@ def through_protocol(
     Metrics end in ".protocol", ".clear" and, for coverage and recall, ".actual".
     """
     trade = transactions(seed, n, error_rate)
-    rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
+    sample = trade.sample(sample_share, _first_stream(seed))
     rows = Rows(reading="described")
-    for files, pair in (
-        ("full", trade),
-        (sample_name(sample_share), trade.sample(sample_share, rng)),
-    ):
+    for files, pair in (("full", trade), (sample_name(sample_share), sample)):
         holders = (
             psi.DataHolder("statcan", pair.imports.drop(columns="declaration").astype(str)),
             psi.DataHolder("cbs", pair.exports.drop(columns="declaration").astype(str)),
         )
         links = exact_links(pair)
-        for metric, key, clear in (
+        for metric, key, pairs in (
             ("blocked_pairs", BLOCK_ON, links.blocks),
             ("linked_pairs", LINK_ON, links),
         ):
@@ -154,7 +152,7 @@ def through_protocol(
             counts = run.table.set_index(CELL)["count"].to_dict()
             for size, code, x, z in cell_variables(pair):
                 count = int(counts.get((size, str(code)), 0))
-                both = {f"{metric}.protocol": count, f"{metric}.clear": clear.total(x, z)}
+                both = {f"{metric}.protocol": count, f"{metric}.clear": pairs.total(x, z)}
                 rows.add(files=files, exporter_size=size, preferential_code=code, metrics=both)
         # Rates need each record's blocked and linked neighbours together: the blocked rows are sent
         # with a token of the linkage key, and the linker compares it within the blocked pairs.
@@ -166,17 +164,14 @@ def through_protocol(
         absent = pd.DataFrame({"n_blocked": 0, "n_linked": 0, "block": numbers})
         seen = pd.concat([seen, absent], ignore_index=True)
         truth = pair.truth()
-        for name, fit in (
-            ("protocol", linkage.fit_overlap(seen["n_blocked"], seen["n_linked"], seen["block"])),
-            (
-                "clear",
-                linkage.fit_overlap(links.n_blocked, links.n_linked, links.blocks.code_a),
-            ),
-        ):
-            rates = {f"coverage.{name}": fit.coverage, f"recall.{name}": fit.recall}
-            rows.add(files=files, metrics=rates, **RATES)
+        linker = linkage.fit_overlap(seen["n_blocked"], seen["n_linked"], seen["block"])
+        clear = linkage.fit_overlap(links.n_blocked, links.n_linked, links.blocks.code_a)
         rates = {
+            "coverage.protocol": linker.coverage,
+            "coverage.clear": clear.coverage,
             "coverage.actual": (truth >= 0).mean(),
+            "recall.protocol": linker.recall,
+            "recall.clear": clear.recall,
             "recall.actual": links.accuracy(truth).recall,
         }
         rows.add(files=files, metrics=rates, **RATES)
@@ -213,18 +208,16 @@ def cell_means(rows: pd.DataFrame) -> pd.DataFrame:
 
 def relative_errors(rows: pd.DataFrame) -> pd.DataFrame:
     """Relative errors of linked pairs and of the corrected count, by cell and replicate."""
-    chosen = rows[rows["reading"] == "described"]
-    index = ["files", *CELL, "replicate"]
-    by_metric = chosen.pivot_table("value", index, "metric")[
-        ["linked_pairs", "corrected_count", "true_count"]
-    ].dropna()
-    errors = by_metric.div(by_metric.pop("true_count"), axis=0) - 1
-    tidy = errors.rename(columns=lambda name: name.replace("_", " ")).melt(
-        ignore_index=False, var_name="estimator"
+    index, names = ["files", *CELL, "replicate"], ["linked_pairs", "corrected_count"]
+    counts = rows[rows["reading"] == "described"].pivot_table("value", index, "metric")
+    counts = counts[[*names, "true_count"]].dropna()
+    errors = counts[names].div(counts["true_count"], axis=0) - 1
+    tidy = errors.reset_index().melt(index, var_name="estimator")
+    return tidy.assign(
+        metric="relative_error",
+        estimator=tidy["estimator"].str.replace("_", " "),
+        cell=[f"{s} {c}" for s, c in zip(tidy[CELL[0]], tidy[CELL[1]], strict=True)],
     )
-    tidy = tidy.reset_index().assign(metric="relative_error")
-    tidy["cell"] = [f"{s} {c}" for s, c in zip(tidy[CELL[0]], tidy[CELL[1]], strict=True)]
-    return tidy
 
 
 def headline(rows: pd.DataFrame) -> Claim:
