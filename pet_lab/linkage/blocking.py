@@ -186,7 +186,6 @@ class Links:
     i, j          linked rows of the first and second file, shape (n_links,)
     similarity    Dice of each link; 1 where keys were compared exactly
     n_blocked     blocked neighbours of each record of the first file, shape (n_a,)
-    n_a, n_b      records of the files
     blocks        the blocks of the first blocking key
     one_to_one    whether the links were resolved: their number per record then says nothing about
                   false links
@@ -196,13 +195,21 @@ class Links:
     j: np.ndarray
     similarity: np.ndarray
     n_blocked: np.ndarray
-    n_a: int
-    n_b: int
     blocks: Blocks
     one_to_one: bool = False
 
     def __len__(self) -> int:
         return int(self.i.size)
+
+    @property
+    def n_a(self) -> int:
+        """Records of the first file."""
+        return int(self.blocks.code_a.size)
+
+    @property
+    def n_b(self) -> int:
+        """Records of the second file."""
+        return int(self.blocks.code_b.size)
 
     @cached_property
     def n_linked(self) -> np.ndarray:
@@ -271,15 +278,8 @@ def link_exact(
     blocks = block(a, b, block_on)
     fine = block(a, b, list(dict.fromkeys([*block_on, *on])))
     i, j = fine.pairs(max_pairs=max_pairs)
-    return Links(
-        i=i,
-        j=j,
-        similarity=np.ones(i.size),
-        n_blocked=blocks.neighbours,
-        n_a=len(a),
-        n_b=len(b),
-        blocks=blocks,
-    )
+    same = np.ones(i.size)
+    return Links(i=i, j=j, similarity=same, n_blocked=blocks.neighbours, blocks=blocks)
 
 
 def link(
@@ -349,15 +349,7 @@ def link(
                 hit = similarity >= threshold
                 parts.append((i[hit], j[hit], similarity[hit]))
     i, j, similarity = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Links(
-        i=i,
-        j=j,
-        similarity=similarity,
-        n_blocked=n_blocked,
-        n_a=len(a),
-        n_b=len(b),
-        blocks=keys[0],
-    )
+    return Links(i=i, j=j, similarity=similarity, n_blocked=n_blocked, blocks=keys[0])
 
 
 def resolve(links: Links, *, method: str = "greedy") -> Links:

@@ -107,7 +107,5 @@ def splink_links(
         j=j,
         similarity=predicted["match_probability"].to_numpy(dtype=float),
         n_blocked=blocks.neighbours,
-        n_a=len(a),
-        n_b=len(b),
         blocks=blocks,
     )

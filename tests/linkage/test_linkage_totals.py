@@ -47,8 +47,6 @@ def draw(rng, *, n_blocks=150, recall=0.9, ratio=0.3, effect=0.0, dependent=0.0)
         j=j[hit],
         similarity=np.where(order[i] == j, 0.9, 0.85)[hit],
         n_blocked=blocks.neighbours,
-        n_a=n,
-        n_b=n,
         blocks=blocks,
     )
     return links, x, z_b, order
@@ -249,8 +247,6 @@ def test_partial_overlap_is_refused_by_the_within_block_forms():
         j=links.j[links.j < len(b)],
         similarity=links.similarity[links.j < len(b)],
         n_blocked=blocks.neighbours,
-        n_a=links.n_a,
-        n_b=len(b),
         blocks=blocks,
     )
     for estimator in (within_block, resolved):
