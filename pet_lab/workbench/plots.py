@@ -216,6 +216,8 @@ def lines(
     ordered = tables.is_number(frame[x]) or isinstance(frame[x].dtype, pd.CategoricalDtype)
 
     def draw(part: pd.DataFrame, axes: Axes, looks: dict[str, Any], place: dict[str, str]) -> None:
+        if kind != "lines":  # a panel names its own categories, not those of the others
+            part = part.assign(**{x: part[x].cat.remove_unused_categories()})
         spread = _means(part, axes, looks, kind=kind, x=x, ordered=ordered)
         name = place.get("metric", metric if isinstance(metric, str) else "value")
         if printed is not None:
@@ -640,10 +642,12 @@ def _scale(axes: Axes, settings: np.ndarray, logx: bool | None) -> None:
 def _tilt(axes: Axes) -> None:
     """Turn the names of categories where they would run into one another."""
     names, spec = axes.get_xticklabels(), axes.get_subplotspec()
-    room = 60 - 10 * (spec.get_gridspec().ncols if spec else 1)
+    room = 60 - 8 * (spec.get_gridspec().ncols if spec else 1)  # letters
+    upright = {"rotation": 90, "ha": "center"}
+    leaning = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
     if len(names) * max(len(name.get_text()) + 2 for name in names) > room:
         for name in names:
-            name.set(rotation=30, ha="right", rotation_mode="anchor")
+            name.set(**(leaning if len(names) <= 10 else upright))
 
 
 # --- old names: to be deleted once no notebook uses them ---------------------------------------

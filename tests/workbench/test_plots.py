@@ -238,6 +238,19 @@ def test_panels_share_the_scale_of_a_metric_and_have_titles(summary):
         plots.lines(two, x="epsilon", col="reading", ax=plots.figure()[1])
 
 
+def test_a_panel_names_its_own_categories(summary):
+    rows = summary.assign(
+        setting=[f"{w} {e}" for w, e in zip(summary.way, summary.epsilon, strict=True)]
+    )
+    prints = pd.DataFrame({"setting": ["data 10.0"], "printed": [0.7]})
+    fig = plots.bars(rows, x="setting", metric="accuracy", col="way", printed=prints)
+    names = [[t.get_text() for t in ax.get_xticklabels()] for ax in fig.axes]
+    assert names[1] == ["data 1.0", "data 10.0", "data 1000.0"]
+    assert len(names[0]) == 3
+    (at,) = [c.get_offsets()[0] for c in fig.axes[1].collections if len(c.get_offsets()) == 1]
+    assert list(at) == [1, 0.7]
+
+
 def test_printed_numbers_stand_where_they_belong(summary):
     prints = pd.DataFrame(
         {

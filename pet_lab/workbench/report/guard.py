@@ -24,16 +24,9 @@ FORBIDDEN_TAGS = (
     *("script", "iframe", "frame", "object", "embed", "applet", "base", "link"),
     *("form", "audio", "video", "source", "track", "portal"),
 )
-LOADING_ATTRIBUTES = [
-    "src",
-    "srcset",
-    "poster",
-    "background",
-    "data",
-    "action",
-    "formaction",
-    "ping",
-]
+LOADING_ATTRIBUTES = (
+    *("src", "srcset", "poster", "background", "data", "action", "formaction", "ping"),
+)
 
 # 256 bits are 77 decimal digits; a SHA-256, which a report does print, is 64 hexadecimal ones.
 SECRETS = {
