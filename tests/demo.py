@@ -9,6 +9,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 
+from pet_lab.rows import summarise
 from pet_lab.workbench import plots, results, runs, scorecard, tables
 from pet_lab.workbench.workspace import Workspace
 
@@ -45,7 +46,7 @@ CELLS = [
     "scorecard.show(scorecard.score(rows, '2.4'))",
     "### By threshold\n\nThe bias shows at every threshold, more at the lower ones.",
     "plots.dots(rows, x='threshold', metric='recall_actual', hue='method', alt=..., caption=...)",
-    "plots.table(results.summarise(rows, ['threshold', 'method', 'metric']), caption=...)",
+    "plots.table(summarise(rows, ['threshold', 'method', 'metric']), caption=...)",
     "## Matrices",
     "plots.heatmap({'actual': a, 'estimated': b}, alt=..., caption=...)",
     "## Takeaways\n\n- The corrected total is within **0.5 %** of the truth at every threshold.\n"
@@ -90,7 +91,7 @@ def captured():
 
 def executed(rows: pd.DataFrame, scored: pd.DataFrame) -> dict[int, list]:
     """Outputs of the demo's cells, by their place."""
-    summary = results.summarise(rows, ["threshold", "method", "metric"])
+    summary = summarise(rows, ["threshold", "method", "metric"])
     outputs: dict[int, list] = {}
     with captured() as outputs[5]:
         frame = pd.DataFrame(

@@ -15,6 +15,7 @@ import pandas as pd
 from bs4 import BeautifulSoup
 
 from pet_lab import files
+from pet_lab.rows import summarise
 from pet_lab.workbench import explore, notebooks, plots, published, results, runs, scorecard, sweep
 from pet_lab.workbench.errors import WorkbenchError
 from pet_lab.workbench.report import exporter
@@ -415,7 +416,7 @@ def _sweep_section(
     Nothing is averaged over a factor: what is neither axis nor line is held at its first value.
     """
     factors = [f for f in factors if rows[f].nunique(dropna=False) > 1]
-    table = results.summarise(rows, [*factors, "metric"]).drop(columns="metric")
+    table = summarise(rows, [*factors, "metric"]).drop(columns="metric")
     pictures = []
     for x in [f for f in factors if f in varied]:
         lines = [f for f in reversed(factors) if f != x and rows[f].nunique() <= len(plots.COLOURS)]
