@@ -27,8 +27,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pet_lab.shares import ShareError, SharesContradict, shamir_open, unpack
+
 from .errors import Cheating
-from .sharing import open_shamir, unpack
 
 Ints = list[int]
 
@@ -47,6 +48,7 @@ class Vector:
         return Vector(self.z[where], None if self.twin is None else self.twin[where])
 
     def take(self, order: Sequence[int]) -> Vector:
+        """The elements at these positions, in this order."""
         return Vector(
             [self.z[i] for i in order],
             None if self.twin is None else [self.twin[i] for i in order],
@@ -61,13 +63,12 @@ class Arithmetic:
     runtime : mpyc Runtime, connected
     p : prime modulus
     checked : carry the twins
-    fault : "product" changes this party's part of the first product: for tests and demonstrations
     """
 
-    def __init__(self, runtime: Any, p: int, *, checked: bool = False, fault: str = "") -> None:
+    def __init__(self, runtime: Any, p: int, *, checked: bool = False) -> None:
         from mpyc.sectypes import SecInt
 
-        self.rt, self.p, self.checked, self._fault = runtime, p, checked, fault
+        self.rt, self.p, self.checked = runtime, p, checked
         self.bits = p.bit_length() - 40  # room for mpyc's statistical masks of 30 bits
         self.secint = SecInt(self.bits, p=p)
         self.field = self.secint.field
@@ -82,16 +83,16 @@ class Arithmetic:
         if not mine:
             return [[] for _ in self.rt.parties]
         self.rounds += 1
-        made = await self.rt.input([self.field(v) for v in mine])
-        return [[int(v.value) for v in row] for row in made]
+        rows = await self.rt.input([self.field(v) for v in mine])
+        return [[int(v.value) for v in row] for row in rows]
 
     async def vector(self, shares: Ints) -> Vector:
         """Give shares their twins."""
         if not self.checked or not shares:
             return Vector(shares, [] if self.checked else None)
-        made = Vector(shares, await self._reshare([self._r * v % self.p for v in shares]))
-        self._pairs.append(made)
-        return made
+        pair = Vector(shares, await self._reshare([self._r * v % self.p for v in shares]))
+        self._pairs.append(pair)
+        return pair
 
     def constant(self, value: int, n: int = 1) -> Vector:
         """Public numbers as shares."""
@@ -111,7 +112,10 @@ class Arithmetic:
         self.rounds += 1
         self.opened += len(shares)
         raw = await _exchange(self.rt, self.field, shares)
-        rows = [unpack(r, self.p) for r in raw]
+        try:
+            rows = [unpack(r, self.p) for r in raw]
+        except ShareError as error:
+            raise Cheating(str(error)) from None
         if len({len(r) for r in rows}) != 1:
             raise Cheating("A party sent too many or too few shares.")
         if self.rt.threshold == 1:  # the fast way for three parties: the same check in closed form
@@ -125,13 +129,14 @@ class Arithmetic:
         return [(2 * a - b) % p for a, b in zip(rows[0], rows[1], strict=True)]
 
     def _open(self, rows: list[Ints]) -> Ints:
-        made = open_shamir(rows, self.rt.threshold, self.p)
-        if made.wrong_seats:
-            raise Cheating(
-                "A share of an opened number does not fit the others.",
-                tuple(f"seat {s}" for s in made.wrong_seats),
-            )
-        return made.values
+        points = {i + 1: row for i, row in enumerate(rows)}  # party 0 holds the polynomial at 1
+        try:
+            opened = shamir_open(points, needed=self.rt.threshold + 1, prime=self.p)
+        except SharesContradict as error:
+            raise Cheating(str(error)) from None
+        if opened.wrong:
+            raise Cheating("A share of an opened number does not fit the others.")
+        return opened.values
 
     # --- without exchange ---------------------------------------------------------------------
 
@@ -144,14 +149,17 @@ class Arithmetic:
         return Vector(z, [(u + times * v) % p for u, v in zip(a.twin, b.twin, strict=True)])
 
     def scale(self, a: Vector, times: int) -> Vector:
+        """times * a."""
         p = self.p
         twin = None if a.twin is None else [times * v % p for v in a.twin]
         return Vector([times * v % p for v in a.z], twin)
 
     def total(self, a: Vector) -> Vector:
+        """The sum of all elements, as a vector of one."""
         return Vector([sum(a.z) % self.p], None if a.twin is None else [sum(a.twin) % self.p])
 
     def concat(self, parts: Sequence[Vector]) -> Vector:
+        """One vector after another."""
         z = [v for part in parts for v in part.z]
         return Vector(z, [v for part in parts for v in part.twin or []] if self.checked else None)
 
@@ -159,34 +167,33 @@ class Arithmetic:
 
     async def mul(self, a: Vector, b: Vector) -> Vector:
         """Products element by element, one exchange."""
-        return await self.dots([], flat=(a, b))
+        p = self.p
+        z = [u * v % p for u, v in zip(a.z, b.z, strict=True)]
+        return await self._multiplied(
+            z, [u * v % p for u, v in zip(a.twin or [], b.z, strict=False)]
+        )
 
-    async def dots(
-        self, pairs: Sequence[tuple[Vector, Vector]], *, flat: tuple[Vector, Vector] | None = None
-    ) -> Vector:
+    async def dots(self, pairs: Sequence[tuple[Vector, Vector]]) -> Vector:
         """Inner products, one exchange for all and one number each, however long they are."""
         p = self.p
-        if flat is not None:
-            a, b = flat
-            z = [u * v % p for u, v in zip(a.z, b.z, strict=True)]
-            twin = [u * v % p for u, v in zip(a.twin or [], b.z, strict=False)]
-        else:
-            z = [sum(u * v for u, v in zip(a.z, b.z, strict=True)) % p for a, b in pairs]
-            twin = [
-                sum(u * v for u, v in zip(a.twin, b.z, strict=True)) % p
-                for a, b in pairs
-                if a.twin is not None
-            ]
+        z = [sum(u * v for u, v in zip(a.z, b.z, strict=True)) % p for a, b in pairs]
+        twin = [
+            sum(u * v for u, v in zip(a.twin, b.z, strict=True)) % p
+            for a, b in pairs
+            if a.twin is not None
+        ]
+        return await self._multiplied(z, twin)
+
+    async def _multiplied(self, z: Ints, twin: Ints) -> Vector:
+        """Local products, of double degree, as fresh shares."""
         if not z:
             return Vector([], [] if self.checked else None)
-        if self._fault == "product":
-            z[0], self._fault = (z[0] + 10**12) % p, ""
-        made = await self._reshare(z + twin)
+        shares = await self._reshare(z + twin)
         if not self.checked:
-            return Vector(made)
-        out = Vector(made[: len(z)], made[len(z) :])
-        self._pairs.append(out)
-        return out
+            return Vector(shares)
+        pair = Vector(shares[: len(z)], shares[len(z) :])
+        self._pairs.append(pair)
+        return pair
 
     async def zero(self, a: Vector) -> list[bool]:
         """Open which numbers are zero, and nothing else about them."""
@@ -214,10 +221,10 @@ class Arithmetic:
 
     async def truncate(self, a: Vector, bits: int, room: int) -> Vector:
         """a / 2**bits, rounded up or down at random (mpyc); |a| < 2**(room - 1)."""
-        made = await self.rt.trunc([self.field(v) for v in a.z], f=bits, l=room)
+        cut = await self.rt.trunc([self.field(v) for v in a.z], f=bits, l=room)
         self.products += bits * len(a)
         self.rounds += 3
-        return Vector([int(v.value) for v in made])
+        return Vector([int(v.value) for v in cut])
 
     def random(self, n: int) -> Vector:
         """Secret uniform numbers, without exchange."""
@@ -265,7 +272,7 @@ def _exchange(runtime: Any, field: Any, shares: Ints) -> Any:
 
 @functools.cache
 def _coroutine() -> Any:
-    """Made on first use, for mpyc reads the command line when it is imported."""
+    """Defined on first use, for mpyc reads the command line when it is imported."""
     from asyncio import Future
 
     from mpyc.asyncoro import mpc_coro
@@ -276,8 +283,8 @@ def _coroutine() -> Any:
         for party in rt.parties:
             if party.pid != rt.pid:
                 rt._send_message(party.pid, raw)
-        got = [raw if q.pid == rt.pid else rt._receive_message(q.pid) for q in rt.parties]
-        return await rt.gather(got)
+        rows = [raw if q.pid == rt.pid else rt._receive_message(q.pid) for q in rt.parties]
+        return await rt.gather(rows)
 
     exchange.__annotations__ = {}
     return mpc_coro(exchange)

@@ -15,15 +15,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import structs
+
+from pet_lab.noise import discrete_laplace
+from pet_lab.shares import ShareError, mersenne_prime
 
 from .arithmetic import Arithmetic, Vector
-from .errors import MpcError, TaskError
-from .sharing import prime
-from .tasks import JOINS, Column, Task, check_table, key_number, names, number
+from .errors import TaskError
+from .tasks import JOINS, Column, Record, Task, check_table, key_number, listed, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,16 +97,16 @@ def check(task: Task) -> Function:
     """
     if task.function not in CATALOGUE:
         raise TaskError(
-            f"{task.function!r} is not in the catalogue; it lists {names(list(CATALOGUE))}."
+            f"{task.function!r} is not in the catalogue; it lists {listed(list(CATALOGUE))}."
         )
     f = CATALOGUE[task.function]
     wanted = {*f.needs, *(("join", "key") if f.joins else ())}
     if set(task.parameters) != wanted:
         raise TaskError(
-            f"{f.name} takes {names(sorted(wanted))}, got {names(sorted(task.parameters))}."
+            f"{f.name} takes {listed(sorted(wanted))}, got {listed(sorted(task.parameters))}."
         )
     if task.level not in f.levels:
-        raise TaskError(f"{f.name} runs at {names(f.levels)}, not at {task.level!r}.")
+        raise TaskError(f"{f.name} runs at {listed(f.levels)}, not at {task.level!r}.")
     if task.level == "all-but-one" and task.min_group and task.epsilon is None:
         raise TaskError(
             "Level all-but-one cannot look at a count before it leaves: add noise (epsilon), "
@@ -127,7 +131,7 @@ def check(task: Task) -> Function:
 def _check_join(task: Task) -> None:
     how, key = task.parameters["join"], task.parameters["key"]
     if how not in JOINS:
-        raise TaskError(f"join is one of {names(list(JOINS))}, got {how!r}.")
+        raise TaskError(f"join is one of {listed(list(JOINS))}, got {how!r}.")
     if how == "hidden" and task.level == "checked":
         raise TaskError("A hidden join is not covered by the check of products; take join opened.")
     if how == "aligned" and task.inputs[0].rows != task.inputs[1].rows:
@@ -162,22 +166,22 @@ def _check_need(task: Task, name: str, kind: str) -> None:
 
 def _column(task: Task, name: str) -> tuple[int, Column]:
     """(side, column) of a column that one of the two files has."""
-    found = [(i, d.schema[name]) for i, d in enumerate(task.inputs) if name in d.schema]
-    if len(found) != 1:
-        raise TaskError(f"Column {name!r} must be in one of the two files, it is in {len(found)}.")
-    return found[0]
+    places = [(i, d.schema[name]) for i, d in enumerate(task.inputs) if name in d.schema]
+    if len(places) != 1:
+        raise TaskError(f"Column {name!r} must be in one of the two files, it is in {len(places)}.")
+    return places[0]
 
 
 def parts(task: Task) -> list[tuple[int, str, str, Column]]:
     """Numbers that a joined function needs from each row: (side, column, level or "", column)."""
     p = task.parameters
     wanted = [p[n] for n in ("group", "value", "target") if n in p] + list(p.get("predictors", ()))
-    made = []
+    needed = []
     for name in dict.fromkeys(wanted):
         side, column = _column(task, name)
         levels = column.levels if column.kind == "category" else ("",)
-        made += [(side, name, level, column) for level in levels]
-    return made
+        needed += [(side, name, level, column) for level in levels]
+    return needed
 
 
 def modulus(task: Task) -> int:
@@ -185,9 +189,16 @@ def modulus(task: Task) -> int:
 
     Raises
     ------
-    MpcError
+    TaskError
         If none of ours is large enough.
     """
+    try:
+        return mersenne_prime(_bits(task))
+    except ShareError as error:
+        raise TaskError(str(error)) from None
+
+
+def _bits(task: Task) -> int:
     p, n = task.parameters, max(d.rows for d in task.inputs)
     if task.function == "joined_linear_regression":
         sizes = [_size(c) for c in _design(task)]
@@ -195,30 +206,31 @@ def modulus(task: Task) -> int:
         # |det X'X| is at most the product of its diagonal (Hadamard); Cramer's numerators alike.
         den = sum(math.log2(max(n * s * s, 2)) for s in sizes)
         num = den + math.log2(max(n * target * max(sizes), 2)) + len(sizes)
-        return prime(math.ceil(den + num) + 4)
+        return math.ceil(den + num) + 4
     if task.function == "joined_logistic_regression":
-        return prime(_room(task) + 72)
+        return _room(task) + 72
     if "value" in p:
         column = _column(task, p["value"])[1] if "join" in p else task.inputs[0].schema[p["value"]]
-        return prime(max(120, 2 * math.ceil(math.log2(n * column.largest + 2)) + 48))
-    return prime(120)
+        return max(120, 2 * math.ceil(math.log2(n * column.largest + 2)) + 48)
+    return 120
 
 
 def _design(task: Task) -> list[Column | None]:
     """Columns of the design matrix; None is the intercept. A category drops its first level."""
-    made: list[Column | None] = [None]
+    design: list[Column | None] = [None]
     for name in task.parameters["predictors"]:
         column = _column(task, name)[1]
-        made += [column] * (len(column.levels) - 1 if column.kind == "category" else 1)
-    return made
+        design += [column] * (len(column.levels) - 1 if column.kind == "category" else 1)
+    return design
 
 
 def design_names(task: Task) -> list[str]:
-    made = ["intercept"]
+    """Names of the coefficients of a regression, in the order of its answer."""
+    terms = ["intercept"]
     for name in task.parameters["predictors"]:
         column = _column(task, name)[1]
-        made += [f"{name}={v}" for v in column.levels[1:]] if column.levels else [name]
-    return made
+        terms += [f"{name}={v}" for v in column.levels[1:]] if column.levels else [name]
+    return terms
 
 
 def _size(column: Column | None) -> int:
@@ -293,12 +305,12 @@ def _cells(task: Task, cells: pd.Series, name: str, level: str, column: Column) 
 
 def _encode_pooled(task: Task, schema: Mapping[str, Column], frame: pd.DataFrame) -> list[int]:
     group, value, p = task.parameters["group"], task.parameters["value"], modulus(task)
-    made = []
+    numbers = []
     for level in schema[group].levels:
         mine = frame.loc[frame[group].astype(str) == level, value]
         cells = [number(schema[value], value, v) for v in mine]
-        made += [len(cells), sum(cells) % p, sum(v * v for v in cells) % p]
-    return made
+        numbers += [len(cells), sum(cells) % p, sum(v * v for v in cells) % p]
+    return numbers
 
 
 def _from_roots(roots: Sequence[int], p: int) -> list[int]:
@@ -329,16 +341,25 @@ def _polynomial(at: Sequence[int], values: Sequence[int], p: int) -> list[int]:
 # --- what the processing parties compute -------------------------------------------------------
 
 
-@dataclass
-class Answer:
-    """A party's shares of the answer, the public facts beside it, and noise to add.
+class PublicFacts(Record):
+    """What all processing parties know of an answer.
 
-    shares  numbers for the output party alone
-    public  what all processing parties know as well: which groups are withheld, matches if opened
+    withheld  groups that do not leave, by position; a regression is group 0
+    matches   rows of the join, where the join tells it
+    singular  whether a regression has no unique solution
     """
 
+    withheld: tuple[int, ...] = ()
+    matches: int | None = None
+    singular: bool = False
+
+
+@dataclass(frozen=True)
+class AnswerShares:
+    """A party's shares of the answer, for the output party alone, and the facts beside it."""
+
     shares: list[int]
-    public: dict[str, Any] = field(default_factory=dict)
+    public: PublicFacts
 
 
 @dataclass
@@ -351,17 +372,15 @@ class Joined:
     matches: int | None = None
 
 
-async def compute(a: Arithmetic, task: Task, x: list[int], y: list[int]) -> Answer:
+async def compute(a: Arithmetic, task: Task, x: list[int], y: list[int]) -> AnswerShares:
     """Run the function of a task on Shamir shares of its two encoded inputs."""
     if task.function == "pooled_statistics":
         both = a.add(await a.vector(x), await a.vector(y))
         groups = _group_count(task)
         return await _release(a, task, [both[3 * g : 3 * g + 3] for g in range(groups)])
     rows = await _join(a, task, await a.vector(x), await a.vector(y))
-    made = await _STEPS[task.function](a, task, rows)
-    if rows.matches is not None:
-        made.public["matches"] = rows.matches
-    return made
+    answer: AnswerShares = await _STEPS[task.function](a, task, rows)
+    return replace(answer, public=structs.replace(answer.public, matches=rows.matches))
 
 
 def _group_count(task: Task) -> int:
@@ -394,7 +413,7 @@ async def _join(a: Arithmetic, task: Task, x: Vector, y: Vector) -> Joined:
     same = await a.zero(differences)
     at = [(k // ny, k % ny) for k, yes in enumerate(same) if yes]
     if len({i for i, _ in at}) != len(at) or len({j for _, j in at}) != len(at):
-        raise MpcError("A key matches twice: an owner handed in a key that is not unique.")
+        raise TaskError("A key matches twice: an owner handed in a key that is not unique.")
     cut = {k: v.take([i for i, _ in at]) for k, v in left.items()}
     for i, k in enumerate(mine[1]):
         cut[k] = y[(i + 1) * ny : (i + 2) * ny].take([j for _, j in at])
@@ -420,32 +439,31 @@ async def _hidden_join(  # noqa: PLR0917
     polys = [y[: ny + 1]] + [y[ny + 1 + c * ny : ny + 1 + (c + 1) * ny] for c in range(len(right))]
     values = await a.dots([(q, row[: len(q)]) for q in polys for row in by_row])
     match = await a.hidden_zero(values[:nx])
-    found = a.concat([*left.values(), values[nx:]])
-    masked = await a.mul(found, a.concat([match] * (len(left) + len(right))))
-    names_ = [*left, *right]
-    cut = {k: masked[i * nx : (i + 1) * nx] for i, k in enumerate(names_)}
+    cells = a.concat([*left.values(), values[nx:]])
+    masked = await a.mul(cells, a.concat([match] * (len(left) + len(right))))
+    cut = {k: masked[i * nx : (i + 1) * nx] for i, k in enumerate([*left, *right])}
     return Joined(nx, match, cut)
 
 
-async def _join_size(a: Arithmetic, task: Task, rows: Joined) -> Answer:
+async def _join_size(a: Arithmetic, task: Task, rows: Joined) -> AnswerShares:
     count = a.total(rows.one) if rows.n else a.constant(0)
     return await _release(a, task, [count])
 
 
-async def _statistics(a: Arithmetic, task: Task, rows: Joined) -> Answer:
+async def _statistics(a: Arithmetic, task: Task, rows: Joined) -> AnswerShares:
     group, value = task.parameters["group"], task.parameters["value"]
     levels = [v for k, v in rows.columns.items() if k[0] == group]
     if not rows.n:
         return await _release(a, task, [a.constant(0, 3) for _ in levels])
     v = rows.columns[value, ""]
     square = await a.mul(v, v)
-    made = await a.dots([(g, w) for g in levels for w in (v, square)])
-    cells = [a.concat([a.total(g), made[2 * i : 2 * i + 2]]) for i, g in enumerate(levels)]
+    sums = await a.dots([(g, w) for g in levels for w in (v, square)])
+    cells = [a.concat([a.total(g), sums[2 * i : 2 * i + 2]]) for i, g in enumerate(levels)]
     dominated: list[bool] = []
     if task.dominance_percent:
-        sums = a.concat([c[1:2] for c in cells])
+        totals = a.concat([c[1:2] for c in cells])
         own = await a.dots(
-            [(a.concat([g[i : i + 1] for g in levels]), sums) for i in range(rows.n)]
+            [(a.concat([g[i : i + 1] for g in levels]), totals) for i in range(rows.n)]
         )
         over = await a.less(a.scale(own, task.dominance_percent), a.scale(v, 100))
         dominated = [not zero for zero in await a.zero(await a.dots([(g, over) for g in levels]))]
@@ -454,7 +472,7 @@ async def _statistics(a: Arithmetic, task: Task, rows: Joined) -> Answer:
 
 async def _release(
     a: Arithmetic, task: Task, cells: list[Vector], dominated: Sequence[bool] = ()
-) -> Answer:
+) -> AnswerShares:
     """Output checks, noise, the check of all products; only then shares that may leave."""
     small = [False] * len(cells)
     if task.min_group > 1 and task.epsilon is None:
@@ -466,7 +484,7 @@ async def _release(
     if task.epsilon is not None:
         rows = await a.put_in(noise(task, len(shares)))
         shares = [(s + sum(n)) % a.p for s, *n in zip(shares, *rows, strict=True)]
-    return Answer(shares, {"withheld": withheld})
+    return AnswerShares(shares, PublicFacts(withheld=tuple(withheld)))
 
 
 async def _product(a: Arithmetic, counts: Vector, steps: Sequence[int]) -> Vector:
@@ -474,9 +492,9 @@ async def _product(a: Arithmetic, counts: Vector, steps: Sequence[int]) -> Vecto
     layers = [a.add(counts, a.constant(s, len(counts)), times=-1) for s in steps]
     while len(layers) > 1:
         half = len(layers) // 2
-        made = await a.mul(a.concat(layers[:half]), a.concat(layers[half : 2 * half]))
+        merged = await a.mul(a.concat(layers[:half]), a.concat(layers[half : 2 * half]))
         n = len(counts)
-        layers = [made[i * n : (i + 1) * n] for i in range(half)] + layers[2 * half :]
+        layers = [merged[i * n : (i + 1) * n] for i in range(half)] + layers[2 * half :]
     return layers[0]
 
 
@@ -488,10 +506,6 @@ def noise(task: Task, n: int) -> list[int]:
     a sum by its bound, a sum of squares by the bound's square; the budget is shared equally among
     the three kinds. Groups are disjoint.
     """
-    from fractions import Fraction
-
-    from pet_lab.psi.disclosure import discrete_laplace
-
     if task.epsilon is None:
         return [0] * n
     bound = 1
@@ -503,8 +517,10 @@ def noise(task: Task, n: int) -> list[int]:
     return [discrete_laplace(Fraction(kinds[i % len(kinds)]) / budget) for i in range(n)]
 
 
-async def _enough_rows(a: Arithmetic, task: Task, rows: Joined, columns: int) -> Answer | None:
-    """None if there are enough rows for a regression, else what is said instead."""
+async def _enough_rows(
+    a: Arithmetic, task: Task, rows: Joined, columns: int
+) -> AnswerShares | None:
+    """None if there are enough rows for a regression, else the answer that says so."""
     least = max(task.min_group, columns + 1)
     if rows.matches is not None:
         few = rows.matches < least
@@ -513,18 +529,18 @@ async def _enough_rows(a: Arithmetic, task: Task, rows: Joined, columns: int) ->
     if not few:
         return None
     await a.verify()
-    return Answer([], {"withheld": [0]})
+    return AnswerShares([], PublicFacts(withheld=(0,)))
 
 
 def _matrix(task: Task, rows: Joined) -> list[Vector]:
-    made = [rows.one]
+    columns = [rows.one]
     for name in task.parameters["predictors"]:
         column = _column(task, name)[1]
-        made += [rows.columns[name, v] for v in (column.levels[1:] or ("",))]
-    return made
+        columns += [rows.columns[name, v] for v in (column.levels[1:] or ("",))]
+    return columns
 
 
-async def _linear(a: Arithmetic, task: Task, rows: Joined) -> Answer:
+async def _linear(a: Arithmetic, task: Task, rows: Joined) -> AnswerShares:
     """Solve X'X b = X'y: open R X'X for a secret random R, invert that, apply it to R X'y."""
     columns = _matrix(task, rows)
     d, y = len(columns), rows.columns[task.parameters["target"], ""]
@@ -550,12 +566,12 @@ async def _linear(a: Arithmetic, task: Task, rows: Joined) -> Answer:
     inverse = _inverse([opened[r * d : (r + 1) * d] for r in range(d)], a.p)
     if inverse is None:
         await a.verify()
-        return Answer([], {"singular": True, "withheld": []})
+        return AnswerShares([], PublicFacts(singular=True))
     masked = product[d * d :]
     solution = [sum(inverse[i][r] * masked.z[r] for r in range(d)) % a.p for i in range(d)]
     count = a.total(rows.one)
     await a.verify()
-    return Answer([*solution, *count.z], {"withheld": []})
+    return AnswerShares([*solution, *count.z], PublicFacts())
 
 
 def _inverse(matrix: list[list[int]], p: int) -> list[list[int]] | None:
@@ -580,8 +596,8 @@ def sigmoid_polynomial() -> tuple[float, float, float]:
     """(c1, c3, c5) of 1/2 + c1 t + c3 t^3 + c5 t^5, least squares on [-6, 6]."""
     t = np.linspace(-SIGMOID_RANGE, SIGMOID_RANGE, 2001)
     odd = np.column_stack([t, t**3, t**5])
-    found = np.linalg.lstsq(odd, 1 / (1 + np.exp(-t)) - 0.5, rcond=None)[0]
-    return float(found[0]), float(found[1]), float(found[2])
+    c1, c3, c5 = np.linalg.lstsq(odd, 1 / (1 + np.exp(-t)) - 0.5, rcond=None)[0].tolist()
+    return c1, c3, c5
 
 
 ETA_BITS = X_BITS + B_BITS
@@ -603,7 +619,7 @@ def _room(task: Task) -> int:
     )
 
 
-async def _logistic(a: Arithmetic, task: Task, rows: Joined) -> Answer:
+async def _logistic(a: Arithmetic, task: Task, rows: Joined) -> AnswerShares:
     """Nesterov's gradient steps; the coefficients stay shared, only their scale is cut back."""
     columns = [a.scale(rows.one, 2**X_BITS)]
     for name in task.parameters["predictors"]:
@@ -638,7 +654,7 @@ async def _logistic(a: Arithmetic, task: Task, rows: Joined) -> Answer:
         onward = a.add(a.scale(new, 2**8 + push), beta, times=-push)
         ahead = await a.truncate(onward, 8, B_BITS + 30)
         beta = new
-    return Answer([*beta.z, *a.total(rows.one).z], {"withheld": []})
+    return AnswerShares([*beta.z, *a.total(rows.one).z], PublicFacts())
 
 
 _STEPS: dict[str, Callable[..., Any]] = {
@@ -652,7 +668,7 @@ _STEPS: dict[str, Callable[..., Any]] = {
 # --- how the output party reads the answer -----------------------------------------------------
 
 
-def decode(task: Task, opened: Sequence[int], public: Mapping[str, Any]) -> pd.DataFrame:
+def decode(task: Task, opened: Sequence[int], public: PublicFacts) -> pd.DataFrame:
     """The answer as a table, from the numbers that only the output party opened.
 
     Returns
@@ -662,26 +678,25 @@ def decode(task: Task, opened: Sequence[int], public: Mapping[str, Any]) -> pd.D
 
     Raises
     ------
-    MpcError
+    TaskError
         If a regression has no unique solution or too few rows.
     """
     import pandas as pd
 
     p = modulus(task)
-    numbers_ = [v if v <= p // 2 else v - p for v in opened]
-    withheld = set(public.get("withheld", ()))
+    numbers = [v if v <= p // 2 else v - p for v in opened]
+    withheld = set(public.withheld)
     if task.function == "join_size":
-        return pd.DataFrame({"count": [math.nan if withheld else numbers_[0]]})
+        return pd.DataFrame({"count": [math.nan if withheld else numbers[0]]})
     if "statistics" in task.function:
-        return _decode_statistics(task, numbers_, withheld)
+        return _decode_statistics(task, numbers, withheld)
     if withheld:
-        raise MpcError("The join has too few rows for this regression; nothing left.")
-    if public.get("singular"):
-        raise MpcError("The predictors are collinear on the join; there is no unique solution.")
+        raise TaskError("The join has too few rows for this regression; nothing left.")
+    if public.singular:
+        raise TaskError("The predictors are collinear on the join; there is no unique solution.")
     terms = design_names(task)
     if task.function == "joined_logistic_regression":
-        found = np.array(numbers_[:-1]) / 2**B_BITS
-        coefficients = _unscale(task, found)
+        coefficients = _unscale(task, np.array(numbers[:-1]) / 2**B_BITS)
     else:
         target = 10 ** _column(task, task.parameters["target"])[1].decimals
         coefficients = [
@@ -690,7 +705,7 @@ def decode(task: Task, opened: Sequence[int], public: Mapping[str, Any]) -> pd.D
             / target
             for v, c in zip(opened[:-1], _design(task), strict=True)
         ]
-    return pd.DataFrame({"term": terms, "coefficient": coefficients, "rows": numbers_[-1]})
+    return pd.DataFrame({"term": terms, "coefficient": coefficients, "rows": numbers[-1]})
 
 
 def _decode_statistics(task: Task, cells: Sequence[int], withheld: set[int]) -> pd.DataFrame:
@@ -711,10 +726,8 @@ def _decode_statistics(task: Task, cells: Sequence[int], withheld: set[int]) -> 
     return pd.DataFrame(rows, columns=[group, "count", "sum", "mean", "variance"])
 
 
-def _fraction(residue: int, p: int) -> Any:
+def _fraction(residue: int, p: int) -> Fraction:
     """The fraction num / den = residue modulo p with |num|, den below sqrt(p / 2) (Wang 1981)."""
-    from fractions import Fraction
-
     bound = math.isqrt(p // 2)
     r0, r1, t0, t1 = p, residue % p, 0, 1
     while r1 > bound:
@@ -723,14 +736,14 @@ def _fraction(residue: int, p: int) -> Any:
     return Fraction(r1, t1)
 
 
-def _unscale(task: Task, found: np.ndarray) -> list[float]:
+def _unscale(task: Task, scaled: np.ndarray) -> list[float]:
     """Coefficients on the original scale; predictors were moved to [-1, 1] by their bounds."""
-    made = [float(found[0])]
-    for b, column in zip(found[1:], _design(task)[1:], strict=True):
+    coefficients = [float(scaled[0])]
+    for b, column in zip(scaled[1:], _design(task)[1:], strict=True):
         if column is None or column.kind == "category":
-            made.append(float(b))
+            coefficients.append(float(b))
             continue
         half = (column.high - column.low) / 2
-        made.append(float(b) / half)
-        made[0] -= float(b) / half * (column.low + column.high) / 2
-    return made
+        coefficients.append(float(b) / half)
+        coefficients[0] -= float(b) / half * (column.low + column.high) / 2
+    return coefficients

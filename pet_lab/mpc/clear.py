@@ -39,15 +39,16 @@ def answer(
     terms, design = _design(joined, parameters["predictors"], schema)
     target = joined[parameters["target"]].to_numpy(float)
     if function == "joined_linear_regression":
-        found = np.linalg.lstsq(design, target, rcond=None)[0]
+        coefficients = np.linalg.lstsq(design, target, rcond=None)[0]
     else:
-        found = logistic(design, target)
-    return pd.DataFrame({"term": terms, "coefficient": found, "rows": float(len(joined))})
+        coefficients = logistic(design, target)
+    return pd.DataFrame({"term": terms, "coefficient": coefficients, "rows": float(len(joined))})
 
 
 def statistics(
     frame: pd.DataFrame, group: str, value: str, schema: Mapping[str, Column]
 ) -> pd.DataFrame:
+    """Count, sum, mean and variance of a column for each level of another."""
     rows = []
     for level in schema[group].levels:
         cells = frame.loc[frame[group].astype(str) == level, value].astype(float)
@@ -86,3 +87,12 @@ def logistic(design: np.ndarray, target: np.ndarray, steps: int = 50) -> np.ndar
         if np.abs(move).max() < 1e-12:
             break
     return beta
+
+
+def same(a: pd.DataFrame, b: pd.DataFrame, *, tolerance: float = 1e-9) -> bool:
+    """Whether two answers agree up to a relative tolerance, NaN with NaN."""
+    try:
+        pd.testing.assert_frame_equal(a, b, check_dtype=False, rtol=tolerance, atol=tolerance)
+    except AssertionError:
+        return False
+    return True

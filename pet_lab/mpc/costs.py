@@ -8,11 +8,13 @@ factor of about two when nothing else runs, enough to tell minutes from days.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+
+from msgspec.structs import replace
+
+from pet_lab.files import duration
 
 from .catalogue import P_BITS, X_BITS, design_names, length, modulus, parts
-from .policy import duration
-from .tasks import Task
+from .tasks import Record, Task
 
 PRODUCT_S = 6e-6  # CPU seconds of one of three parties for one product; grows with K squared
 BIT_S = 50e-6  # the same for one secret random bit, which truncation needs
@@ -20,8 +22,7 @@ ROUND_S = 2e-3  # a round on loopback
 CORES = 2
 
 
-@dataclass(frozen=True)
-class Estimate:
+class Estimate(Record):
     """Cost of one processing party. products: resharings; bytes: sent to all others together."""
 
     products: int
@@ -37,15 +38,22 @@ def estimate(task: Task) -> Estimate:
     k, size = task.k, (modulus(task).bit_length() + 7) // 8
     inputs = sum(length(task, s) + 1 for s in (0, 1)) * k
     if task.level == "all-but-one":
-        return Estimate(0, 0, 1, sum(length(task, s) for s in (0, 1)) * size, 0.01)
+        size *= sum(length(task, s) for s in (0, 1))
+        return Estimate(products=0, opened=0, rounds=1, bytes=size, seconds=0.01)
     if task.level == "checked":
         products, rounds = 2 * products + inputs // k, rounds + 5
-    # Of more than 2 t + 1 parties not all reshare; the bytes are an average over the seats.
+    # Of more than 2 t + 1 parties not all reshare; the bytes are an average over the parties.
     numbers = (products + bits) * (2 * task.threshold + 1) / k + opened + inputs / k + 2 * bits
     work = (products + opened / 3 + inputs / 3) * PRODUCT_S + bits * BIT_S
     cpu = work * (k / 3) ** 2 * (1 + size / 64)
     seconds = cpu * max(k / CORES, 1) + rounds * ROUND_S
-    return Estimate(products + bits, opened, rounds, round(numbers * (k - 1) * size), seconds)
+    return Estimate(
+        products=products + bits,
+        opened=opened,
+        rounds=rounds,
+        bytes=round(numbers * (k - 1) * size),
+        seconds=seconds,
+    )
 
 
 def too_long(task: Task, limit_s: float) -> str:
@@ -53,7 +61,7 @@ def too_long(task: Task, limit_s: float) -> str:
     seconds = estimate(task).seconds
     if seconds <= limit_s:
         return ""
-    said = f"It would take about {duration(seconds)}, and {duration(limit_s)} are allowed."
+    reason = f"It would take about {duration(seconds)}, and {duration(limit_s)} are allowed."
     if task.parameters.get("join") in {"opened", "hidden"}:
         n = min(d.rows for d in task.inputs)
         aligned = replace(
@@ -61,11 +69,11 @@ def too_long(task: Task, limit_s: float) -> str:
             parameters={**task.parameters, "join": "aligned"},
             inputs=tuple(replace(d, rows=n) for d in task.inputs),
         )
-        said += (
+        reason += (
             f" After a private set intersection (join aligned) it would take at most "
             f"{duration(estimate(aligned).seconds)}, but both owners then know who is in both."
         )
-    return said
+    return reason
 
 
 def _counts(task: Task) -> tuple[int, int, int, int]:

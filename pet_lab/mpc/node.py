@@ -1,8 +1,10 @@
 """A party as a process: `python -m pet_lab.mpc.node FOLDER`.
 
-The folder holds the party's certificate and keys, its policy and, for an owner, its data. The
-operator's commands come on stdin, one JSON object a line, and the answers go to stdout: whoever
+The folder holds the party's credentials and signing key, its policy and, for an owner, its data.
+The operator's orders come on stdin, one JSON object a line, and the answers go to stdout: whoever
 sits at this console speaks for this party, and for no other. No secret is ever an argument.
+
+A module of another name that calls `run` with a subclass of `Console` is started in the same way.
 """
 
 from __future__ import annotations
@@ -10,92 +12,160 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from dataclasses import asdict
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from . import wire
-from .errors import MpcError
-from .party import Party
-from .policy import Policy, Signer
-from .tasks import Column
+import msgspec
 
+from pet_lab.parties.channel import Refusal, Sent
+from pet_lab.parties.errors import PartyError, Refused
+from pet_lab.parties.log import Signer
 
-def load(home: Path) -> Party:
-    """The party whose things are in a folder."""
-    config = json.loads((home / "config.json").read_text())
-    schema = _schema(home)
-    signer = Signer(config["name"], (home / "sign.key").read_bytes())
-    return Party(
-        home,
-        wire.Doors(config["name"], home, set(config.get("revoked", ()))),
-        signer,
-        Policy.from_json(config.get("policy", {})),
-        config.get("faults", ()),
-        schema,
-    )
+from .mesh import Endpoint
+from .messages import LogCopy, Member
+from .party import ServiceParty
+from .policy import Policy
+from .tasks import Column, Record
+
+MAX_LINE = 2**26
 
 
-def _schema(home: Path) -> dict[str, Column] | None:
-    if not (home / "schema.json").exists():
+class Config(Record):
+    """`config.json`: what an operator sets before the start."""
+
+    host: str = "127.0.0.1"
+    policy: Policy = Policy()
+    delay_s: float = 0.0
+
+
+class Order(Record, tag_field="do", tag=str.lower):
+    """Base of what an operator can order."""
+
+
+class Members(Order):
+    """Who belongs to the service."""
+
+    members: tuple[Member, ...]
+
+
+class Compute(Order):
+    """Ask for a task, as its output party; or only for the decisions about it."""
+
+    owners: tuple[str, ...]
+    terms: dict[str, Any]
+    approve_only: bool = False
+
+
+class SetPolicy(Order):
+    """Decide by another policy from now on."""
+
+    policy: Policy
+
+
+class Reload(Order):
+    """Read the schema of the data again."""
+
+
+class Bar(Order):
+    """Exclude a party, for example because its certificate was revoked."""
+
+    party: str
+    why: str
+
+
+class ShowLog(Order):
+    """The party's log and the key that verifies it."""
+
+
+class TakeSent(Order):
+    """What was sent since this was last asked, without content."""
+
+
+class Messages(Record):
+    """The answer to `TakeSent`."""
+
+    sent: list[Sent]
+
+
+class Console:
+    """Where the operator of one party gives orders."""
+
+    party_type: ClassVar[type[ServiceParty]] = ServiceParty
+    orders: ClassVar[Any] = Members | Compute | SetPolicy | Reload | Bar | ShowLog | TakeSent
+
+    def __init__(self, home: Path) -> None:
+        config = msgspec.json.decode((home / "config.json").read_bytes(), type=Config)
+        endpoint = Endpoint(home, delay_s=config.delay_s)
+        self.home, self.host = home, config.host
+        self.party = self.party_type(
+            home,
+            endpoint,
+            Signer(endpoint.name, (home / "sign.key").read_bytes()),
+            config.policy,
+            schema=read_schema(home),
+        )
+
+    async def obey(self, order: Any) -> Any:
+        """Carry out one order; returns a record, or None."""
+        party = self.party
+        match order:
+            case Members():
+                party.members = {one.name: one for one in order.members}
+            case Compute():
+                return await party.request(
+                    order.owners, order.terms, approve_only=order.approve_only
+                )
+            case SetPolicy():
+                party.policy = order.policy
+                party.log.add("policy", **msgspec.to_builtins(order.policy))
+            case Reload():
+                party.schema = read_schema(self.home)
+            case Bar():
+                party.bar(order.party, order.why)
+            case ShowLog():
+                return LogCopy(entries=tuple(party.log.entries), public=party.signer.public)
+            case TakeSent():
+                answer = Messages(sent=list(party.sent))
+                party.sent.clear()
+                return answer
         return None
-    made = json.loads((home / "schema.json").read_text())
-    return {k: Column(**{**c, "levels": tuple(c["levels"])}) for k, c in made.items()}
 
-
-async def command(party: Party, said: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0911
-    """One order of the operator."""
-    do = said.pop("do")
-    if do == "members":
-        party.members = {m["name"]: wire.Member(**m) for m in said["members"]}
-        return {}
-    if do == "request":
-        return await party.request(**said)
-    if do == "policy":
-        party.policy = Policy.from_json(said["policy"])
-        party.log.add("policy", **party.policy.as_json())
-        return {}
-    if do == "faults":
-        party.faults = set(said["faults"])
-        return {}
-    if do == "reload":
-        party.schema = _schema(party.home)
-        return {}
-    if do == "bar":
-        party.bar(said["party"], said["why"])
-        return {}
-    if do == "send":
-        return await party._ask(said["to"], said["message"])
-    if do == "log":
-        return {"entries": [asdict(e) for e in party.log.entries], "public": party.signer.public}
-    if do == "sent":
-        made, party.sent = [asdict(s) for s in party.sent], []
-        return {"sent": made}
-    raise MpcError(f"No such order: {do!r}.")
-
-
-async def main(home: Path) -> None:
-    party = load(home)
-    host = json.loads((home / "config.json").read_text()).get("host", "127.0.0.1")
-    port, data_port = await party.listen(host)
-    me = wire.Member(party.name, host, port, data_port, party.signer.public)
-    print(json.dumps(me.as_json()), flush=True)
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=wire.MAX_FRAME)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while line := await reader.readline():
-        said = json.loads(line)
+    async def answer(self, line: bytes) -> dict[str, Any]:
+        """The answer to one line of the console: {"answer": ...} or {"refusal": ...}."""
         try:
-            made = await command(party, said)
-        except MpcError as error:
-            made = wire.error_json(error)
+            order = msgspec.json.decode(line, type=self.orders)
+            return {"answer": await self.obey(order)}
+        except msgspec.MsgspecError as error:
+            return {"refusal": Refusal.of(Refused(f"No such order: {error}."))}
+        except PartyError as error:
+            return {"refusal": Refusal.of(error)}
         except Exception as error:  # the console must answer, whatever happened
-            made = {"error": f"{type(error).__name__}: {error}", "kind": "MpcError"}
-            import traceback
-
             traceback.print_exc()
-        print(json.dumps(made), flush=True)
+            return {"refusal": Refusal.of(Refused(f"{type(error).__name__}: {error}"))}
+
+
+def read_schema(home: Path) -> dict[str, Column] | None:
+    """The columns in `schema.json`; None without the file."""
+    path = home / "schema.json"
+    if not path.exists():
+        return None
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, Column])
+
+
+async def run(home: Path, console_type: type[Console] = Console) -> None:
+    """Listen, report who this is, and obey the console until it is closed."""
+    console = console_type(home)
+    member = await console.party.listen(console.host)
+    print(json.dumps(msgspec.to_builtins(member)), flush=True)
+    reader = asyncio.StreamReader(limit=MAX_LINE)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    while line := await reader.readline():
+        answer = await console.answer(line)
+        print(msgspec.json.encode(answer).decode(), flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    asyncio.run(run(Path(sys.argv[1])))

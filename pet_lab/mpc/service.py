@@ -7,40 +7,34 @@ every operator does this alone, at home, and this module has no part in it.
 
 from __future__ import annotations
 
-import json
-import math
-import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import pandas as pd
 
-from pet_lab.psi.certificates import TestAuthority, save, write_private
+from pet_lab.files import write_atomic
+from pet_lab.parties.certificates import TestAuthority, save
+from pet_lab.parties.channel import Refusal, Sent
+from pet_lab.parties.errors import PartyError
+from pet_lab.parties.launch import Process, stop_all
+from pet_lab.parties.log import Head, LogEntry, Signer, verify
 
-from .audit import Entry, Head, verify
-from .errors import MpcError
-from .policy import Policy, Signer
+from . import node
+from .catalogue import CATALOGUE, PublicFacts
+from .costs import Estimate
+from .messages import LogCopy, Member
+from .party import Outcome
+from .policy import Policy
 from .tasks import Column, Task, in_hours
-from .wire import raise_json
 
-PERMISSIVE = Policy(
-    functions=(
-        "pooled_statistics",
-        "join_size",
-        "joined_statistics",
-        "joined_linear_regression",
-        "joined_logistic_regression",
-    ),
-    min_group=0,
-    max_queries=1000,
-    epsilon_total=100.0,
-)
+T = TypeVar("T")
+START_S = 60.0
+ORDER_S = 3600.0  # an order may be a long computation, which has limits of its own
+PERMISSIVE = Policy(functions=tuple(CATALOGUE), min_group=0, max_queries=1000, epsilon_total=100.0)
 
 
 @dataclass(frozen=True)
@@ -68,73 +62,15 @@ class Result:
     task: Task
     decisions: Mapping[str, str]
     costs: pd.DataFrame
-    estimate: Mapping[str, Any]
-    public: Mapping[str, Any]
+    estimate: Estimate
+    public: PublicFacts
     suspects: tuple[str, ...]
     warnings: tuple[str, ...]
     messages: pd.DataFrame
     wall_s: float
 
 
-class Node:
-    """One process and its console."""
-
-    def __init__(self, name: str, home: Path) -> None:
-        self.name, self.home = name, home
-        self._lock = threading.Lock()
-        self._errors = (home / "stderr").open("w")
-        self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module, no shell
-            [sys.executable, "-m", "pet_lab.mpc.node", str(home)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            cwd=Path(__file__).resolve().parents[2],
-        )
-
-    def read(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            self.process.wait(10)
-            raise MpcError(f"{self.name} has ended.")
-        return dict(json.loads(line))
-
-    def order(self, do: str, **more: Any) -> dict[str, Any]:
-        """Type one order and wait for its answer.
-
-        Raises
-        ------
-        MpcError
-            What the party said instead of an answer, or that its process has ended.
-        """
-        assert self.process.stdin is not None
-        with self._lock:
-            try:
-                self.process.stdin.write(json.dumps({"do": do, **more}) + "\n")
-                self.process.stdin.flush()
-            except (BrokenPipeError, OSError):
-                raise MpcError(f"{self.name} has ended.") from None
-            answer = self.read()
-        raise_json(answer)
-        return answer
-
-    def stop(self) -> None:
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                try:
-                    stream.close()
-                except BrokenPipeError:
-                    continue
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self._errors.close()
-
-
-class Service(AbstractContextManager["Service"]):
+class Service:
     """Parties as processes, on loopback, over mutual TLS; stopped on leaving.
 
     Parameters
@@ -142,9 +78,10 @@ class Service(AbstractContextManager["Service"]):
     processing : names of the processing parties; an owner's name makes the mixed model
     data : owner -> its data
     output : the output party; may be one of the others
-    policies : party -> policy, also of owners; default PERMISSIVE, which checks nothing
-    faults : party -> how it misbehaves, see `Party`
-    expired, strangers : parties whose certificate has expired, or is of another authority
+    policies : party -> policy, also of owners; default PERMISSIVE, which checks next to nothing
+    delay_s : one-way delay of every message, to study slow networks
+    module : what `python -m` runs for each party, with its folder as argument. A module of another
+        name gives parties that behave in another way; see `node`.
     """
 
     def __init__(
@@ -154,183 +91,170 @@ class Service(AbstractContextManager["Service"]):
         output: str = "pz",
         *,
         policies: Mapping[str, Policy] | None = None,
-        faults: Mapping[str, Iterable[str]] | None = None,
-        expired: Iterable[str] = (),
-        strangers: Iterable[str] = (),
+        delay_s: float = 0.0,
+        module: str = node.__name__,
     ) -> None:
         self.processing, self.output, self.data = tuple(processing), output, dict(data)
         self._temporary = tempfile.TemporaryDirectory(prefix="pet-lab-mpc-")
         self.folder = Path(self._temporary.name)
-        self.authority, other = TestAuthority(), TestAuthority("another authority")
-        self.nodes: dict[str, Node] = {}
+        self.authority = TestAuthority()
+        self.processes: dict[str, Process] = {}
         try:
             for name in dict.fromkeys([*processing, *data, output]):
-                authority = other if name in set(strangers) else self.authority
-                days = -1.0 if name in set(expired) else 7.0
-                home = save(authority.issue(name, days=days), self.folder / name)
-                if name in set(strangers):
-                    (home / "ca.pem").write_bytes(self.authority.certificate)
-                write_private(home / "sign.key", Signer(name).raw())
-                config = {
-                    "name": name,
-                    "policy": ((policies or {}).get(name, PERMISSIVE)).as_json(),
-                    "faults": list((faults or {}).get(name, ())),
-                }
-                (home / "config.json").write_text(json.dumps(config))
+                home = save(self.authority.issue(name), self.folder / name)
+                write_atomic(home / "sign.key", Signer(name).raw(), secret=True)
+                policy = (policies or {}).get(name, PERMISSIVE)
+                config = node.Config(policy=policy, delay_s=delay_s)
+                (home / "config.json").write_bytes(msgspec.json.encode(config))
                 if name in data:
                     self._write_data(home, data[name])
-                self.nodes[name] = Node(name, home)
-            self.members = [node.read() for node in self.nodes.values()]
-            for node in self.nodes.values():
-                node.order("members", members=self.members)
+                self.processes[name] = Process(name, module, [str(home)])
+            self.members = {
+                name: msgspec.convert(process.read(START_S), Member)
+                for name, process in self.processes.items()
+            }
+            everybody = node.Members(members=tuple(self.members.values()))
+            for name in self.processes:
+                self.order(name, everybody)
         except BaseException:
-            self.__exit__()
+            self.close()
             raise
 
     @staticmethod
     def _write_data(home: Path, owned: Owned) -> None:
-        write_private(home / "data.csv", owned.frame.to_csv(index=False).encode())
-        schema = {k: asdict(c) for k, c in owned.schema.items()}
-        (home / "schema.json").write_text(json.dumps(schema))
+        write_atomic(home / "data.csv", owned.frame.to_csv(index=False).encode(), secret=True)
+        (home / "schema.json").write_bytes(msgspec.json.encode(owned.schema))
 
     def close(self) -> None:
         """Stop every process and remove every file."""
-        self.__exit__()
-
-    def __exit__(self, *_: object) -> None:
-        for node in self.nodes.values():
-            node.stop()
+        stop_all(list(self.processes.values()))
         self._temporary.cleanup()
 
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     # --- orders -------------------------------------------------------------------------------
+
+    def order(self, party: str, order: node.Order, answer_type: type[T] | None = None) -> T:
+        """Type one order at a party's console and wait for its answer.
+
+        Raises
+        ------
+        PartyError
+            What the party says instead of an answer, or PeerLost if its process has ended.
+        """
+        process = self.processes[party]
+        process.write(msgspec.to_builtins(order))
+        answer = process.read(ORDER_S)
+        if "refusal" in answer:
+            raise msgspec.convert(answer["refusal"], Refusal).as_error()
+        return msgspec.convert(answer["answer"], answer_type or Any)  # type: ignore[return-value]
 
     def terms(self, function: str, parameters: Mapping[str, Any], **more: Any) -> dict[str, Any]:
         """The fields of a task, with defaults that fit this service."""
         users = {*self.data, self.output}
-        made: dict[str, Any] = {
+        terms: dict[str, Any] = {
             "function": function,
             "parameters": dict(parameters),
             "processing_parties": list(self.processing),
             "expires": in_hours(1),
             "min_group": 0,
-        }
-        made |= more
-        made.setdefault("model", "mixed" if users & set(made["processing_parties"]) else "fixed")
-        return made
+        } | more
+        mixed = users & set(terms["processing_parties"])
+        return {"model": "mixed" if mixed else "fixed"} | terms
+
+    def _request(self, terms: Mapping[str, Any], *, approve_only: bool = False) -> Outcome:
+        order = node.Compute(owners=tuple(self.data), terms=dict(terms), approve_only=approve_only)
+        return self.order(self.output, order, Outcome)
 
     def compute(self, function: str, parameters: Mapping[str, Any], **more: Any) -> Result:
         """Order the output party to have a task computed.
 
         Raises
         ------
-        MpcError
-            What stopped it: Refused, TaskError, PartyLost or Cheating.
+        PartyError
+            What stopped it: Refused, TaskError, PeerLost or Cheating.
         """
-        for node in self.nodes.values():
-            if node.process.poll() is None:
-                node.order("sent")  # forget earlier messages
-        made = self.nodes[self.output].order(
-            "request", owners=list(self.data), **self.terms(function, parameters, **more)
-        )
-        costs = pd.DataFrame(made["costs"])
-        table = pd.DataFrame(made["table"]["data"], columns=made["table"]["columns"])
+        self._take_sent()  # forget earlier messages
+        outcome = self._request(self.terms(function, parameters, **more))
+        table = pd.DataFrame(**(outcome.table or {}))
         numeric = [c for c in table.columns if c not in {"term", parameters.get("group")}]
-        table[numeric] = table[numeric].astype(float)
+        costs = pd.DataFrame(msgspec.to_builtins(outcome.costs))
         return Result(
-            table=table,
-            task=Task.from_json(made["task"]),
-            decisions=made["decisions"],
+            table=table.astype(dict.fromkeys(numeric, float)),
+            task=outcome.task,
+            decisions=outcome.decisions,
             costs=costs.drop(columns="to"),
-            estimate=made["estimate"],
-            public=made["public"],
-            suspects=tuple(made["suspects"]),
-            warnings=tuple(made["warnings"]),
-            messages=self._messages(costs),
-            wall_s=made["wall_s"],
+            estimate=outcome.estimate,
+            public=outcome.public or PublicFacts(),
+            suspects=outcome.suspects,
+            warnings=outcome.warnings,
+            messages=self._messages(outcome),
+            wall_s=outcome.wall_s,
         )
 
-    def _messages(self, costs: pd.DataFrame) -> pd.DataFrame:
-        sent = [s for n in self.nodes.values() for s in n.order("sent")["sent"]]
-        rows = [{**s, "messages": 1} for s in sent]
-        for cost in costs.to_dict("records"):
-            for to, size in dict(cost["to"]).items():
-                rows.append(
-                    {"sender": cost["party"], "receiver": to, "kind": "shares", "size": size}
-                    | {"messages": int(cost["rounds"])}
-                )
-        frame = pd.DataFrame(rows).rename(columns={"size": "bytes"})
+    def _take_sent(self) -> list[Sent]:
+        return [
+            sent
+            for name, process in self.processes.items()
+            if process.alive
+            for sent in self.order(name, node.TakeSent(), node.Messages).sent
+        ]
+
+    def _messages(self, outcome: Outcome) -> pd.DataFrame:
+        rows: list[tuple[str, str, str, int, int]] = [
+            (s.sender, s.receiver, s.kind, 1, s.size) for s in self._take_sent()
+        ]
+        for cost in outcome.costs:
+            rows += [(cost.party, to, "shares", cost.rounds, n) for to, n in cost.to.items()]
         keys = ["sender", "receiver", "kind"]
+        frame = pd.DataFrame(rows, columns=[*keys, "messages", "bytes"])
         return frame.groupby(keys, as_index=False)[["messages", "bytes"]].sum()
 
     def decisions(
         self, function: str, parameters: Mapping[str, Any], **more: Any
     ) -> dict[str, str]:
-        """What every processing party says to a task, without computing it."""
-        made = self.nodes[self.output].order(
-            "request",
-            owners=list(self.data),
-            approve_only=True,
-            **self.terms(function, parameters, **more),
-        )
-        return dict(made["decisions"])
+        """What every processing party answers to a task, without computing it."""
+        terms = self.terms(function, parameters, **more)
+        return self._request(terms, approve_only=True).decisions
 
-    def set(
-        self, party: str, *, policy: Policy | None = None, faults: Iterable[str] | None = None
-    ) -> None:
-        if policy is not None:
-            self.nodes[party].order("policy", policy=policy.as_json())
-        if faults is not None:
-            self.nodes[party].order("faults", faults=list(faults))
+    def set_policy(self, party: str, policy: Policy) -> None:
+        """Give a party another policy."""
+        self.order(party, node.SetPolicy(policy=policy))
 
     def load(self, owner: str, owned: Owned) -> None:
         """An owner puts another file in place of its data."""
         self._write_data(self.folder / owner, owned)
         self.data[owner] = owned
-        self.nodes[owner].order("reload")
+        self.order(owner, node.Reload())
 
-    def revoke(self, party: str, why: str = "certificate revoked") -> None:
-        """Every other operator bars a party."""
-        for name, node in self.nodes.items():
-            if name != party:
-                node.order("bar", party=party, why=why)
+    # --- logs ---------------------------------------------------------------------------------
 
-    def log(self, party: str) -> tuple[list[Entry], str]:
+    def log(self, party: str) -> tuple[tuple[LogEntry, ...], str]:
         """A party's audit log and its public key."""
-        made = self.nodes[party].order("log")
-        return [Entry(**e) for e in made["entries"]], made["public"]
+        copy = self.order(party, node.ShowLog(), LogCopy)
+        return copy.entries, copy.public
 
     def audit(self) -> pd.DataFrame:
         """Verify every log against its signature chain and what the other parties witnessed."""
-        logs = {n: self.log(n) for n, node in self.nodes.items() if node.process.poll() is None}
-        heads: dict[str, list[Head]] = {n: [] for n in logs}
-        for entries, _ in logs.values():
-            for e in entries:
-                if e.kind == "witnessed" and e.body["party"] in heads:
-                    heads[e.body["party"]].append(Head(**e.body))
+        logs = {name: self.log(name) for name, p in self.processes.items() if p.alive}
+        witnessed = [head for entries, _ in logs.values() for head in heads(entries)]
         rows = []
         for name, (entries, public) in logs.items():
+            mine = [head for head in witnessed if head.party == name]
             try:
-                verify(entries, public, heads[name])
-                state = "holds"
-            except MpcError as error:
-                state = str(error)
-            rows.append(
-                {"party": name, "entries": len(entries), "witnesses": len(heads[name])}
-                | {"verdict": state}
-            )
-        return pd.DataFrame(rows)
+                verify(entries, public, mine)
+                verdict = "holds"
+            except PartyError as error:
+                verdict = str(error)
+            rows.append((name, len(entries), len(mine), verdict))
+        return pd.DataFrame(rows, columns=["party", "entries", "witnesses", "verdict"])
 
 
-def same(a: pd.DataFrame, b: pd.DataFrame, *, relative: float = 1e-9) -> bool:
-    """Whether two answers agree, NaN with NaN."""
-    if list(a.columns) != list(b.columns) or len(a) != len(b):
-        return False
-    for x, y in zip(a.to_numpy().ravel(), b.to_numpy().ravel(), strict=True):
-        if isinstance(x, str) or isinstance(y, str):
-            if str(x) != str(y):
-                return False
-        elif math.isnan(x) != math.isnan(y) or (
-            not math.isnan(x) and abs(x - y) > relative * max(1.0, abs(y))
-        ):
-            return False
-    return True
+def heads(entries: Iterable[LogEntry], party: str = "") -> list[Head]:
+    """Heads of others' logs (or of one party's) that a log witnessed."""
+    witnessed = [msgspec.convert(e.body, Head) for e in entries if e.kind == "witnessed"]
+    return [head for head in witnessed if party in {"", head.party}]

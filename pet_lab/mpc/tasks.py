@@ -14,18 +14,27 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from msgspec import Meta, field
+from msgspec.structs import force_setattr, replace
+
+from pet_lab.parties.log import canonical, digest
 
 from .errors import TaskError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Name = Annotated[str, Meta(min_length=1, max_length=100)]
+Names = Annotated[tuple[Name, ...], Meta(max_length=1000)]
+Hex = Annotated[str, Meta(max_length=1000, pattern=r"\A[0-9a-f]*\Z")]
+Parameter = str | int | float | Annotated[list[Name], Meta(max_length=200)]
 
 MODELS = ("fixed", "mixed")
 LEVELS = {
@@ -42,24 +51,11 @@ JOINS = {
 }
 
 
-def canonical(value: Any) -> bytes:
-    """The one byte string of a JSON value: sorted keys, no spaces, no NaN."""
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return text.encode()
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of what parties exchange: decoded strictly, and refused if a field is unknown."""
 
 
-def digest(*parts: bytes) -> str:
-    """SHA-256 over length-prefixed parts, as hex."""
-    made = hashlib.sha256()
-    for part in parts:
-        made.update(len(part).to_bytes(8, "big") + part)
-    return made.hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
+class Column(Record, kw_only=True):
     """One column as everybody may know it.
 
     kind      "key", "category" or "number"
@@ -69,7 +65,7 @@ class Column:
     """
 
     kind: str
-    levels: tuple[str, ...] = ()
+    levels: Names = ()
     decimals: int = 0
     low: float = 0.0
     high: float = 0.0
@@ -85,6 +81,8 @@ class Column:
             raise TaskError(f"A number has bounds low < high, got {self.low} and {self.high}.")
         if not 0 <= self.decimals <= 9:
             raise TaskError(f"decimals lies between 0 and 9, got {self.decimals}.")
+        for name in ("low", "high"):  # 0 and 0.0 would be two hashes
+            force_setattr(self, name, float(getattr(self, name)))
 
     @property
     def largest(self) -> int:
@@ -127,49 +125,32 @@ def check_table(frame: pd.DataFrame, schema: Schema) -> None:
                 number(column, name, value)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataRef:
+class DataRef(Record, kw_only=True):
     """A data set inside a task: its owner, its schema, and what binds the owner to its content.
 
     rows         number of records (public)
     commitments  one a processing party, in the order of the task: of that party's share
     """
 
-    owner: str
-    schema: Schema = field(hash=False)
-    rows: int
-    commitments: tuple[str, ...]
+    owner: Name
+    schema: Annotated[dict[Name, Column], Meta(max_length=100)]
+    rows: Annotated[int, Meta(ge=0)]
+    commitments: Annotated[tuple[Hex, ...], Meta(max_length=100)]
 
     @property
     def sha256(self) -> str:
         """The hash by which the task names the data."""
-        return digest(canonical(self.as_json()))
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"schema": {k: asdict(c) for k, c in self.schema.items()}}
-
-    @classmethod
-    def from_json(cls, made: Mapping[str, Any]) -> DataRef:
-        schema = {
-            k: Column(**{**c, "levels": tuple(c["levels"])}) for k, c in made["schema"].items()
-        }
-        return cls(
-            owner=made["owner"],
-            schema=schema,
-            rows=made["rows"],
-            commitments=tuple(made["commitments"]),
-        )
+        return digest(canonical(self))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
+class Task(Record, kw_only=True):
     """[Px, Py, Pz, Dx, Dy, f] and the terms under which it may run.
 
     function, parameters  an entry of the catalogue and its settings
     inputs                two data sets, Dx and Dy, each with its owner
     output_party          Pz; it may be one of the owners
-    processing_parties    K names, in the order of their seats
-    model                 "fixed": outsiders process; "mixed": users sit among them
+    processing_parties    K names, in the order of their indices
+    model                 "fixed": outsiders process; "mixed": users are among them
     level                 see LEVELS
     min_group             a group of 1 to min_group - 1 records does not leave; 0 switches this off
     dominance_percent     a total does not leave if one record is more than this share; 0: no rule
@@ -178,41 +159,41 @@ class Task:
     nonce                 makes two equal requests two tasks
     """
 
-    function: str
-    parameters: Mapping[str, Any] = field(hash=False)
-    inputs: tuple[DataRef, ...]
-    output_party: str
-    processing_parties: tuple[str, ...]
+    function: Name
+    parameters: Annotated[dict[Name, Parameter], Meta(max_length=20)]
+    inputs: tuple[DataRef, DataRef]
+    output_party: Name
+    processing_parties: Annotated[tuple[Name, ...], Meta(max_length=100)]
     model: str = "fixed"
     level: str = "majority"
-    purpose: str = "statistics"
+    purpose: Name = "statistics"
     min_group: int = 3
     dominance_percent: int = 0
     epsilon: float | None = None
     expires: str
-    nonce: str = field(default_factory=lambda: secrets.token_hex(16))
+    nonce: Name = field(default_factory=lambda: secrets.token_hex(16))
 
     def __post_init__(self) -> None:
-        owners, seats = [d.owner for d in self.inputs], self.processing_parties
-        if len(seats) < 2:
+        owners, parties = [d.owner for d in self.inputs], self.processing_parties
+        if len(parties) < 2:
             raise TaskError(
-                f"K = {len(seats)}: one party that holds every key is a trusted third party; "
+                f"K = {len(parties)}: one party that holds every key is a trusted third party; "
                 "name at least two processing parties, better three."
             )
-        if len(set(seats)) != len(seats):
-            raise TaskError("Each processing party has one seat; a name is repeated.")
+        if len(set(parties)) != len(parties):
+            raise TaskError("Each processing party is named once; a name is repeated.")
         if len(self.inputs) != 2 or owners[0] == owners[1]:
             raise TaskError("A task has two data sets of two different owners.")
         if self.model not in MODELS:
             raise TaskError(f"model is {' or '.join(MODELS)}, got {self.model!r}.")
         users = {*owners, self.output_party}
-        if self.model == "fixed" and users & set(seats):
+        if self.model == "fixed" and users & set(parties):
             raise TaskError("In the fixed model no user processes; here one does. Say mixed.")
-        if self.model == "mixed" and not users & set(seats):
+        if self.model == "mixed" and not users & set(parties):
             raise TaskError("In the mixed model a user processes; here none does. Say fixed.")
         if self.level not in LEVELS:
             raise TaskError(f"level is one of {', '.join(LEVELS)}, got {self.level!r}.")
-        if len(seats) == 2 and self.level != "all-but-one":
+        if len(parties) == 2 and self.level != "all-but-one":
             raise TaskError(
                 f"Level {self.level} needs an honest majority, which two parties cannot have: "
                 "take three, or a function that level all-but-one can do."
@@ -221,12 +202,15 @@ class Task:
             raise TaskError("min_group is a count and dominance_percent a share below 100.")
         if self.epsilon is not None and not 0 < self.epsilon < math.inf:
             raise TaskError(f"epsilon is a positive number or None, got {self.epsilon}.")
-        if any(len(d.commitments) != len(seats) for d in self.inputs):
+        if any(len(d.commitments) != len(parties) for d in self.inputs):
             raise TaskError("Each data set carries one commitment for each processing party.")
         _time(self.expires)
+        if self.epsilon is not None:  # 1 and 1.0 would be two hashes
+            force_setattr(self, "epsilon", float(self.epsilon))
 
     @property
     def k(self) -> int:
+        """Number of processing parties."""
         return len(self.processing_parties)
 
     @property
@@ -236,70 +220,71 @@ class Task:
 
     @property
     def sha256(self) -> str:
-        return digest(canonical(self.as_json()))
+        """What an approval signs: it covers every field."""
+        return digest(canonical(self))
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is allowed, and should still be known before it is approved."""
-        said = []
+        warnings = []
         if self.k == 2:
-            said.append("Only two processing parties: if one fails, nothing can be computed.")
+            warnings.append("Only two processing parties: if one fails, nothing can be computed.")
         if self.model == "mixed" and self.parameters.get("join") == "opened":
-            said.append("An input party that processes sees which of its own records have a match.")
+            warnings.append(
+                "An input party that processes sees which of its own records have a match."
+            )
         if self.parameters.get("join") == "aligned":
-            said.append("Aligned rows: both input parties already know who is in both files.")
+            warnings.append("Aligned rows: both input parties already know who is in both files.")
         if self.model == "mixed" and self.level == "all-but-one":
-            said.append("A user that processes could shift the result without being noticed.")
+            warnings.append("A user that processes could shift the result without being noticed.")
         if self.epsilon is None and not self.min_group:
-            said.append("No output check: the result may single out a record.")
-        return tuple(said)
+            warnings.append("No output check: the result may single out a record.")
+        return tuple(warnings)
+
+    @property
+    def owners(self) -> list[str]:
+        """Both input parties, sorted."""
+        return sorted(d.owner for d in self.inputs)
+
+    @property
+    def everyone(self) -> set[str]:
+        """All parties of this task."""
+        return {*self.owners, self.output_party, *self.processing_parties}
 
     def input(self, owner: str) -> DataRef:
+        """The data of one owner, or a TaskError."""
         for ref in self.inputs:
             if ref.owner == owner:
                 return ref
         raise TaskError(f"{owner} provides no data to this task.")
 
-    def seat(self, party: str) -> int:
+    def party_index(self, party: str) -> int:
+        """The place of a processing party among all, or a TaskError."""
         if party not in self.processing_parties:
             raise TaskError(f"{party} is no processing party of this task.")
         return self.processing_parties.index(party)
 
     def expired(self, now: datetime.datetime | None = None) -> bool:
+        """Whether nothing may happen any more."""
         return (now or datetime.datetime.now(datetime.UTC)) >= _time(self.expires)
 
     def with_data(self, *inputs: DataRef) -> Task:
+        """The same task about other data."""
         return replace(self, inputs=inputs)
 
-    def as_json(self) -> dict[str, Any]:
-        made = {k: getattr(self, k) for k in self.__dataclass_fields__}
-        return made | {
-            "parameters": dict(self.parameters),
-            "inputs": [d.as_json() for d in self.inputs],
-            "processing_parties": list(self.processing_parties),
-        }
 
-    @classmethod
-    def from_json(cls, made: Mapping[str, Any]) -> Task:
-        """Read a task that somebody else wrote.
+def read_task(terms: Mapping[str, Any]) -> Task:
+    """A task from the terms that a user wrote.
 
-        Raises
-        ------
-        TaskError
-            If a field is missing, unknown or of the wrong form.
-        """
-        try:
-            return cls(
-                **{
-                    **made,
-                    "inputs": tuple(DataRef.from_json(d) for d in made["inputs"]),
-                    "processing_parties": tuple(made["processing_parties"]),
-                }
-            )
-        except (KeyError, TypeError, AttributeError):
-            raise TaskError(
-                "This is not a task: a field is missing, unknown or not readable."
-            ) from None
+    Raises
+    ------
+    TaskError
+        If a field is missing, unknown or of the wrong form.
+    """
+    try:
+        return msgspec.convert(terms, Task)
+    except msgspec.ValidationError as error:
+        raise TaskError(f"This is not a task: {error}.") from None
 
 
 def in_hours(hours: float) -> str:
@@ -327,5 +312,6 @@ def key_number(value: Any) -> int:
     )
 
 
-def names(items: Sequence[str]) -> str:
+def listed(items: Sequence[str]) -> str:
+    """Names in a sentence."""
     return ", ".join(items) or "none"

@@ -1,24 +1,21 @@
-"""Policies decide, approvals bind, logs cannot be rewritten."""
-
-import json
-from dataclasses import replace
+"""Policies decide, approvals bind."""
 
 import pytest
 from mpc_examples import STATISTICS, X, task
+from msgspec.structs import replace
 
 from pet_lab.mpc import costs
-from pet_lab.mpc.audit import AuditLog, Entry, read, verify
-from pet_lab.mpc.errors import MpcError, Refused
 from pet_lab.mpc.policy import (
     Approval,
     Policy,
-    Signer,
     Spent,
     approve,
     check_approvals,
     objections,
 )
 from pet_lab.mpc.tasks import DataRef, in_hours
+from pet_lab.parties.errors import Refused
+from pet_lab.parties.log import Signer
 
 OPEN = Policy(functions=("joined_statistics",), min_group=3, max_queries=3, epsilon_total=1.0)
 
@@ -61,9 +58,9 @@ def test_an_excluded_party_cannot_take_any_role():
 def test_sizes_that_would_take_hours_are_refused_with_the_estimate_and_a_way_out():
     big = tuple(replace(d, rows=100_000) for d in task().inputs)
     said = costs.too_long(task(inputs=big), 600)
-    assert "days" in said
+    assert " d " in said
     assert "private set intersection" in said
-    assert "10 minutes are allowed" in said
+    assert "10 min are allowed" in said
     assert costs.too_long(task(), 600) == ""
     aligned = task(parameters={**STATISTICS, "join": "aligned"}, inputs=big)
     assert costs.estimate(aligned).seconds < costs.estimate(task(inputs=big)).seconds / 1e3
@@ -89,13 +86,13 @@ def test_an_approval_cannot_be_replayed_for_another_task_or_forged():
     assert first.sha256 != second.sha256, "two equal requests are two tasks"
     with pytest.raises(Refused, match="another task"):
         check_approvals(second, given, publics)
-    relabelled = [Approval(a.party, second.sha256, a.signature) for a in given]
+    relabelled = [Approval(party=a.party, task=second.sha256, signature=a.signature) for a in given]
     with pytest.raises(Refused, match="signature"):
         check_approvals(second, relabelled, publics)
     stranger = approve(Signer("pp-3"), first)
     with pytest.raises(Refused, match="signature"):
         check_approvals(first, [*given[:2], stranger], publics)
-    borrowed = Approval("pp-3", first.sha256, given[0].signature)
+    borrowed = Approval(party="pp-3", task=first.sha256, signature=given[0].signature)
     with pytest.raises(Refused, match="signature"):
         check_approvals(first, [*given[:2], borrowed], publics)
 
@@ -109,84 +106,7 @@ def test_changed_data_make_the_approvals_void():
         check_approvals(asked.with_data(other, asked.inputs[1]), [given], {"pp-1": signer.public})
 
 
-# --- the log -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def log(tmp_path):
-    made = AuditLog(Signer("pp-1"), tmp_path / "audit.jsonl")
-    for i in range(5):
-        made.add("approved", task=f"{i:064x}", epsilon=0.1 * i)
-    return made
-
-
-def test_a_log_verifies_and_continues_after_a_restart(log):
-    verify(log.entries, log.signer.public, [log.head()])
-    again = AuditLog(log.signer, log.path)
-    again.add("excluded", party="pp-2")
-    verify(read(log.path), log.signer.public, [log.head(), again.head()])
-
-
-@pytest.mark.parametrize("field", ["time", "kind", "body", "previous"])
-def test_a_changed_entry_is_found(log, field):
-    entries = list(log.entries)
-    value = {"task": "ff"} if field == "body" else "0" * 64
-    entries[2] = replace(entries[2], **{field: value})
-    with pytest.raises(MpcError, match="Entry 2"):
-        verify(entries, log.signer.public)
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        lambda e: e[:2] + e[3:],
-        lambda e: [e[1], e[0], *e[2:]],
-        lambda e: [*e[:3], e[2], *e[3:]],
-        lambda e: e[1:],
-    ],
-    ids=["removed", "swapped", "doubled", "beheaded"],
-)
-def test_moved_entries_are_found(log, edit):
-    with pytest.raises(MpcError, match="missing or moved"):
-        verify(edit(list(log.entries)), log.signer.public)
-
-
-def test_a_cut_end_shows_only_against_a_witness(log):
-    seen = log.head()
-    short = log.entries[:3]
-    verify(short, log.signer.public)
-    with pytest.raises(MpcError, match="its end was cut off"):
-        verify(short, log.signer.public, [seen])
-
-
-def test_a_keeper_that_signs_a_new_history_is_found_by_a_witness(log):
-    seen, forged = log.head(), AuditLog(log.signer)
-    for entry in log.entries:
-        forged.add(entry.kind, **{**entry.body, "epsilon": 0.0})
-    verify(forged.entries, log.signer.public)
-    with pytest.raises(MpcError, match="differs from what a witness saw"):
-        verify(forged.entries, log.signer.public, [seen])
-
-
-def test_another_partys_log_does_not_pass(log):
-    with pytest.raises(MpcError, match="changed after it was signed"):
-        verify(log.entries, Signer("pp-2").public)
-
-
-def test_a_party_does_not_start_on_a_damaged_log(log):
-    lines = log.path.read_text().splitlines()
-    edited = json.loads(lines[1]) | {"kind": "refused"}
-    log.path.write_text("\n".join([lines[0], json.dumps(edited), *lines[2:]]) + "\n")
-    with pytest.raises(MpcError, match="Entry 1"):
-        AuditLog(log.signer, log.path)
-    log.path.write_text("not json\n")
-    with pytest.raises(MpcError, match="Line 1"):
-        AuditLog(log.signer, log.path)
-
-
 def test_the_keys_do_not_show():
     signer = Signer("pp-1")
     assert signer.raw().hex() not in repr(vars(signer))
-    assert Signer("pp-1", signer.raw()).public == signer.public
     assert "signature" not in repr(approve(signer, task()))
-    assert isinstance(AuditLog(signer).add("x"), Entry)

@@ -2,18 +2,20 @@
 
 import datetime
 
+import msgspec
 import pandas as pd
 import pytest
 from mpc_examples import POOLED, STATISTICS, X, Y, task
 
 from pet_lab.mpc import catalogue
 from pet_lab.mpc.errors import TaskError
-from pet_lab.mpc.tasks import Column, DataRef, Task, check_table, in_hours
+from pet_lab.mpc.tasks import Column, DataRef, Task, check_table, in_hours, read_task
+from pet_lab.parties.log import canonical, digest
 
 
 def test_a_task_survives_the_wire():
     made = task()
-    again = Task.from_json(made.as_json())
+    again = msgspec.json.decode(msgspec.json.encode(made), type=Task)
     assert again.sha256 == made.sha256
     assert again == made
 
@@ -95,10 +97,34 @@ def test_expiry():
     assert not made.expired(noon - datetime.timedelta(seconds=1))
 
 
-@pytest.mark.parametrize("broken", [{}, {"inputs": 3}, {**task().as_json(), "extra": 1}])
-def test_damaged_json_is_one_clear_error(broken):
+WHOLE = msgspec.to_builtins(task())
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {},
+        {"inputs": 3},
+        {**WHOLE, "extra": 1},
+        {**WHOLE, "epsilon": "1"},
+        {**WHOLE, "processing_parties": ["x" * 101, "y", "z"]},
+        {**WHOLE, "parameters": {"key": {"a": 1}}},
+        {**WHOLE, "inputs": WHOLE["inputs"][:1]},
+    ],
+)
+def test_damaged_terms_are_one_clear_error(broken):
     with pytest.raises(TaskError, match="not a task"):
-        Task.from_json(broken)
+        read_task(broken)
+
+
+def test_a_number_has_one_hash_however_it_is_written():
+    whole = Column(kind="number", low=0, high=100)
+    assert whole == Column(kind="number", low=0.0, high=100.0)
+    assert digest(canonical(whole)) == digest(
+        canonical(msgspec.json.decode(msgspec.json.encode(whole), type=Column))
+    )
+    same = {"nonce": "n", "expires": "2030-01-01T00:00:00+00:00"}
+    assert task(**same, epsilon=1).sha256 == task(**same, epsilon=1.0).sha256
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,256 @@
+"""mpyc among the processing parties of a task, over connections that we authenticate.
+
+mpyc's own TLS reads certificates from fixed file names and believes the index that a peer claims;
+here the certificate decides about it. A lost connection or an unreadable message is reported in
+`trouble`, where mpyc would wait for ever or stop the process's event loop. Private parts of mpyc
+0.11 are replaced here and nowhere else, so it is pinned to that version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import functools
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pet_lab.parties.certificates import client_context, identity, load, server_context
+from pet_lab.parties.errors import PartyError, PeerLost, Refused
+
+from .errors import Cheating
+from .messages import Member
+
+CONNECT_S = 10.0
+
+
+class Endpoint:
+    """One party on the network: its credentials, its TLS contexts, and whom it does not talk to.
+
+    Parameters
+    ----------
+    folder : where its credentials are
+    delay_s : one-way delay of all messages that arrive, to study slow networks
+    """
+
+    def __init__(self, folder: Path, *, delay_s: float = 0.0) -> None:
+        self.credentials = load(folder)
+        self.name = self.credentials.name
+        self.server, self.client = (f(self.credentials) for f in (server_context, client_context))
+        self.barred: set[str] = set()
+        self.delay_s = delay_s
+
+    def admit(self, name: str) -> None:
+        """Refuse a party that is revoked or excluded."""
+        if name in self.barred:
+            raise Refused(f"{name} is revoked or excluded.")
+
+    def admitted(self, certificate: Mapping[str, Any] | None) -> str:
+        """The identity in a peer's certificate, unless it is refused."""
+        name = identity(certificate)
+        self.admit(name)
+        return name
+
+
+class Mesh:
+    """This party's connections to the others of one task, and mpyc's runtime on them.
+
+    Parameters
+    ----------
+    parties : members in the order of the task; this party is one of them
+    listener : socket where those with a smaller index connect
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, parties: Sequence[Member], threshold: int, listener: socket.socket
+    ) -> None:
+        self.endpoint, self.listener = endpoint, listener
+        self.names = [m.name for m in parties]
+        self.party_index = self.names.index(endpoint.name)
+        self.trouble: asyncio.Future[PartyError] = asyncio.get_running_loop().create_future()
+        self._parties = list(parties)
+        self.runtime = _runtime(self.party_index, self._parties, threshold)
+        self.runtime.pet_lab_mesh = self
+        self._links: list[Any] = []
+        self._closing = False
+
+    async def connect(self, within: float = CONNECT_S) -> None:
+        """Connect to every other party.
+
+        Raises
+        ------
+        PeerLost
+            Naming a party that did not come.
+        """
+        rt, loop, link = self.runtime, asyncio.get_running_loop(), _link_class()
+        for party in rt.parties:
+            party.protocol = loop.create_future() if party.pid == self.party_index else None
+        server = None
+        try:
+            async with asyncio.timeout(within):
+                if self.party_index:
+                    server = await loop.create_server(
+                        lambda: link(self, None),
+                        sock=self.listener.dup(),
+                        ssl=self.endpoint.server,
+                    )
+                for index in range(self.party_index + 1, len(self.names)):
+                    await self._reach(index, link)
+                await rt.parties[self.party_index].protocol
+        except TimeoutError:
+            absent = [self.names[q.pid] for q in rt.parties if q.protocol is None]
+            who = absent[0] if absent else "a party"
+            raise PeerLost(who, f"{who} did not come to the computation.") from None
+        finally:
+            if server is not None:
+                server.close()
+
+    async def _reach(self, index: int, link: Any) -> None:
+        member = self._parties[index]
+        while True:
+            try:
+                await asyncio.get_running_loop().create_connection(
+                    lambda: link(self, index),
+                    member.host,
+                    member.data_port,
+                    ssl=self.endpoint.client,
+                    server_hostname=member.name,
+                )
+                return
+            except ssl.SSLError as error:
+                raise Refused(f"{member.name} turned us away: {error.reason}.") from None
+            except OSError:
+                await asyncio.sleep(0.02)  # it may still be starting
+
+    @property
+    def bytes_sent(self) -> dict[str, int]:
+        """Bytes of shares sent so far, by receiver."""
+        return {self.names[link.certified]: link.nbytes_sent for link in self._links}
+
+    def fail(self, error: PartyError) -> None:
+        """Report what ends the computation; the first report counts."""
+        if not self._closing and not self.trouble.done():
+            self.trouble.set_result(error)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._closing = True
+        for link in self._links:
+            if link.transport is not None:
+                link.transport.close()
+
+
+def _runtime(party_index: int, members: Sequence[Member], threshold: int) -> Any:
+    """A new mpyc runtime, made the one of this process."""
+    import logging
+    import sys
+
+    argv, sys.argv = sys.argv, ["pet-lab"]  # mpyc reads the command line when it is imported
+    try:
+        import mpyc.asyncoro
+        import mpyc.mpctools
+        import mpyc.random
+        import mpyc.runtime
+        import mpyc.secgroups
+        import mpyc.seclists
+        import mpyc.secpols
+        import mpyc.sectypes
+        import mpyc.statistics
+    finally:
+        sys.argv = argv
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.disable(logging.INFO)
+    options = SimpleNamespace(
+        threshold=threshold,
+        no_log=True,
+        no_prss=False,
+        no_async=False,
+        no_barrier=False,
+        mix32_64bit=False,
+        sec_param=30,
+        bit_length=32,
+        ssl=False,
+    )
+    parties = [mpyc.runtime.Party(i, m.host, m.data_port) for i, m in enumerate(members)]
+    loop = asyncio.get_running_loop()
+    handler = loop.get_exception_handler()
+    runtime = mpyc.runtime.Runtime(party_index, parties, options)
+    loop.set_exception_handler(handler)  # mpyc put its own in place
+    runtime._loop = loop
+    for module in (
+        mpyc.sectypes,
+        mpyc.asyncoro,
+        mpyc.mpctools,
+        mpyc.seclists,
+        mpyc.secpols,
+        mpyc.secgroups,
+        mpyc.random,
+        mpyc.statistics,
+    ):
+        module.runtime = runtime
+    mpyc.asyncoro._reconcile = _reconcile
+    return runtime
+
+
+def _reconcile(decl: Any, task: asyncio.Task[Any]) -> None:
+    """As mpyc's own, but an error ends the computation instead of the process's event loop."""
+    import mpyc.asyncoro as own
+
+    own.runtime._pc_level -= 1
+    if task.cancelled():
+        return
+    if task.exception() is not None:
+        own.runtime.pet_lab_mesh.fail(Cheating("A message of another party could not be read."))
+    elif decl is not None:
+        own.__dict__["__reconcile"](decl, task.result())
+
+
+@functools.cache
+def _link_class() -> Any:
+    """mpyc's connection, with the party's index taken from its certificate."""
+    from mpyc.asyncoro import MessageExchanger
+
+    class Link(MessageExchanger):
+        def __init__(self, mesh: Mesh, index: int | None) -> None:
+            super().__init__(mesh.runtime, index)
+            self.mesh, self.certified = mesh, index
+            self.delayed: collections.deque[bytes] = collections.deque()
+
+        def connection_made(self, transport: Any) -> None:
+            try:
+                name = self.mesh.endpoint.admitted(transport.get_extra_info("peercert"))
+                self.certified = self.mesh.names.index(name)
+            except (Refused, ValueError):  # ValueError: it is no party of this task
+                transport.abort()
+                return
+            self.mesh._links.append(self)
+            super().connection_made(transport)
+
+        def data_received(self, data: bytes) -> None:
+            if not self.mesh.endpoint.delay_s:
+                self.deliver(data)
+                return
+            self.delayed.append(data)
+            loop = asyncio.get_running_loop()
+            # Each timer delivers the oldest, so that equal times cannot change the order.
+            loop.call_later(
+                self.mesh.endpoint.delay_s, lambda: self.deliver(self.delayed.popleft())
+            )
+
+        def deliver(self, data: bytes) -> None:
+            if self.peer_pid is None and len(self.bytes) + len(data) >= 2:
+                claimed = int.from_bytes((bytes(self.bytes) + data[:2])[:2], "little")
+                if claimed != self.certified:
+                    self.transport.abort()
+                    return
+            super().data_received(data)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self.certified is not None:
+                name = self.mesh.names[self.certified]
+                self.mesh.fail(PeerLost(name, f"{name} went away in the middle; nothing has left."))
+
+    return Link

@@ -1,0 +1,212 @@
+"""What parties of the service say to each other: one type a request, one an answer.
+
+Each is decoded strictly; lengths have maxima. Numbers of a prime field travel as hexadecimal text.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from pet_lab.parties.log import Head, LogEntry
+
+from .catalogue import PublicFacts
+from .policy import Approval
+from .tasks import Column, DataRef, Hex, Name, Record, Task
+
+Hash = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Numbers = Annotated[tuple[Hex, ...], Meta(max_length=100_000)]
+Approvals = Annotated[tuple[Approval, ...], Meta(max_length=100)]
+Text = Annotated[str, Meta(max_length=4000)]
+
+
+class Member(Record):
+    """A party of the service, as every other party knows it.
+
+    public  Ed25519 key in hexadecimal, for approvals, results and logs
+    port, data_port  where it listens for messages; where for shares, as a processing party
+    """
+
+    name: Name
+    host: Name
+    port: Annotated[int, Meta(gt=0, lt=65536)]
+    data_port: Annotated[int, Meta(gt=0, lt=65536)]
+    public: Hex
+
+
+class Request(Record, tag_field="do", tag=str.lower):
+    """Base of all requests; the field `do` names them."""
+
+
+class Describe(Request):
+    """To an owner: schema and number of rows of its data."""
+
+
+class Prepare(Request):
+    """To an owner: split the data for a draft, and answer check values at these points."""
+
+    task: Task
+    points: Numbers
+
+
+class HandIn(Request):
+    """To an owner: give each processing party its share of what was prepared."""
+
+    task: Task
+    approvals: Approvals
+
+
+class Propose(Request):
+    """To a processing party: decide about a task."""
+
+    task: Task
+
+
+class Deposit(Request):
+    """From an owner to a processing party: its share of an input, with the commitment's salt."""
+
+    task: Hash
+    share: Annotated[bytes, Meta(max_length=2**26)]
+    salt: Annotated[bytes, Meta(max_length=64)]
+
+
+class Open(Request):
+    """To a processing party: put its shares in, if all approvals are there."""
+
+    task: Hash
+    approvals: Approvals
+
+
+class Check(Request):
+    """To a processing party: check values of what was put in, at points revealed only now."""
+
+    task: Hash
+    points: Numbers
+
+
+class Finish(Request):
+    """To a processing party: compute, and give its share of the answer."""
+
+    task: Hash
+
+
+class Done(Request):
+    """To a processing party: the task is over; heads of the others' logs to keep."""
+
+    task: Hash
+    finished: bool = False
+    why: Text = ""
+    heads: Annotated[tuple[Head, ...], Meta(max_length=100)] = ()
+
+
+class Accuse(Request):
+    """To a processing party: an owner's signed check values, which some share does not fit."""
+
+    task: Hash
+    owner: Name
+    points: Numbers
+    check_values: Numbers
+    signature: Hex
+
+
+class SendLog(Request):
+    """To any party: its log."""
+
+
+AnyRequest = (
+    Describe
+    | Prepare
+    | HandIn
+    | Propose
+    | Deposit
+    | Open
+    | Check
+    | Finish
+    | Done
+    | Accuse
+    | SendLog
+)
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+class Accepted(Record):
+    """Done as asked."""
+
+
+class Description(Record):
+    """What everybody may know of an owner's data."""
+
+    rows: Annotated[int, Meta(ge=0)]
+    schema: Annotated[dict[Name, Column], Meta(max_length=100)]
+
+
+class Prepared(Record):
+    """Commitments to the shares, and signed check values of them."""
+
+    ref: DataRef
+    check_values: Numbers
+    signature: Hex
+
+
+class Approved(Record):
+    """A processing party's consent."""
+
+    approval: Approval
+
+
+class Checked(Record):
+    """Check values of the shares that were put in, by owner, one a processing party."""
+
+    check_values: Annotated[dict[Name, Numbers], Meta(max_length=2)]
+
+
+class SignedShares(Record):
+    """What a processing party signs: its shares of the answer to one task."""
+
+    task: Hash
+    party: Name
+    public: PublicFacts
+    shares: Numbers
+
+
+class Cost(Record):
+    """What a task cost one processing party; `to` are bytes of shares by receiver."""
+
+    party: Name
+    wall_s: float
+    cpu_s: float
+    products: int
+    opened: int
+    rounds: int
+    bytes: int
+    to: Annotated[dict[Name, int], Meta(max_length=100)]
+
+
+class Finished(Record):
+    """A processing party's part of the answer."""
+
+    answer: SignedShares
+    signature: Hex
+    head: Head
+    cost: Cost
+
+
+class Named(Record):
+    """Parties whose share does not fit, as this party sees it."""
+
+    wrong: Annotated[tuple[Name, ...], Meta(max_length=100)]
+
+
+class LogCopy(Record):
+    """A party's log and the key that verifies it."""
+
+    entries: tuple[LogEntry, ...]
+    public: Hex
+
+
+def signed_check_values(task: Task, owner: str, points: Any, values: Any) -> dict[str, Any]:
+    """What an owner signs when it prepares data."""
+    return {"nonce": task.nonce, "owner": owner, "points": points, "check_values": values}

@@ -1,0 +1,1 @@
+"""Parties that misbehave, as processes of their own: what the studies' attempts run."""
