@@ -105,6 +105,9 @@ def check(task: Task) -> Function:
         raise TaskError(
             f"{f.name} takes {listed(sorted(wanted))}, got {listed(sorted(task.parameters))}."
         )
+    for name, given in task.parameters.items():
+        if f.needs.get(name) not in {"columns", "int"} and not isinstance(given, str):
+            raise TaskError(f"{name} is text, got {given!r}.")
     if task.level not in f.levels:
         raise TaskError(f"{f.name} runs at {listed(f.levels)}, not at {task.level!r}.")
     if task.level == "all-but-one" and task.min_group and task.epsilon is None:
@@ -341,7 +344,7 @@ def _polynomial(at: Sequence[int], values: Sequence[int], p: int) -> list[int]:
 # --- what the processing parties compute -------------------------------------------------------
 
 
-class PublicFacts(Record):
+class PublicFacts(Record, frozen=True):
     """What all processing parties know of an answer.
 
     withheld  groups that do not leave, by position; a regression is group 0

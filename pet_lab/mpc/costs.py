@@ -22,7 +22,7 @@ ROUND_S = 2e-3  # a round on loopback
 CORES = 2
 
 
-class Estimate(Record):
+class Estimate(Record, frozen=True):
     """Cost of one processing party. products: resharings; bytes: sent to all others together."""
 
     products: int

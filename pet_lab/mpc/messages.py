@@ -21,7 +21,7 @@ Approvals = Annotated[tuple[Approval, ...], Meta(max_length=100)]
 Text = Annotated[str, Meta(max_length=4000)]
 
 
-class Member(Record):
+class Member(Record, frozen=True):
     """A party of the service, as every other party knows it.
 
     public  Ed25519 key in hexadecimal, for approvals, results and logs
@@ -35,35 +35,35 @@ class Member(Record):
     public: Hex
 
 
-class Request(Record, tag_field="do", tag=str.lower):
+class Request(Record, frozen=True, tag_field="do", tag=str.lower):
     """Base of all requests; the field `do` names them."""
 
 
-class Describe(Request):
+class Describe(Request, frozen=True):
     """To an owner: schema and number of rows of its data."""
 
 
-class Prepare(Request):
+class Prepare(Request, frozen=True):
     """To an owner: split the data for a draft, and answer check values at these points."""
 
     task: Task
     points: Numbers
 
 
-class HandIn(Request):
+class HandIn(Request, frozen=True):
     """To an owner: give each processing party its share of what was prepared."""
 
     task: Task
     approvals: Approvals
 
 
-class Propose(Request):
+class Propose(Request, frozen=True):
     """To a processing party: decide about a task."""
 
     task: Task
 
 
-class Deposit(Request):
+class Deposit(Request, frozen=True):
     """From an owner to a processing party: its share of an input, with the commitment's salt."""
 
     task: Hash
@@ -71,27 +71,27 @@ class Deposit(Request):
     salt: Annotated[bytes, Meta(max_length=64)]
 
 
-class Open(Request):
+class Open(Request, frozen=True):
     """To a processing party: put its shares in, if all approvals are there."""
 
     task: Hash
     approvals: Approvals
 
 
-class Check(Request):
+class Check(Request, frozen=True):
     """To a processing party: check values of what was put in, at points revealed only now."""
 
     task: Hash
     points: Numbers
 
 
-class Finish(Request):
+class Finish(Request, frozen=True):
     """To a processing party: compute, and give its share of the answer."""
 
     task: Hash
 
 
-class Done(Request):
+class Done(Request, frozen=True):
     """To a processing party: the task is over; heads of the others' logs to keep."""
 
     task: Hash
@@ -100,7 +100,7 @@ class Done(Request):
     heads: Annotated[tuple[Head, ...], Meta(max_length=100)] = ()
 
 
-class Accuse(Request):
+class Accuse(Request, frozen=True):
     """To a processing party: an owner's signed check values, which some share does not fit."""
 
     task: Hash
@@ -110,7 +110,7 @@ class Accuse(Request):
     signature: Hex
 
 
-class SendLog(Request):
+class SendLog(Request, frozen=True):
     """To any party: its log."""
 
 
@@ -132,18 +132,18 @@ AnyRequest = (
 # --- answers --------------------------------------------------------------------------------------
 
 
-class Accepted(Record):
+class Accepted(Record, frozen=True):
     """Done as asked."""
 
 
-class Description(Record):
+class Description(Record, frozen=True):
     """What everybody may know of an owner's data."""
 
     rows: Annotated[int, Meta(ge=0)]
     schema: Annotated[dict[Name, Column], Meta(max_length=100)]
 
 
-class Prepared(Record):
+class Prepared(Record, frozen=True):
     """Commitments to the shares, and signed check values of them."""
 
     ref: DataRef
@@ -151,19 +151,19 @@ class Prepared(Record):
     signature: Hex
 
 
-class Approved(Record):
+class Approved(Record, frozen=True):
     """A processing party's consent."""
 
     approval: Approval
 
 
-class Checked(Record):
+class Checked(Record, frozen=True):
     """Check values of the shares that were put in, by owner, one a processing party."""
 
     check_values: Annotated[dict[Name, Numbers], Meta(max_length=2)]
 
 
-class SignedShares(Record):
+class SignedShares(Record, frozen=True):
     """What a processing party signs: its shares of the answer to one task."""
 
     task: Hash
@@ -172,7 +172,7 @@ class SignedShares(Record):
     shares: Numbers
 
 
-class Cost(Record):
+class Cost(Record, frozen=True):
     """What a task cost one processing party; `to` are bytes of shares by receiver."""
 
     party: Name
@@ -185,7 +185,7 @@ class Cost(Record):
     to: Annotated[dict[Name, int], Meta(max_length=100)]
 
 
-class Finished(Record):
+class Finished(Record, frozen=True):
     """A processing party's part of the answer."""
 
     answer: SignedShares
@@ -194,13 +194,13 @@ class Finished(Record):
     cost: Cost
 
 
-class Named(Record):
+class Named(Record, frozen=True):
     """Parties whose share does not fit, as this party sees it."""
 
     wrong: Annotated[tuple[Name, ...], Meta(max_length=100)]
 
 
-class LogCopy(Record):
+class LogCopy(Record, frozen=True):
     """A party's log and the key that verifies it."""
 
     entries: tuple[LogEntry, ...]

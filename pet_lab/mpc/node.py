@@ -31,7 +31,7 @@ from .tasks import Column, Record
 MAX_LINE = 2**26
 
 
-class Config(Record):
+class Config(Record, frozen=True):
     """`config.json`: what an operator sets before the start."""
 
     host: str = "127.0.0.1"
@@ -39,17 +39,17 @@ class Config(Record):
     delay_s: float = 0.0
 
 
-class Order(Record, tag_field="do", tag=str.lower):
+class Order(Record, frozen=True, tag_field="do", tag=str.lower):
     """Base of what an operator can order."""
 
 
-class Members(Order):
+class Members(Order, frozen=True):
     """Who belongs to the service."""
 
     members: tuple[Member, ...]
 
 
-class Compute(Order):
+class Compute(Order, frozen=True):
     """Ask for a task, as its output party; or only for the decisions about it."""
 
     owners: tuple[str, ...]
@@ -57,32 +57,32 @@ class Compute(Order):
     approve_only: bool = False
 
 
-class SetPolicy(Order):
+class SetPolicy(Order, frozen=True):
     """Decide by another policy from now on."""
 
     policy: Policy
 
 
-class Reload(Order):
+class Reload(Order, frozen=True):
     """Read the schema of the data again."""
 
 
-class Bar(Order):
+class Bar(Order, frozen=True):
     """Exclude a party, for example because its certificate was revoked."""
 
     party: str
     why: str
 
 
-class ShowLog(Order):
+class ShowLog(Order, frozen=True):
     """The party's log and the key that verifies it."""
 
 
-class TakeSent(Order):
+class TakeSent(Order, frozen=True):
     """What was sent since this was last asked, without content."""
 
 
-class Messages(Record):
+class Messages(Record, frozen=True):
     """The answer to `TakeSent`."""
 
     sent: list[Sent]

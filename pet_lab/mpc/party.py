@@ -74,7 +74,7 @@ class Session:
     touched: float = field(default_factory=time.monotonic)
 
 
-class Outcome(Record):
+class Outcome(Record, frozen=True):
     """What the output party has when a task is over, or after its approvals alone.
 
     table  the answer as {"columns", "data"}; None if only approvals were asked for
@@ -160,7 +160,7 @@ class ServiceParty:
             raise
         if line.peer not in self.members:
             raise Refused(f"{line.peer} is not a member of this service.")
-        request = await line.receive(m.AnyRequest)
+        request: m.Request = await line.receive(m.AnyRequest)  # type: ignore[arg-type]
         answer = await self.answer(line.peer, request)
         await line.send(answer, kind=str(request.__struct_config__.tag))
 

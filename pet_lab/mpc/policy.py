@@ -17,7 +17,7 @@ from pet_lab.parties.log import Signer, canonical, verify_signature
 from .tasks import Name, Names, Record, Task, listed
 
 
-class Policy(Record):
+class Policy(Record, frozen=True):
     """What one processing party agrees to.
 
     functions      names of the catalogue; empty refuses all
@@ -100,7 +100,7 @@ def objections(
     return reasons
 
 
-class Approval(Record):
+class Approval(Record, frozen=True):
     """One party's consent to one task."""
 
     party: Name

@@ -180,7 +180,8 @@ class Service:
         """
         self._take_sent()  # forget earlier messages
         outcome = self._request(self.terms(function, parameters, **more))
-        table = pd.DataFrame(**(outcome.table or {}))
+        answer = outcome.table or {"data": [], "columns": []}
+        table = pd.DataFrame(answer["data"], columns=answer["columns"])
         numeric = [c for c in table.columns if c not in {"term", parameters.get("group")}]
         costs = pd.DataFrame(msgspec.to_builtins(outcome.costs))
         return Result(

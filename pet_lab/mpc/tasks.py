@@ -31,10 +31,13 @@ from .errors import TaskError
 if TYPE_CHECKING:
     import pandas as pd
 
+    Parameter = Any  # `catalogue.check` knows which it is
+else:
+    Parameter = str | int | float | Annotated[list[str], Meta(max_length=200)]
+
 Name = Annotated[str, Meta(min_length=1, max_length=100)]
 Names = Annotated[tuple[Name, ...], Meta(max_length=1000)]
 Hex = Annotated[str, Meta(max_length=1000, pattern=r"\A[0-9a-f]*\Z")]
-Parameter = str | int | float | Annotated[list[Name], Meta(max_length=200)]
 
 MODELS = ("fixed", "mixed")
 LEVELS = {
@@ -55,7 +58,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of what parties exchange: decoded strictly, and refused if a field is unknown."""
 
 
-class Column(Record, kw_only=True):
+class Column(Record, frozen=True, kw_only=True):
     """One column as everybody may know it.
 
     kind      "key", "category" or "number"
@@ -125,7 +128,7 @@ def check_table(frame: pd.DataFrame, schema: Schema) -> None:
                 number(column, name, value)
 
 
-class DataRef(Record, kw_only=True):
+class DataRef(Record, frozen=True, kw_only=True):
     """A data set inside a task: its owner, its schema, and what binds the owner to its content.
 
     rows         number of records (public)
@@ -143,7 +146,7 @@ class DataRef(Record, kw_only=True):
         return digest(canonical(self))
 
 
-class Task(Record, kw_only=True):
+class Task(Record, frozen=True, kw_only=True):
     """[Px, Py, Pz, Dx, Dy, f] and the terms under which it may run.
 
     function, parameters  an entry of the catalogue and its settings

@@ -133,6 +133,8 @@ def test_a_number_has_one_hash_however_it_is_written():
         ({"function": "median"}, "not in the catalogue"),
         ({"parameters": {"key": "id"}}, "takes"),
         ({"parameters": {**STATISTICS, "join": "magic"}}, "join is one of"),
+        ({"parameters": {**STATISTICS, "value": ["income"]}}, "value is text"),
+        ({"parameters": {**STATISTICS, "key": 3}}, "key is text"),
         ({"parameters": {**STATISTICS, "join": "hidden"}, "level": "checked"}, "hidden join"),
         ({"parameters": {**STATISTICS, "key": "name"}}, "no key column"),
         ({"parameters": {**STATISTICS, "value": "weight"}}, "in 0"),

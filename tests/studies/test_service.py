@@ -1,4 +1,4 @@
-"""What the notebook argues with: coalitions, plans on paper, and an honest table."""
+"""The study of the computation service: coalitions, plans on paper, an honest table, claims."""
 
 import ast
 from pathlib import Path
@@ -6,72 +6,163 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pet_lab.mpc import costs, requirements, trials
+from pet_lab.mpc import costs
 from pet_lab.mpc.catalogue import check
 from pet_lab.mpc.service import Service
 from pet_lab.mpc.tasks import check_table
+from pet_lab.rows import Rows
+from pet_lab.studies import service as study
+
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("k", [3, 4, 5, 7])
 def test_a_coalition_opens_exactly_what_its_size_allows(k):
-    made = trials.coalitions(k, trials=20)
-    needed = {trials.SHARINGS[0]: k, trials.SHARINGS[1]: (k - 1) // 2 + 1, trials.SHARINGS[2]: k}
-    for how, size, opened in made.itertuples(index=False):
-        assert opened == float(size >= needed[how]), (how, size)
+    rows = Rows()
+    study.coalitions(rows, k, trials=20)
+    half = (k - 1) // 2 + 1
+    needed = dict(zip(study.SHARINGS, (k, half, k), strict=True))
+    for row in rows.frame().itertuples():
+        assert row.value == float(row.coalition >= needed[row.sharing]), row
 
 
 def test_what_the_panel_says():
-    safe = trials.learnt(k=3, colluders=2).set_index("what")["coalition learns"]
+    def learnt(**settings):
+        return study.learnt(**settings).set_index("what")["coalition learns"]
+
+    safe = learnt(k=3, colluders=2)
     assert safe["the inputs"] == "nothing"
     assert safe["a task without the others' approval"].startswith("cannot")
-    during = trials.learnt(k=3, colluders=2, sharing_=trials.SHARINGS[1], all_approved=True)
-    assert "everything" in set(during["coalition learns"])
-    before = trials.learnt(k=3, colluders=2, sharing_=trials.SHARINGS[1], all_approved=False)
-    assert "everything" not in set(before["coalition learns"])
-    two = trials.learnt(k=2, colluders=9, sharing_=trials.SHARINGS[1])
-    assert "honest majority" in two["coalition learns"][0]
+    assert learnt(k=3, colluders=3)["the inputs"] == "everything"
+    computed = {"k": 3, "colluders": 2, "sharing": study.SHARINGS[1]}
+    assert learnt(**computed, all_approved=True)["the inputs"] == "everything"
+    assert learnt(**computed, all_approved=False)["the inputs"] == "nothing"
+    assert "honest majority" in learnt(k=2, colluders=9, sharing=study.SHARINGS[1]).iloc[0]
 
 
 def test_the_example_is_as_its_schema_says():
-    for owned in trials.example(40, seed=3).values():
+    for owned in study.example(40, seed=3).values():
         check_table(owned.frame, owned.schema)
-    again = trials.example(40, seed=3)["px"].frame
-    pd.testing.assert_frame_equal(again, trials.example(40, seed=3)["px"].frame)
-    x, y = (o.frame for o in trials.example(40, seed=3).values())
+    again = study.example(40, seed=3)["px"].frame
+    pd.testing.assert_frame_equal(again, study.example(40, seed=3)["px"].frame)
+    x, y = (o.frame for o in study.example(40, seed=3).values())
     assert len(x.merge(y, on="id")) == 30
 
 
 def test_the_plan_on_paper():
-    made = trials.on_paper([100, 10_000], [3, 5]).set_index(["records", "parties", "join"])
-    assert not made.loc[(100, 3, "opened"), "refused"]
-    assert made.loc[(10_000, 3, "opened"), "refused"]
-    assert not made.loc[(10_000, 5, "aligned"), "refused"]
-    assert made.loc[(10_000, 3, "opened"), "products"] > 1e8
-    assert check(trials.paper_task(50, 3, "hidden")).name == "joined_statistics"
-    assert costs.estimate(trials.paper_task(50, 3, "hidden")).rounds > 10
+    rows = Rows(**study.FACTORS)
+    study.on_paper(rows, [100, 10_000], [3, 5])
+    table = study.paper_table(rows.frame()).set_index(["records", "parties", "join"])
+    refused = table["refused at ten minutes"]
+    assert not refused[100, 3, "opened"]
+    assert refused[10_000, 3, "opened"]
+    assert not refused[10_000, 5, "aligned"]
+    assert table.loc[(10_000, 3, "opened"), "products"] > 1e8
+    assert check(study.paper_task(50, 3, "hidden")).name == "joined_statistics"
+    assert costs.estimate(study.paper_task(50, 3, "hidden")).rounds > 10
 
 
+@pytest.mark.slow
 def test_every_forbidden_attempt_is_stopped():
-    with Service(("pp-1", "pp-2", "pp-3"), trials.example(20, 1)) as service:
-        service.compute("join_size", trials.SIZE)
-        made = trials.attempts(service).set_index("attempt")
-    assert "answered" not in set(made["outcome"])
-    assert made.loc["a wrong share of an input", "named"] == "pp-3"
-    assert "expired" in made.loc["a certificate that has expired", "said"]
-    assert "minutes" in made.loc["ten thousand records in each file", "said"]
+    with Service(study.THREE, study.example(20, 1), module=study.DEVIATING) as service:
+        service.compute("join_size", study.SIZE)
+        tried = study.forbidden(service).set_index("attempt")
+    assert "answered" not in set(tried["outcome"])
+    assert tried.loc["a wrong share of an input", "named"] == "pp-3"
+    assert tried.loc["a wrong product, level checked", "outcome"] == "deviation found"
+    for attempt, reason in (
+        ("approved by two of three", "2 of 3 approvals"),
+        ("refused by one, and the output party insists", "2 of 3 approvals"),
+        ("a certificate of another authority", "certificate was not accepted"),
+        ("a certificate that has expired", "expired"),
+        ("ten thousand records in each file", " min"),
+        ("an approval used twice", "used only once"),
+        ("a log that its keeper changed", "was changed"),
+        ("a log without its end", "cut off"),
+        ("data changed after the approvals", "changed after it was approved"),
+        ("a task with the excluded party", "revoked or excluded"),
+    ):
+        assert reason in tried.loc[attempt, "reason"], attempt
 
 
 def test_every_requirement_that_is_met_names_a_test_that_exists():
-    here = Path(__file__).parent
     names = {
         node.name
-        for path in here.glob("test_*.py")
+        for path in TESTS.glob("mpc/test_*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef)
+    } | {
+        node.name
+        for path in TESTS.glob("parties/test_*.py")
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.FunctionDef)
     }
-    made = requirements.table()
-    assert set(made["status"]) == {"met", "partly", "organisational", "not met"}
-    assert set(made["test"]) - {""} <= names
-    untested = made[(made["status"] == "met") & (made["test"] == "")]
+    table = study.requirements()
+    assert set(table["status"]) == {"met", "partly", "organisational", "not met"}
+    assert set(table["test"]) - {""} <= names
+    untested = table[(table["status"] == "met") & (table["test"] == "")]
     assert untested["requirement"].tolist() == ["Transparency, open source"]
-    assert set(range(127, 132)) <= set(made["paragraph"])
+    assert set(range(127, 132)) <= set(table["paragraph"])
+
+
+# --- claims follow the rows -----------------------------------------------------------------------
+
+
+def rows_of_a_run():
+    """Rows as a run leaves them, with costs that are easy to reckon with."""
+    rows = Rows(**study.FACTORS)
+
+    def measured(experiment, n, value=1.0, **factors):
+        metrics = {
+            "equal": 1.0,
+            "products": value,
+            "bytes": value,
+            "cpu_s": value,
+            "answer_s": value,
+        }
+        rows.add(experiment=experiment, records=n, metrics=metrics, **factors)
+
+    statistics = {"function": "joined_statistics", "join": "opened"}
+    for level, products in (("majority", 10.0), ("checked", 25.0)):
+        measured("catalogue", 10, products, level=level, **statistics)
+    measured("catalogue", 10, 12.0, level="majority", **{**statistics, "join": "hidden"})
+    for join, n in (("opened", 10), ("opened", 20), ("hidden", 10), ("hidden", 20)):
+        measured("growth", n, float(n**2), join=join)
+    for ms in (1, 100):
+        for join in ("opened", "hidden"):
+            measured("network", 10, ms / 10, join=join, round_trip_ms=ms)
+    study.on_paper(rows, [10_000], [3])
+    study.coalitions(rows, 3, trials=5)
+    for attempt, named in (
+        ("a wrong share of an input", 1.0),
+        ("a wrong product, level checked", 0.0),
+    ):
+        rows.add(experiment="attempts", attempt=attempt, metrics={"stopped": 1.0, "named": named})
+    for way, cost in (("trusted third party", 1.0), ("set intersection, two linkers", 2.0)):
+        rows.add(experiment="four ways", way=way, metrics={"bytes": cost, "cpu_s": cost})
+    return rows.frame()
+
+
+def test_claims_hold_on_good_rows_and_say_so_otherwise():
+    rows = rows_of_a_run()
+    claims = study.takeaways(rows)
+    assert all(claim.holds for claim in claims)
+    assert "makes 2.5 times the products" in claims[1].text
+    assert "exponent 2.0 to 2.0" in claims[3].text
+    assert "from 0.1 s at 1 ms to 10.0 s" in claims[4].text
+    assert "3 of 3 exact tasks" in study.headline(rows).text
+    assert "2 of 2 forbidden" in study.headline(rows).text
+    worse = rows.copy()
+    worse.loc[worse["metric"].isin(["equal", "stopped"]), "value"] = 0.0
+    assert [claim.holds for claim in study.takeaways(worse)[1:3]] == [False, False]
+    assert "0 of 3 exact tasks" in study.headline(worse).text
+    one = rows[rows["round_trip_ms"] != 100]
+    assert study.takeaways(one)[4].text.startswith("At 1 ms round trip")
+
+
+def test_the_four_ways_count_all_parties():
+    table = study.ways(rows_of_a_run()).set_index("way")
+    assert list(table.index) == list(study.WAYS)
+    assert table.loc["MPC of three, opened join", "bytes"] == 30.0
+    assert table.loc["set intersection, two linkers", "bytes"] == 2.0
+    assert table["bytes"].isna().sum() == 1

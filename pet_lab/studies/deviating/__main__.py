@@ -23,7 +23,7 @@ from pet_lab.mpc.party import ServiceParty, Session, Split
 from pet_lab.mpc.tasks import Task
 
 
-class Faults(node.Order):
+class Faults(node.Order, frozen=True):
     """How to deviate from now on.
 
     push           start a task that was refused
@@ -37,7 +37,7 @@ class Faults(node.Order):
     faults: tuple[str, ...] = ()
 
 
-class Send(node.Order):
+class Send(node.Order, frozen=True):
     """Send a message out of turn; its answer is only printed."""
 
     to: str
@@ -71,9 +71,8 @@ class Deviating(ServiceParty):
                 (k, c) for k, c in (self.schema or {}).items() if c.kind == "number"
             )
             frame = self._table()
-            cell = frame.columns.get_loc(name)
-            frame[name] = frame[name].astype(float)
-            frame.iloc[0, cell] = column.high if frame.iloc[0, cell] == column.low else column.low
+            low = frame[name].astype(float) == column.low
+            frame[name] = frame[name].where(frame.index != 0, column.high if low[0] else column.low)
             other: Split = self._split(split.draft, frame)
             self._prepared[request.task.nonce] = replace(other, ref=split.ref)
         return await super()._hand_in(peer, request)
@@ -110,7 +109,7 @@ class DeviatingConsole(node.Console):
             return None
         if isinstance(order, Send):
             request = msgspec.convert(order.message, AnyRequest)
-            return await self.party.ask(order.to, request, Any)  # type: ignore[arg-type]
+            return await self.party.ask(order.to, request, Any)
         return await super().obey(order)
 
 
