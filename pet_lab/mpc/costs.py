@@ -71,7 +71,7 @@ def too_long(task: Task, limit_s: float) -> str:
         )
         reason += (
             f" After a private set intersection (join aligned) it would take at most "
-            f"{duration(estimate(aligned).seconds)}, but both owners then know who is in both."
+            f"{duration(max(estimate(aligned).seconds, 0.1))}, but both owners then know who is in both."
         )
     return reason
 

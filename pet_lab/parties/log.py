@@ -161,9 +161,9 @@ def verify(entries: Sequence[LogEntry], public: str, witnesses: Iterable[Head] =
         if entry.n != i:
             raise PartyError(f"The log has entry {entry.n} in place {i}: one is missing or moved.")
         if entry.previous != previous:
-            raise PartyError(f"LogEntry {i} of the log does not follow the one before it.")
+            raise PartyError(f"Entry {i} of the log does not follow the one before it.")
         if not verify_signature(public, entry.signed, entry.signature):
-            raise PartyError(f"LogEntry {i} of the log was changed after it was signed.")
+            raise PartyError(f"Entry {i} of the log was changed after it was signed.")
         previous = entry.sha256
     for head in witnesses:
         if not verify_signature(public, head.signed, head.signature):

@@ -32,6 +32,8 @@ from pet_lab.parties import blocking
 from pet_lab.parties.certificates import TestAuthority
 from pet_lab.parties.errors import PartyError, PeerLost, Refused
 from pet_lab.parties.log import verify
+from pet_lab.psi import end_to_end
+from pet_lab.psi.protocol import DataHolder
 from pet_lab.rows import Claim, Rows, wide
 
 from .deviating.__main__ import Faults, Send
@@ -69,6 +71,13 @@ FACTORS: dict[str, Any] = {
 }
 SHARINGS = ("input in the safe", "numbers being computed", "sums, level all-but-one")
 DEVIATING = "pet_lab.studies.deviating"
+DATA = {
+    "name": "two made-up files",
+    "sha256": "",
+    "kind": "generated",
+    "licence": "CC0-1.0",
+    "citation": "pet_lab.studies.service.example",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,30 +320,34 @@ def paper_task(n: int, k: int, join: str) -> Task:
 
 
 def four_ways(rows: Rows, owned: Mapping[str, Owned]) -> None:
-    """Total income by region by a trusted third party and by two linkers; MPC is measured above."""
-    from pet_lab.psi import Party
-    from pet_lab.psi.processes import run
-
+    """Total income by region four ways; what MPC costs, all parties together, is in the rows."""
     x, y = (o.frame for o in owned.values())
     cpu = time.process_time()
     table = clear.answer("joined_statistics", STATISTICS, x, y, {**X_SCHEMA, **Y_SCHEMA})
     size = sum(len(frame.to_csv(index=False).encode()) for frame in (x, y))
     cost = {"bytes": size, "cpu_s": time.process_time() - cpu}
     rows.add(experiment="four ways", way="trusted third party", metrics=cost)
-    linked = run(
-        Party("px", x.astype(str)),
-        Party("py", y.astype(str)),
+    linked = end_to_end.run(
+        DataHolder("px", x.astype(str)),
+        DataHolder("py", y.astype(str)),
         on=["id"],
         by=["px:region"],
         columns={"px": ["region"]},
         total="py:income",
         values={"py": ["income:2"]},
         min_cell=0,
+        separate=True,
     )
     totals = linked.table.set_index("region")["total"].astype(float) / 100
     assert (totals - table.set_index("region")["sum"]).abs().max() < 1e-6
     cost = {c: linked.costs[n].sum() for c, n in (("bytes", "bytes_sent"), ("cpu_s", "cpu_s"))}
     rows.add(experiment="four ways", way="set intersection, two linkers", metrics=cost)
+    mpc = _part(rows.frame(), "catalogue").query(
+        "function == 'joined_statistics' and level == 'majority' and metric in ['bytes', 'cpu_s']"
+    )
+    for join, group in mpc.groupby("join", sort=False):
+        of_all = group.set_index("metric")["value"] * group["parties"].iloc[0]
+        rows.add(experiment="four ways", way=f"MPC of three, {join} join", metrics=of_all.to_dict())
 
 
 # --- coalitions -----------------------------------------------------------------------------------
@@ -547,6 +560,21 @@ def schemas(owned: Mapping[str, Owned]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["file", "column", "kind", "values"])
 
 
+def places(result: Result) -> dict[str, Any]:
+    """Who stands where in the picture of a task's messages, and in which role."""
+    task, users = result.task, {*result.task.owners, result.task.output_party}
+    outsiders = [p for p in task.processing_parties if p not in users]
+    roles = {
+        name: "user and processor" if name in task.processing_parties else "user" for name in users
+    } | dict.fromkeys(outsiders, "processor")
+    columns = [task.owners, outsiders, [task.output_party]] if outsiders else [sorted(users)]
+    return {
+        "columns": columns,
+        "roles": dict(sorted(roles.items())),
+        "title": f"{task.model} model",
+    }
+
+
 def opened(rows: pd.DataFrame) -> pd.DataFrame:
     """Share of secrets that a coalition opened: one line a coalition, one column a sharing."""
     part = _part(rows, "coalitions")
@@ -626,18 +654,12 @@ WAYS = {  # way: (who must be trusted, who learns what beyond the answer)
 
 def ways(rows: pd.DataFrame) -> pd.DataFrame:
     """The same question four ways: cost of all parties together, and trust."""
-    table = wide(_part(rows, "four ways"), index="way").set_index("way")
-    mpc = _part(rows, "catalogue").query(
-        "function == 'joined_statistics' and level == 'majority' and metric in ['bytes', 'cpu_s']"
-    )
-    for join, group in mpc.groupby("join"):
-        of_all = group.set_index("metric")["value"] * group["parties"].iloc[0]
-        table.loc[f"MPC of three, {join} join"] = of_all
-    table = table.reindex(list(WAYS)).rename(columns={"cpu_s": "CPU s, all parties"})
+    table = wide(_part(rows, "four ways"), index="way").set_index("way").reindex(list(WAYS))
     trust = pd.DataFrame.from_dict(
         WAYS, orient="index", columns=["who must be trusted", "who learns what beyond the answer"]
     )
-    return table.join(trust).rename_axis("way").reset_index()
+    table = table.join(trust).rename_axis("way").reset_index()
+    return table.rename(columns={"cpu_s": "CPU s, all parties"})
 
 
 def requirements() -> pd.DataFrame:
