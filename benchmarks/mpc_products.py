@@ -17,21 +17,25 @@ PARTY = f"""
 import asyncio, json, socket, sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from pet_lab.mpc import arithmetic, wire
-from pet_lab.mpc.sharing import prime
+from pet_lab.mpc import arithmetic, mesh, messages
+from pet_lab.shares import mersenne_prime
 
-async def main(folder, seat, doors):
-    seats = [wire.Member(f"pp-{{i}}", "127.0.0.1", 0, p, "") for i, p in enumerate(doors)]
-    door = socket.create_server(("127.0.0.1", doors[seat]))
-    door.setblocking(False)
-    mesh = wire.Mesh(wire.Doors(f"pp-{{seat}}", Path(folder) / f"pp-{{seat}}"), seats, 1, door)
-    await mesh.connect(60)
-    a = arithmetic.Arithmetic(mesh.runtime, prime(120))
-    rows = [arithmetic.Vector(r) for r in await a.put_in([seat + 2] * {N})]
-    made = await a.open((await a.mul(rows[0], rows[1])).z)
-    assert made == [6] * {N}
+async def main(folder, index, ports):
+    members = [
+        messages.Member(name=f"pp-{{i}}", host="127.0.0.1", port=p, data_port=p, public="")
+        for i, p in enumerate(ports)
+    ]
+    listener = socket.create_server(("127.0.0.1", ports[index]))
+    listener.setblocking(False)
+    endpoint = mesh.Endpoint(Path(folder) / f"pp-{{index}}")
+    among = mesh.Mesh(endpoint, members, 1, listener)
+    await among.connect(60)
+    a = arithmetic.Arithmetic(among.runtime, mersenne_prime(120))
+    rows = [arithmetic.Vector(r) for r in await a.put_in([index + 2] * {N})]
+    products = await a.open((await a.mul(rows[0], rows[1])).z)
+    assert products == [6] * {N}
     await a.coin()
-    mesh.close()
+    among.close()
 
 asyncio.run(main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])))
 """
@@ -40,7 +44,7 @@ OURS = f"""
 import json, socket, subprocess, sys, tempfile
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from pet_lab.psi.certificates import TestAuthority, save
+from pet_lab.parties.certificates import TestAuthority, save
 with tempfile.TemporaryDirectory() as folder:
     authority = TestAuthority()
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
@@ -62,8 +66,8 @@ async def main():
     secint = mpc.SecInt(80, p=2**127 - 1)
     await mpc.start()
     rows = mpc.input([secint(mpc.pid + 2)] * {N})
-    made = await mpc.output(mpc.schur_prod(rows[0], rows[1]))
-    assert made == [6] * {N}
+    products = await mpc.output(mpc.schur_prod(rows[0], rows[1]))
+    assert products == [6] * {N}
     await mpc.shutdown()
 
 mpc.run(main())

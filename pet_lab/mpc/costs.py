@@ -69,9 +69,10 @@ def too_long(task: Task, limit_s: float) -> str:
             parameters={**task.parameters, "join": "aligned"},
             inputs=tuple(replace(d, rows=n) for d in task.inputs),
         )
+        seconds = max(estimate(aligned).seconds, 0.1)
         reason += (
             f" After a private set intersection (join aligned) it would take at most "
-            f"{duration(max(estimate(aligned).seconds, 0.1))}, but both owners then know who is in both."
+            f"{duration(seconds)}, but both owners then know who is in both."
         )
     return reason
 

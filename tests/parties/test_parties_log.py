@@ -63,11 +63,11 @@ def test_a_cut_end_or_a_new_history_shows_only_against_a_witness(log):
 
 
 def test_a_log_of_another_keeper_or_a_damaged_file_is_refused(log):
-    with pytest.raises(PartyError, match="^Entry 0"):
+    with pytest.raises(PartyError, match=r"^Entry 0"):
         SignedLog(Signer("anne"), log.path)
     lines = log.path.read_text().splitlines()
     log.path.write_text("\n".join([lines[0], lines[1].replace('"1"', '"7"'), *lines[2:]]) + "\n")
-    with pytest.raises(PartyError, match="^Entry 1"):
+    with pytest.raises(PartyError, match=r"^Entry 1"):
         SignedLog(log.signer, log.path)
     log.path.write_text("\n".join([*lines, '{"n": 4}']) + "\n")
     with pytest.raises(PartyError, match="Line 5 of the log is damaged"):
