@@ -27,7 +27,7 @@ from pet_lab.shares import ShareError, mersenne_prime
 
 from .arithmetic import Arithmetic, Vector
 from .errors import TaskError
-from .tasks import JOINS, Column, Record, Task, check_table, key_number, listed, number
+from .tasks import JOINS, ColumnSchema, Record, Task, check_table, key_number, listed, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,7 +167,7 @@ def _check_need(task: Task, name: str, kind: str) -> None:
         raise TaskError(f"{name} is a {kind} column; {given!r} is not.")
 
 
-def _column(task: Task, name: str) -> tuple[int, Column]:
+def _column(task: Task, name: str) -> tuple[int, ColumnSchema]:
     """(side, column) of a column that one of the two files has."""
     places = [(i, d.schema[name]) for i, d in enumerate(task.inputs) if name in d.schema]
     if len(places) != 1:
@@ -175,7 +175,7 @@ def _column(task: Task, name: str) -> tuple[int, Column]:
     return places[0]
 
 
-def parts(task: Task) -> list[tuple[int, str, str, Column]]:
+def parts(task: Task) -> list[tuple[int, str, str, ColumnSchema]]:
     """Numbers that a joined function needs from each row: (side, column, level or "", column)."""
     p = task.parameters
     wanted = [p[n] for n in ("group", "value", "target") if n in p] + list(p.get("predictors", ()))
@@ -218,9 +218,9 @@ def _bits(task: Task) -> int:
     return 120
 
 
-def _design(task: Task) -> list[Column | None]:
+def _design(task: Task) -> list[ColumnSchema | None]:
     """Columns of the design matrix; None is the intercept. A category drops its first level."""
-    design: list[Column | None] = [None]
+    design: list[ColumnSchema | None] = [None]
     for name in task.parameters["predictors"]:
         column = _column(task, name)[1]
         design += [column] * (len(column.levels) - 1 if column.kind == "category" else 1)
@@ -236,7 +236,7 @@ def design_names(task: Task) -> list[str]:
     return terms
 
 
-def _size(column: Column | None) -> int:
+def _size(column: ColumnSchema | None) -> int:
     return column.largest if column is not None and column.kind == "number" else 1
 
 
@@ -293,7 +293,7 @@ def length(task: Task, side: int) -> int:
     return n * (columns + (how != "aligned"))
 
 
-def _cells(task: Task, cells: pd.Series, name: str, level: str, column: Column) -> list[int]:
+def _cells(task: Task, cells: pd.Series, name: str, level: str, column: ColumnSchema) -> list[int]:
     if column.kind == "category":
         return [int(str(v) == level) for v in cells]
     if task.function == "joined_logistic_regression" and name == task.parameters["target"]:
@@ -306,7 +306,9 @@ def _cells(task: Task, cells: pd.Series, name: str, level: str, column: Column) 
     return [number(column, name, v) for v in cells]
 
 
-def _encode_pooled(task: Task, schema: Mapping[str, Column], frame: pd.DataFrame) -> list[int]:
+def _encode_pooled(
+    task: Task, schema: Mapping[str, ColumnSchema], frame: pd.DataFrame
+) -> list[int]:
     group, value, p = task.parameters["group"], task.parameters["value"], modulus(task)
     numbers = []
     for level in schema[group].levels:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .tasks import Column
+from .tasks import ColumnSchema
 
 
 def answer(
@@ -17,7 +17,7 @@ def answer(
     parameters: Mapping[str, Any],
     x: pd.DataFrame,
     y: pd.DataFrame,
-    schema: Mapping[str, Column],
+    schema: Mapping[str, ColumnSchema],
 ) -> pd.DataFrame:
     """What a trusted third party that sees both tables would answer.
 
@@ -46,7 +46,7 @@ def answer(
 
 
 def statistics(
-    frame: pd.DataFrame, group: str, value: str, schema: Mapping[str, Column]
+    frame: pd.DataFrame, group: str, value: str, schema: Mapping[str, ColumnSchema]
 ) -> pd.DataFrame:
     """Count, sum, mean and variance of a column for each level of another."""
     rows = []
@@ -60,7 +60,7 @@ def statistics(
 
 
 def _design(
-    frame: pd.DataFrame, predictors: Sequence[str], schema: Mapping[str, Column]
+    frame: pd.DataFrame, predictors: Sequence[str], schema: Mapping[str, ColumnSchema]
 ) -> tuple[list[str], np.ndarray]:
     terms, columns = ["intercept"], [np.ones(len(frame))]
     for name in predictors:

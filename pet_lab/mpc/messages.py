@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from pet_lab.parties.log import Head, LogEntry
+from pet_lab.parties.log import Head, SignedEntry
 
 from .catalogue import PublicFacts
 from .policy import Approval
-from .tasks import Column, DataRef, Hex, Name, Record, Task
+from .tasks import ColumnSchema, DataRef, Hex, Name, Record, Task
 
 Hash = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Numbers = Annotated[tuple[Hex, ...], Meta(max_length=100_000)]
@@ -140,7 +140,7 @@ class Description(Record, frozen=True):
     """What everybody may know of an owner's data."""
 
     rows: Annotated[int, Meta(ge=0)]
-    schema: Annotated[dict[Name, Column], Meta(max_length=100)]
+    schema: Annotated[dict[Name, ColumnSchema], Meta(max_length=100)]
 
 
 class Prepared(Record, frozen=True):
@@ -172,7 +172,7 @@ class SignedShares(Record, frozen=True):
     shares: Numbers
 
 
-class Cost(Record, frozen=True):
+class TaskCost(Record, frozen=True):
     """What a task cost one processing party; `to` are bytes of shares by receiver."""
 
     party: Name
@@ -191,7 +191,7 @@ class Finished(Record, frozen=True):
     answer: SignedShares
     signature: Hex
     head: Head
-    cost: Cost
+    cost: TaskCost
 
 
 class Named(Record, frozen=True):
@@ -203,7 +203,7 @@ class Named(Record, frozen=True):
 class LogCopy(Record, frozen=True):
     """A party's log and the key that verifies it."""
 
-    entries: tuple[LogEntry, ...]
+    entries: tuple[SignedEntry, ...]
     public: Hex
 
 

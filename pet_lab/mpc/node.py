@@ -26,12 +26,12 @@ from .mesh import Endpoint
 from .messages import LogCopy, Member
 from .party import ServiceParty
 from .policy import Policy
-from .tasks import Column, Record
+from .tasks import ColumnSchema, Record
 
 MAX_LINE = 2**26
 
 
-class Config(Record, frozen=True):
+class NodeConfig(Record, frozen=True):
     """`config.json`: what an operator sets before the start."""
 
     host: str = "127.0.0.1"
@@ -95,7 +95,7 @@ class Console:
     orders: ClassVar[Any] = Members | Compute | SetPolicy | Reload | Bar | ShowLog | TakeSent
 
     def __init__(self, home: Path) -> None:
-        config = msgspec.json.decode((home / "config.json").read_bytes(), type=Config)
+        config = msgspec.json.decode((home / "config.json").read_bytes(), type=NodeConfig)
         endpoint = Endpoint(home, delay_s=config.delay_s)
         self.home, self.host = home, config.host
         self.party = self.party_type(
@@ -145,12 +145,12 @@ class Console:
             return {"refusal": Refusal.of(Refused(f"{type(error).__name__}: {error}"))}
 
 
-def read_schema(home: Path) -> dict[str, Column] | None:
+def read_schema(home: Path) -> dict[str, ColumnSchema] | None:
     """The columns in `schema.json`; None without the file."""
     path = home / "schema.json"
     if not path.exists():
         return None
-    return msgspec.json.decode(path.read_bytes(), type=dict[str, Column])
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, ColumnSchema])
 
 
 async def run(home: Path, console_type: type[Console] = Console) -> None:

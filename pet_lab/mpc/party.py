@@ -40,7 +40,7 @@ from .arithmetic import Arithmetic
 from .errors import Cheating, TaskError
 from .mesh import Endpoint, Mesh
 from .policy import Approval, Policy, Spent, approve, check_approvals, objections
-from .tasks import Column, DataRef, Record, Task, read_task
+from .tasks import ColumnSchema, DataRef, Record, Task, read_task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ class Session:
     touched: float = field(default_factory=time.monotonic)
 
 
-class Outcome(Record, frozen=True):
+class TaskOutcome(Record, frozen=True):
     """What the output party has when a task is over, or after its approvals alone.
 
     table  the answer as {"columns", "data"}; None if only approvals were asked for
@@ -87,7 +87,7 @@ class Outcome(Record, frozen=True):
     table: dict[str, list[Any]] | None = None
     public: catalogue.PublicFacts | None = None
     suspects: tuple[str, ...] = ()
-    costs: tuple[m.Cost, ...] = ()
+    costs: tuple[m.TaskCost, ...] = ()
     wall_s: float = 0.0
 
 
@@ -111,7 +111,7 @@ class ServiceParty:
         signer: Signer,
         policy: Policy,
         *,
-        schema: Mapping[str, Column] | None = None,
+        schema: Mapping[str, ColumnSchema] | None = None,
     ) -> None:
         self.home, self.endpoint, self.signer, self.policy = home, endpoint, signer, policy
         self.name, self.schema = signer.name, schema
@@ -494,9 +494,9 @@ class ServiceParty:
             [(s + e) % p for s, e in zip(sums, noise, strict=True)], catalogue.PublicFacts()
         )
 
-    def _cost(self, session: Session) -> m.Cost:
+    def _cost(self, session: Session) -> m.TaskCost:
         a, to = session.arithmetic, session.mesh.bytes_sent if session.mesh else {}
-        return m.Cost(
+        return m.TaskCost(
             party=self.name,
             wall_s=time.monotonic() - session.started,
             cpu_s=time.process_time() - session.cpu,
@@ -592,7 +592,7 @@ class ServiceParty:
 
     async def request(
         self, owners: Sequence[str], terms: Mapping[str, Any], *, approve_only: bool = False
-    ) -> Outcome:
+    ) -> TaskOutcome:
         """Have a task computed.
 
         Parameters
@@ -614,7 +614,7 @@ class ServiceParty:
         task = draft.with_data(*(prepared[o].ref for o in owners))
         self.log.add("requested", task=task.sha256, function=task.function)
         decisions, approvals = await self._collect(task)
-        outcome = Outcome(
+        outcome = TaskOutcome(
             task=task,
             decisions=decisions,
             warnings=task.warnings,

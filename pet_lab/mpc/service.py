@@ -21,15 +21,15 @@ from pet_lab.parties.certificates import TestAuthority, save
 from pet_lab.parties.channel import Refusal, Sent
 from pet_lab.parties.errors import PartyError
 from pet_lab.parties.launch import Process, stop_all
-from pet_lab.parties.log import Head, LogEntry, Signer, verify
+from pet_lab.parties.log import Head, SignedEntry, Signer, verify
 
 from . import node
 from .catalogue import CATALOGUE, PublicFacts
 from .costs import Estimate
 from .messages import LogCopy, Member
-from .party import Outcome
+from .party import TaskOutcome
 from .policy import Policy
-from .tasks import Column, Task, in_hours
+from .tasks import ColumnSchema, Task, in_hours
 
 T = TypeVar("T")
 START_S = 60.0
@@ -42,7 +42,7 @@ class Owned:
     """A data set at its owner."""
 
     frame: pd.DataFrame = field(repr=False)
-    schema: Mapping[str, Column]
+    schema: Mapping[str, ColumnSchema]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ class Service:
                 home = save(self.authority.issue(name), self.folder / name)
                 write_atomic(home / "sign.key", Signer(name).raw(), secret=True)
                 policy = (policies or {}).get(name, PERMISSIVE)
-                config = node.Config(policy=policy, delay_s=delay_s)
+                config = node.NodeConfig(policy=policy, delay_s=delay_s)
                 (home / "config.json").write_bytes(msgspec.json.encode(config))
                 if name in data:
                     self._write_data(home, data[name])
@@ -166,9 +166,9 @@ class Service:
         mixed = users & set(terms["processing_parties"])
         return {"model": "mixed" if mixed else "fixed"} | terms
 
-    def _request(self, terms: Mapping[str, Any], *, approve_only: bool = False) -> Outcome:
+    def _request(self, terms: Mapping[str, Any], *, approve_only: bool = False) -> TaskOutcome:
         order = node.Compute(owners=tuple(self.data), terms=dict(terms), approve_only=approve_only)
-        return self.order(self.output, order, Outcome)
+        return self.order(self.output, order, TaskOutcome)
 
     def compute(self, function: str, parameters: Mapping[str, Any], **more: Any) -> Result:
         """Order the output party to have a task computed.
@@ -205,7 +205,7 @@ class Service:
             for sent in self.order(name, node.TakeSent(), node.Messages).sent
         ]
 
-    def _messages(self, outcome: Outcome) -> pd.DataFrame:
+    def _messages(self, outcome: TaskOutcome) -> pd.DataFrame:
         rows: list[tuple[str, str, str, int, int]] = [
             (s.sender, s.receiver, s.kind, 1, s.size) for s in self._take_sent()
         ]
@@ -234,7 +234,7 @@ class Service:
 
     # --- logs ---------------------------------------------------------------------------------
 
-    def log(self, party: str) -> tuple[tuple[LogEntry, ...], str]:
+    def log(self, party: str) -> tuple[tuple[SignedEntry, ...], str]:
         """A party's audit log and its public key."""
         copy = self.order(party, node.ShowLog(), LogCopy)
         return copy.entries, copy.public
@@ -255,7 +255,7 @@ class Service:
         return pd.DataFrame(rows, columns=["party", "entries", "witnesses", "verdict"])
 
 
-def heads(entries: Iterable[LogEntry], party: str = "") -> list[Head]:
+def heads(entries: Iterable[SignedEntry], party: str = "") -> list[Head]:
     """Heads of others' logs (or of one party's) that a log witnessed."""
     witnessed = [msgspec.convert(e.body, Head) for e in entries if e.kind == "witnessed"]
     return [head for head in witnessed if party in {"", head.party}]

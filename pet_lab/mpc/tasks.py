@@ -58,7 +58,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of what parties exchange: decoded strictly, and refused if a field is unknown."""
 
 
-class Column(Record, frozen=True, kw_only=True):
+class ColumnSchema(Record, frozen=True, kw_only=True):
     """One column as everybody may know it.
 
     kind      "key", "category" or "number"
@@ -93,10 +93,10 @@ class Column(Record, frozen=True, kw_only=True):
         return math.ceil(max(abs(self.low), abs(self.high)) * 10**self.decimals)
 
 
-Schema = Mapping[str, Column]
+Schema = Mapping[str, ColumnSchema]
 
 
-def number(column: Column, name: str, value: Any) -> int:
+def number(column: ColumnSchema, name: str, value: Any) -> int:
     """A cell as a scaled whole number; outside the schema's bounds or digits it is refused."""
     try:
         exact = Decimal(str(value)) * 10**column.decimals
@@ -136,7 +136,7 @@ class DataRef(Record, frozen=True, kw_only=True):
     """
 
     owner: Name
-    schema: Annotated[dict[Name, Column], Meta(max_length=100)]
+    schema: Annotated[dict[Name, ColumnSchema], Meta(max_length=100)]
     rows: Annotated[int, Meta(ge=0)]
     commitments: Annotated[tuple[Hex, ...], Meta(max_length=100)]
 

@@ -79,7 +79,7 @@ class BlockingChannel:
 class BlockingServer:
     """A party that listens at `port`; each call is handled in a thread. Close it to stop."""
 
-    def __init__(self, inner: channel.Server, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, inner: channel.ChannelServer, threads: ThreadPoolExecutor) -> None:
         self._inner, self._threads = inner, threads
         self.port = inner.port
 

@@ -345,11 +345,11 @@ async def connect(
 
 
 @dataclass
-class Server:
+class ChannelServer:
     """A party that listens at `port` until it is closed."""
 
     port: int
-    _server: asyncio.Server
+    _server: asyncio.ChannelServer
     _tasks: set[asyncio.Task[Any]]
 
     async def close(self) -> None:
@@ -370,7 +370,7 @@ async def serve(
     record: list[Sent] | None = None,
     turned_away: Callable[[str], None] = lambda sentence: None,
     at_most: int = 64,
-) -> Server:
+) -> ChannelServer:
     """Listen, and call `handle` with a channel to each peer whose certificate is accepted.
 
     A PartyError from `handle` is sent to the peer, of any other error only that there was one.
@@ -421,7 +421,7 @@ async def serve(
             await channel.close()
 
     server = await asyncio.start_server(accept, host, port, limit=2**18)
-    return Server(server.sockets[0].getsockname()[1], server, tasks)
+    return ChannelServer(server.sockets[0].getsockname()[1], server, tasks)
 
 
 async def memory_pair(

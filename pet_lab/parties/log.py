@@ -69,7 +69,7 @@ def verify_signature(public: str, message: bytes, signature: str) -> bool:
     return True
 
 
-class LogEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SignedEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One event: number, UTC time, kind, body, hash of the entry before, signature of all that."""
 
     n: int
@@ -109,16 +109,16 @@ class SignedLog:
 
     def __init__(self, signer: Signer, path: Path | None = None) -> None:
         self.signer, self.path = signer, path
-        self.entries: list[LogEntry] = []
+        self.entries: list[SignedEntry] = []
         if path is not None and path.exists():
             self.entries = read(path)
             verify(self.entries, signer.public)
 
-    def add(self, kind: str, **body: Any) -> LogEntry:
+    def add(self, kind: str, **body: Any) -> SignedEntry:
         """Sign and append one event."""
         previous = self.entries[-1].sha256 if self.entries else START
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        bare = LogEntry(len(self.entries), now, kind, body, previous)
+        bare = SignedEntry(len(self.entries), now, kind, body, previous)
         entry = replace(bare, signature=self.signer.sign(bare.signed))
         if self.path is not None:
             with self.path.open("ab") as file:
@@ -132,23 +132,23 @@ class SignedLog:
         bare = Head(self.signer.name, len(self.entries), last)
         return replace(bare, signature=self.signer.sign(bare.signed))
 
-    def of(self, kind: str) -> Iterable[LogEntry]:
+    def of(self, kind: str) -> Iterable[SignedEntry]:
         """Entries of one kind, oldest first."""
         return (e for e in self.entries if e.kind == kind)
 
 
-def read(path: Path) -> list[LogEntry]:
+def read(path: Path) -> list[SignedEntry]:
     """Entries of a log file, not yet verified."""
     entries = []
     for i, line in enumerate(path.read_bytes().splitlines()):
         try:
-            entries.append(msgspec.json.decode(line, type=LogEntry))
+            entries.append(msgspec.json.decode(line, type=SignedEntry))
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise PartyError(f"Line {i + 1} of the log is damaged.") from None
     return entries
 
 
-def verify(entries: Sequence[LogEntry], public: str, witnesses: Iterable[Head] = ()) -> None:
+def verify(entries: Sequence[SignedEntry], public: str, witnesses: Iterable[Head] = ()) -> None:
     """Check a log against its keeper's public key, and against heads that others kept.
 
     Raises

@@ -27,7 +27,7 @@ from pet_lab import shares
 from pet_lab.mpc import clear, costs, messages
 from pet_lab.mpc.errors import Cheating
 from pet_lab.mpc.service import PERMISSIVE, Owned, Result, Service, heads
-from pet_lab.mpc.tasks import Column, DataRef, Task, in_hours
+from pet_lab.mpc.tasks import ColumnSchema, DataRef, Task, in_hours
 from pet_lab.parties import blocking
 from pet_lab.parties.certificates import TestAuthority
 from pet_lab.parties.errors import PartyError, PeerLost, Refused
@@ -50,14 +50,14 @@ THREE = ("pp-1", "pp-2", "pp-3")
 USERS = ("px", "py", "pz")
 LEVELS = ("north", "south", "west")
 X_SCHEMA = {
-    "id": Column(kind="key"),
-    "region": Column(kind="category", levels=LEVELS),
-    "age": Column(kind="number", low=0, high=100),
+    "id": ColumnSchema(kind="key"),
+    "region": ColumnSchema(kind="category", levels=LEVELS),
+    "age": ColumnSchema(kind="number", low=0, high=100),
 }
 Y_SCHEMA = {
-    "id": Column(kind="key"),
-    "income": Column(kind="number", decimals=2, low=0, high=5000),
-    "ill": Column(kind="number", low=0, high=1),
+    "id": ColumnSchema(kind="key"),
+    "income": ColumnSchema(kind="number", decimals=2, low=0, high=5000),
+    "ill": ColumnSchema(kind="number", low=0, high=1),
 }
 SIZE = {"key": "id", "join": "opened"}
 STATISTICS = {**SIZE, "group": "region", "value": "income"}

@@ -3,21 +3,21 @@
 import numpy as np
 import pandas as pd
 
-from pet_lab.mpc.tasks import Column, DataRef, Task, in_hours
+from pet_lab.mpc.tasks import ColumnSchema, DataRef, Task, in_hours
 
 X = {
-    "id": Column(kind="key"),
-    "region": Column(kind="category", levels=("north", "south", "west")),
-    "age": Column(kind="number", low=0, high=100),
+    "id": ColumnSchema(kind="key"),
+    "region": ColumnSchema(kind="category", levels=("north", "south", "west")),
+    "age": ColumnSchema(kind="number", low=0, high=100),
 }
 Y = {
-    "id": Column(kind="key"),
-    "income": Column(kind="number", decimals=2, low=-500, high=5000),
-    "ill": Column(kind="number", low=0, high=1),
+    "id": ColumnSchema(kind="key"),
+    "income": ColumnSchema(kind="number", decimals=2, low=-500, high=5000),
+    "ill": ColumnSchema(kind="number", low=0, high=1),
 }
 POOLED = {
-    "region": Column(kind="category", levels=("north", "south", "west")),
-    "age": Column(kind="number", low=0, high=100),
+    "region": ColumnSchema(kind="category", levels=("north", "south", "west")),
+    "age": ColumnSchema(kind="number", low=0, high=100),
 }
 STATISTICS = {"key": "id", "join": "opened", "group": "region", "value": "income"}
 

@@ -9,7 +9,7 @@ from mpc_examples import POOLED, STATISTICS, X, Y, task
 
 from pet_lab.mpc import catalogue
 from pet_lab.mpc.errors import TaskError
-from pet_lab.mpc.tasks import Column, DataRef, Task, check_table, in_hours, read_task
+from pet_lab.mpc.tasks import ColumnSchema, DataRef, Task, check_table, in_hours, read_task
 from pet_lab.parties.log import canonical, digest
 
 
@@ -118,10 +118,10 @@ def test_damaged_terms_are_one_clear_error(broken):
 
 
 def test_a_number_has_one_hash_however_it_is_written():
-    whole = Column(kind="number", low=0, high=100)
-    assert whole == Column(kind="number", low=0.0, high=100.0)
+    whole = ColumnSchema(kind="number", low=0, high=100)
+    assert whole == ColumnSchema(kind="number", low=0.0, high=100.0)
     assert digest(canonical(whole)) == digest(
-        canonical(msgspec.json.decode(msgspec.json.encode(whole), type=Column))
+        canonical(msgspec.json.decode(msgspec.json.encode(whole), type=ColumnSchema))
     )
     same = {"nonce": "n", "expires": "2030-01-01T00:00:00+00:00"}
     assert task(**same, epsilon=1).sha256 == task(**same, epsilon=1.0).sha256
@@ -227,4 +227,4 @@ def test_a_table_that_is_not_as_its_schema_says(change, says):
 )
 def test_what_is_not_a_column(wrong):
     with pytest.raises(TaskError):
-        Column(**wrong)
+        ColumnSchema(**wrong)
