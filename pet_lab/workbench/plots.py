@@ -495,7 +495,8 @@ def _chosen(
         if absent:
             raise ValueError(f"no rows of metric {', '.join(absent)} to draw.")
         rows = rows.assign(metric=pd.Categorical(rows["metric"], names))
-    rows = rows if "value" in rows else rows.rename(columns={"mean": "value"})
+    summary = "value" not in rows
+    rows = rows.rename(columns={"mean": "value"}) if summary else rows
     unknown = [k for k in (*keys, "value") if k not in rows]
     if unknown or rows.empty:
         there = ", ".join(map(str, rows.columns))
@@ -503,6 +504,8 @@ def _chosen(
     for name in ("metric", "reading"):
         if name in rows and name not in keys and rows[name].nunique() > 1:
             raise ValueError(f"a mean over several values of {name}: select one or draw it by hue.")
+    if summary and rows.duplicated(keys).any():
+        raise ValueError(f"several means at one {', '.join(keys)}: draw what tells them apart.")
     frame = rows[[*keys, "value"]].assign(se=rows.get("se", np.nan))
     # A mean over the finite replicates would flatter: with an infinite one there is no mean.
     endless = np.isinf(frame["value"]).groupby(

@@ -214,6 +214,8 @@ def test_a_mean_over_unlike_things_is_refused(summary):
     two = pd.concat([summary.assign(reading="described"), summary.assign(reading="published")])
     with pytest.raises(ValueError, match="mean over several values of reading"):
         plots.lines(two, x="epsilon", metric="accuracy", hue="way")
+    with pytest.raises(ValueError, match="several means at one epsilon"):
+        plots.lines(summary, x="epsilon", metric="accuracy")
 
 
 def test_several_metrics_get_a_panel_and_a_scale_each(summary):
@@ -235,7 +237,7 @@ def test_panels_share_the_scale_of_a_metric_and_have_titles(summary):
     assert [ax.get_title("left") for ax in fig.axes] == ["described", "published"]
     assert fig.axes[0].get_ylim() == fig.axes[1].get_ylim()
     with pytest.raises(ValueError, match="ax is one panel"):
-        plots.lines(two, x="epsilon", col="reading", ax=plots.figure()[1])
+        plots.lines(two, x="epsilon", hue="way", col="reading", ax=plots.figure()[1])
 
 
 def test_a_panel_names_its_own_categories(summary):
@@ -376,6 +378,7 @@ def test_a_second_drawing_on_the_same_axis_keeps_the_legend_title(summary):
     _, ax = plots.figure()
     plots.lines(summary, x="epsilon", metric="accuracy", hue="way", ax=ax)
     prints = pd.DataFrame({"epsilon": [1], "printed": [0.6]})
-    plots.lines(summary, x="epsilon", metric="accuracy", printed=prints, ax=ax)
+    more = summary.query("way == 'data'")
+    plots.lines(more, x="epsilon", metric="accuracy", printed=prints, ax=ax)
     assert ax.get_legend().get_title().get_text() == "way"
     assert len(ax.get_legend().get_texts()) == 3
