@@ -1,13 +1,19 @@
 """Corrected totals: by definition, unbiased where theory says so, calibrated, and refusing."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pet_lab.linkage import Links, block, resolve
-from pet_lab.linkage.neighbours import SlopeFit, fit_neighbours, fit_slope
+from pet_lab.linkage import Links, block, link_exact, resolve
+from pet_lab.linkage.neighbours import (
+    SlopeFit,
+    fit_neighbours,
+    fit_slope,
+    slope_coefficients,
+)
 from pet_lab.linkage.totals import (
     Undefined,
     blocks_only,
@@ -172,6 +178,132 @@ def test_resolved_is_never_undefined_and_its_bound_holds():
     twice = resolve(links)
     with pytest.raises(ValueError, match="resolves the links itself"):
         resolved(twice, x, z)
+
+
+def by_block(links, x, z):
+    """(x, z) of the records of each block."""
+    a, b = links.blocks.code_a, links.blocks.code_b
+    return [(x[a == k], z[b == k]) for k in range(links.blocks.n_blocks)]
+
+
+def test_blocks_only_is_its_definition():
+    links, x, z, _ = draw(np.random.default_rng(12), n_blocks=40)
+    total = blocks_only(links, x, z)
+    parts = by_block(links, x, z)
+    assert total.estimate == pytest.approx(sum(u.sum() * v.mean() for u, v in parts))
+    variance = sum(
+        ((u - u.mean()) ** 2).sum() * ((v - v.mean()) ** 2).sum() / max(len(u) - 1, 1)
+        for u, v in parts
+    )
+    assert total.se == pytest.approx(math.sqrt(variance))
+
+
+def test_blocks_only_of_files_of_other_sizes():
+    """Two of three exports in one block with three imports, and an import alone in another."""
+    a, b = pd.DataFrame({"k": [0, 0]}), pd.DataFrame({"k": [0, 0, 0, 1]})
+    links = link_exact(a, b, block_on=["k"], on=[])
+    total = blocks_only(links, [1.0, 3.0], [0.0, 1.0, 1.0, 9.0])
+    assert total.estimate == pytest.approx(4 * 2 / 3)
+    assert total.se == pytest.approx(math.sqrt(2 * (2 / 3) / (2 - 1)))
+
+
+def test_resolved_is_its_definition():
+    rng = np.random.default_rng(13)
+    links, x, z, _ = draw(rng, n_blocks=60, recall=0.85, ratio=0.4)
+    links = replace(links, similarity=np.where(rng.random(len(links)) < 0.4, 1.0, links.similarity))
+    total, kept = resolved(links, x, z), resolve(links)
+    parts, n = by_block(links, x, z), links.n_a
+    between = sum(u.sum() * v.mean() for u, v in parts)
+    mean_x, mean_z = np.array([[u.mean(), v.mean()] for u, v in parts]).T
+    code = links.blocks.code_a
+    within = sum(
+        (x[i] - mean_x[code[i]]) * (z[j] - mean_z[code[i]])
+        for i, j in zip(kept.i, kept.j, strict=True)
+    )
+    assert total.estimate == pytest.approx(between + within * n / len(kept))
+    exact = links.similarity == 1
+    doubtful = 0
+    for i, j, similarity in zip(kept.i, kept.j, kept.similarity, strict=True):
+        rivals = max((links.i == i).sum(), (links.j == j).sum()) > 1
+        alone = ((links.i == i) & exact).sum() == ((links.j == j) & exact).sum() == 1
+        doubtful += rivals and not (alone and similarity == 1)
+    spread = sum(
+        ((u - u.mean()) ** 2).sum() * ((v - v.mean()) ** 2).sum() / max(len(u) - 1, 1)
+        for u, v in parts
+    )
+    wrong = (1 - len(kept) / n) + 2 * doubtful / n
+    assert 0 < doubtful < len(kept) < n
+    assert total.se == pytest.approx(math.sqrt(spread * wrong))
+
+
+def link_noise(linked, blocked, r, k):
+    """Variance of a sum over links: matches link with r, other blocked pairs with k."""
+    matches = (linked - k * blocked) / (r - k)
+    assert 0 < matches < blocked
+    return r * (1 - r) * matches + k * (1 - k) * (blocked - matches)
+
+
+def test_standard_errors_are_their_definition():
+    links, x, z, _ = draw(np.random.default_rng(14), n_blocks=300, effect=1.0)
+    i, j = links.blocks.pairs()
+    linked, blocked = (x[links.i] * z[links.j]), (x[i] * z[j])
+    r, k, r_se, k_se = 0.9, 0.3, 0.02, 0.01
+    total = para23(links, x, z, recall=r, ratio=k, recall_se=r_se, ratio_se=k_se)
+    noise = link_noise((linked**2).sum(), (blocked**2).sum(), r, k)
+    rates = (total.estimate * r_se) ** 2 + ((total.estimate - blocked.sum()) * k_se) ** 2
+    assert total.se == pytest.approx(math.sqrt(noise + rates) / (r - k))
+
+    fit = SlopeFit(recall=r, ratio=k, cov=np.diag([r_se**2, k_se**2]), n=len(x))
+    inside = within_block(links, x, z, fit=fit)
+    parts = by_block(links, x, z)
+    spreads = [((u - u.mean()) ** 2).sum() * ((v - v.mean()) ** 2).sum() for u, v in parts]
+    matches = sum(s / len(u) for s, (u, _) in zip(spreads, parts, strict=True))
+    noise = r * (1 - r) * matches + k * (1 - k) * (sum(spreads) - matches)
+    within = inside.estimate - sum(u.sum() * v.mean() for u, v in parts)
+    variance = (noise + within**2 * (r_se**2 + k_se**2)) / (r - k) ** 2
+    assert inside.se == pytest.approx(math.sqrt(variance))
+
+    slope = fit_slope(links.n_blocked, links.n_linked, links.blocks.code_a, weights=x)
+    r, k = slope.recall, slope.ratio
+    total = weighted(links, x, z)
+    assert total.estimate == pytest.approx((linked.sum() - k * blocked.sum()) / (r - k))
+    coef = slope_coefficients(links.n_blocked - 1.0, links.n_linked, links.blocks.code_a, x)
+    share = -total.estimate * coef[0] + (total.estimate - blocked.sum()) * coef[1]
+    on_links = ((linked + share[links.i]) ** 2).sum()
+    noise = link_noise(on_links, ((blocked + share[i]) ** 2).sum(), r, k)
+    assert total.se == pytest.approx(math.sqrt(noise) / (r - k))
+
+
+def test_noise_of_impossible_rates_is_cut_to_the_possible():
+    """A recall above 1 has no noise of its own; matches are at most all blocked pairs."""
+    links, x, z, _ = draw(np.random.default_rng(15), recall=1.0, ratio=0.0)
+    assert para23(links, x, z, recall=1.05, ratio=0.0).se == 0
+    assert para23(links, x, z, recall=0.9, ratio=-0.05).se > 0
+    i, j = links.blocks.pairs()
+    blocked = ((x[i] * z[j]) ** 2).sum()
+    matches = min((links.total(x**2, z**2)) / 0.5, blocked)
+    total = para23(links, x, z, recall=0.5, ratio=0.0)
+    assert total.se == pytest.approx(math.sqrt(0.25 * matches) / 0.5)
+
+
+def test_the_gap_must_be_two_standard_errors():
+    links, x, z, _ = draw(np.random.default_rng(16))
+    ok = para23(links, x, z, recall=0.9, ratio=0.88, recall_se=0.006, ratio_se=0.007999)
+    assert np.isfinite(ok.estimate)
+    with pytest.raises(Undefined, match=r"0\.900 - 0\.880 \(standard error 0\.010\)"):
+        para23(links, x, z, recall=0.9, ratio=0.88, recall_se=0.006, ratio_se=0.008001)
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(Undefined):
+            para23(links, x, z, recall=bad, ratio=0.1)
+    assert np.isfinite(para22(links, x, z, recall=0.1 + 1e-6, fpr=0.1).estimate)
+
+
+def test_intervals_are_normal():
+    total = naive(*draw(np.random.default_rng(17))[:3])
+    assert all(math.isnan(end) for end in total.interval())
+    total = replace(total, estimate=10.0, se=2.0)
+    assert total.interval() == pytest.approx((10 - 1.959964 * 2, 10 + 1.959964 * 2))
+    assert total.interval(0.5) == pytest.approx((10 - 0.6744898 * 2, 10 + 0.6744898 * 2))
 
 
 def test_size_of_the_exporter_needs_no_linkage():
