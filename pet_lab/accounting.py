@@ -107,12 +107,11 @@ def gaussian_epsilon(*, mu: float, delta: float) -> float:
     from scipy import optimize
 
     high = mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta)) + 1e-9  # the zCDP bound
-    excess = functools.partial(_excess_delta, mu=mu, delta=delta)
+
+    def excess(epsilon: float) -> float:
+        return gaussian_delta(mu=mu, epsilon=epsilon) - delta
+
     return float(optimize.brentq(excess, 0.0, high, xtol=1e-12))
-
-
-def _excess_delta(epsilon: float, *, mu: float, delta: float) -> float:
-    return gaussian_delta(mu=mu, epsilon=epsilon) - delta
 
 
 def epsilon_from_rho(rho: float, delta: float) -> float:
@@ -203,20 +202,22 @@ def epsilon(
     """
     _check(noise_multiplier, n, batch_size, epochs, delta)
     for name, choice, allowed in (
-        ("sampling", sampling, get_args(Sampling)),
-        ("accountant", accountant, get_args(Accountant)),
-        ("neighbouring", neighbouring, get_args(Neighbouring)),
+        ("sampling", sampling, Sampling),
+        ("accountant", accountant, Accountant),
+        ("neighbouring", neighbouring, Neighbouring),
     ):
-        if choice not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {choice!r}.")
+        if choice not in get_args(allowed):
+            raise ValueError(
+                f"{name} must be one of {', '.join(get_args(allowed))}, got {choice!r}."
+            )
     if (batch_size is None) != (sampling == "full"):
         raise ValueError(
             f'batch_size={batch_size} does not fit sampling="{sampling}": it is None for "full" '
             "and a number for the others."
         )
-    grouped = microbatches is not None and microbatches != (batch_size or n)
+    size = batch_size or n
     sensitivity, reason = 1.0, "Every record's gradient is clipped to C."
-    if grouped:
+    if microbatches is not None and microbatches != size:
         sensitivity = 2.0
         reason = (
             f"The mean of each of {microbatches} microbatch(es) is clipped, so one record moves "
@@ -226,40 +227,29 @@ def epsilon(
         sensitivity = 2.0
         reason += " Replacing a record moves the sum by up to 2 C."
     z = noise_multiplier / sensitivity
-    relation = (
-        "One record is blanked (add/remove), batches and divisors stay."
-        if neighbouring == "add_remove"
-        else "One record is replaced by any other."
-    )
     if sampling == "poisson":
-        steps = epochs * math.ceil(n / _size(batch_size))
-        value = _poisson(
-            z,
-            q=_size(batch_size) / n,
-            steps=steps,
-            delta=delta,
-            accountant=accountant,
-            neighbouring=neighbouring,
-        )
-        how = (
-            f"Every batch was a Poisson sample at rate {_size(batch_size) / n:.4g}; {steps} steps."
-        )
+        steps = epochs * math.ceil(n / size)
+        run: dict[str, Any] = {"q": size / n, "steps": steps, "delta": delta}
+        value = _poisson(z, accountant=accountant, neighbouring=neighbouring, **run)
+        how = f"Every batch was a Poisson sample at rate {size / n:.4g}; {steps} steps."
         if neighbouring == "replace_one":
             how += " Replacing counts as removing and adding (group privacy)."
     else:
         value = _composed(z, epochs, delta, accountant)
-        how = (
-            f"Each record was seen once in each of {epochs} epochs, in any order: no amplification "
-            "by shuffling is claimed."
-            if sampling == "shuffle"
-            else f"Every record was used in each of {epochs} steps."
-        )
-        if drop_remainder and sampling == "shuffle":
-            how += " Some epochs left records out; the bound does not use that."
+        how = f"Every record was used in each of {epochs} steps."
+        if sampling == "shuffle":
+            how = (
+                f"Each record was seen once in each of {epochs} epochs, in any order: no "
+                "amplification by shuffling is claimed."
+            )
+            if drop_remainder:
+                how += " Some epochs left records out; the bound does not use that."
     assumptions = (
         how,
         reason,
-        relation,
+        "One record is blanked (add/remove), batches and divisors stay."
+        if neighbouring == "add_remove"
+        else "One record is replaced by any other.",
         "All intermediate models may be published.",
         "The tuning of other settings on the same data is not counted.",
     )
@@ -296,19 +286,14 @@ def of(
     )
 
 
-def noise_for(
-    target_epsilon: float,
-    *,
-    n: int,
-    batch_size: int | None,
-    epochs: int,
-    delta: float,
-    sampling: Sampling,
-    microbatches: int | None = None,
-    accountant: Accountant = "rdp",
-    neighbouring: Neighbouring = "add_remove",
-) -> float:
+def noise_for(target_epsilon: float, *, epochs: int, delta: float, **setting: Any) -> float:
     """The smallest noise multiplier that guarantees `target_epsilon`, to 6 digits, rounded up.
+
+    Parameters
+    ----------
+    target_epsilon : float
+    epochs, delta, **setting
+        All other arguments of `epsilon`.
 
     Raises
     ------
@@ -319,17 +304,7 @@ def noise_for(
         raise ValueError(f"epsilon must be finite and > 0, got {target_epsilon}.")
 
     def at(z: float) -> float:
-        return epsilon(
-            z,
-            n=n,
-            batch_size=batch_size,
-            epochs=epochs,
-            delta=delta,
-            sampling=sampling,
-            microbatches=microbatches,
-            accountant=accountant,
-            neighbouring=neighbouring,
-        ).epsilon
+        return epsilon(z, epochs=epochs, delta=delta, **setting).epsilon
 
     return _invert(at, target_epsilon, f"{epochs} epochs at delta = {delta:g}")
 
@@ -367,10 +342,10 @@ def noise_for_claim(
 ) -> float:
     """The noise multiplier that somebody takes who trusts `claimed_epsilon`; errors likewise."""
 
-    def at(z: float) -> float:
-        return claimed_epsilon(z, n=n, batch_size=batch_size, epochs=epochs, delta=delta)
-
-    return _invert(at, target_epsilon, f"{epochs} epochs at delta = {delta:g}")
+    claim = functools.partial(
+        claimed_epsilon, n=n, batch_size=batch_size, epochs=epochs, delta=delta
+    )
+    return _invert(claim, target_epsilon, f"{epochs} epochs at delta = {delta:g}")
 
 
 def readings(config: Config, *, n: int, delta: float) -> pd.DataFrame:
@@ -387,67 +362,30 @@ def readings(config: Config, *, n: int, delta: float) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for accountant in get_args(Accountant):
         for neighbouring in get_args(Neighbouring):
             g = of(config, n=n, delta=delta, accountant=accountant, neighbouring=neighbouring)
-            rows.append(("as it ran", accountant, neighbouring, g.epsilon, True, g.assumptions))
+            words = " ".join(g.assumptions)
+            rows.append(("as it ran", accountant, neighbouring, g.epsilon, True, words))
     z = config.noise_multiplier if config.private else 0.0
-    batch = config.batch_size or n
+    batch, epochs = config.batch_size or n, config.epochs
     grouped = config.microbatches is not None and config.microbatches != batch
-    effective = z / 2 if grouped else z
     poisson = config.sampling == "poisson"
+    steps, counted = math.ceil(epochs * n / batch), z / 2 if grouped else z
+    once = "Each record is seen once an epoch, in any order."
+    sampled = "Batches are taken for Poisson samples."
+    run: dict[str, Any] = {"q": batch / n, "steps": steps, "delta": delta}
     for accountant in get_args(Accountant):
-        once = _composed(effective, config.epochs, delta, accountant)
-        steps = math.ceil(config.epochs * n / batch)
-        sampled = _poisson(
-            effective,
-            q=batch / n,
-            steps=steps,
-            delta=delta,
-            accountant=accountant,
-            neighbouring="add_remove",
-        )
-        rows.append(
-            (
-                "library, no sampling",
-                accountant,
-                "add_remove",
-                once,
-                not poisson,
-                ("Each record is seen once an epoch, in any order.",),
-            )
-        )
-        rows.append(
-            (
-                "library, Poisson",
-                accountant,
-                "add_remove",
-                sampled,
-                poisson,
-                ("Batches are taken for Poisson samples.",),
-            )
-        )
-    claim = claimed_epsilon(z, n=n, batch_size=batch, epochs=config.epochs, delta=delta)
-    rows.append(
-        (
-            "claimed",
-            "rdp",
-            "add_remove",
-            claim,
-            poisson and not grouped,
-            ("Batches are taken for Poisson samples, every record for clipped.",),
-        )
-    )
+        value = _composed(counted, epochs, delta, accountant)
+        rows.append(("library, no sampling", accountant, "add_remove", value, not poisson, once))
+        value = _poisson(counted, accountant=accountant, neighbouring="add_remove", **run)
+        rows.append(("library, Poisson", accountant, "add_remove", value, poisson, sampled))
+    value = claimed_epsilon(z, n=n, batch_size=batch, epochs=epochs, delta=delta)
+    taken = "Batches are taken for Poisson samples, every record for clipped."
+    rows.append(("claimed", "rdp", "add_remove", value, poisson, taken))
     columns = ["reading", "accountant", "neighbouring", "epsilon", "proven", "assumptions"]
-    frame = pd.DataFrame(rows, columns=columns)
-    return frame.assign(assumptions=frame["assumptions"].map(" ".join))
-
-
-def _size(batch_size: int | None) -> int:
-    if batch_size is None:
-        raise ValueError("batch_size is needed for this sampler, got None.")
-    return batch_size
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _check(

@@ -9,10 +9,98 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from pet_lab import accounting
-from pet_lab.accounting import epsilon, gaussian_delta, gaussian_epsilon, noise_for
+from pet_lab.accounting import (
+    epsilon,
+    epsilon_from_rho,
+    gaussian_delta,
+    gaussian_epsilon,
+    noise_for,
+    rho_from_epsilon,
+)
 from pet_lab.dpsgd import Config
 
 REPORT = {"n": 316, "batch_size": 32, "epochs": 50, "delta": 1e-5}
+
+
+@pytest.mark.parametrize(
+    ("sampling", "accountant", "neighbouring", "expected"),
+    [
+        ("shuffle", "rdp", "add_remove", 34.888587980571835),
+        ("shuffle", "rdp", "replace_one", 95.5063104087894),
+        ("shuffle", "pld", "add_remove", 32.91592561162132),
+        ("shuffle", "pld", "replace_one", 91.23737693128379),
+        ("poisson", "rdp", "add_remove", 10.036625916531975),
+        ("poisson", "rdp", "replace_one", 31.98613807127908),
+        ("poisson", "pld", "add_remove", 9.239862722734104),
+        ("full", "rdp", "add_remove", 34.888587980571835),
+        ("full", "pld", "replace_one", 91.23737693128379),
+    ],
+)
+def test_values_that_the_notebooks_rest_on(sampling, accountant, neighbouring, expected):
+    """Pinned: a change of the bound, or of dp-accounting, must not pass unseen."""
+    setting = REPORT | ({"batch_size": None} if sampling == "full" else {})
+    how = {"sampling": sampling, "accountant": accountant, "neighbouring": neighbouring}
+    assert epsilon(1.42, **how, **setting).epsilon == pytest.approx(expected, rel=1e-7)
+
+
+def test_a_poisson_sample_of_everything_is_the_full_data():
+    whole = REPORT | {"batch_size": 316, "sampling": "poisson"}
+    assert epsilon(1.42, **whole).epsilon == pytest.approx(34.888587980571835)
+    both = epsilon(1.42, neighbouring="replace_one", **whole).epsilon
+    assert both == pytest.approx(95.5063104087894)
+
+
+@pytest.mark.parametrize(
+    ("noise", "printed"), [(0.2, "29225.4"), (0.4, "1007.22"), (0.5, "309.791"), (0.6, "139.092")]
+)
+def test_report_epsilon_gives_the_digits_of_figure_3_10(noise, printed):
+    value = accounting.report_epsilon(noise, n=252, batch_size=22, epochs=200)
+    assert f"{value:.6g}" == printed
+    assert accounting.report_epsilon(0.0, n=252, batch_size=22, epochs=200) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("target", "noise"),
+    [(1, 9.21223152), (10, 1.4210125594), (1000, 0.247026764), (1e6, 0.0175221818)],
+)
+def test_noise_that_a_user_of_the_library_takes(target, noise):
+    assert accounting.noise_for_claim(target, **REPORT) == pytest.approx(noise, rel=1e-6)
+
+
+def test_the_claim_counts_steps_upwards():
+    assert accounting.claimed_epsilon(1.42, **REPORT | {"epochs": 49}) == pytest.approx(9.904673028)
+
+
+def test_next_to_no_noise_is_bounded_by_the_same_steps_without_sampling():
+    """Where the accountants overflow or their grid is coarse, the closed form is the bound."""
+    for z, expected in ((0.05, 16480.32966), (0.0003, 2778095662.97)):
+        value = epsilon(z, sampling="poisson", accountant="pld", **REPORT).epsilon
+        assert value == pytest.approx(expected, rel=1e-4)
+        assert value <= gaussian_epsilon(mu=math.sqrt(500) / z, delta=1e-5)
+
+
+def test_every_reading_of_one_training():
+    config = Config(noise_multiplier=1.42, microbatches=1, epochs=50, batch_size=32)
+    table = accounting.readings(config, n=316, delta=1e-5)
+    assert list(table.columns) == [
+        "reading",
+        "accountant",
+        "neighbouring",
+        "epsilon",
+        "proven",
+        "assumptions",
+    ]
+    assert table["epsilon"].round(4).tolist() == [
+        *(95.5063, 95.5063, 91.2374, 91.2374),
+        *(95.5063, 36.9372, 91.2374, 33.9434, 10.0101),
+    ]
+    assert table["proven"].tolist() == [True, True, True, True, True, False, True, False, False]
+    assert "z / 2" in table["assumptions"][0]
+    assert "Poisson samples" in table["assumptions"][5]
+    honest = Config(noise_multiplier=1.42, epochs=50, batch_size=32, sampling="poisson")
+    table = accounting.readings(honest, n=316, delta=1e-5)
+    assert table["epsilon"].round(4).tolist()[4:] == [34.8886, 9.9681, 32.9159, 9.1762, 10.0101]
+    assert table["proven"].tolist() == [True, True, True, True, False, True, False, True, True]
 
 
 def test_gaussian_delta_is_the_integral_of_the_privacy_loss():
@@ -39,6 +127,18 @@ def test_gaussian_epsilon_inverts_delta(mu, delta):
         assert gaussian_delta(mu=mu, epsilon=eps) == pytest.approx(delta, rel=1e-6)
     else:
         assert gaussian_delta(mu=mu, epsilon=0.0) <= delta
+
+
+def test_gaussian_epsilon_at_its_ends():
+    assert gaussian_epsilon(mu=1.0, delta=1e-5) == pytest.approx(4.3771780956)
+    assert gaussian_epsilon(mu=0.0, delta=1e-5) == gaussian_epsilon(mu=-1.0, delta=1e-5) == 0
+    assert gaussian_epsilon(mu=1e-4, delta=1e-3) == 0  # delta alone pays for it
+    assert gaussian_epsilon(mu=math.inf, delta=1e-5) == math.inf
+    assert gaussian_delta(mu=0.0, epsilon=0.0) == 0
+    assert gaussian_delta(mu=1e-9, epsilon=50.0) == 0
+    for delta in (0.0, 1.0):
+        with pytest.raises(ValueError, match="delta"):
+            gaussian_epsilon(mu=1.0, delta=delta)
 
 
 def test_the_closed_form_is_what_the_pld_accountant_converges_to():
@@ -135,6 +235,12 @@ def test_sensitivity_of_microbatches_and_replacement():
     assert epsilon(2.0, neighbouring="replace_one", **at).epsilon == half
     assert epsilon(2.0, microbatches=1, neighbouring="replace_one", **at).epsilon == half
     assert epsilon(1.0, microbatches=32, **at).epsilon == half  # groups of one record
+    whole = REPORT | {"batch_size": None, "sampling": "full"}
+    assert epsilon(1.0, microbatches=316, **whole).epsilon == half
+    assert epsilon(2.0, microbatches=1, **whole).epsilon == half
+    sampled = REPORT | {"sampling": "poisson"}
+    once = epsilon(1.0, **sampled).epsilon
+    assert epsilon(2.0, microbatches=1, **sampled).epsilon == pytest.approx(once)
 
 
 def test_one_record_moves_a_clipped_mean_by_two_c():
@@ -169,7 +275,20 @@ def test_assumptions_are_said_in_words():
     assert "no amplification" in text
     assert "z / 2" in text
     assert "add/remove" in text
-    assert "Poisson sample at rate 0.1013" in str(epsilon(1.0, sampling="poisson", **REPORT))
+    sampled = str(epsilon(1.0, sampling="poisson", **REPORT))
+    assert "Poisson sample at rate 0.1013" in sampled
+    assert "500 steps" in sampled
+    assert "group privacy" not in sampled
+    both = {"neighbouring": "replace_one", **REPORT}
+    assert "group privacy" in str(epsilon(1.0, sampling="poisson", **both))
+    assert "up to 2 C" in str(epsilon(1.0, sampling="shuffle", **both))
+    assert "up to 2 C" not in str(epsilon(1.0, sampling="poisson", **both))
+    left_out = epsilon(1.0, sampling="shuffle", drop_remainder=True, **REPORT)
+    assert "left records out" in str(left_out)
+    assert "left records out" not in text
+    whole = str(epsilon(1.0, sampling="full", **REPORT | {"batch_size": None}))
+    assert "each of 50 steps" in whole
+    assert "left records out" not in whole
 
 
 def test_no_noise_or_no_clipping_is_no_guarantee():
@@ -184,7 +303,12 @@ def test_no_noise_or_no_clipping_is_no_guarantee():
     [
         ({"noise_multiplier": -0.1}, "noise_multiplier must be finite and >= 0"),
         ({"delta": 0.0}, "delta must be strictly between 0 and 1"),
+        ({"delta": 1.0}, "delta must be strictly between 0 and 1"),
+        ({"noise_multiplier": math.inf}, "noise_multiplier must be finite and >= 0"),
         ({"batch_size": 317}, "batch_size must be between 1 and n = 316"),
+        ({"batch_size": 0}, "batch_size must be between 1 and n = 316"),
+        ({"n": 0, "batch_size": None, "sampling": "full"}, "at least 1"),
+        ({"batch_size": None}, "batch_size=None does not fit"),
         ({"epochs": 0}, "at least 1"),
         ({"sampling": "cyclic"}, "sampling must be one of"),
         ({"sampling": "full"}, "batch_size=32 does not fit"),
@@ -206,3 +330,44 @@ def test_unreachable_epsilons_are_refused():
     with pytest.raises(ValueError, match="cannot be certified"):
         # One step at epsilon 1e-6 and delta 1e-12 would need a noise multiplier in the millions.
         noise_for(1e-6, sampling="shuffle", accountant="pld", **(REPORT | {"delta": 1e-12}))
+
+
+# --- zero-concentrated budgets
+
+
+@given(st.floats(0.01, 100), st.floats(1e-9, 0.1))
+@settings(max_examples=30, deadline=None)
+def test_rho_spends_epsilon_and_not_more(epsilon, delta):
+    rho = rho_from_epsilon(epsilon, delta)
+    assert epsilon_from_rho(rho, delta) <= epsilon
+    assert epsilon_from_rho(rho * 1.001, delta) > epsilon * (1 - 1e-6)
+    # Never worse than the textbook conversion (Bun and Steinke, arXiv:1605.02065).
+    assert epsilon_from_rho(rho, delta) <= rho + 2 * np.sqrt(rho * np.log(1 / delta)) + 1e-9
+
+
+def test_epsilon_of_a_gaussian_mechanism_is_above_its_exact_value():
+    sigma, delta = 2.0, 1e-5
+    ours = epsilon_from_rho(1 / (2 * sigma**2), delta)
+
+    def exact_delta(e):  # Balle and Wang, arXiv:1805.06530, sensitivity 1
+        upper = stats.norm.cdf(0.5 / sigma - e * sigma)
+        return upper - np.exp(e) * stats.norm.cdf(-0.5 / sigma - e * sigma)
+
+    assert exact_delta(ours) <= delta
+    assert exact_delta(0.8 * ours) > delta  # and not by much
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(0, 1e-5), (-1, 1e-5), (1, 0), (1, 1)])
+def test_a_budget_must_make_sense(epsilon, delta):
+    with pytest.raises(ValueError, match=r"epsilon|delta"):
+        rho_from_epsilon(epsilon, delta)
+
+
+def test_rho_at_its_ends():
+    assert rho_from_epsilon(1.0, 1e-5) == pytest.approx(0.030556595197639)
+    assert epsilon_from_rho(0.1, 1e-6) == pytest.approx(2.141938928387131)
+    assert epsilon_from_rho(0.0, 0.1) == 0
+    assert epsilon_from_rho(1e-6, 0.5) == 0  # delta alone pays for it
+    for rho, delta in ((-0.1, 1e-5), (0.1, 0.0), (0.1, 1.0)):
+        with pytest.raises(ValueError, match="rho must be >= 0"):
+            epsilon_from_rho(rho, delta)

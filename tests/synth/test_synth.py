@@ -8,10 +8,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from pet_lab import synth
-from pet_lab.accounting import epsilon_from_rho, rho_from_epsilon
 from pet_lab.noise import Noise
 from pet_lab.synth import api, forest, mechanisms
 from pet_lab.synth.domain import Bins, code
@@ -32,37 +30,6 @@ def table():
     return pd.DataFrame(
         {"a": a, "b": b, "c": rng.choice(["u", "v", "w"], 400), "y": y.astype(np.int64)}
     )
-
-
-# --- budget ----------------------------------------------------------------------------------
-
-
-@given(st.floats(0.01, 100), st.floats(1e-9, 0.1))
-@settings(max_examples=30, deadline=None)
-def test_rho_spends_epsilon_and_not_more(epsilon, delta):
-    rho = rho_from_epsilon(epsilon, delta)
-    assert epsilon_from_rho(rho, delta) <= epsilon
-    assert epsilon_from_rho(rho * 1.001, delta) > epsilon * (1 - 1e-6)
-    # Never worse than the textbook conversion (Bun and Steinke, arXiv:1605.02065).
-    assert epsilon_from_rho(rho, delta) <= rho + 2 * np.sqrt(rho * np.log(1 / delta)) + 1e-9
-
-
-def test_epsilon_of_a_gaussian_mechanism_is_above_its_exact_value():
-    sigma, delta = 2.0, 1e-5
-    ours = epsilon_from_rho(1 / (2 * sigma**2), delta)
-
-    def exact_delta(e):  # Balle and Wang, arXiv:1805.06530, sensitivity 1
-        upper = stats.norm.cdf(0.5 / sigma - e * sigma)
-        return upper - np.exp(e) * stats.norm.cdf(-0.5 / sigma - e * sigma)
-
-    assert exact_delta(ours) <= delta
-    assert exact_delta(0.8 * ours) > delta  # and not by much
-
-
-@pytest.mark.parametrize(("epsilon", "delta"), [(0, 1e-5), (-1, 1e-5), (1, 0), (1, 1)])
-def test_budget_must_make_sense(epsilon, delta):
-    with pytest.raises(ValueError, match=r"epsilon|delta"):
-        rho_from_epsilon(epsilon, delta)
 
 
 # --- the forest ------------------------------------------------------------------------------
