@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -76,7 +76,6 @@ def synthesise(
     iterations: int = 5000,
     tolerance: float = 1e-3,
     options: Mapping[str, Any] | None = None,
-    progress: Callable[[str, float], None] | None = None,
     cache: bool = True,
 ) -> Synthetic:
     """Make a differentially private synthetic table.
@@ -119,8 +118,6 @@ def synthesise(
         Of the estimate, see `forest.fit_forest`; smartnoise always takes 5000 steps.
     options : mapping, optional
         Passed to smartnoise's constructor (AIM: ``rounds``, ``degree``, ``max_model_size``...).
-    progress : callable, optional
-        Called with a stage in words and the share done.
     cache : bool
         Keep and reuse the table by a hash of all inputs and library versions.
 
@@ -143,7 +140,6 @@ def synthesise(
         target=target,
         strongest=strongest,
     )
-    report = progress or (lambda stage, done: None)
     n_rows = len(frame) if rows is None else rows
     inputs = {
         "format": _FORMAT,
@@ -170,12 +166,12 @@ def synthesise(
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()
     store = cache_dir() / "synthetic" / key[:32]
     keep = cache and rng_seed is not None
-    if keep and (found := _recall(store)) is not None:
-        report("from the cache", 1.0)
-        return found
+    if keep and (stored := _recall(store)) is not None:
+        return stored
 
     started = time.perf_counter()
     noise = Noise(rng_seed)
+    limits: dict[str, Any] = {"iterations": iterations, "tolerance": tolerance}
     smartnoise = mechanism.endswith("-smartnoise")
     coded = None if smartnoise and not domain else code(frame, domain, bins=bins)
     spent = 0.0
@@ -189,55 +185,64 @@ def synthesise(
             coded=coded,
             preprocessor_share=preprocessor_share,
             options=options or {},
-            progress=report,
         )
         drawn = draw_frame(n_rows, method)
         if coded is None:
             synthetic = drawn.astype(dict(frame.dtypes))
         else:
-            synthetic = coded.decode(
-                {name: drawn[name].to_numpy(dtype=np.int64) for name in coded.codes}, noise.rows
-            )
+            codes = {name: drawn[name].to_numpy(dtype=np.int64) for name in coded.codes}
+            synthetic = coded.decode(codes, noise.rows)
     else:
         assert coded is not None
         rho = rho_from_epsilon(epsilon, delta)
-        shared: dict[str, Any] = {
-            "rho": rho,
-            "noise": noise,
-            "iterations": iterations,
-            "tolerance": tolerance,
-            "progress": report,
-        }
         draw = (
-            fit_mst(coded, published=published, **shared)
+            fit_mst(coded, rho=rho, noise=noise, published=published, **limits)
             if mechanism == "mst"
-            else fit_task(coded, target=str(target), strongest=strongest, **shared)
+            else fit_task(
+                coded, target=str(target), strongest=strongest, rho=rho, noise=noise, **limits
+            )
         )
         synthetic = coded.decode(draw(n_rows, method), noise.rows)
+    assumptions = [
+        "Neighbouring tables differ by one record added or removed; changing a record instead "
+        "costs twice the zCDP budget.",
+        "Gaussian noise and exponential mechanism, composed in zCDP and converted to "
+        "(epsilon, delta).",
+        "The number of rows is taken as public: not charged."
+        if rows is None
+        else "The fit uses the exact number of rows as a total: not charged.",
+        _on_the_domain(frame, coded),
+    ]
+    if spent:
+        assumptions.append(
+            f"Of epsilon {epsilon:g}, {spent:g} went to bounds of continuous columns."
+        )
+    if mechanism == "task" and not isinstance(strongest, int):
+        assumptions.append("The linked columns were chosen by public knowledge, not from the data.")
+    if rng_seed is not None:
+        assumptions.append("Seeded noise: for repeating the experiment, not for release.")
     result = Synthetic(
         frame=synthetic,
         mechanism=mechanism,
         epsilon=float(epsilon),
         delta=float(delta),
-        assumptions=tuple(
-            _assumptions(
-                frame,
-                mechanism,
-                coded=coded,
-                seed=rng_seed,
-                rows=rows,
-                strongest=strongest,
-                spent=spent,
-                epsilon=epsilon,
-            )
-        ),
+        assumptions=tuple(assumptions),
         seconds=time.perf_counter() - started,
         cached=False,
     )
     if keep:
         _remember(store, result)
-    report("done", 1.0)
     return result
+
+
+def _on_the_domain(frame: pd.DataFrame, coded: Coded | None) -> str:
+    read_off = [c for c in frame.columns if coded is None or c not in coded.public]
+    if not read_off:
+        return "The domain of every column is stated without looking at the data."
+    return (
+        f"Levels or bounds of {len(read_off)} of {frame.shape[1]} columns are read off the data: "
+        "not charged, so strictly no epsilon holds."
+    )
 
 
 def _check(
@@ -276,44 +281,6 @@ def _packages(mechanism: str) -> tuple[str, ...]:
     return ("mbi", "smartnoise-synth") if mechanism.endswith("-smartnoise") else ()
 
 
-def _assumptions(
-    frame: pd.DataFrame,
-    mechanism: str,
-    *,
-    coded: Coded | None,
-    seed: int | None,
-    rows: int | None,
-    strongest: int | Sequence[str],
-    spent: float,
-    epsilon: float,
-) -> list[str]:
-    out = [
-        "Neighbouring tables differ by one record added or removed; changing a record instead "
-        "costs twice the zCDP budget.",
-        "Gaussian noise and exponential mechanism, composed in zCDP and converted to "
-        "(epsilon, delta).",
-    ]
-    if rows is None:
-        out.append("The number of rows is taken as public: not charged.")
-    else:
-        out.append("The fit uses the exact number of rows as a total: not charged.")
-    read_off = [str(c) for c in frame.columns if coded is None or c not in coded.public]
-    if read_off:
-        out.append(
-            f"Levels or bounds of {len(read_off)} of {frame.shape[1]} columns are read off the "
-            "data: not charged, so strictly no epsilon holds."
-        )
-    else:
-        out.append("The domain of every column is stated without looking at the data.")
-    if spent:
-        out.append(f"Of epsilon {epsilon:g}, {spent:g} went to bounds of continuous columns.")
-    if mechanism == "task" and not isinstance(strongest, int):
-        out.append("The linked columns were chosen by public knowledge, not from the data.")
-    if seed is not None:
-        out.append("Seeded noise: for repeating the experiment, not for release.")
-    return out
-
-
 # --- cache -----------------------------------------------------------------------------------
 
 
@@ -335,21 +302,15 @@ def _recall(store: Path) -> Synthetic | None:
         frame = pd.read_parquet(store.with_suffix(".parquet"))
         # parquet writes str columns either way; give back the types that were there.
         frame = frame.astype(facts.pop("dtypes"))
+        facts["assumptions"] = tuple(facts["assumptions"])
     except (OSError, ValueError, KeyError):
         return None
-    facts["assumptions"] = tuple(facts["assumptions"])
     return Synthetic(frame=frame, cached=True, **facts)
 
 
 def _remember(store: Path, result: Synthetic) -> None:
-    facts = {
-        "mechanism": result.mechanism,
-        "epsilon": result.epsilon,
-        "delta": result.delta,
-        "assumptions": list(result.assumptions),
-        "seconds": result.seconds,
-        "dtypes": {str(c): str(t) for c, t in result.frame.dtypes.items()},
-    }
+    facts = {k: v for k, v in vars(result).items() if k not in ("frame", "cached")}
+    facts["dtypes"] = {str(c): str(t) for c, t in result.frame.dtypes.items()}
     with suppress(OSError):  # a cache that cannot be written is no reason to fail
         store.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(store.with_suffix(".parquet")) as stream:

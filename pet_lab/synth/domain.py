@@ -130,13 +130,13 @@ def code(
             continue
         levels = kinds[name] = tuple(kind)
         place = {level: i for i, level in enumerate(levels)}
-        found = [place.get(value, -1) for value in values.tolist()]
-        if min(found, default=0) < 0:
+        numbers = [place.get(value, -1) for value in values.tolist()]
+        if min(numbers, default=0) < 0:
             raise ValueError(
-                f"Column {name} holds {sum(i < 0 for i in found)} values outside the stated "
+                f"Column {name} holds {sum(i < 0 for i in numbers)} values outside the stated "
                 "domain; widen the domain, or map them first."
             )
-        codes[name] = np.asarray(found, dtype=np.int64)
+        codes[name] = np.asarray(numbers, dtype=np.int64)
     return Coded(
         codes=codes,
         kinds=kinds,

@@ -14,14 +14,14 @@ import numpy as np
 from pet_lab.noise import Noise
 
 from .domain import Coded
-from .forest import Forest, Measurement, closest_counts, draw_rows, fit_forest
+from .forest import Measurement, closest_counts, draw_rows, fit_forest
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["fit_mst", "fit_smartnoise", "fit_task"]
 
-Progress = Callable[[str, float], None]
+Draw = Callable[[int, str], dict[str, np.ndarray]]
 
 
 def _counts(coded: Coded, *columns: str) -> np.ndarray:
@@ -42,8 +42,7 @@ def fit_mst(
     published: bool,
     iterations: int,
     tolerance: float,
-    progress: Progress,
-) -> Callable[[int, str], dict[str, np.ndarray]]:
+) -> Draw:
     """MST (McKenna, Miklau, Sheldon, arXiv:2108.04978): a third of `rho` for each of one-column
     margins, the choice of a spanning tree by the exponential mechanism, and its pairs.
 
@@ -63,8 +62,6 @@ def fit_mst(
     names = list(coded.codes)
     n = coded.codes[names[0]].size
     sigma = float(np.sqrt(3 / (2 * rho)))
-
-    progress("one-column margins", 0.0)
     ones, kept = [], {}
     for i, name in enumerate(names):
         s = sigma * np.sqrt(len(names))
@@ -80,8 +77,6 @@ def fit_mst(
             ones.append(Measurement(columns=(i,), values=merged, sigma=s, scale=scale))
         kept[name] = keep
     small = _merge(coded, kept)
-
-    progress("choosing pairs", 0.1)
     expected = [closest_counts(m, n) for m in ones]
     errors = {
         (a, b): np.abs(
@@ -90,8 +85,6 @@ def fit_mst(
         for a, b in itertools.combinations(range(len(names)), 2)
     }
     tree = _spanning_tree(errors, len(names), rho / 3, noise)
-
-    progress("two-column margins", 0.3)
     s = sigma * np.sqrt(max(len(tree), 1))
     pairs = [
         Measurement(
@@ -101,22 +94,19 @@ def fit_mst(
         )
         for a, b in tree
     ]
-    progress("fitting", 0.4)
-    forest = fit_forest(
-        list(small.sizes.values()),
-        [*ones, *pairs],
-        total=float(n),
-        iterations=iterations,
-        tolerance=tolerance,
-    )
-    progress("drawing rows", 0.9)
-    return lambda rows, method: _unmerge(_draw(forest, names, rows, method, noise), kept, noise)
+    draw = _fitted(small, [*ones, *pairs], noise, iterations=iterations, tolerance=tolerance)
+    return lambda rows, method: _unmerge(draw(rows, method), kept, noise)
 
 
-def _draw(
-    forest: Forest, names: Sequence[str], rows: int, method: str, noise: Noise
-) -> dict[str, np.ndarray]:
-    return dict(zip(names, draw_rows(forest, rows, method=method, rng=noise.rows), strict=True))
+def _fitted(coded: Coded, measurements: Sequence[Measurement], noise: Noise, **limits: Any) -> Draw:
+    total = float(next(iter(coded.codes.values())).size)
+    forest = fit_forest(list(coded.sizes.values()), measurements, total=total, **limits)
+
+    def draw(rows: int, method: str) -> dict[str, np.ndarray]:
+        columns = draw_rows(forest, rows, method=method, rng=noise.rows)
+        return dict(zip(coded.codes, columns, strict=True))
+
+    return draw
 
 
 def _merge(coded: Coded, kept: Mapping[str, np.ndarray]) -> Coded:
@@ -173,8 +163,7 @@ def fit_task(
     noise: Noise,
     iterations: int,
     tolerance: float,
-    progress: Progress,
-) -> Callable[[int, str], dict[str, np.ndarray]]:
+) -> Draw:
     """Margins for one prediction task: the target with each of a few columns, the rest alone.
 
     The budget: 15 % for one-column margins (they also give every unlinked column its shape), 10 %
@@ -192,8 +181,6 @@ def fit_task(
     private_choice = isinstance(strongest, int)
     share_one, share_choice = 0.15, 0.10 if private_choice else 0.0
     others = [name for name in names if name != target]
-
-    progress("one-column margins", 0.0)
     s = float(np.sqrt(len(names) / (2 * share_one * rho)))
     ones = [
         Measurement(columns=(i,), values=_noisy(_counts(coded, name), s, noise), sigma=s)
@@ -201,8 +188,6 @@ def fit_task(
     ]
     n_pairs = min(strongest, len(others)) if isinstance(strongest, int) else len(strongest)
     sigma = float(np.sqrt(max(n_pairs, 1) / (2 * (1 - share_one - share_choice) * rho)))
-
-    progress("choosing columns", 0.1)
     if isinstance(strongest, int):
         margins = {name: closest_counts(m, n) for name, m in zip(names, ones, strict=True)}
         chosen: list[str] = []
@@ -219,8 +204,6 @@ def fit_task(
             chosen.append(left[noise.exponential(np.array(scores), epsilon)])
     else:
         chosen = list(strongest)
-
-    progress("target margins", 0.3)
     pairs = [
         Measurement(
             columns=(position[target], position[name]),
@@ -229,16 +212,7 @@ def fit_task(
         )
         for name in chosen
     ]
-    progress("fitting", 0.4)
-    forest = fit_forest(
-        list(coded.sizes.values()),
-        [*ones, *pairs],
-        total=float(n),
-        iterations=iterations,
-        tolerance=tolerance,
-    )
-    progress("drawing rows", 0.9)
-    return lambda rows, method: _draw(forest, names, rows, method, noise)
+    return _fitted(coded, [*ones, *pairs], noise, iterations=iterations, tolerance=tolerance)
 
 
 # --- the package itself ----------------------------------------------------------------------
@@ -287,7 +261,6 @@ def fit_smartnoise(
     coded: Coded | None,
     preprocessor_share: float,
     options: Mapping[str, Any],
-    progress: Progress,
 ) -> tuple[Callable[[int, str], pd.DataFrame], float]:
     """MST or AIM by smartnoise-synth 1.0.8.
 
@@ -308,13 +281,11 @@ def fit_smartnoise(
     """
     import pandas as pd
 
-    progress("importing smartnoise", 0.0)
     with _borrowed_randomness(noise):
         from snsynth import Synthesizer
         from snsynth.transform import LabelTransformer, TableTransformer
 
         synthesiser = Synthesizer.create(name, epsilon=float(epsilon), delta=delta, **options)
-        progress("fitting", 0.1)
         if coded is None:
             synthesiser.fit(frame, preprocessor_eps=preprocessor_share * epsilon)
         else:
@@ -326,7 +297,6 @@ def fit_smartnoise(
             synthesiser.fit(
                 pd.DataFrame(dict(coded.codes)), transformer=TableTransformer(transformers)
             )
-    progress("drawing rows", 0.9)
     model = synthesiser.synthesizer
     spent = float(synthesiser._transformer.odometer.spent[0]) if coded is None else 0.0
 

@@ -6,7 +6,7 @@ import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -224,58 +224,38 @@ def risk(
     half = len(names) // 2
     aux = linked or (names[:half], names[half:])
     attacks = min(n_attacks, len(real), len(control))
+    tables: dict[str, Any] = {"ori": real, "syn": synthetic, "control": control}
+    tables["n_attacks"] = attacks
     state = np.random.get_state()  # noqa: NPY002 - anonymeter draws from it
     np.random.seed(seed)  # noqa: NPY002
     try:
         with warnings.catch_warnings():
             # "Attack is as good or worse as baseline": the columns of the result say so.
             warnings.simplefilter("ignore")
-            results = {
-                "singling_out": SinglingOutEvaluator(
-                    real,
-                    synthetic,
-                    n_attacks=attacks,
-                    control=control,
-                    seed=seed,
-                    max_attempts=50 * attacks,
-                )
-                .evaluate("multivariate")
-                .results(),
-                "linkability": LinkabilityEvaluator(
-                    real,
-                    synthetic,
-                    aux_cols=(list(aux[0]), list(aux[1])),
-                    n_attacks=attacks,
-                    control=control,
-                )
-                .evaluate(n_jobs=1)
-                .results(),
-                "inference": InferenceEvaluator(
-                    real,
-                    synthetic,
-                    aux_cols=[name for name in names if name != secret],
-                    secret=secret,
-                    regression=False,
-                    n_attacks=attacks,
-                    control=control,
-                )
-                .evaluate(n_jobs=1)
-                .results(),
-            }
-            return pd.DataFrame(
-                [
-                    {
-                        "attack": name,
-                        "n_attacks": attacks,
-                        "rate": result.attack_rate.value,
-                        "rate_control": result.control_rate.value,
-                        "rate_baseline": result.baseline_rate.value,
-                        "risk": result.risk().value,
-                        "risk_low": result.risk().ci[0],
-                        "risk_high": result.risk().ci[1],
-                    }
-                    for name, result in results.items()
-                ]
+            singled = SinglingOutEvaluator(**tables, seed=seed, max_attempts=50 * attacks)
+            linking = LinkabilityEvaluator(**tables, aux_cols=(list(aux[0]), list(aux[1])))
+            others = [name for name in names if name != secret]
+            guessing = InferenceEvaluator(
+                **tables, aux_cols=others, secret=secret, regression=False
             )
+            results = {
+                "singling_out": singled.evaluate("multivariate").results(),
+                "linkability": linking.evaluate(n_jobs=1).results(),
+                "inference": guessing.evaluate(n_jobs=1).results(),
+            }
+            lines = [
+                {
+                    "attack": name,
+                    "n_attacks": attacks,
+                    "rate": result.attack_rate.value,
+                    "rate_control": result.control_rate.value,
+                    "rate_baseline": result.baseline_rate.value,
+                    "risk": result.risk().value,
+                    "risk_low": result.risk().ci[0],
+                    "risk_high": result.risk().ci[1],
+                }
+                for name, result in results.items()
+            ]
+        return pd.DataFrame(lines)
     finally:
         np.random.set_state(state)  # noqa: NPY002

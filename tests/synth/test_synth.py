@@ -309,15 +309,12 @@ def test_missing_values_are_refused(table):
 
 
 def test_a_fit_is_kept_by_its_inputs(table, tmp_path):
-    stages = []
-    first = synth.synthesise(table, epsilon=1.0, rng_seed=1, progress=lambda s, d: stages.append(d))
+    first = synth.synthesise(table, epsilon=1.0, rng_seed=1)
     again = synth.synthesise(table, epsilon=1.0, rng_seed=1)
     assert (first.cached, again.cached) == (False, True)
     assert again.frame.equals(first.frame)
     assert again.frame.dtypes.equals(first.frame.dtypes)
     assert again.assumptions == first.assumptions
-    assert stages == sorted(stages)
-    assert stages[-1] == 1.0
     other = table.copy()
     other.loc[0, "a"] = (other.loc[0, "a"] + 1) % 4
     assert not synth.synthesise(other, epsilon=1.0, rng_seed=1).cached

@@ -1,4 +1,4 @@
-"""Make the shipped stand-in of ``student_mat``: ``python -m pet_lab.data.stand_in``.
+"""Make the shipped stand-in of ``student_mat``: ``python data/make_stand_in.py``.
 
 What is public (from the documentation of the data set): the columns, the values each may take, and
 that there are 395 records. Everything else is measured with noise; `RECIPE` is the whole recipe.
@@ -9,45 +9,33 @@ another table, and tells as much again about the original: the two together cost
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from . import student
-from .registry import REGISTRY, load
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from ..synth import Bins
-
-__all__ = ["RECIPE", "domain", "make"]
+from pet_lab.data import REGISTRY, load, student
+from pet_lab.synth import Bins, synthesise
 
 ROWS = 395
 AT_LEAST = 8
 """Every level of a text column occurs so often, so that the stand-in has all features."""
 
-RECIPE: Mapping[str, Any] = MappingProxyType(
-    {
-        "mechanism": "task",
-        "target": "G3",
-        "strongest": 5,
-        "epsilon": 1.0,
-        "delta": 1e-5,
-        "method": "shuffled",
-        "rows": ROWS,
-    }
-)
+RECIPE: dict[str, Any] = {
+    "mechanism": "task",
+    "target": "G3",
+    "strongest": 5,
+    "epsilon": 1.0,
+    "delta": 1e-5,
+    "method": "shuffled",
+    "rows": ROWS,
+}
 
 
 def domain() -> dict[str, tuple[Any, ...] | Bins]:
     """The public domain; grades and absences in coarse bins, because 395 records with noise cannot
     fill 21 or 94 levels. The pass mark of 10 is an edge."""
-    from ..synth import Bins
-
     grades = Bins(edges=(0, 5, 10, 15, 20), integer=True)
     absences = Bins(edges=(0, 1, 5, 10, 20, 40, 93), integer=True)
     return {**student.DOMAIN, "G1": grades, "G2": grades, "G3": grades, "absences": absences}
@@ -61,10 +49,8 @@ def make(original: pd.DataFrame) -> pd.DataFrame:
     ValueError
         If `original` does not have the columns and values of ``student_mat``.
     """
-    from ..synth import synthesise
-
-    made = synthesise(original, domain=domain(), rng_seed=None, **RECIPE)
-    return _with_all_levels(made.frame, np.random.default_rng())
+    synthetic = synthesise(original, domain=domain(), rng_seed=None, **RECIPE)
+    return _with_all_levels(synthetic.frame, np.random.default_rng())
 
 
 def _with_all_levels(frame: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
@@ -87,8 +73,8 @@ def _with_all_levels(frame: pd.DataFrame, rng: np.random.Generator) -> pd.DataFr
 
 
 def main() -> None:
-    """Write ``data/student_mat_stand_in.csv`` of the checkout anew."""
-    target = Path(__file__).resolve().parents[2] / "data" / str(REGISTRY["student_mat"].stand_in)
+    """Write ``data/student_mat_stand_in.csv`` anew."""
+    target = Path(__file__).with_name(str(REGISTRY["student_mat"].stand_in))
     if target.exists() and "--again" not in sys.argv[1:]:
         raise SystemExit(
             f"{target.name} is there; a second table costs the original's records another "
