@@ -190,7 +190,7 @@ class _Audit:
 
 
 @dataclass(frozen=True)
-class LogEntry:
+class QueryEntry:
     """One query as the log keeps it: never a value, only what was asked and what was allowed."""
 
     time: str
@@ -208,7 +208,7 @@ class QueryLog:
     """All queries, also the refused ones; appended to a file as JSON lines if a path is given."""
 
     path: Path | None = None
-    entries: list[LogEntry] = field(default_factory=list)
+    entries: list[QueryEntry] = field(default_factory=list)
 
     @classmethod
     def open(cls, path: Path) -> QueryLog:
@@ -217,7 +217,7 @@ class QueryLog:
         if path.exists():
             for i, line in enumerate(path.read_text().splitlines()):
                 try:
-                    entries.append(LogEntry(**json.loads(line)))
+                    entries.append(QueryEntry(**json.loads(line)))
                 except (ValueError, TypeError):
                     raise PsiError(
                         f"Line {i + 1} of the query log is damaged; restore the log."
@@ -226,7 +226,7 @@ class QueryLog:
 
     def add(self, party: str, session: str, query: dict[str, Any], state: str, **more: Any) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        entry = LogEntry(now, party, session, query, state, **more)
+        entry = QueryEntry(now, party, session, query, state, **more)
         self.entries.append(entry)
         if self.path is not None:
             with self.path.open("a") as file:

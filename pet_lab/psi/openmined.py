@@ -12,9 +12,7 @@ import numpy.typing as npt
 from .protocol import MessageError, PsiError, Variant
 from .session import Session
 
-_PIECE = 4096
 _FALSE_POSITIVES = 1e-9  # unused by the raw structure, but the call wants it
-_LIMIT = 1 << 31
 
 
 class OpenMinedEngine:
@@ -91,17 +89,10 @@ class OpenMinedEngine:
 
 
 def _send(talk: Session, raw: bytes) -> None:
-    body = len(raw).to_bytes(8, "big") + raw
-    body += bytes(-len(body) % _PIECE)
-    talk.send("blob", np.frombuffer(body, dtype=np.uint8).reshape(-1, _PIECE))
+    talk.send("blob", np.frombuffer(raw, dtype=np.uint8).reshape(-1, 1))
 
 
 def _receive(talk: Session) -> bytes:
     # A point has 33 bytes, and protobuf adds two or three to each.
-    pieces = 2 + (len(talk.elements) + talk.peer_size) * 64 // _PIECE
-    rows = talk.receive("blob", width=_PIECE, at_most=pieces)
-    body = rows.tobytes()
-    size = int.from_bytes(body[:8], "big")
-    if size > len(body) - 8 or size > _LIMIT:
-        raise MessageError("A blob promises more bytes than came.")
-    return body[8 : 8 + size]
+    limit = 4096 + 64 * (len(talk.elements) + talk.peer_size)
+    return talk.receive("blob", width=1, at_most=limit).tobytes()

@@ -141,6 +141,21 @@ class DataHolder:
                 )
 
 
+def schema(holders: Sequence[DataHolder], on: str | Sequence[str]) -> pd.DataFrame:
+    """One row a data holder: rows, distinct keys over the columns `on`, names of columns."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "party": holder.name,
+            "rows": len(holder.frame),
+            "distinct keys": len(holder.key_set(on)),
+            "columns": ", ".join(holder.frame.columns),
+        }
+        for holder in holders
+    )
+
+
 @dataclass(frozen=True)
 class Message:
     """One frame that crossed between two parties; `payload` is None when only sizes are kept."""

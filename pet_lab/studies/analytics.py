@@ -19,6 +19,7 @@ from pet_lab.psi import end_to_end, tokens
 from pet_lab.psi.disclosure import OutputRules
 from pet_lab.psi.engines import engine_named
 from pet_lab.psi.linker import Linker, Query
+from pet_lab.psi.protocol import schema
 from pet_lab.rows import Claim, Rows
 
 PAIR = ("CLASSE_ETA", "CLASSE_REDDITO")
@@ -43,17 +44,9 @@ class AnnexFiles:
         return list(itertools.product(*self.columns().values()))
 
     def schema(self) -> pd.DataFrame:
-        """One row a party: records, distinct keys, columns."""
-        return pd.DataFrame(
-            {
-                "party": p.name,
-                "records": len(p.frame),
-                "distinct keys": len(p.key_set(istat_bi.KEY)),
-                "columns": ", ".join(p.frame.columns),
-                "data": source["kind"],
-            }
-            for p, source in zip((self.istat, self.bank), self.provenance, strict=True)
-        )
+        """One row a party: rows, distinct keys, columns, and whether the data is real."""
+        kinds = [source["kind"] for source in self.provenance]
+        return schema((self.istat, self.bank), istat_bi.KEY).assign(data=kinds)
 
 
 def files(*, seed: int) -> AnnexFiles:

@@ -19,6 +19,7 @@ import pandas as pd
 from pet_lab import linkage, psi
 from pet_lab.psi import end_to_end, tokens, totals
 from pet_lab.psi.engines import engine_named
+from pet_lab.psi.protocol import schema
 from pet_lab.rows import Claim, Rows, summarise
 
 KEY = ["exporter_id", "hs6", "date", "value"]
@@ -61,15 +62,7 @@ class TradeFiles:
 
     def schema(self) -> pd.DataFrame:
         """One row a party: rows, distinct keys, columns."""
-        return pd.DataFrame(
-            {
-                "party": p.name,
-                "rows": len(p.frame),
-                "distinct keys": len(p.key_set(KEY)),
-                "columns": ", ".join(p.frame.columns),
-            }
-            for p in (self.statcan, self.cbs)
-        )
+        return schema((self.statcan, self.cbs), KEY)
 
 
 def files(n: int, *, seed: int) -> TradeFiles:
