@@ -312,7 +312,7 @@ def _encode_pooled(
     group, value, p = task.parameters["group"], task.parameters["value"], modulus(task)
     numbers = []
     for level in schema[group].levels:
-        mine = frame.loc[frame[group].astype(str) == level, value]
+        mine = frame.loc[(frame[group].astype(str) == level).to_numpy(), value]
         cells = [number(schema[value], value, v) for v in mine]
         numbers += [len(cells), sum(cells) % p, sum(v * v for v in cells) % p]
     return numbers

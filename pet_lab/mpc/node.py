@@ -122,7 +122,7 @@ class Console:
             case Reload():
                 party.schema = read_schema(self.home)
             case Bar():
-                party.bar(order.party, order.why)
+                party.bar(order.party, why=order.why)
             case ShowLog():
                 return LogCopy(entries=tuple(party.log.entries), public=party.signer.public)
             case TakeSent():

@@ -15,11 +15,11 @@ that are revealed only then, `finish` computes.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import inspect
 import secrets
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -164,38 +164,23 @@ class ServiceParty:
         answer = await self.answer(line.peer, request)
         await line.send(answer, kind=str(request.__struct_config__.tag))
 
-    async def answer(self, peer: str, request: m.Request) -> Record:  # noqa: PLR0911
-        """The answer to a request of a certified peer.
-
-        Raises
-        ------
-        PartyError
-            What the peer gets instead.
-        """
-        match request:
-            case m.Describe():
-                return m.Description(rows=len(self._table()), schema=dict(self.schema or {}))
-            case m.Prepare():
-                return self._prepare(peer, request)
-            case m.HandIn():
-                return await self._hand_in(peer, request)
-            case m.Propose():
-                return self._decide(peer, request.task)
-            case m.Deposit():
-                return self._deposit(peer, request)
-            case m.Open():
-                return await self._open(peer, request)
-            case m.Check():
-                return await self._check(peer, request)
-            case m.Finish():
-                return await self._finish(peer, request)
-            case m.Done():
-                return self._done(peer, request)
-            case m.Accuse():
-                return self._accuse(peer, request)
-            case m.SendLog():
-                return m.LogCopy(entries=tuple(self.log.entries), public=self.signer.public)
-        raise Refused("There is no such request.")
+    async def answer(self, peer: str, request: m.Request) -> Record:
+        """The answer to a request of a certified peer; a PartyError is what it gets instead."""
+        steps: dict[type[m.Request], Callable[[str, Any], Any]] = {
+            m.Describe: self._describe,
+            m.Prepare: self._prepare,
+            m.HandIn: self._hand_in,
+            m.Propose: self._decide,
+            m.Deposit: self._deposit,
+            m.Open: self._open,
+            m.Check: self._check,
+            m.Finish: self._finish,
+            m.Done: self._done,
+            m.Accuse: self._accuse,
+            m.SendLog: self._send_log,
+        }
+        answer = steps[type(request)](peer, request)
+        return await answer if inspect.isawaitable(answer) else answer
 
     async def ask(
         self, name: str, request: m.Request, answer_type: type[T], *, within: float = 30.0
@@ -223,10 +208,12 @@ class ServiceParty:
             await line.send(request)
             return await line.receive(answer_type, within=within)
 
-    def bar(self, name: str, why: str, task: str = "") -> None:
-        """Exclude a party from now on, here; kept in the log, so also after a restart."""
-        self.endpoint.barred.add(name)
-        self.log.add("excluded", party=name, why=why, task=task)
+    def bar(self, *names: str, why: str, task: str = "") -> None:
+        """Exclude parties from now on, here; kept in the log, so also after a restart."""
+        for name in names:
+            if name not in {self.name, *self.endpoint.barred}:
+                self.endpoint.barred.add(name)
+                self.log.add("excluded", party=name, why=why, task=task)
 
     def _publics(self) -> dict[str, str]:
         return {name: member.public for name, member in self.members.items()}
@@ -240,6 +227,9 @@ class ServiceParty:
 
         text = {k: str for k, c in self.schema.items() if c.kind != "number"}
         return pd.read_csv(self.home / "data.csv", dtype=text)
+
+    def _describe(self, peer: str, request: m.Describe) -> m.Description:
+        return m.Description(rows=len(self._table()), schema=dict(self.schema or {}))
 
     def _prepare(self, peer: str, request: m.Prepare) -> m.Prepared:
         """Encode and split data for a draft; only commitments and check values leave."""
@@ -299,29 +289,20 @@ class ServiceParty:
         check_approvals(task, request.approvals, self._publics())
         p = catalogue.modulus(task)
         deposits = [
-            self.ask(
-                name,
-                m.Deposit(task=task.sha256, share=shares.pack(row, p), salt=salt),
-                m.Accepted,
-            )
-            for name, row, salt in zip(
-                task.processing_parties, split.rows, split.salts, strict=True
-            )
+            m.Deposit(task=task.sha256, share=shares.pack(row, p), salt=salt)
+            for row, salt in zip(split.rows, split.salts, strict=True)
         ]
-        await asyncio.gather(*deposits)
-        self.log.add(
-            "handed in",
-            task=task.sha256,
-            data=split.ref.sha256,
-            owners=task.owners,
-            epsilon=task.epsilon,
-        )
+        to = zip(task.processing_parties, deposits, strict=True)
+        await asyncio.gather(*(self.ask(name, deposit, m.Accepted) for name, deposit in to))
+        body = {"task": task.sha256, "data": split.ref.sha256, "epsilon": task.epsilon}
+        self.log.add("handed in", **body, owners=task.owners)
         return m.Accepted()
 
     # --- as a processing party ----------------------------------------------------------------
 
-    def _decide(self, peer: str, task: Task) -> m.Approved:
+    def _decide(self, peer: str, request: m.Propose) -> m.Approved:
         """Decide about a task by this party's policy; log it either way."""
+        task = request.task
         if peer != task.output_party:
             raise Refused("Only the output party of a task proposes it.")
         task.party_index(self.name)
@@ -533,10 +514,12 @@ class ServiceParty:
         if not verify_signature(self.members[owner].public, canonical(signed), request.signature):
             raise Refused("The accusation does not carry the owner's signature.")
         wrong = _wrong(task, request.check_values, _hex(session.check_values.get(owner, ())))
-        for name in wrong:
-            if name != self.name:
-                self.bar(name, f"used a share other than the one {owner} gave it", task.sha256)
+        why = f"used a share other than the one {owner} gave it"
+        self.bar(*wrong, why=why, task=task.sha256)
         return m.Named(wrong=wrong)
+
+    def _send_log(self, peer: str, request: m.SendLog) -> m.LogCopy:
+        return m.LogCopy(entries=tuple(self.log.entries), public=self.signer.public)
 
     def _current(self, peer: str, sha256: str) -> Session:
         session = self._session
@@ -614,12 +597,7 @@ class ServiceParty:
         task = draft.with_data(*(prepared[o].ref for o in owners))
         self.log.add("requested", task=task.sha256, function=task.function)
         decisions, approvals = await self._collect(task)
-        outcome = TaskOutcome(
-            task=task,
-            decisions=decisions,
-            warnings=task.warnings,
-            estimate=costs.estimate(task),
-        )
+        outcome = TaskOutcome(task, decisions, task.warnings, costs.estimate(task))
         if approve_only:
             return outcome
         self._require_all(task, approvals, decisions)
@@ -740,18 +718,13 @@ class ServiceParty:
                 check_values=split.check_values,
                 signature=split.signature,
             )
-            others = [n for n in task.processing_parties if n not in wrong]
-            await asyncio.gather(
-                *(self.ask(n, accusation, m.Named) for n in others), return_exceptions=True
-            )
-            for name in wrong:
-                if name not in self.endpoint.barred:
-                    self.bar(name, f"used a share other than the one {owner} gave it", task.sha256)
-            raise Cheating(
-                f"{', '.join(wrong)} used a share other than the one {owner} gave it, and is "
-                "excluded. Nothing was computed.",
-                wrong,
-            )
+            others = (n for n in task.processing_parties if n not in wrong)
+            asked = (self.ask(n, accusation, m.Named) for n in others)
+            await asyncio.gather(*asked, return_exceptions=True)
+            why = f"used a share other than the one {owner} gave it"
+            self.bar(*wrong, why=why, task=task.sha256)
+            sentence = f"{', '.join(wrong)} {why}, and is excluded. Nothing was computed."
+            raise Cheating(sentence, wrong)
 
     def _read(
         self,
@@ -774,11 +747,9 @@ class ServiceParty:
         if task.level == "all-but-one":
             wrong = _wrong_sums(task, points, prepared, rows, p)
             if wrong:
-                for name in wrong:
-                    self.bar(name, "sent a sum that does not fit its shares", task.sha256)
-                raise Cheating(
-                    f"{', '.join(wrong)} sent a sum that does not fit its shares.", wrong
-                )
+                why = "sent a sum that does not fit its shares"
+                self.bar(*wrong, why=why, task=task.sha256)
+                raise Cheating(f"{', '.join(wrong)} {why}.", wrong)
             return shares.additive_join(rows, p)[:-1], ()
         if not rows[0]:
             return [], ()
@@ -788,16 +759,14 @@ class ServiceParty:
         except shares.SharesContradict as error:
             raise Cheating(str(error)) from None
         suspects = tuple(names[point - 1] for point in opened.wrong)
-        for name in suspects:
-            self.bar(name, "sent a share of the answer that contradicts all others", task.sha256)
+        why = "sent a share of the answer that contradicts all others"
+        self.bar(*suspects, why=why, task=task.sha256)
         return opened.values, suspects
 
     async def _tell_done(self, done: m.Done, names: Iterable[str]) -> None:
-        with contextlib.suppress(PartyError):
-            await asyncio.gather(
-                *(self.ask(n, done, m.Accepted, within=5.0) for n in names),
-                return_exceptions=True,
-            )
+        """Tell parties that a task is over; one that does not answer does not matter any more."""
+        asked = (self.ask(n, done, m.Accepted, within=5.0) for n in names)
+        await asyncio.gather(*asked, return_exceptions=True)
 
 
 def _hex(numbers: Iterable[int]) -> tuple[str, ...]:

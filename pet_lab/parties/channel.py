@@ -349,7 +349,7 @@ class ChannelServer:
     """A party that listens at `port` until it is closed."""
 
     port: int
-    _server: asyncio.ChannelServer
+    _server: asyncio.Server
     _tasks: set[asyncio.Task[Any]]
 
     async def close(self) -> None:

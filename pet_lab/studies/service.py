@@ -634,38 +634,21 @@ def paper_table(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-WAYS = {  # way: (who must be trusted, who learns what beyond the answer)
-    "trusted third party": ("one party, fully", "everything"),
-    "set intersection, two linkers": (
-        "two linkers not to collude",
-        "owners: who is in both; linkers: sizes, pattern of groups",
-    ),
-    "MPC of three, opened join": (
-        "two of three not to collude",
-        "processing parties: how many match",
-    ),
-    "MPC of three, hidden join": ("two of three not to collude", "nothing but the answer"),
-    "attested enclave (not run here)": (
-        "the maker of the hardware",
-        "who breaks the hardware: everything",
-    ),
-}
-
-
 def ways(rows: pd.DataFrame) -> pd.DataFrame:
-    """The same question four ways: cost of all parties together, and trust."""
-    table = wide(_part(rows, "four ways"), index="way").set_index("way").reindex(list(WAYS))
-    trust = pd.DataFrame.from_dict(
-        WAYS, orient="index", columns=["who must be trusted", "who learns what beyond the answer"]
-    )
-    table = table.join(trust).rename_axis("way").reset_index()
-    return table.rename(columns={"cpu_s": "CPU s, all parties"})
+    """The same question four ways: cost of all parties together, and whom one must trust."""
+    trust = _text("ways").set_index("way")
+    cost = wide(_part(rows, "four ways"), index="way").set_index("way")
+    return trust.join(cost.rename(columns={"cpu_s": "CPU s, all parties"})).reset_index()
 
 
 def requirements() -> pd.DataFrame:
     """The respondents' requirements, held against this service: status, test, why."""
-    text = Path(__file__).with_name("service_requirements.toml").read_text("utf-8")
-    return pd.DataFrame(tomllib.loads(text)["requirements"])
+    return _text("requirements")
+
+
+def _text(table: str) -> pd.DataFrame:
+    text = Path(__file__).with_suffix(".toml").read_text("utf-8")
+    return pd.DataFrame(tomllib.loads(text)[table])
 
 
 def headline(rows: pd.DataFrame) -> Claim:
