@@ -8,14 +8,17 @@ and a module counts by what it compiles to: comments, docstrings and layout do n
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
+import threading
 import types
 from collections.abc import Iterable
 from pathlib import Path
 
 PACKAGE = "pet_lab"
 ROOT = Path(__file__).resolve().parents[1]
+_parsing = threading.Lock()
 
 # These carry parameters and files to and from a run; they never touch a number in it.
 MACHINERY = frozenset(
@@ -24,11 +27,10 @@ MACHINERY = frozenset(
         "closure",
         "dask_executor",
         "errors",
-        "forkserver",
-        "local",
+        "execute",
+        "kernels",
         "locks",
         "notebooks",
-        "runner",
         "runs",
         "sweep",
         "workspace",
@@ -68,20 +70,23 @@ def modules(code: Iterable[str], root: Path = ROOT) -> dict[str, str]:
 def third_party(code: Iterable[str], root: Path = ROOT) -> set[str]:
     """Top-level packages that `code` and the modules behind it import when they are imported."""
     cells = list(code)
-    found: set[str] = set()
+    packages: set[str] = set()
     for cell in cells:
-        try:
-            found |= _outside(_parse_cell(cell))
-        except SyntaxError:
-            continue
+        with contextlib.suppress(SyntaxError):
+            packages |= _outside(_parse_cell(cell))
     for name in modules(cells, root):
-        found |= _outside(ast.parse(_file(name, root).read_bytes()))
-    return found
+        packages |= _module(*_stat(_file(name, root)), name, root)[2]
+    return packages
 
 
 def _parse_cell(cell: str) -> ast.Module:
     lines = ("" if line.lstrip().startswith(("%", "!")) else line for line in cell.splitlines())
-    return ast.parse("\n".join(lines))
+    return _parse("\n".join(lines))
+
+
+def _parse(text: str | bytes) -> ast.Module:
+    with _parsing:  # two threads at once can end in "AST constructor recursion depth mismatch"
+        return ast.parse(text)
 
 
 def _file(name: str, root: Path) -> Path:
@@ -110,15 +115,18 @@ def _stat(path: Path) -> tuple[Path, int, int]:
 @functools.lru_cache(maxsize=512)
 def _module(
     path: Path, _mtime: int, _size: int, name: str, root: Path
-) -> tuple[str, tuple[str, ...]]:
-    """Hash and pet_lab imports of one file; time and size are there to make the cache safe."""
-    tree = ast.parse(path.read_bytes(), filename=name)
+) -> tuple[str, frozenset[str], frozenset[str]]:
+    """Hash, pet_lab imports and other imports of one file; time and size make the cache safe."""
+    tree = _parse(path.read_bytes())
+    outside = frozenset(_outside(tree))
     is_package = path.name == "__init__.py"
     imports = _imported(tree, name if is_package else name.rpartition(".")[0], root)
     if is_package and name not in (PACKAGE, f"{PACKAGE}.workbench") and _is_lazy(tree):
         imports |= _inside(name, root)  # names resolved at run time cannot be followed
-    digest = hashlib.sha256(repr(_essence(compile(_strip(tree), name, "exec"))).encode())
-    return digest.hexdigest()[:16], tuple(sorted(imports - {name}))
+    with _parsing:
+        compiled = compile(_strip(tree), name, "exec")
+    digest = hashlib.sha256(repr(_essence(compiled)).encode())
+    return digest.hexdigest()[:16], frozenset(imports - {name}), outside
 
 
 def _imported(tree: ast.AST, package: str, root: Path) -> set[str]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import itertools
 import os
 import queue
+import shutil
 import signal
 import statistics
 import sys
@@ -22,10 +24,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from pet_lab import files
-from pet_lab.workbench import closure, local, locks, notebooks, runner, runs
+from pet_lab.workbench import closure, locks, notebooks, runs
 from pet_lab.workbench.errors import (
     ExecutorError,
     ParameterError,
@@ -356,17 +358,8 @@ class _Clock:
 # --- executing ---------------------------------------------------------------------------------
 
 
-class Executor(Protocol):
-    """Where runs execute; `run` is called from several threads at once."""
-
-    def run(self, job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        """Execute `job`, leave its files in `folder`, return the outcome of `runner.perform`."""
-
-    def stop(self) -> None:
-        """End what is running at once."""
-
-    def close(self) -> None:
-        """Free what is held."""
+# Executes a job in a folder, gives up when the callable says so, returns `execute.run`'s outcome.
+Executor = Callable[[Mapping[str, Any], Path, Callable[[], bool]], dict[str, Any]]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -485,6 +478,7 @@ class _Sweep:
                 self.prints[spec.notebook] = runs.fingerprints(ws, spec.notebook)
         self.git = runs.git_state(ws.root) if todo else {}
         self.executor: Executor | None = None
+        self.close: Callable[[], None] = lambda: None
         self.todo = dict(todo)
         self.clock: _Clock | None = None
 
@@ -493,16 +487,20 @@ class _Sweep:
         if not self.todo:
             return 0
         if where == "local":
-            slots = min(jobs or local.cores(), len(self.todo))
+            # Imported here: what only reads runs need not load papermill.
+            from pet_lab.workbench import execute, kernels
+
+            slots = min(jobs or kernels.cores(), len(self.todo))
             code = [cell for source in self.sources.values() for cell in notebooks.code(source)]
-            threads = max(1, local.cores() // slots)
-            self.executor = local.best(threads, closure.third_party(code))
+            threads = max(1, kernels.cores() // slots)
+            ours = kernels.Kernels(threads, closure.third_party(code))
+            self.executor = functools.partial(execute.run, kernels=ours)
         elif where.startswith("dask:"):
             from pet_lab.workbench import dask_executor
 
             cluster = dask_executor.DaskExecutor(where.removeprefix("dask:"), self.prints)
             slots = min(jobs or cluster.slots(), len(self.todo))
-            self.executor = cluster
+            self.executor, self.close = cluster.run, cluster.close
         else:
             raise ExecutorError(
                 f"Unknown executor {where!r}; expected local or dask:ADDRESS, "
@@ -537,18 +535,14 @@ class _Sweep:
                     raise Interrupted(self._all()) from None
                 raise
             finally:
-                if self.executor:
-                    self.executor.close()
-                    runner.sweep_sockets()
+                self.close()
         return self._all()
 
     def _all(self) -> list[RunRecord]:
         return [self.records.get(s.run_id) or runs.current(self.ws, s) for s in self.specs]
 
     def _stop(self, threads: Sequence[threading.Thread]) -> None:
-        self.stopping.set()
-        if self.executor:
-            self.executor.stop()
+        self.stopping.set()  # each run's own watch ends it
         for thread in threads:
             if thread.ident is not None:
                 thread.join(timeout=30)
@@ -607,14 +601,13 @@ class _Sweep:
             attempt = runs.new_attempt(folder)
             try:
                 assert self.executor is not None
-                outcome = self.executor.run(self._job(spec, attempt), attempt)
+                outcome = self.executor(self._job(spec, attempt), attempt, self.stopping.is_set)
                 if self.stopping.is_set() and outcome["error"] is not None:
                     return self._interrupted(spec, folder, outcome)
                 self._final_out(attempt, spec)
-                runner.clean(attempt)
                 return runs.finish(attempt, folder, self._record(spec, outcome))
             finally:
-                local.remove(attempt)
+                shutil.rmtree(attempt, ignore_errors=True)
 
     def _interrupted(self, spec: RunSpec, folder: Path, outcome: Mapping[str, Any]) -> RunRecord:
         record = dataclasses.replace(

@@ -11,7 +11,7 @@ import time
 import pytest
 from tiny_notebooks import BODY, IMPORTS, WRITE
 
-from pet_lab import cli, data
+from pet_lab import __version__, cli, data
 from pet_lab.data import DataMissing
 
 
@@ -43,7 +43,7 @@ def call(make_workspace, monkeypatch, capsys):
 
 
 def test_version_and_help(call):
-    assert call("--version") == (0, "pet-lab 0.1.0\n", "")
+    assert call("--version") == (0, f"pet-lab {__version__}\n", "")
     commands = "list describe run sweep status report scorecard reproduce data lab doctor".split()
     for words in ([], *([c] for c in commands), *(["data", c] for c in ("list", "fetch"))):
         code, out, _ = call(*words, "--help")

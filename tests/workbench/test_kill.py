@@ -13,7 +13,10 @@ from tiny_notebooks import IMPORTS, ROWS, WRITE
 
 from pet_lab.workbench import results, runs, sweep
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is a POSIX signal")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is a POSIX signal"),
+]
 
 KILLS = 20  # of each kind
 LEVELS = [float(i) for i in range(10)]
@@ -162,11 +165,8 @@ def test_killing_kernels(ws):
 
 
 def is_kernel(process):
-    """A kernel has runner and fork server above it and leads a process group."""
+    """A kernel leads a session of its own; the fork server is in that of the sweep."""
     try:
-        return (
-            os.getpgid(process.pid) == process.pid != os.getsid(process.pid)
-            and process.status() != psutil.STATUS_ZOMBIE
-        )
+        return os.getsid(process.pid) == process.pid and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.NoSuchProcess, ProcessLookupError):
         return False

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_notebooks import BODY, notebook_text
 
 from pet_lab import files
-from pet_lab.workbench import closure, locks, notebooks, runner, runs, sweep
+from pet_lab.workbench import closure, locks, notebooks, runs, sweep
 from pet_lab.workbench.runs import RunSpec
 
 json_values = st.one_of(
@@ -392,16 +392,3 @@ def test_a_failure_replaces_rows_that_no_longer_stand(done):
         record = record_of(ws, spec, state=runs.FAILED, error={"name": "E", "value": "", "cell": 1})
         runs.finish(attempt, folder, record)
     assert sorted(p.name for p in folder.iterdir()) == [".lock", "failed.ipynb", "run.json"]
-
-
-def test_socket_folders_of_the_dead_are_swept_and_those_in_use_are_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner.tempfile, "gettempdir", lambda: str(tmp_path))
-    dead, alive, other = (tmp_path / n for n in ("pet_lab-run-a", "pet_lab-run-b", "other"))
-    for folder in (dead, alive, other):
-        folder.mkdir()
-        (folder / ".lock").touch()
-    with locks.lock(alive / ".lock"):
-        runner.sweep_sockets(older_than_s=60)
-        assert dead.exists(), "a new folder may not have its lock yet"
-        runner.sweep_sockets(older_than_s=-1)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "pet_lab-run-b"]
