@@ -18,15 +18,12 @@ from .protocol import (
 )
 from .session import intersect, run_party
 
-Party = DataHolder  # its former name, until its callers have moved
-
 __all__ = [
     "DataHolder",
     "EcdhEngine",
     "KeySet",
     "MessageError",
     "Outcome",
-    "Party",
     "PartyError",
     "PeerLost",
     "PsiEngine",

@@ -344,17 +344,6 @@ class Linker:
             raise PsiError("No table of this session is here; send it.")
         return dict(tables)
 
-    def sees(self, session: bytes) -> pd.DataFrame:
-        """What this linker holds of a session: one row a column, with its token frequencies."""
-        import pandas as pd
-
-        rows = []
-        for party, table in self.held(session).items():
-            for column, code in table.codes.items():
-                seen = np.sort(np.bincount(code, minlength=len(table.labels[column])))[::-1]
-                rows.append((party, column, len(table), len(seen), seen.tolist()))
-        return pd.DataFrame(rows, columns=["party", "column", "rows", "tokens", "frequencies"])
-
 
 def join(a: TokenTable, b: TokenTable) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """All pairs of rows with equal tags: m rows with n rows of one tag are m * n pairs.

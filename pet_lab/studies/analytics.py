@@ -135,24 +135,24 @@ def _rows() -> Rows:
 def linker_view(data: AnnexFiles, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
     """What the linker holds: token frequencies by column, and the labels that they give away."""
     session, key = outcome.result.right.session, outcome.result.right.link_key
-    named = []
+    records = []
     for party in (data.istat, data.bank):
         held = outcome.linkers[0].held(session)[party.name]
         for column in held.labels:
             margin = party.frame[column].value_counts(normalize=True).to_dict()
             attack = tokens.frequency_attack(held, column, margin, link_key=key)
-            named.append(
+            records.append(
                 {
                     "party": party.name,
                     "column": column,
+                    "rows": len(held),
+                    "frequencies": ", ".join(map(str, attack["rows"])),
                     "labels": len(margin),
                     "named by frequency": int((attack["guess"] == attack["label"]).sum()),
                     "opened with a party's key": int((attack["label"] != "").sum()),
                 }
             )
-    seen = outcome.linkers[0].sees(session)
-    seen["frequencies"] = seen["frequencies"].map(lambda f: ", ".join(map(str, f)))
-    return seen.merge(pd.DataFrame(named), on=["party", "column"])
+    return pd.DataFrame(records)
 
 
 def leakage(view: pd.DataFrame) -> pd.DataFrame:
