@@ -11,6 +11,7 @@ import demo
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -124,6 +125,78 @@ def test_one_run_without_a_known_spread_is_never_said_to_differ():
     told = one(rows([9.0], se=0.01, replicates_n=100), cell("2.0", "one_run", 0.1))
     assert (told["verdict"], told["replicates"]) == ("differs", 100)
     assert told["sd"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("at", "mine", "note"),
+    [
+        (
+            cell("0.90", "one_run", 0.1),
+            Ours(mean=0.5, se=0.01, sd=0.25, replicates=9, df=8),
+            "the publication is one run, and runs vary with SD 0.25: the gap of 0.395 may be the"
+            " luck of that run.",
+        ),
+        (
+            cell("0.90", "mean", 0.1, printed_se=0.25),
+            Ours(mean=0.5, se=0.01, sd=0.25, replicates=9, df=8),
+            "the printed number has a standard error of 0.25 itself: the gap of 0.395 may be"
+            " chance.",
+        ),
+        (
+            cell("0.90", "one_run", 0.1),
+            Ours(mean=0.5, se=0.01),
+            "the publication is one run and our rows do not tell the spread of runs.",
+        ),
+        (cell("0.60", "mean", 0.1), Ours(mean=0.5, se=0.5, df=8), "more replicates would decide."),
+        (cell("0.90", "mean", 0.1), Ours(mean=0.5, se=0.5, df=8), "more replicates would decide."),
+        (
+            cell("0.60", "one_run", 0.1),
+            Ours(mean=0.5, se=0.5, sd=0.7, df=8),
+            "more replicates would decide.",
+        ),
+    ],
+)
+def test_an_open_verdict_says_what_would_close_it(at, mine, note):
+    assert verdict(at, mine, cells=1) == ("inconclusive", note)
+
+
+def test_numbers_equal_but_for_binary_arithmetic_are_equal():
+    whole = cell("1000000", "exact", 0)  # anything from 999999.5 to 1000000.5 prints so
+    assert verdict(whole, Ours(mean=1000000.5 + 1e-4), cells=1)[0] == "reproduced"
+    assert verdict(whole, Ours(mean=1000000.5 + 1e-2), cells=1)[0] == "differs"
+    small = cell("0.0", "exact", 0)
+    assert verdict(small, Ours(mean=0.05 + 1e-10), cells=1)[0] == "reproduced"
+    assert verdict(small, Ours(mean=0.05 + 1e-7), cells=1)[0] == "differs"
+    same = one(rows([0.1 + 0.2, 0.3, 0.3]), cell("0.3", "exact", 0))
+    assert (same["verdict"], same["sd"], same["ours"]) == ("reproduced", 0, 0.1 + 0.2)
+    large = one(rows([1e12, 1e12 + 1, 1e12]), cell("1E+12", "exact", 0))
+    assert (large["sd"], large["se"]) == (0, 0)
+    unlike = one(rows([1.0, 1.0 + 1e-6, 1.0]), cell("1.00", "exact", 0))
+    assert unlike["sd"] > 0
+
+
+def test_an_exact_cell_of_random_rows_has_at_least_its_rounding_as_margin():
+    values = [99.6, 100.2] * 50
+    got = one(rows(values), cell("100", "exact", 0))
+    assert got["verdict"] == "reproduced"
+    wide = one(rows([97.0, 98.0] * 50), cell("100", "exact", 4))
+    assert wide["verdict"] == "reproduced"
+    narrow = one(rows([97.0, 98.0] * 50), cell("100", "exact", 0))
+    assert narrow["verdict"] == "differs"
+
+
+def test_a_single_row_counts_as_the_replicates_behind_it():
+    got = one(rows([0.5], se=0.01, replicates_n=9), cell())
+    assert (got["ours"], got["se"], got["replicates"]) == (0.5, 0.01, 9)
+    assert got["sd"] == pytest.approx(0.03)
+    alone = one(rows([0.5], se=0.01, replicates_n=1), cell())
+    assert (alone["replicates"], alone["se"]) == (1, 0.01)
+    assert math.isnan(alone["sd"])
+    # A gap of 0.045 and 8 degrees of freedom: 0.045 + 2.306 * 0.02 lies beyond 0.09, a normal's
+    # 0.045 + 1.96 * 0.02 would not.
+    for degrees, word in ((9, "inconclusive"), (10_000, "reproduced")):
+        edge = rows([0.45], se=0.02, replicates_n=degrees)
+        assert one(edge, cell(margin=0.09))["verdict"] == word
 
 
 def test_infinity_is_judged_by_equality():
@@ -337,6 +410,15 @@ def test_the_headline_is_a_sentence(scored):
         "Of 1 printed cell, as described: 1 is reproduced; as published: 1 differs;"
         " 1 contradicts other printed numbers."
     )
+    two = table(cell(), cell(where={"k": 2}))
+    odd += [Contradiction(table="t", where={"k": 2}, metric="m", sentence="odd.")]
+    df = score(pd.DataFrame(), two, contradictions=odd)
+    assert headline(df) == (
+        "Of 2 printed cells, none has been run; 2 contradict other printed numbers."
+    )
+    assert tally(df)["inconsistent"] == 2
+    many = pd.concat([rows([0.5] * 3), rows([0.5] * 3, k=2)])
+    assert headline(score(many, two, contradictions=())) == "Of 2 printed cells, 2 are reproduced."
 
 
 def test_json_has_the_agreed_keys_and_is_strict(scored):
@@ -403,6 +485,38 @@ def test_the_html_is_accessible_and_escaped(scored):
     assert repr(html) == headline(scored)
     assert "data-pet-lab" in dict(outline.tags)["table"]
     assert 'aria-label="mine"' in scorecard.show(scored, caption="mine")
+
+
+def lines_of(frame, *cells_, **more):
+    """The cells of each line of the table shown, as texts."""
+    page = BeautifulSoup(scorecard.show(score(frame, table(*cells_), **more)), "html.parser")
+    return [[c.get_text() for c in tr.find_all(["th", "td"])] for tr in page.select("tbody tr")]
+
+
+def test_a_line_shows_two_digits_of_the_error_and_why():
+    at = cell(where={"epsilon": 1, "private": True}, metric="recall")
+    frame = rows([0.41, 0.52, 0.63], "recall").assign(epsilon=1.0, private=True)
+    odd = [Contradiction(table="t", where=at.where, metric="recall", sentence="It is odd.")]
+    first, second = lines_of(frame, at, contradictions=odd)
+    assert first == [
+        *("t", "epsilon = 1, private", "recall (u)", "0.50", "0.520 ± 0.064 (n = 3)"),
+        *("described", "? inconclusive", "more replicates would decide. Inconsistent: It is odd."),
+    ]
+    assert second[4:7] == ["", "published", "– not run"]
+
+
+@pytest.mark.parametrize(
+    ("values", "more", "text"),
+    [
+        ([0.123456789], {}, "0.123457"),
+        ([0.25, 0.25], {}, "0.25 (n = 2)"),
+        ([35433.0], {"se": 12.0, "replicates_n": 4}, "35433 ± 12 (n = 4)"),
+        ([2.0], {"se": 0.00123, "replicates_n": 4}, "2.0000 ± 0.0012 (n = 4)"),
+        ([np.inf], {}, "inf"),
+    ],
+)
+def test_ours_is_written_as_precisely_as_it_is_known(values, more, text):
+    assert lines_of(rows(values, **more), cell(), contradictions=())[0][4] == text
 
 
 def test_badges_have_contrast():
