@@ -79,6 +79,24 @@ def test_next_to_no_noise_is_bounded_by_the_same_steps_without_sampling():
         assert value <= gaussian_epsilon(mu=math.sqrt(500) / z, delta=1e-5)
 
 
+@pytest.mark.parametrize("accountant", ["rdp", "pld"])
+def test_where_group_privacy_needs_too_small_a_delta_replacing_is_bounded_without_sampling(
+    accountant,
+):
+    how = {"sampling": "poisson", "neighbouring": "replace_one", "accountant": accountant}
+    bound = epsilon(
+        0.05 / 2,
+        accountant=accountant,
+        sampling="full",
+        n=316,
+        batch_size=None,
+        epochs=500,
+        delta=1e-5,
+    ).epsilon
+    value = epsilon(0.05, **how, **REPORT).epsilon
+    assert value == pytest.approx(bound, rel=1e-9)
+
+
 def test_every_reading_of_one_training():
     config = Config(noise_multiplier=1.42, microbatches=1, epochs=50, batch_size=32)
     table = accounting.readings(config, n=316, delta=1e-5)
@@ -303,6 +321,7 @@ def test_no_noise_or_no_clipping_is_no_guarantee():
     [
         ({"noise_multiplier": -0.1}, "noise_multiplier must be finite and >= 0"),
         ({"delta": 0.0}, "delta must be strictly between 0 and 1"),
+        ({"delta": 1.5}, "delta must be strictly between 0 and 1"),
         ({"delta": 1.0}, "delta must be strictly between 0 and 1"),
         ({"noise_multiplier": math.inf}, "noise_multiplier must be finite and >= 0"),
         ({"batch_size": 317}, "batch_size must be between 1 and n = 316"),
