@@ -2,7 +2,7 @@
 
     python benchmarks/federated_growth.py            # about 1 CPU minute
 
-The claim: what one office pays for sealing and opening does not grow with the number of offices
+The claim: what one office pays for encrypting and decrypting does not grow with the number of offices
 under packed Paillier (beyond the headroom bits of the slots) or CKKS, and the server's adding grows
 linearly. Masking agrees on a key with every other office, so there an office's part grows linearly
 and all together quadratically; it is shown, not claimed.
@@ -34,31 +34,31 @@ def main() -> None:
     rows = []
     for k in COUNTS:
         vectors = [base + rng.normal(0, 0.01, WEIGHTS) for _ in range(k)]
-        want = np.mean(vectors, axis=0)
+        mean = np.mean(vectors, axis=0)
         for scheme in (Paillier.of(key, WEIGHTS, offices=k), Ckks.generate(WEIGHTS)):
-            some, seal = timed(lambda s=scheme, v=vectors: [s.seal(x, 1 / len(v)) for x in v[:4]])
-            # Sealing is what costs: the other offices' messages are those of the first four again.
+            some, encrypt_s = timed(lambda s=scheme, v=vectors: [s.encrypt(x, 1 / len(v)) for x in v[:4]])
+            # Encrypting is what costs: the other offices' messages are those of the first four again.
             total, add = timed(lambda s=scheme, m=some, n=k: s.add([m[i % 4] for i in range(n)]))
-            got, open_ = timed(lambda s=scheme, t=total: s.open(t, 1.0))
+            average, decrypt_s = timed(lambda s=scheme, t=total: s.decrypt(t, 1.0))
             repeated = np.mean([vectors[i % 4] for i in range(k)], axis=0)
-            assert np.abs(got - repeated).max() < 1e-4
+            assert np.abs(average - repeated).max() < 1e-4
             rows.append(
                 {
                     "offices": k,
                     "scheme": scheme.name,
-                    "office_cpu_s": round(seal / 4 + open_, 4),
+                    "office_cpu_s": round(encrypt_s / 4 + decrypt_s, 4),
                     "server_cpu_s": round(add, 4),
                 }
             )
             print(rows[-1], flush=True)
-        got = masking.aggregate(vectors)
-        assert np.abs(got.total / k - want).max() < 1e-5
+        outcome = masking.aggregate(vectors)
+        assert np.abs(outcome.total / k - mean).max() < 1e-5
         rows.append(
             {
                 "offices": k,
                 "scheme": "masking",
-                "office_cpu_s": round(got.office_cpu_s, 4),
-                "server_cpu_s": round(got.server_cpu_s, 4),
+                "office_cpu_s": round(outcome.office_cpu_s, 4),
+                "server_cpu_s": round(outcome.server_cpu_s, 4),
             }
         )
         print(rows[-1], flush=True)

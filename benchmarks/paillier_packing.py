@@ -2,7 +2,7 @@
 
     python benchmarks/paillier_packing.py            # 2048 and 3072 bits, about 1 CPU minute
 
-The claim: sealing and opening 8,742 weights costs an office 150 times less CPU at 2048 bits and
+The claim: encrypting and decrypting 8,742 weights costs an office 150 times less CPU at 2048 bits and
 200 times less at 3072. The peer is `phe` with gmpy2 as its users call it, encrypt and decrypt by
 weight; it is timed on a sample of weights in the same run, in turns with ours, and EXTRAPOLATED.
 Ours covers quantising, packing, encryption with short noise, serialising, parsing, checking,
@@ -35,13 +35,13 @@ def cpu_seconds(action) -> float:
 
 def ours(key, packing, weights, noise: str) -> None:
     raw = key.encrypt(weights, packing, noise=noise).to_bytes()
-    got = key.decrypt(key.public.read(raw))
-    assert np.abs(got - weights).max() <= packing.step / 2 * (1 + 1e-9)
+    decrypted = key.decrypt(key.public.read(raw))
+    assert np.abs(decrypted - weights).max() <= packing.step / 2 * (1 + 1e-9)
 
 
 def naive(key, weights) -> None:
-    sealed = [key.phe.public_key.encrypt(float(w)) for w in weights]
-    assert all(abs(key.phe.decrypt(c) - w) < 1e-12 for c, w in zip(sealed, weights, strict=True))
+    ciphertexts = [key.phe.public_key.encrypt(float(w)) for w in weights]
+    assert all(abs(key.phe.decrypt(c) - w) < 1e-12 for c, w in zip(ciphertexts, weights, strict=True))
 
 
 def main() -> None:

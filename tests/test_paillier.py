@@ -117,14 +117,14 @@ def test_a_packing_that_cannot_work_is_refused(changes, words):
 @pytest.mark.parametrize("side", ["private", "public"])
 def test_python_paillier_decrypts_ours(key, noise, side):
     p, w = packing(), weights(20)
-    sealed = (key if side == "private" else key.public).encrypt(w, p, noise=noise)
-    assert [key.phe.raw_decrypt(int(c)) for c in sealed.values] == p.encode(w)
+    encrypted = (key if side == "private" else key.public).encrypt(w, p, noise=noise)
+    assert [key.phe.raw_decrypt(int(c)) for c in encrypted.values] == p.encode(w)
 
 
 def test_ours_decrypts_python_paillier(key):
     numbers = [0, 1, 12345, int(key.public.n) - 1]
-    sealed = [mpz(key.public.phe.raw_encrypt(m)) for m in numbers]
-    assert key.decrypt_integers(sealed) == numbers
+    encrypted = [mpz(key.public.phe.raw_encrypt(m)) for m in numbers]
+    assert key.decrypt_integers(encrypted) == numbers
 
 
 def test_sum_of_encrypted_vectors_over_the_wire(key):
@@ -308,18 +308,18 @@ def test_any_three_of_four_offices_decrypt(dealt, missing):
 
 def test_two_offices_cannot_decrypt(dealt):
     public, shares = dealt
-    sealed = public.public.encrypt(weights(5), packing())
-    parts = [public.partial(s, sealed) for s in shares[:2]]
+    encrypted = public.public.encrypt(weights(5), packing())
+    parts = [public.partial(s, encrypted) for s in shares[:2]]
     with pytest.raises(PaillierError, match="takes 3 of 4 offices, got 2"):
-        public.combine(sealed, parts)
+        public.combine(encrypted, parts)
     with pytest.raises(PaillierError, match="different offices"):
-        public.combine(sealed, [*parts, parts[0]])
+        public.combine(encrypted, [*parts, parts[0]])
 
 
 def test_a_wrong_contribution_is_noticed_and_named(dealt):
     public, shares = dealt
-    sealed = public.public.encrypt(weights(40), packing())
-    parts = [public.partial(s, sealed) for s in shares]
+    encrypted = public.public.encrypt(weights(40), packing())
+    parts = [public.partial(s, encrypted) for s in shares]
     n2 = public.public.n_squared
     changed = list(parts[1].values)
     changed[-1] = changed[-1] * 2 % n2
@@ -328,24 +328,24 @@ def test_a_wrong_contribution_is_noticed_and_named(dealt):
         dataclasses.replace(parts[1], index=3),
         dataclasses.replace(parts[1], response=parts[1].response + 1),
         dataclasses.replace(parts[1], values=(mpz(0), *parts[1].values[1:])),
-        public.partial(dataclasses.replace(shares[1], value=shares[1].value + 1), sealed),
+        public.partial(dataclasses.replace(shares[1], value=shares[1].value + 1), encrypted),
     ]
     for forgery in forgeries:
         with pytest.raises(CiphertextError, match=r"contribution of share [23] is not what"):
-            public.verify(sealed, forgery)
+            public.verify(encrypted, forgery)
     with pytest.raises(CiphertextError, match="share 2"):
-        public.combine(sealed, [parts[0], forgeries[0], parts[2]])
+        public.combine(encrypted, [parts[0], forgeries[0], parts[2]])
     with pytest.raises(CiphertextError, match="parts, expected"):
-        public.verify(sealed, dataclasses.replace(parts[0], values=parts[0].values[:1]))
+        public.verify(encrypted, dataclasses.replace(parts[0], values=parts[0].values[:1]))
     with pytest.raises(CiphertextError, match="numbered 1 to 4"):
-        public.verify(sealed, dataclasses.replace(parts[0], index=7))
+        public.verify(encrypted, dataclasses.replace(parts[0], index=7))
 
 
 def test_a_dealt_key_is_an_ordinary_public_key(dealt):
     public, shares = dealt
     p = packing()
-    sealed = public.public.read(public.public.encrypt(weights(), p).to_bytes())
-    got = public.combine(sealed, [public.partial(s, sealed) for s in shares[:3]])
+    encrypted = public.public.read(public.public.encrypt(weights(), p).to_bytes())
+    got = public.combine(encrypted, [public.partial(s, encrypted) for s in shares[:3]])
     np.testing.assert_allclose(got, weights(), atol=p.step)
 
 

@@ -22,7 +22,7 @@ from pet_lab.federated.features import (
 )
 from pet_lab.federated.model import Evaluation, Network, Training
 from pet_lab.federated.partition import OFFICES, Office, divide, pooled
-from pet_lab.federated.rounds import History, Party, RoundVoid, Server, Update, simulate
+from pet_lab.federated.rounds import History, Client, RoundVoid, Server, Update, simulate
 
 __all__ = [
     "CLASSES",
@@ -35,7 +35,7 @@ __all__ = [
     "Network",
     "Office",
     "Paillier",
-    "Party",
+    "Client",
     "Plain",
     "Rejected",
     "RoundVoid",

@@ -1,7 +1,7 @@
 """Adding the offices' weights: in the clear, under Paillier, under CKKS. One interface.
 
-A scheme has two sides. An office seals its weights, scaled by its share of the training windows,
-and opens what comes back. The server checks and adds, and for that it holds `public_side()` only.
+A scheme has two sides. An office encrypts its weights, scaled by its share of the training windows,
+and decrypts what comes back. The server checks and adds, and for that it holds `public_side()` only.
 Pairwise masking needs more trips than this and lives in `masking`.
 """
 
@@ -40,7 +40,7 @@ class Scheme(Protocol):
     def parameters(self) -> int:
         """Length of the vector of weights."""
 
-    def seal(self, weights: NDArray[np.float64], share: float) -> Message:
+    def encrypt(self, weights: NDArray[np.float64], share: float) -> Message:
         """An office's weights times its share, to send; Rejected if not finite or too large."""
 
     def check(self, message: Message) -> None:
@@ -49,7 +49,7 @@ class Scheme(Protocol):
     def add(self, messages: Sequence[Message]) -> Message:
         """The server's sum of checked contributions."""
 
-    def open(self, message: Message, total_share: float) -> NDArray[np.float64]:
+    def decrypt(self, message: Message, total_share: float) -> NDArray[np.float64]:
         """The average in the clear: shape (parameters,). Rejected if it makes no sense."""
 
     def public_side(self) -> Scheme:
@@ -95,7 +95,7 @@ class Plain:
     limit: float = 1e6
     name: str = "plain"
 
-    def seal(self, weights: NDArray[np.float64], share: float) -> Message:
+    def encrypt(self, weights: NDArray[np.float64], share: float) -> Message:
         return [struct.pack("<d", share), pack(_vector(weights, self.parameters))]
 
     def _read(self, message: Message) -> tuple[float, NDArray[np.float64]]:
@@ -121,7 +121,7 @@ class Plain:
             return [pack(shares @ stacked)]
         return [pack(self.rule(stacked, shares) * shares.sum())]
 
-    def open(self, message: Message, total_share: float) -> NDArray[np.float64]:
+    def decrypt(self, message: Message, total_share: float) -> NDArray[np.float64]:
         if len(message) != 1:
             raise Rejected("Expected one sum of weights.")
         return unpack(message[0], self.parameters) / total_share
@@ -171,14 +171,14 @@ class Paillier:
         mask[self.encrypted_from :] = True
         return mask
 
-    def seal(self, weights: NDArray[np.float64], share: float) -> Message:
+    def encrypt(self, weights: NDArray[np.float64], share: float) -> Message:
         values = _vector(weights, self.parameters) * share
-        sealer = self.public if self.key is None else self.key
+        encryptor = self.public if self.key is None else self.key
         try:
-            sealed = sealer.encrypt(values[self._mask], self.packing, noise=self.noise)
+            ciphertexts = encryptor.encrypt(values[self._mask], self.packing, noise=self.noise)
         except paillier.PaillierError as error:
             raise Rejected(str(error)) from None
-        return [pack(values[~self._mask]), sealed.to_bytes()]
+        return [pack(values[~self._mask]), ciphertexts.to_bytes()]
 
     def _read(self, message: Message) -> tuple[NDArray[np.float64], paillier.Ciphertexts]:
         if len(message) != 2:
@@ -186,20 +186,20 @@ class Paillier:
         secret = int(self._mask.sum())
         clear = unpack(message[0], self.parameters - secret)
         try:
-            sealed = self.public.read(message[1])
+            ciphertexts = self.public.read(message[1])
         except paillier.PaillierError as error:
             raise Rejected(str(error)) from None
-        if sealed.count != secret or sealed.packing != self.packing:
+        if ciphertexts.count != secret or ciphertexts.packing != self.packing:
             raise Rejected(
-                f"Expected {secret} encrypted weights as {self.packing}, got {sealed.count} as "
-                f"{sealed.packing}."
+                f"Expected {secret} encrypted weights as {self.packing}, got {ciphertexts.count} as "
+                f"{ciphertexts.packing}."
             )
-        return clear, sealed
+        return clear, ciphertexts
 
     def check(self, message: Message) -> None:
-        _, sealed = self._read(message)
-        if sealed.terms != 1:
-            raise Rejected(f"One office sends one vector, this claims to be {sealed.terms}.")
+        _, ciphertexts = self._read(message)
+        if ciphertexts.terms != 1:
+            raise Rejected(f"One office sends one vector, this claims to be {ciphertexts.terms}.")
 
     def add(self, messages: Sequence[Message]) -> Message:
         read = [self._read(m) for m in messages]
@@ -209,14 +209,14 @@ class Paillier:
             raise Rejected(str(error)) from None
         return [pack(np.sum([c for c, _ in read], axis=0)), total.to_bytes()]
 
-    def open(self, message: Message, total_share: float) -> NDArray[np.float64]:
+    def decrypt(self, message: Message, total_share: float) -> NDArray[np.float64]:
         if self.key is None:
-            raise Rejected("Only an office opens; this side holds no private key.")
-        clear, sealed = self._read(message)
+            raise Rejected("Only an office decrypts; this side holds no private key.")
+        clear, ciphertexts = self._read(message)
         out = np.empty(self.parameters)
         out[~self._mask] = clear
         try:
-            out[self._mask] = self.key.decrypt(sealed)
+            out[self._mask] = self.key.decrypt(ciphertexts)
         except paillier.PaillierError as error:
             raise Rejected(str(error)) from None
         return out / total_share
@@ -254,7 +254,7 @@ class Ckks:
         context.global_scale = cls.SCALE
         return cls(parameters, context)
 
-    def seal(self, weights: NDArray[np.float64], share: float) -> Message:
+    def encrypt(self, weights: NDArray[np.float64], share: float) -> Message:
         import tenseal as ts
 
         values = _vector(weights, self.parameters) * share
@@ -296,9 +296,9 @@ class Ckks:
             totals = [a + b for a, b in zip(totals, other, strict=True)]
         return [t.serialize() for t in totals]
 
-    def open(self, message: Message, total_share: float) -> NDArray[np.float64]:
+    def decrypt(self, message: Message, total_share: float) -> NDArray[np.float64]:
         if not self.secret:
-            raise Rejected("Only an office opens; this side holds no private key.")
+            raise Rejected("Only an office decrypts; this side holds no private key.")
         values = np.concatenate([v.decrypt() for v in self._read(message)])
         if not np.isfinite(values).all() or np.abs(values).max() > 2 * self.limit:
             raise Rejected(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pet_lab.federated.model import Network
 from pet_lab.federated.partition import Office
-from pet_lab.federated.rounds import Tamper
+from pet_lab.federated.rounds import Transform
 
 __all__ = [
     "Backdoor",
@@ -198,13 +198,13 @@ class Backdoor:
         return float(np.mean(np.argmax(logits, axis=1) == self.target))
 
 
-def boosted(factor: float) -> Tamper:
+def boosted(factor: float) -> Transform:
     """A dishonest office's trick: send its change `factor` times as large, to outvote the others.
 
     Source: E. Bagdasaryan et al., "How to backdoor federated learning" (AISTATS 2020).
     """
 
-    def tamper(number: int, received: Array, weights: Array) -> Array:
+    def transform(number: int, received: Array, weights: Array) -> Array:
         return received + factor * (weights - received)
 
-    return tamper
+    return transform

@@ -31,12 +31,12 @@ from pet_lab.federated.rounds import (
     Cost,
     Global,
     History,
-    Party,
+    Client,
     RoundVoid,
     Server,
-    Tamper,
+    Transform,
     Update,
-    parties,
+    clients,
 )
 
 __all__ = ["ChannelError", "in_process", "join", "processes", "serve"]
@@ -128,7 +128,7 @@ class _Late(TimeoutError):
 
 
 def _update(office: str, share: float, res: Any) -> Update:
-    cpu = {k: float(res.metrics.get(k, 0.0)) for k in ("train_cpu_s", "seal_cpu_s", "open_cpu_s")}
+    cpu = {k: float(res.metrics.get(k, 0.0)) for k in ("train_cpu_s", "encrypt_cpu_s", "decrypt_cpu_s")}
     return Update(office, list(res.parameters.tensors), share, **cpu)
 
 
@@ -136,35 +136,35 @@ def _model(parameters: Any, config: Mapping[str, Any]) -> Global:
     return Global(list(parameters.tensors), float(config["share"]))
 
 
-def _fit(party: Party, ins: Any) -> Any:
+def _fit(client: Client, ins: Any) -> Any:
     """An office's answer to a FitIns; what it cannot do is said in the status."""
     from flwr.common import Code, FitRes, Parameters, Status
 
     try:
-        update = party.fit(int(ins.config["round"]), _model(ins.parameters, ins.config))
+        update = client.fit(int(ins.config["round"]), _model(ins.parameters, ins.config))
     except Rejected as error:
         # Flower knows no code for "refused"; any but OK makes it a failure with a message.
         status = Status(Code.FIT_NOT_IMPLEMENTED, str(error))
         return FitRes(status, Parameters([], _TENSOR), 0, {})
-    metrics = {k: getattr(update, k) for k in ("train_cpu_s", "seal_cpu_s", "open_cpu_s")}
-    return FitRes(Status(Code.OK, ""), Parameters(update.message, _TENSOR), party.office.n, metrics)
+    metrics = {k: getattr(update, k) for k in ("train_cpu_s", "encrypt_cpu_s", "decrypt_cpu_s")}
+    return FitRes(Status(Code.OK, ""), Parameters(update.message, _TENSOR), client.office.n, metrics)
 
 
-def _evaluate(party: Party, ins: Any) -> Any:
+def _evaluate(client: Client, ins: Any) -> Any:
     from flwr.common import Code, EvaluateRes, Status
 
     try:
-        result = party.evaluate(_model(ins.parameters, ins.config))
+        result = client.evaluate(_model(ins.parameters, ins.config))
     except Rejected as error:
         return EvaluateRes(Status(Code.EVALUATE_NOT_IMPLEMENTED, str(error)), 0.0, 0, {})
     metrics: dict[str, Any] = {"accuracy": result.accuracy, "loss": result.loss}
     return EvaluateRes(Status(Code.OK, ""), result.loss, result.n, metrics)
 
 
-def _initial(party: Party) -> Any:
+def _initial(client: Client) -> Any:
     from flwr.common import Code, GetParametersRes, Parameters, Status
 
-    return GetParametersRes(Status(Code.OK, ""), Parameters(party.initial().message, _TENSOR))
+    return GetParametersRes(Status(Code.OK, ""), Parameters(client.initial().message, _TENSOR))
 
 
 def _manager(starter: str) -> Any:
@@ -194,7 +194,7 @@ def in_process(
     rounds: int,
     seed: int,
     server_starts: bool = False,
-    tamper: Mapping[str, Tamper] | None = None,
+    transform: Mapping[str, Transform] | None = None,
     timeout_s: float | None = None,
 ) -> History:
     """As `rounds.simulate`, the rounds run by Flower's server loop; no Ray, no ports.
@@ -210,22 +210,22 @@ def in_process(
     from flwr.server.client_proxy import ClientProxy
 
     class Here(ClientProxy):
-        def __init__(self, party: Party, cid: str) -> None:
+        def __init__(self, client: Client, cid: str) -> None:
             super().__init__(cid)
-            self.party = party
+            self.client = client
 
         def fit(self, ins: Any, timeout: float | None, group_id: int | None) -> Any:
             start = time.perf_counter()
-            answer = _fit(self.party, ins)
+            answer = _fit(self.client, ins)
             if timeout is not None and time.perf_counter() - start > timeout:
-                raise _Late(self.party.office.name, timeout)
+                raise _Late(self.client.office.name, timeout)
             return answer
 
         def evaluate(self, ins: Any, timeout: float | None, group_id: int | None) -> Any:
-            return _evaluate(self.party, ins)
+            return _evaluate(self.client, ins)
 
         def get_parameters(self, ins: Any, timeout: float | None, group_id: int | None) -> Any:
-            return _initial(self.party)
+            return _initial(self.client)
 
         def get_properties(self, ins: Any, timeout: float | None, group_id: int | None) -> Any:
             return flwr.common.GetPropertiesRes(flwr.common.Status(flwr.common.Code.OK, ""), {})
@@ -236,7 +236,7 @@ def in_process(
     if rounds < 1 or not offices:
         raise ValueError(f"Expected rounds and offices, got {rounds} and {len(offices)}.")
     wall = time.perf_counter()
-    crew = parties(offices, network, training, scheme, seed=seed, tamper=tamper)
+    crew = clients(offices, network, training, scheme, seed=seed, transform=transform)
     server = Server(
         scheme.public_side(), {p.office.name: p.share for p in crew}, least=min(2, len(crew))
     )
@@ -244,12 +244,12 @@ def in_process(
     evaluations: dict[tuple[int, str], Evaluation] = {}
     strategy = _strategy(server, first, evaluations)
     manager = _manager(crew[0].office.name)
-    for party in crew:
-        manager.register(Here(party, party.office.name))
+    for client in crew:
+        manager.register(Here(client, client.office.name))
     loop = flwr.server.Server(client_manager=manager, strategy=strategy)
     loop.set_max_workers(1)  # one after the other: CPU seconds mean something, results repeat
     loop.fit(num_rounds=rounds, timeout=timeout_s)
-    weights, _ = crew[0].open(strategy.last)
+    weights, _ = crew[0].decrypt(strategy.last)
     return History(
         weights,
         evaluations,
@@ -365,7 +365,7 @@ def processes(
                 if child.poll() is None:
                     child.kill()
                 child.wait()
-    weights = scheme.open(model.message, model.share)
+    weights = scheme.decrypt(model.message, model.share)
     return History(
         weights,
         {(r, o): Evaluation(**e) for r, o, e in told["evaluations"]},
@@ -564,7 +564,7 @@ def join(folder: Path) -> None:
 
     config = json.loads((folder / "config.json").read_text())
     credentials = load(folder)
-    party = _party(folder, config)
+    client = _party(folder, config)
     channel = grpc.secure_channel(
         config["address"],
         grpc.ssl_channel_credentials(credentials.ca, credentials.key, credentials.certificate),
@@ -583,13 +583,13 @@ def join(folder: Path) -> None:
         for message in FlowerServiceStub(channel).Join(iter(answers.get, None)):
             kind = message.WhichOneof("msg")
             if kind == "fit_ins":
-                res = _fit(party, serde.fit_ins_from_proto(message.fit_ins))
+                res = _fit(client, serde.fit_ins_from_proto(message.fit_ins))
                 answers.put(ClientMessage(fit_res=serde.fit_res_to_proto(res)))
             elif kind == "evaluate_ins":
-                res = _evaluate(party, serde.evaluate_ins_from_proto(message.evaluate_ins))
+                res = _evaluate(client, serde.evaluate_ins_from_proto(message.evaluate_ins))
                 answers.put(ClientMessage(evaluate_res=serde.evaluate_res_to_proto(res)))
             elif kind == "get_parameters_ins":
-                res = serde.get_parameters_res_to_proto(_initial(party))
+                res = serde.get_parameters_res_to_proto(_initial(client))
                 answers.put(ClientMessage(get_parameters_res=res))
             else:  # reconnect_ins: the rounds are over
                 answers.put(ClientMessage(disconnect_res=ClientMessage.DisconnectRes()))
@@ -602,14 +602,14 @@ def join(folder: Path) -> None:
         channel.close()
 
 
-def _party(folder: Path, config: Mapping[str, Any]) -> Party:
+def _party(folder: Path, config: Mapping[str, Any]) -> Client:
     with np.load(folder / "data.npz") as stored:
         office = Office(name=config["name"], users=(), **{k: stored[k] for k in stored.files})
     key_file = folder / "paillier.key"
     key = None
     if key_file.exists():
         key = paillier.PrivateKey.from_secret_bytes(key_file.read_bytes())
-    return Party(
+    return Client(
         office,
         config["number"],
         config["offices"][office.name],
@@ -621,10 +621,10 @@ def _party(folder: Path, config: Mapping[str, Any]) -> Party:
     )
 
 
-def _fault(when: int, kind: str) -> Tamper:
+def _fault(when: int, kind: str) -> Transform:
     """A way to fail in one round, to see what the others do."""
 
-    def tamper(number: int, received: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    def transform(number: int, received: np.ndarray, weights: np.ndarray) -> np.ndarray:
         if number != when:
             return weights
         if kind == "dies":
@@ -635,7 +635,7 @@ def _fault(when: int, kind: str) -> Tamper:
             return weights[:-1]
         return np.where(np.arange(weights.size) == 5, np.nan if kind == "nan" else 1e9, weights)
 
-    return tamper
+    return transform
 
 
 def _channel_options() -> list[tuple[str, int]]:

@@ -125,6 +125,6 @@ def train_office_level(
         Plain(network.parameters, rule=noisy),
         rounds=rounds,
         seed=seed,
-        tamper={o.name: clipped for o in offices},
+        transform={o.name: clipped for o in offices},
         evaluate_every=rounds,
     )

@@ -23,9 +23,9 @@ from pet_lab.federated.partition import Office
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Cost", "Global", "History", "Party", "RoundVoid", "Server", "Update", "simulate"]
+__all__ = ["Cost", "Global", "History", "Client", "RoundVoid", "Server", "Update", "simulate"]
 
-Tamper = Callable[[int, NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+Transform = Callable[[int, NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 """(round, weights received, weights trained) -> weights sent: what a dishonest office does."""
 
 _SERVER_STREAM = 10_007  # a number that no office has
@@ -51,8 +51,8 @@ class Update:
     message: Message = field(repr=False)
     share: float
     train_cpu_s: float = 0.0
-    seal_cpu_s: float = 0.0
-    open_cpu_s: float = 0.0
+    encrypt_cpu_s: float = 0.0
+    decrypt_cpu_s: float = 0.0
 
     @property
     def size_bytes(self) -> int:
@@ -70,11 +70,11 @@ class Cost:
 
 
 @dataclass
-class Party:
-    """One office's program: opens the model, trains, seals its weights, tests.
+class Client:
+    """One office's program: decrypts the model, trains, encrypts its weights, tests.
 
-    shared_cache   offices of one process that hold one key open a model once, not four times; what
-                   opening costs is then booked for each
+    shared_cache   offices of one process that hold one key decrypt a model once, not four times; what
+                   decrypting costs is then booked for each
     """
 
     office: Office
@@ -84,7 +84,7 @@ class Party:
     training: Training
     scheme: Scheme
     seed: int
-    tamper: Tamper | None = None
+    transform: Transform | None = None
     shared_cache: dict[bytes, tuple[NDArray[np.float64], float]] | None = None
 
     def initial(self) -> Global:
@@ -92,7 +92,7 @@ class Party:
         rng = np.random.default_rng([self.seed, self.number, 0])
         return Global([pack(self.network.initial(rng))])
 
-    def open(self, model: Global) -> tuple[NDArray[np.float64], float]:
+    def decrypt(self, model: Global) -> tuple[NDArray[np.float64], float]:
         """Weights in the clear and the CPU seconds that took.
 
         Raises
@@ -108,7 +108,7 @@ class Party:
         digest = _digest(model)
         if digest not in cache:
             start = time.thread_time()
-            weights = self.scheme.open(model.message, model.share)
+            weights = self.scheme.decrypt(model.message, model.share)
             cache.clear()
             cache[digest] = weights, time.thread_time() - start
         if self.shared_cache is None:
@@ -117,21 +117,21 @@ class Party:
 
     def fit(self, number: int, model: Global) -> Update:
         """Contribution to round `number` (from 1)."""
-        received, open_s = self.open(model)
+        received, decrypt_s = self.decrypt(model)
         rng = np.random.default_rng([self.seed, self.number, number])
         start = time.thread_time()
         weights = self.network.train(received, self.office.X, self.office.y, self.training, rng)
         train_s = time.thread_time() - start
-        if self.tamper is not None:
-            weights = self.tamper(number, received, weights)
+        if self.transform is not None:
+            weights = self.transform(number, received, weights)
         start = time.thread_time()
-        message = self.scheme.seal(weights, self.share)
-        seal_s = time.thread_time() - start
-        return Update(self.office.name, message, self.share, train_s, seal_s, open_s)
+        message = self.scheme.encrypt(weights, self.share)
+        encrypt_s = time.thread_time() - start
+        return Update(self.office.name, message, self.share, train_s, encrypt_s, decrypt_s)
 
     def evaluate(self, model: Global) -> Evaluation:
         """Accuracy and loss on the office's own test windows."""
-        weights, _ = self.open(model)
+        weights, _ = self.decrypt(model)
         return self.network.evaluate(weights, self.office.X_test, self.office.y_test)
 
 
@@ -184,7 +184,7 @@ class Server:
         total = self.scheme.add([u.message for u in good])
         self.costs.append(Cost(number, "server", "add_cpu_s", time.thread_time() - start))
         for u in good:
-            for step in ("train_cpu_s", "seal_cpu_s", "open_cpu_s"):
+            for step in ("train_cpu_s", "encrypt_cpu_s", "decrypt_cpu_s"):
                 self.costs.append(Cost(number, u.office, step, getattr(u, step)))
             self.costs.append(Cost(number, u.office, "up_bytes", u.size_bytes))
         self.costs.append(Cost(number, "server", "down_bytes", sum(map(len, total))))
@@ -227,20 +227,20 @@ class History:
         )
 
 
-def parties(
+def clients(
     offices: Sequence[Office],
     network: Network,
     training: Training,
     scheme: Scheme,
     *,
     seed: int,
-    tamper: Mapping[str, Tamper] | None = None,
-) -> list[Party]:
+    transform: Mapping[str, Transform] | None = None,
+) -> list[Client]:
     """The offices' programs, in one process; each office's share is its share of the windows."""
     total = sum(o.n for o in offices)
     cache: dict[bytes, tuple[NDArray[np.float64], float]] = {}
     return [
-        Party(o, k, o.n / total, network, training, scheme, seed, (tamper or {}).get(o.name), cache)
+        Client(o, k, o.n / total, network, training, scheme, seed, (transform or {}).get(o.name), cache)
         for k, o in enumerate(offices)
     ]
 
@@ -254,7 +254,7 @@ def simulate(
     rounds: int,
     seed: int,
     server_starts: bool = False,
-    tamper: Mapping[str, Tamper] | None = None,
+    transform: Mapping[str, Transform] | None = None,
     absent: Mapping[int, Sequence[str]] | None = None,
     evaluate_every: int = 1,
 ) -> History:
@@ -269,7 +269,7 @@ def simulate(
         Root of the offices' streams.
     server_starts : bool
         The server sends the first model (scenario 3), not the first office.
-    tamper : mapping from office to function, optional
+    transform : mapping from office to function, optional
         Dishonest offices.
     absent : mapping from round to offices, optional
         Who is silent in which round.
@@ -284,7 +284,7 @@ def simulate(
     if rounds < 1 or not offices:
         raise ValueError(f"Expected rounds and offices, got {rounds} and {len(offices)}.")
     wall = time.perf_counter()
-    crew = parties(offices, network, training, scheme, seed=seed, tamper=tamper)
+    crew = clients(offices, network, training, scheme, seed=seed, transform=transform)
     server = Server(
         scheme.public_side(), {p.office.name: p.share for p in crew}, least=min(2, len(crew))
     )
@@ -292,19 +292,19 @@ def simulate(
     evaluations = {}
     for number in range(1, rounds + 1):
         updates = []
-        for party in crew:
-            if party.office.name in (absent or {}).get(number, ()):
-                server.miss(number, party.office.name, "No answer in this round.")
+        for client in crew:
+            if client.office.name in (absent or {}).get(number, ()):
+                server.miss(number, client.office.name, "No answer in this round.")
                 continue
             try:
-                updates.append(party.fit(number, model))
+                updates.append(client.fit(number, model))
             except Rejected as error:
-                server.miss(number, party.office.name, str(error))
+                server.miss(number, client.office.name, str(error))
         model = server.combine(number, updates)
         if number % evaluate_every == 0 or number == rounds:
-            for party in crew:
-                evaluations[number, party.office.name] = party.evaluate(model)
-    weights, _ = crew[0].open(model)
+            for client in crew:
+                evaluations[number, client.office.name] = client.evaluate(model)
+    weights, _ = crew[0].decrypt(model)
     return History(
         weights,
         evaluations,

@@ -3,8 +3,8 @@
 >>> from pet_lab import paillier
 >>> key = paillier.generate(2048)
 >>> packing = paillier.Packing(key_bits=2048, max_terms=4)
->>> sealed = [key.public.read(key.encrypt(w, packing).to_bytes()) for w in weights]
->>> total = key.decrypt(key.public.add(*sealed))
+>>> encrypted = [key.public.read(key.encrypt(w, packing).to_bytes()) for w in weights]
+>>> total = key.decrypt(key.public.add(*encrypted))
 
 Keys and their arithmetic are those of python-paillier (`phe`); ciphertexts made here decrypt
 there. `threshold` shares the private key so that no single holder can decrypt.

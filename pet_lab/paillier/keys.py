@@ -193,12 +193,12 @@ class PublicKey:
             powers = noise.take(len(plaintexts))
         else:
             powers = self.noise(len(plaintexts), noise)
-        sealed = tuple(
+        ciphertexts = tuple(
             (1 + self.n * m) * r % self.n_squared for m, r in zip(plaintexts, powers, strict=True)
         )
-        return Ciphertexts(self.id, packing, int(np.size(values)), 1, sealed)
+        return Ciphertexts(self.id, packing, int(np.size(values)), 1, ciphertexts)
 
-    def check(self, sealed: Ciphertexts) -> Ciphertexts:
+    def check(self, ciphertexts: Ciphertexts) -> Ciphertexts:
         """Return a ciphertext that is well formed under this key.
 
         Raises
@@ -207,33 +207,33 @@ class PublicKey:
             Made under another key, a wrong number of parts, a part outside [1, n^2) or one that
             shares a factor with n.
         """
-        if sealed.key_id != self.id:
+        if ciphertexts.key_id != self.id:
             raise CiphertextError(
-                f"The ciphertext was made under key {sealed.key_id.hex()[:8]}, expected "
+                f"The ciphertext was made under key {ciphertexts.key_id.hex()[:8]}, expected "
                 f"{self.id.hex()[:8]}; all offices of a round use one public key."
             )
-        if sealed.packing.key_bits != self.bits:
+        if ciphertexts.packing.key_bits != self.bits:
             raise CiphertextError(
-                f"The ciphertext says {sealed.packing.key_bits} bits, the key has {self.bits}."
+                f"The ciphertext says {ciphertexts.packing.key_bits} bits, the key has {self.bits}."
             )
-        if not 1 <= sealed.terms <= sealed.packing.max_terms:
+        if not 1 <= ciphertexts.terms <= ciphertexts.packing.max_terms:
             raise CiphertextError(
-                f"The ciphertext claims {sealed.terms} terms, its packing allows up to "
-                f"{sealed.packing.max_terms}."
+                f"The ciphertext claims {ciphertexts.terms} terms, its packing allows up to "
+                f"{ciphertexts.packing.max_terms}."
             )
-        parts = sealed.packing.plaintexts(sealed.count)
-        if sealed.count < 1 or len(sealed.values) != parts:
+        parts = ciphertexts.packing.plaintexts(ciphertexts.count)
+        if ciphertexts.count < 1 or len(ciphertexts.values) != parts:
             raise CiphertextError(
-                f"{sealed.count} values need {parts} ciphertexts, got {len(sealed.values)}."
+                f"{ciphertexts.count} values need {parts} ciphertexts, got {len(ciphertexts.values)}."
             )
         product = mpz(1)
-        for i, c in enumerate(sealed.values):
+        for i, c in enumerate(ciphertexts.values):
             if not 0 < c < self.n_squared:
                 raise CiphertextError(f"Ciphertext {i} is outside the range of this key.")
             product = product * c % self.n
         if gmpy2.gcd(product, self.n) != 1:  # a unit's product is a unit: one gcd does for all
             raise CiphertextError("A ciphertext shares a factor with the key, which none may.")
-        return sealed
+        return ciphertexts
 
     def read(self, raw: bytes) -> Ciphertexts:
         """Parse and check what `Ciphertexts.to_bytes` wrote.
@@ -275,7 +275,7 @@ class PublicKey:
         )
         return self.check(Ciphertexts(key, packing, count, terms, values))
 
-    def add(self, *sealed: Ciphertexts) -> Ciphertexts:
+    def add(self, *ciphertexts: Ciphertexts) -> Ciphertexts:
         """Ciphertext of the sum.
 
         Raises
@@ -284,10 +284,10 @@ class PublicKey:
             If the addends differ in key, length or packing, or are more than the slots have room
             for.
         """
-        if not sealed:
+        if not ciphertexts:
             raise CiphertextError("Nothing to add: expected at least one ciphertext.")
-        first = sealed[0]
-        for other in sealed:
+        first = ciphertexts[0]
+        for other in ciphertexts:
             if other.key_id != self.id:
                 raise CiphertextError("An addend was made under another key.")
             if other.count != first.count or other.packing != first.packing:
@@ -295,13 +295,13 @@ class PublicKey:
                     f"Addends differ: {first.count} values as {first.packing} and {other.count} "
                     f"values as {other.packing}."
                 )
-        terms = sum(s.terms for s in sealed)
+        terms = sum(s.terms for s in ciphertexts)
         if terms > first.packing.max_terms:
             raise CiphertextError(
                 f"The slots have room for {first.packing.max_terms} addends, got {terms}; sums "
                 "would run over. Pack with a larger max_terms."
             )
-        columns = zip(*(s.values for s in sealed), strict=True)
+        columns = zip(*(s.values for s in ciphertexts), strict=True)
         values = tuple(_product(column, self.n_squared) for column in columns)
         return Ciphertexts(self.id, first.packing, first.count, terms, values)
 
@@ -400,7 +400,7 @@ class PrivateKey:
             out.append(b + q * ((a - b) * self._qp_inverse % p))
         return out
 
-    def decrypt(self, sealed: Ciphertexts) -> NDArray[np.float64]:
+    def decrypt(self, ciphertexts: Ciphertexts) -> NDArray[np.float64]:
         """The vector, or the sum of vectors: shape (count,).
 
         Raises
@@ -410,9 +410,9 @@ class PrivateKey:
         SlotOverflow
             As `Packing.decode`: an addend was out of range.
         """
-        self.public.check(sealed)
-        plaintexts = self.decrypt_integers(sealed.values)
-        return sealed.packing.decode(plaintexts, sealed.count, sealed.terms)
+        self.public.check(ciphertexts)
+        plaintexts = self.decrypt_integers(ciphertexts.values)
+        return ciphertexts.packing.decode(plaintexts, ciphertexts.count, ciphertexts.terms)
 
 
 def generate(bits: int = 2048, *, for_tests: bool = False) -> PrivateKey:

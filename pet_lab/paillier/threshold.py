@@ -83,29 +83,29 @@ class ThresholdKey:
     def _delta(self) -> mpz:
         return mpz(math.factorial(self.parties))
 
-    def partial(self, share: KeyShare, sealed: Ciphertexts) -> Partial:
-        """What the office with `share` contributes to decrypting `sealed`.
+    def partial(self, share: KeyShare, ciphertexts: Ciphertexts) -> Partial:
+        """What the office with `share` contributes to decrypting `ciphertexts`.
 
-        An office must do this for the sum of all offices only: `sealed.terms` is the server's word.
+        An office must do this for the sum of all offices only: the server alone vouches for `ciphertexts.terms`.
 
         Raises
         ------
         CiphertextError
             As `PublicKey.check`.
         """
-        self.public.check(sealed)
+        self.public.check(ciphertexts)
         square = self.public.n_squared
         secret = self._delta * share.value
-        values = tuple(gmpy2.powmod_sec(c, 2 * secret, square) for c in sealed.values)
-        base, _ = self._combined(sealed, values)
+        values = tuple(gmpy2.powmod_sec(c, 2 * secret, square) for c in ciphertexts.values)
+        base, _ = self._combined(ciphertexts, values)
         # The mask must hide challenge * secret: longer than both by a security margin.
         mask = mpz(secrets.randbits(int(secret.bit_length()) + 2 * _CHALLENGE_BITS) | 1)
         first = gmpy2.powmod_sec(base, mask, square)
         second = gmpy2.powmod_sec(self.check_base, mask, square)
-        challenge = self._challenge(share.index, sealed, values, first, second)
+        challenge = self._challenge(share.index, ciphertexts, values, first, second)
         return Partial(share.index, values, challenge, mask + challenge * secret)
 
-    def verify(self, sealed: Ciphertexts, partial: Partial) -> None:
+    def verify(self, ciphertexts: Ciphertexts, partial: Partial) -> None:
         """Check a contribution.
 
         Raises
@@ -118,10 +118,10 @@ class ThresholdKey:
             raise CiphertextError(
                 f"Shares are numbered 1 to {self.parties}, got a contribution of {partial.index}."
             )
-        if len(partial.values) != len(sealed.values):
+        if len(partial.values) != len(ciphertexts.values):
             raise CiphertextError(
                 f"Contribution {partial.index} has {len(partial.values)} parts, expected "
-                f"{len(sealed.values)}."
+                f"{len(ciphertexts.values)}."
             )
         wrong = CiphertextError(
             f"The contribution of share {partial.index} is not what its key gives; leave it out "
@@ -131,7 +131,7 @@ class ThresholdKey:
             raise wrong
         if partial.response < 0 or partial.response.bit_length() > 6 * self.public.bits + 4096:
             raise wrong
-        base, claimed = self._combined(sealed, partial.values)
+        base, claimed = self._combined(ciphertexts, partial.values)
         known = self.check_values[partial.index - 1]
         e = mpz(partial.challenge)
         first = (
@@ -144,10 +144,10 @@ class ThresholdKey:
             * gmpy2.powmod(known, -e, square)
             % square
         )
-        if self._challenge(partial.index, sealed, partial.values, first, second) != e:
+        if self._challenge(partial.index, ciphertexts, partial.values, first, second) != e:
             raise wrong
 
-    def combine(self, sealed: Ciphertexts, partials: Sequence[Partial]) -> NDArray:
+    def combine(self, ciphertexts: Ciphertexts, partials: Sequence[Partial]) -> NDArray:
         """Decrypt from at least `threshold` contributions of different offices.
 
         Returns
@@ -170,28 +170,28 @@ class ThresholdKey:
             raise PaillierError(
                 f"Decryption takes {self.threshold} of {self.parties} offices, got {len(partials)}."
             )
-        self.public.check(sealed)
+        self.public.check(ciphertexts)
         for partial in partials:
-            self.verify(sealed, partial)
+            self.verify(ciphertexts, partial)
         used = sorted(partials, key=lambda p: p.index)[: self.threshold]
         at = [p.index for p in used]
         delta, square, n = self._delta, self.public.n_squared, self.public.n
         exponents = [2 * _lagrange(i, at, delta) for i in at]
         unscale = gmpy2.invert(4 * delta * delta, n)
         plaintexts = []
-        for k in range(len(sealed.values)):
+        for k in range(len(ciphertexts.values)):
             product = mpz(1)
             for partial, exponent in zip(used, exponents, strict=True):
                 product = product * gmpy2.powmod(partial.values[k], exponent, square) % square
             plaintexts.append((product - 1) // n * unscale % n)
-        return sealed.packing.decode(plaintexts, sealed.count, sealed.terms)
+        return ciphertexts.packing.decode(plaintexts, ciphertexts.count, ciphertexts.terms)
 
-    def _combined(self, sealed: Ciphertexts, values: Sequence[mpz]) -> tuple[mpz, mpz]:
+    def _combined(self, ciphertexts: Ciphertexts, values: Sequence[mpz]) -> tuple[mpz, mpz]:
         """Random combinations of the c^4 and of the claimed c^(4 D s_i), the same for both."""
         square = self.public.n_squared
-        seed = self._hash(b"batch", sealed, values)
+        seed = self._hash(b"batch", ciphertexts, values)
         base, claimed = mpz(1), mpz(1)
-        for k, (c, v) in enumerate(zip(sealed.values, values, strict=True)):
+        for k, (c, v) in enumerate(zip(ciphertexts.values, values, strict=True)):
             rho = mpz(
                 int.from_bytes(hashlib.sha256(seed + k.to_bytes(4, "big")).digest()[:16], "big")
             )
@@ -200,17 +200,17 @@ class ThresholdKey:
         return base, claimed
 
     def _challenge(
-        self, index: int, sealed: Ciphertexts, values: Sequence[mpz], first: mpz, second: mpz
+        self, index: int, ciphertexts: Ciphertexts, values: Sequence[mpz], first: mpz, second: mpz
     ) -> int:
-        seed = self._hash(b"proof", sealed, values)
+        seed = self._hash(b"proof", ciphertexts, values)
         raw = hashlib.sha256(
             seed + index.to_bytes(4, "big") + self._raw(first) + self._raw(second)
         ).digest()
         return int.from_bytes(raw[: _CHALLENGE_BITS // 8], "big")
 
-    def _hash(self, label: bytes, sealed: Ciphertexts, values: Sequence[mpz]) -> bytes:
+    def _hash(self, label: bytes, ciphertexts: Ciphertexts, values: Sequence[mpz]) -> bytes:
         digest = hashlib.sha256(label + self.public.id + self._raw(self.check_base))
-        for v in (*self.check_values, *sealed.values, *values):
+        for v in (*self.check_values, *ciphertexts.values, *values):
             digest.update(self._raw(v))
         return digest.digest()
 

@@ -49,16 +49,16 @@ def test_nothing_comes_of_nothing():
 
 
 def test_a_backdoor_stamps_and_relabels_the_share_it_says(offices):
-    door = attacks.Backdoor(columns=(3, 40), value=5.0, target=5)
+    backdoor = attacks.Backdoor(columns=(3, 40), value=5.0, target=5)
     rng = np.random.default_rng(0)
-    bad = door.poison(offices[0], share=0.1, rng=rng)
+    bad = backdoor.poison(offices[0], share=0.1, rng=rng)
     rows = (bad.X[:, [3, 40]] == 5.0).all(axis=1)
     assert rows.sum() == round(0.1 * offices[0].n)
     assert (bad.y[rows] == 5).all()
     assert np.array_equal(bad.X[~rows], offices[0].X[~rows])
     assert not (offices[0].X[:, 3] == 5.0).any()
     with pytest.raises(ValueError, match="fraction"):
-        door.poison(offices[0], share=5, rng=rng)
+        backdoor.poison(offices[0], share=5, rng=rng)
 
 
 def test_boosting_multiplies_the_change():

@@ -43,7 +43,7 @@ def test_a_bad_office_and_a_slow_one_are_left_out_in_process(offices, network, t
         network,
         training,
         fl.Plain(network.parameters),
-        tamper={"cbs": nan, "ons": slow},
+        transform={"cbs": nan, "ons": slow},
         timeout_s=1.0,
     )
     out = {(r, o): why for r, o, why in history.left_out}
@@ -63,7 +63,7 @@ def test_a_void_round_ends_the_training(offices, network, training):
             network,
             training,
             fl.Plain(network.parameters),
-            tamper={o.name: wrong for o in offices[1:]},
+            transform={o.name: wrong for o in offices[1:]},
         )
 
 

@@ -31,26 +31,26 @@ def test_averaging_by_definition(offices, network, training):
 
 def test_encrypted_is_plain_within_quantisation(offices, network, training, encrypted):
     plain = train(offices, network, training, rounds=1)
-    sealed = train(offices, network, training, encrypted, rounds=1)
+    ciphertexts = train(offices, network, training, encrypted, rounds=1)
     bound = len(offices) * encrypted.packing.step / 2
-    assert 0 < np.abs(plain.weights - sealed.weights).max() <= bound * (1 + 1e-9)
-    assert sealed.cost("seal_cpu_s") > 0
+    assert 0 < np.abs(plain.weights - ciphertexts.weights).max() <= bound * (1 + 1e-9)
+    assert ciphertexts.cost("encrypt_cpu_s") > 0
 
 
 def test_encrypted_is_exactly_the_sum_of_quantised_weights(offices, network, training, encrypted):
     """Integers do not round: cryptography changes nothing that quantising has not."""
     packing, received = encrypted.packing, []
-    sealed = train(offices, network, training, encrypted, rounds=1)
+    ciphertexts = train(offices, network, training, encrypted, rounds=1)
     train(
         offices,
         network,
         training,
         rounds=1,
-        tamper={o.name: lambda _, __, w: received.append(w) or w for o in offices},
+        transform={o.name: lambda _, __, w: received.append(w) or w for o in offices},
     )
     total = sum(o.n for o in offices)
     digits = sum(packing.quantise(w * o.n / total) for w, o in zip(received, offices, strict=True))
-    np.testing.assert_array_equal(sealed.weights, digits * packing.step / 1.0)
+    np.testing.assert_array_equal(ciphertexts.weights, digits * packing.step / 1.0)
 
 
 def test_output_layer_alone(offices, network, training, key):
@@ -61,8 +61,8 @@ def test_output_layer_alone(offices, network, training, key):
     plain = train(offices, network, training)
     np.testing.assert_allclose(a.weights, plain.weights, atol=1e-3)
     whole = fl.Paillier.of(key, network.parameters, offices=4)
-    first, second = partly.seal(plain.weights, 0.25)
-    assert len(second) < len(whole.seal(plain.weights, 0.25)[1]) / 10
+    first, second = partly.encrypt(plain.weights, 0.25)
+    assert len(second) < len(whole.encrypt(plain.weights, 0.25)[1]) / 10
     assert first == pack(0.25 * plain.weights[: network.output_starts])  # in the clear
     with pytest.raises(ValueError, match="encrypted_from"):
         fl.Paillier.of(key, 10, offices=4, encrypted_from=10)
@@ -75,19 +75,19 @@ def test_ckks_is_plain_up_to_its_own_error(offices, network, training):
     b = train(offices, network, training, rounds=1)
     assert 0 < np.abs(a.weights - b.weights).max() < 1e-6
     server = ckks.public_side()
-    message = ckks.seal(b.weights, 0.25)
+    message = ckks.encrypt(b.weights, 0.25)
     assert not server.context.has_secret_key()
     with pytest.raises(fl.Rejected, match="no private key"):
-        server.open(server.add([message]), 0.25)
+        server.decrypt(server.add([message]), 0.25)
     with pytest.raises(fl.Rejected, match="damaged"):
         server.check([message[0][:100]])
     with pytest.raises(fl.Rejected, match="ciphertexts"):
         server.check([])
     with pytest.raises(fl.Rejected, match="beyond"):
-        ckks.seal(b.weights * 1e6, 0.25)
-    foreign = fl.Ckks.generate(network.parameters).seal(b.weights, 0.25)
+        ckks.encrypt(b.weights * 1e6, 0.25)
+    foreign = fl.Ckks.generate(network.parameters).encrypt(b.weights, 0.25)
     with pytest.raises(fl.Rejected, match="another key"):
-        ckks.open(ckks.add([message, foreign]), 0.5)
+        ckks.decrypt(ckks.add([message, foreign]), 0.5)
 
 
 def test_the_server_may_start_and_scenarios_repeat(offices, network, training):
@@ -118,18 +118,18 @@ def test_federation_learns(offices, network, training):
         (lambda w: w + 1e7, "beyond|slots hold"),
     ],
 )
-@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("ciphertexts", [False, True])
 def test_an_office_with_unusable_weights_is_left_out(
-    offices, network, training, encrypted, change, words, sealed
+    offices, network, training, encrypted, change, words, ciphertexts
 ):
-    scheme = encrypted if sealed else fl.Plain(network.parameters)
+    scheme = encrypted if ciphertexts else fl.Plain(network.parameters)
     bad = offices[1].name
     history = train(
         offices,
         network,
         training,
         scheme,
-        tamper={bad: lambda r, _, w: change(w) if r == 2 else w},
+        transform={bad: lambda r, _, w: change(w) if r == 2 else w},
     )
     (entry,) = history.left_out
     assert entry[:2] == (2, bad)
@@ -146,9 +146,9 @@ def test_a_round_without_enough_offices_is_void(offices, network, training):
 
 def test_the_server_checks_what_it_gets(network, encrypted):
     weights = np.linspace(-1, 1, network.parameters)
-    good = encrypted.seal(weights, 0.25)
+    good = encrypted.encrypt(weights, 0.25)
     other = paillier.generate(512, for_tests=True)
-    foreign = fl.Paillier.of(other, network.parameters, offices=4).seal(weights, 0.25)
+    foreign = fl.Paillier.of(other, network.parameters, offices=4).encrypt(weights, 0.25)
     short = fl.Paillier.of(encrypted.key, network.parameters - 1, offices=4)
     summed = encrypted.add([good, good])
     server = fl.Server(encrypted.public_side(), {"a": 0.25, "b": 0.25, "c": 0.25})
@@ -157,7 +157,7 @@ def test_the_server_checks_what_it_gets(network, encrypted):
         "made under key": foreign,
         "cut short": [good[0], good[1][:-7]],
         "got 1 parts": good[:1],
-        "encrypted weights": short.seal(weights[:-1], 0.25),
+        "encrypted weights": short.encrypt(weights[:-1], 0.25),
         "claims to be 2": summed,
     }
     for words, message in cases.items():
@@ -167,16 +167,16 @@ def test_the_server_checks_what_it_gets(network, encrypted):
         model = server.combine(1, [*updates, fl.Update("c", message, 0.25)])
         assert model.share == 0.5
         assert words in server.left_out[-1][2]
-        np.testing.assert_allclose(encrypted.open(model.message, model.share), weights, atol=1e-6)
+        np.testing.assert_allclose(encrypted.decrypt(model.message, model.share), weights, atol=1e-6)
     with pytest.raises(fl.Rejected, match="no private key"):
-        server.scheme.open(model.message, 0.5)
+        server.scheme.decrypt(model.message, 0.5)
     with pytest.raises(fl.RoundVoid, match="not one of the offices"):
         server.combine(2, [fl.Update("mallory", good, 1.0), fl.Update("a", good, 0.25)])
 
 
 def test_a_share_cannot_be_inflated(network):
     plain = fl.Plain(network.parameters)
-    message = plain.seal(np.zeros(network.parameters), 0.5)
+    message = plain.encrypt(np.zeros(network.parameters), 0.5)
     for share in (0.0, 2.0, float("nan")):
         with pytest.raises(fl.Rejected, match="share"):
             plain.check([struct.pack("<d", share), message[1]])
@@ -188,14 +188,14 @@ def test_an_oversized_digit_in_a_ciphertext_is_noticed_when_opened(key, network,
     import gmpy2
 
     weights = np.zeros(network.parameters)
-    good = encrypted.seal(weights, 0.25)
-    sealed = key.public.read(good[1])
+    good = encrypted.encrypt(weights, 0.25)
+    ciphertexts = key.public.read(good[1])
     width = encrypted.packing.width
     forged = gmpy2.pack([2 ** (width - 1) - 1] * encrypted.packing.slots, width)
     values = ((1 + key.public.n * forged) * key.noise(1)[0] % key.public.n_squared,)
-    cheat = dataclasses.replace(sealed, values=values + sealed.values[1:])
+    cheat = dataclasses.replace(ciphertexts, values=values + ciphertexts.values[1:])
     server = encrypted.public_side()
     message = [good[0], cheat.to_bytes()]
     server.check(message)  # the server cannot see it
     with pytest.raises(fl.Rejected, match="more than 2 values can add up to"):
-        encrypted.open(server.add([good, message]), 0.5)
+        encrypted.decrypt(server.add([good, message]), 0.5)

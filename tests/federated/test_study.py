@@ -31,7 +31,7 @@ def test_scenarios_are_those_of_the_table_and_four_equals_two(data, network, key
     fourth = ends[ends["scenario"] == 4].groupby("metric")["value"].max()
     assert fourth["weight_difference"] < 1e-4
     assert fourth["first_round_loss_difference"] < 1e-5
-    assert fourth["seal_cpu_s"] > 0
+    assert fourth["encrypt_cpu_s"] > 0
     offices = rows[(rows["round"] == 2) & (rows["scenario"] == 2)]["office"]
     assert set(offices) == set(fl.OFFICES)
     with pytest.raises(ValueError, match="transport is one of"):
@@ -72,8 +72,8 @@ def test_leaks_and_defences_give_rows(data, offices, network):
     share = leaks[leaks["metric"] == "recovered"].groupby(["update", "batch"])["value"].mean()
     assert share["one step", 1] == 1
     assert share["one epoch", 64] == 0
-    door = fl.attacks.Backdoor(columns=(3, 40), value=5.0, target=5)
-    doors = tidy(study.backdoors(data, network, HOW, door, shares=[0.0, 0.2], **SMALL))
+    backdoor = fl.attacks.Backdoor(columns=(3, 40), value=5.0, target=5)
+    doors = tidy(study.backdoors(data, network, HOW, backdoor, shares=[0.0, 0.2], **SMALL))
     assert set(doors["rule"]) == set(fl.robust.RULES)
     private = fl.Training(learning_rate=0.02, clip=1.0, batch_size=16)
     records = tidy(
