@@ -2,10 +2,10 @@
 
     python benchmarks/federated_growth.py            # about 1 CPU minute
 
-The claim: what one office pays for encrypting and decrypting does not grow with the number of offices
-under packed Paillier (beyond the headroom bits of the slots) or CKKS, and the server's adding grows
-linearly. Masking agrees on a key with every other office, so there an office's part grows linearly
-and all together quadratically; it is shown, not claimed.
+The claim: what one office pays for encrypting and decrypting does not grow with the number of
+offices under packed Paillier (beyond the headroom bits of the slots) or CKKS, and the server's
+adding grows linearly. Masking agrees on a key with every other office, so there an office's part
+grows linearly and all together quadratically; it is shown, not claimed.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ def main() -> None:
         vectors = [base + rng.normal(0, 0.01, WEIGHTS) for _ in range(k)]
         mean = np.mean(vectors, axis=0)
         for scheme in (Paillier.of(key, WEIGHTS, offices=k), Ckks.generate(WEIGHTS)):
-            some, encrypt_s = timed(lambda s=scheme, v=vectors: [s.encrypt(x, 1 / len(v)) for x in v[:4]])
-            # Encrypting is what costs: the other offices' messages are those of the first four again.
+            some, encrypt_s = timed(
+                lambda s=scheme, v=vectors: [s.encrypt(x, 1 / len(v)) for x in v[:4]]
+            )
+            # Encrypting costs most: the other offices' messages are those of the first four again.
             total, add = timed(lambda s=scheme, m=some, n=k: s.add([m[i % 4] for i in range(n)]))
             average, decrypt_s = timed(lambda s=scheme, t=total: s.decrypt(t, 1.0))
             repeated = np.mean([vectors[i % 4] for i in range(k)], axis=0)

@@ -15,22 +15,22 @@ import numpy as np
 
 from pet_lab import federated as fl
 from pet_lab import paillier
-from pet_lab.federated import study
+from pet_lab.studies import federated_learning as study
 
 
 def main() -> None:
     frame, _ = fl.stand_in(np.random.default_rng(1))
     windows = fl.windows(frame)
-    network = fl.Network((windows.X.shape[1], 50, 24, 6))
-    found = study.transports(
-        windows,
-        network,
-        fl.Training(learning_rate=0.02),
-        key=paillier.generate(2048),
+    setting = study.Setting(
+        windows=windows,
+        network=fl.Network((windows.X.shape[1], 50, 24, 6)),
+        training=fl.LocalTraining(learning_rate=0.02),
         rounds=5,
         seed=1,
+        replicates=1,
     )
-    wide = found.pivot_table(index=["scenario", "transport"], columns="metric", values="value")
+    rows = study.transports(setting, key=paillier.generate(2048), rounds=5)
+    wide = rows.pivot_table(index=["scenario", "transport"], columns="metric", values="value")
     print(wide.to_string(float_format=lambda v: f"{v:.3f}"))
     second, fourth = (wide.loc[(s, "loop"), "wall_s_round"] for s in (2, 4))
     print(

@@ -2,9 +2,9 @@
 
     python benchmarks/paillier_packing.py            # 2048 and 3072 bits, about 1 CPU minute
 
-The claim: encrypting and decrypting 8,742 weights costs an office 150 times less CPU at 2048 bits and
-200 times less at 3072. The peer is `phe` with gmpy2 as its users call it, encrypt and decrypt by
-weight; it is timed on a sample of weights in the same run, in turns with ours, and EXTRAPOLATED.
+The claim: encrypting and decrypting 8,742 weights costs an office 150 times less CPU at 2048 bits
+and 200 times less at 3072. The peer is `phe` with gmpy2 as its users call it, encrypt and decrypt
+by weight; it is timed on a sample of weights in the same run, in turns with ours, and EXTRAPOLATED.
 Ours covers quantising, packing, encryption with short noise, serialising, parsing, checking,
 decryption and unpacking of all weights; fresh noise, which needs no further assumption, is shown
 beside it.
@@ -41,7 +41,9 @@ def ours(key, packing, weights, noise: str) -> None:
 
 def naive(key, weights) -> None:
     ciphertexts = [key.phe.public_key.encrypt(float(w)) for w in weights]
-    assert all(abs(key.phe.decrypt(c) - w) < 1e-12 for c, w in zip(ciphertexts, weights, strict=True))
+    assert all(
+        abs(key.phe.decrypt(c) - w) < 1e-12 for c, w in zip(ciphertexts, weights, strict=True)
+    )
 
 
 def main() -> None:

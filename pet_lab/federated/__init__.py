@@ -3,14 +3,14 @@
 >>> from pet_lab import federated
 >>> offices = federated.divide(federated.windows(dataset.frame), rng=rng)
 >>> net = federated.Network((147, 50, 24, 6))
->>> history = federated.simulate(offices, net, federated.Training(),
+>>> history = federated.simulate(offices, net, federated.LocalTraining(),
 ...                              federated.Plain(net.parameters), rounds=25, seed=1)
 
 `flower.in_process` and `flower.processes` run the same rounds through Flower. Importing this
 package loads neither Flower nor TenSEAL.
 """
 
-from pet_lab.federated import attacks, flower, masking, private, robust, study
+from pet_lab.federated import attacks, flower, masking, private, robust
 from pet_lab.federated.aggregation import Ckks, Paillier, Plain, Rejected, Scheme
 from pet_lab.federated.features import (
     CLASSES,
@@ -20,28 +20,28 @@ from pet_lab.federated.features import (
     stand_in,
     windows,
 )
-from pet_lab.federated.model import Evaluation, Network, Training
+from pet_lab.federated.model import Evaluation, LocalTraining, Network
 from pet_lab.federated.partition import OFFICES, Office, divide, pooled
-from pet_lab.federated.rounds import History, Client, RoundVoid, Server, Update, simulate
+from pet_lab.federated.rounds import Aggregator, Client, History, RoundVoid, Update, simulate
 
 __all__ = [
     "CLASSES",
     "FEATURES",
     "OFFICES",
     "TEST_USERS",
+    "Aggregator",
     "Ckks",
+    "Client",
     "Evaluation",
     "History",
+    "LocalTraining",
     "Network",
     "Office",
     "Paillier",
-    "Client",
     "Plain",
     "Rejected",
     "RoundVoid",
     "Scheme",
-    "Server",
-    "Training",
     "Update",
     "Windows",
     "attacks",
@@ -53,6 +53,5 @@ __all__ = [
     "robust",
     "simulate",
     "stand_in",
-    "study",
     "windows",
 ]

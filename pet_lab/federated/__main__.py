@@ -1,23 +1,27 @@
-"""`python -m pet_lab.federated server|office FOLDER`: one process of a federation.
+"""`python -m pet_lab.federated server FOLDER | office FOLDER ADDRESS`: one process of a federation.
 
-`flower.processes` starts them. The folder holds credentials and settings; see there.
+`flower.processes` starts them. The folder holds credentials, task and data; see `flower`.
 """
 
 import sys
 from pathlib import Path
 
 from pet_lab.federated import flower
-
-_ROLES = {"server": flower.serve, "office": flower.join}
+from pet_lab.parties.errors import PartyError
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 2 or arguments[0] not in _ROLES:
-        print("Usage: python -m pet_lab.federated server|office FOLDER", file=sys.stderr)
-        return 2
+    """Run one process; 1 with a sentence on stderr if it fails, 2 if the call makes no sense."""
     try:
-        _ROLES[arguments[0]](Path(arguments[1]))
-    except (flower.ChannelError, OSError, ValueError) as error:
+        match arguments:
+            case ["server", folder]:
+                flower.serve(Path(folder))
+            case ["office", folder, address]:
+                flower.join(Path(folder), address)
+            case _:
+                print(__doc__.partition(":")[0], file=sys.stderr)
+                return 2
+    except (PartyError, OSError, ValueError) as error:
         print(f"{error}", file=sys.stderr)
         return 1
     return 0

@@ -1,8 +1,8 @@
 """Adding the offices' weights: in the clear, under Paillier, under CKKS. One interface.
 
-A scheme has two sides. An office encrypts its weights, scaled by its share of the training windows,
-and decrypts what comes back. The server checks and adds, and for that it holds `public_side()` only.
-Pairwise masking needs more trips than this and lives in `masking`.
+A scheme has two sides. An office encrypts its weights, scaled by its share of the training
+windows, and decrypts what comes back. The server checks and adds, and for that it holds
+`public_side()` only. Pairwise masking needs more trips than this and lives in `masking`.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ class Plain:
     name: str = "plain"
 
     def encrypt(self, weights: NDArray[np.float64], share: float) -> Message:
+        """The weights as they are, with the share: nothing is hidden."""
         return [struct.pack("<d", share), pack(_vector(weights, self.parameters))]
 
     def _read(self, message: Message) -> tuple[float, NDArray[np.float64]]:
@@ -111,9 +112,11 @@ class Plain:
         return share, values
 
     def check(self, message: Message) -> None:
+        """Rejected unless it is a share and finite weights within the limit."""
         self._read(message)
 
     def add(self, messages: Sequence[Message]) -> Message:
+        """The shared sum, or what `rule` makes of the single contributions."""
         read = [self._read(m) for m in messages]
         shares = np.array([s for s, _ in read])
         stacked = np.stack([w for _, w in read])
@@ -122,11 +125,13 @@ class Plain:
         return [pack(self.rule(stacked, shares) * shares.sum())]
 
     def decrypt(self, message: Message, total_share: float) -> NDArray[np.float64]:
+        """The average; it was never encrypted."""
         if len(message) != 1:
             raise Rejected("Expected one sum of weights.")
         return unpack(message[0], self.parameters) / total_share
 
     def public_side(self) -> Plain:
+        """The same: there is no secret."""
         return self
 
 
@@ -172,6 +177,7 @@ class Paillier:
         return mask
 
     def encrypt(self, weights: NDArray[np.float64], share: float) -> Message:
+        """Packed ciphertexts of the weights from `encrypted_from` on, doubles before."""
         values = _vector(weights, self.parameters) * share
         encryptor = self.public if self.key is None else self.key
         try:
@@ -191,17 +197,19 @@ class Paillier:
             raise Rejected(str(error)) from None
         if ciphertexts.count != secret or ciphertexts.packing != self.packing:
             raise Rejected(
-                f"Expected {secret} encrypted weights as {self.packing}, got {ciphertexts.count} as "
-                f"{ciphertexts.packing}."
+                f"Expected {secret} encrypted weights as {self.packing}, got "
+                f"{ciphertexts.count} as {ciphertexts.packing}."
             )
         return clear, ciphertexts
 
     def check(self, message: Message) -> None:
+        """Rejected unless it is one vector under this key and packing."""
         _, ciphertexts = self._read(message)
         if ciphertexts.terms != 1:
             raise Rejected(f"One office sends one vector, this claims to be {ciphertexts.terms}.")
 
     def add(self, messages: Sequence[Message]) -> Message:
+        """Sums of ciphertexts, and of what is in the clear."""
         read = [self._read(m) for m in messages]
         try:
             total = self.public.add(*(s for _, s in read))
@@ -210,6 +218,7 @@ class Paillier:
         return [pack(np.sum([c for c, _ in read], axis=0)), total.to_bytes()]
 
     def decrypt(self, message: Message, total_share: float) -> NDArray[np.float64]:
+        """The average; Rejected without the private key or if an addend ran over."""
         if self.key is None:
             raise Rejected("Only an office decrypts; this side holds no private key.")
         clear, ciphertexts = self._read(message)
@@ -222,6 +231,7 @@ class Paillier:
         return out / total_share
 
     def public_side(self) -> Paillier:
+        """Without the private key."""
         return dataclasses.replace(self, key=None)
 
 
@@ -255,6 +265,7 @@ class Ckks:
         return cls(parameters, context)
 
     def encrypt(self, weights: NDArray[np.float64], share: float) -> Message:
+        """One ciphertext for each 2,048 weights."""
         import tenseal as ts
 
         values = _vector(weights, self.parameters) * share
@@ -287,9 +298,11 @@ class Ckks:
         return vectors
 
     def check(self, message: Message) -> None:
+        """Rejected unless all ciphertexts are there and whole."""
         self._read(message)
 
     def add(self, messages: Sequence[Message]) -> Message:
+        """Sums of ciphertexts."""
         read = [self._read(m) for m in messages]
         totals = read[0]
         for other in read[1:]:
@@ -297,6 +310,7 @@ class Ckks:
         return [t.serialize() for t in totals]
 
     def decrypt(self, message: Message, total_share: float) -> NDArray[np.float64]:
+        """The average, off by about 1e-8; Rejected without the secret key."""
         if not self.secret:
             raise Rejected("Only an office decrypts; this side holds no private key.")
         values = np.concatenate([v.decrypt() for v in self._read(message)])
@@ -308,6 +322,7 @@ class Ckks:
         return values / total_share
 
     def public_side(self) -> Ckks:
+        """Without the secret key."""
         public = self.context.copy()
         public.make_context_public()
         return dataclasses.replace(self, context=public, secret=False)

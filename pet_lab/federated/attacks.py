@@ -16,7 +16,6 @@ __all__ = [
     "boosted",
     "invert_first_layer",
     "recovered",
-    "secret_columns",
 ]
 
 Array = NDArray[np.float64]
@@ -56,7 +55,7 @@ def invert_first_layer(
 
     Returns
     -------
-    array, shape (found, inputs): candidate records; empty where nothing was found.
+    array, shape (candidates, inputs): candidate records; empty where there are none.
     """
     inputs = weight_change.shape[0]
     nothing = np.empty((0, inputs))
@@ -77,7 +76,7 @@ def invert_first_layer(
     # directions are the rows, and taking them greedily is optimal.
     enough = b + 1  # a direction by chance has just b - 1 zeros
     pool: list[tuple[int, Array]] = []
-    found: list[Array] = []
+    rows_of_d: list[Array] = []
     quiet = 0
     for _ in range(0, draws, 500):
         sets = np.argsort(rng.random((500, active.size)), axis=1)[:, : b - 1]
@@ -95,17 +94,17 @@ def invert_first_layer(
         quiet = 0 if fresh else quiet + 1
         if len(pool) > 40 * b:
             pool = sorted(pool, key=lambda item: -item[0])[: 20 * b]
-        found = _sparsest(pool, b)
-        if len(found) == b and quiet >= 20:
+        rows_of_d = _sparsest(pool, b)
+        if len(rows_of_d) == b and quiet >= 20:
             break
-    if not found:
+    if not rows_of_d:
         return nothing
-    directions = np.array(found)
+    directions = np.array(rows_of_d)
     # bias = sum_i scale_i (q_i R): found rows that belong to no record get weight 0 and drop out.
     products = directions @ rows
     scale, *_ = np.linalg.lstsq(products.T, bias_change, rcond=None)
     keep = np.abs(scale) > 1e-9 * np.abs(scale).max()
-    if len(found) < b:  # some rows are missing: their records mix into the bias; scale one by one
+    if len(rows_of_d) < b:  # some are missing and their records mix into the bias: one by one
         return _one_by_one(weight_change, bias_change, products)
     errors = scale[keep, None] * products[keep]
     return (weight_change @ np.linalg.pinv(errors)).T
@@ -149,11 +148,6 @@ def recovered(truth: Array, candidates: Array, *, tolerance: float = 1e-6) -> tu
     relative = distance / np.linalg.norm(truth, axis=1)
     hit = relative <= tolerance
     return float(hit.mean()), float(np.median(relative[hit])) if hit.any() else float("nan")
-
-
-def secret_columns(network: Network, change: Array) -> tuple[Array, Array]:
-    """First-layer weights and biases out of a change of all weights."""
-    return network.layers(change)[0]
 
 
 @dataclass(frozen=True, kw_only=True)

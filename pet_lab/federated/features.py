@@ -65,6 +65,7 @@ class Windows:
 
     @property
     def size(self) -> int:
+        """Windows."""
         return int(self.y.size)
 
     def take(self, which: ArrayLike) -> Windows:

@@ -1,55 +1,53 @@
 """The same rounds through Flower: in process, or as five processes over mutual TLS.
 
 Flower (flwr 1.41) runs the rounds: its `Server` loop, its strategy interface, its wire format and
-its bidirectional gRPC service. What is ours: a strategy that lets a `Server` of `rounds` check and
-add, and the two ends of the channel, because Flower's own ask no certificate of a client. Here an
-office is who its certificate says, and the server accepts the offices it was told of, once each.
+its bidirectional gRPC service. What is ours: a strategy that lets an `Aggregator` of `rounds` check
+and add, and the two ends of the channel, because Flower's own ask no certificate of a client. Here
+an office is who its certificate says, and the server accepts the offices of its task, once each.
+Certificates and processes are those of `pet_lab.parties`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
 from pet_lab import paillier
 from pet_lab.federated.aggregation import Paillier, Plain, Rejected, Scheme
-from pet_lab.federated.model import Evaluation, Network, Training
+from pet_lab.federated.model import Evaluation, LocalTraining, Network
 from pet_lab.federated.partition import Office
 from pet_lab.federated.rounds import (
+    CPU_STEPS,
+    Aggregator,
+    Client,
     Cost,
     Global,
     History,
-    Client,
     RoundVoid,
-    Server,
     Transform,
     Update,
-    clients,
+    start,
 )
+from pet_lab.files import write_atomic
+from pet_lab.parties import certificates
+from pet_lab.parties.errors import PartyError, PeerLost
+from pet_lab.parties.launch import Process, stop_all
 
-__all__ = ["ChannelError", "in_process", "join", "processes", "serve"]
+__all__ = ["in_process", "join", "processes", "serve"]
 
 SERVER = "server"
-_MESSAGE_BYTES = 256 * 2**20
 _TENSOR = "pet_lab"
+_CHANNEL_OPTIONS = [(f"grpc.max_{way}_message_length", 256 * 2**20) for way in ("send", "receive")]
 _START_S = 240.0  # for processes to come up, on a machine that is busy with other things
-FAULTS = ("dies", "sleeps", "nan", "wrong shape", "overflow")
-
-
-class ChannelError(RuntimeError):
-    """No connection: nobody there, or one side does not accept the other's certificate."""
 
 
 def _flower() -> Any:
@@ -65,7 +63,7 @@ def _flower() -> Any:
 # --- what Flower is given ----------------------------------------------------------------------
 
 
-def _strategy(server: Server, first: Global | None, evaluations: dict) -> Any:
+def _strategy(server: Aggregator, first: Global | None, evaluations: dict) -> Any:
     """A Flower strategy that leaves checking and adding to `server`."""
     _flower()
     from flwr.common import Code, EvaluateIns, FitIns, Parameters
@@ -128,7 +126,7 @@ class _Late(TimeoutError):
 
 
 def _update(office: str, share: float, res: Any) -> Update:
-    cpu = {k: float(res.metrics.get(k, 0.0)) for k in ("train_cpu_s", "encrypt_cpu_s", "decrypt_cpu_s")}
+    cpu = {k: float(res.metrics.get(k, 0.0)) for k in CPU_STEPS}
     return Update(office, list(res.parameters.tensors), share, **cpu)
 
 
@@ -146,8 +144,10 @@ def _fit(client: Client, ins: Any) -> Any:
         # Flower knows no code for "refused"; any but OK makes it a failure with a message.
         status = Status(Code.FIT_NOT_IMPLEMENTED, str(error))
         return FitRes(status, Parameters([], _TENSOR), 0, {})
-    metrics = {k: getattr(update, k) for k in ("train_cpu_s", "encrypt_cpu_s", "decrypt_cpu_s")}
-    return FitRes(Status(Code.OK, ""), Parameters(update.message, _TENSOR), client.office.n, metrics)
+    metrics = {k: getattr(update, k) for k in CPU_STEPS}
+    return FitRes(
+        Status(Code.OK, ""), Parameters(update.message, _TENSOR), client.office.n, metrics
+    )
 
 
 def _evaluate(client: Client, ins: Any) -> Any:
@@ -188,7 +188,7 @@ def _manager(starter: str) -> Any:
 def in_process(
     offices: Sequence[Office],
     network: Network,
-    training: Training,
+    training: LocalTraining,
     scheme: Scheme,
     *,
     rounds: int,
@@ -233,48 +233,104 @@ def in_process(
         def reconnect(self, ins: Any, timeout: float | None, group_id: int | None) -> Any:
             return flwr.common.DisconnectRes("")
 
-    if rounds < 1 or not offices:
-        raise ValueError(f"Expected rounds and offices, got {rounds} and {len(offices)}.")
     wall = time.perf_counter()
-    crew = clients(offices, network, training, scheme, seed=seed, transform=transform)
-    server = Server(
-        scheme.public_side(), {p.office.name: p.share for p in crew}, least=min(2, len(crew))
+    clients, server, first = start(
+        offices,
+        network,
+        training,
+        scheme,
+        rounds=rounds,
+        seed=seed,
+        server_starts=server_starts,
+        transform=transform,
     )
-    first = server.initial(network, seed) if server_starts else crew[0].initial()
     evaluations: dict[tuple[int, str], Evaluation] = {}
     strategy = _strategy(server, first, evaluations)
-    manager = _manager(crew[0].office.name)
-    for client in crew:
+    manager = _manager(clients[0].office.name)
+    for client in clients:
         manager.register(Here(client, client.office.name))
     loop = flwr.server.Server(client_manager=manager, strategy=strategy)
     loop.set_max_workers(1)  # one after the other: CPU seconds mean something, results repeat
     loop.fit(num_rounds=rounds, timeout=timeout_s)
-    weights, _ = crew[0].decrypt(strategy.last)
-    return History(
-        weights,
-        evaluations,
-        tuple(server.left_out),
-        tuple(server.costs),
-        time.perf_counter() - wall,
-    )
+    weights, _ = clients[0].decrypt(strategy.last)
+    return server.history(weights, evaluations, time.perf_counter() - wall)
 
 
 # --- processes ---------------------------------------------------------------------------------
 
 
+class SchemeOf(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A scheme without secrets, as JSON carries it; the numbers of a Paillier key are hex."""
+
+    parameters: int
+    n: str = ""
+    base: str = ""
+    packing: paillier.Packing | None = None
+    encrypted_from: int = 0
+    noise: Literal["fresh", "short"] = "short"
+
+    @classmethod
+    def describe(cls, scheme: Scheme) -> SchemeOf:
+        """ValueError if it cannot run between processes."""
+        if isinstance(scheme, Paillier):
+            return cls(
+                scheme.parameters,
+                hex(scheme.public.n),
+                "" if scheme.public.base is None else hex(scheme.public.base),
+                scheme.packing,
+                scheme.encrypted_from,
+                scheme.noise,
+            )
+        if isinstance(scheme, Plain) and scheme.rule is None:
+            return cls(scheme.parameters)
+        raise ValueError("Between processes weights are averaged plainly or under Paillier.")
+
+    def scheme(self, key: paillier.PrivateKey | None = None) -> Plain | Paillier:
+        """The scheme again, with the private key where there is one."""
+        if self.packing is None:
+            return Plain(self.parameters)
+        public = paillier.PublicKey(int(self.n, 16), int(self.base, 16) if self.base else None)
+        return Paillier(self.parameters, public, self.packing, key, self.encrypted_from, self.noise)
+
+
+class FederationTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What every process of a federation is told; `shares` lists the offices, the first starts."""
+
+    sizes: tuple[int, ...]
+    rounds: int
+    seed: int
+    server_starts: bool
+    timeout_s: float
+    patience_s: float
+    shares: dict[str, float]
+    scheme: SchemeOf
+    training: LocalTraining
+
+
+class FederationResult(msgspec.Struct, frozen=True):
+    """What the server's process reports at the end; `error` is "" if all went well."""
+
+    error: str
+    void: bool
+    message: list[bytes]
+    share: float
+    evaluations: list[tuple[int, str, Evaluation]]
+    left_out: list[tuple[int, str, str]]
+    costs: list[Cost]
+
+
 def processes(
     offices: Sequence[Office],
     network: Network,
-    training: Training,
-    scheme: Plain | Paillier,
+    training: LocalTraining,
+    scheme: Scheme,
     *,
     rounds: int,
     seed: int,
     server_starts: bool = False,
     timeout_s: float = 120.0,
     patience_s: float = 120.0,
-    faults: Mapping[str, tuple[int, str]] | None = None,
-    wrong_certificate: Sequence[str] = (),
+    modules: Mapping[str, str] | None = None,
 ) -> History:
     """As `in_process`, with the server and every office a process of its own, over mutual TLS.
 
@@ -288,180 +344,83 @@ def processes(
         How long a round waits for an office.
     patience_s : float
         How long the server waits for the others once two offices have joined; then it goes on.
-    faults : mapping from office to (round, kind), optional
-        Makes an office fail: kind is one of FAULTS.
-    wrong_certificate : sequence of str
-        Offices that come with a certificate of another authority.
+    modules : mapping from office to module, optional
+        What an office runs instead of `pet_lab.federated`: its own program, that of a test.
 
     Raises
     ------
     RoundVoid
         If a round lacks contributions.
-    ChannelError
-        If fewer than two offices could join, or the server broke down.
+    PartyError
+        If fewer than two offices could join, or the server ended early.
+    ValueError
+        If the scheme cannot run between processes, or has no private key for the offices.
     """
-    from pet_lab.psi.certificates import TestAuthority, save
-
-    _check_faults(faults or {})
-    if not isinstance(scheme, Plain | Paillier) or getattr(scheme, "rule", None) is not None:
-        raise ValueError("Between processes weights are added plainly or under Paillier.")
-    wall = time.perf_counter()
-    authority, stranger = TestAuthority(), TestAuthority("some other authority")
     total = sum(o.n for o in offices)
-    children: list[subprocess.Popen] = []
+    task = FederationTask(
+        network.sizes,
+        rounds,
+        seed,
+        server_starts,
+        timeout_s,
+        patience_s,
+        {o.name: o.n / total for o in offices},
+        SchemeOf.describe(scheme),
+        training,
+    )
+    if isinstance(scheme, Paillier) and scheme.key is None:
+        raise ValueError("The offices need the private key to train; this scheme has none.")
+    wall = time.perf_counter()
+    authority, started = certificates.TestAuthority(), list[Process]()
+    environment = {"OMP_NUM_THREADS": "1", "GRPC_VERBOSITY": "NONE"}
     with tempfile.TemporaryDirectory(prefix="pet_lab_federated_") as root:
-        folder = Path(root)
-        common = {
-            "sizes": network.sizes,
-            "rounds": rounds,
-            "seed": seed,
-            "server_starts": server_starts,
-            "timeout_s": timeout_s,
-            "patience_s": patience_s,
-            "offices": {o.name: o.n / total for o in offices},
-            "first": offices[0].name,
-            "scheme": _describe(scheme),
-        }
-        here = save(authority.issue(SERVER), folder / SERVER)
-        (here / "config.json").write_text(json.dumps(common))
         try:
-            children.append(_start("server", here))
-            address = _wait_for(here / "address", children[0], _START_S)
-            for number, office in enumerate(offices):
-                issuer = stranger if office.name in wrong_certificate else authority
-                place = save(issuer.issue(office.name), folder / office.name)
-                (place / "ca.pem").write_bytes(authority.certificate)
-                _equip(
-                    place,
-                    office,
-                    number=number,
-                    common=common,
-                    training=training,
-                    scheme=scheme,
-                    address=address,
-                    faults=faults or {},
-                )
-                children.append(_start("office", place))
+            place = certificates.save(authority.issue(SERVER), Path(root, SERVER))
+            (place / "task.json").write_bytes(msgspec.json.encode(task))
+            arguments = ["server", str(place)]
+            server = Process(SERVER, __package__, arguments, environment=environment)
+            started.append(server)
+            address = server.wait_for("listening", _START_S)["address"]
+            for office in offices:
+                place = certificates.save(authority.issue(office.name), Path(root, office.name))
+                (place / "task.json").write_bytes(msgspec.json.encode(task))
+                arrays = {k: getattr(office, k) for k in ("X", "y", "X_test", "y_test")}
+                np.savez(place / "data.npz", **arrays)
+                if isinstance(scheme, Paillier):
+                    assert scheme.key is not None
+                    secret = scheme.key.to_secret_bytes()
+                    write_atomic(place / "paillier.key", secret, secret=True)
+                module = (modules or {}).get(office.name, __package__)
+                arguments = ["office", str(place), address]
+                started.append(Process(office.name, module, arguments, environment=environment))
             limit = _START_S + patience_s + rounds * (2 * timeout_s + 10)
-            children[0].wait(timeout=limit)
-            result = here / "result.json"
-            if not result.exists():
-                raise ChannelError(
-                    "The server ended without a result: "
-                    + (_tail(here / "log.txt") or "it left no message.")
-                )
-            told = json.loads(result.read_text())
-            if told["error"]:
-                kind = RoundVoid if told["void"] else ChannelError
-                raise kind(told["error"])
-            end = time.monotonic() + 3
-            for child in children[1:]:  # whoever still hangs is ended below
-                with suppress(subprocess.TimeoutExpired):
-                    child.wait(timeout=max(0.0, end - time.monotonic()))
-            parts = [(here / f"model.{i}").read_bytes() for i in range(told["parts"])]
-            model = Global(parts, told["share"])
+            result = msgspec.convert(server.wait_for("finished", limit)["result"], FederationResult)
         finally:
-            for child in children:
-                if child.poll() is None:
-                    child.kill()
-                child.wait()
-    weights = scheme.decrypt(model.message, model.share)
+            stop_all(started)
+    if result.error:
+        raise (RoundVoid if result.void else PartyError)(result.error)
     return History(
-        weights,
-        {(r, o): Evaluation(**e) for r, o, e in told["evaluations"]},
-        tuple((r, o, why) for r, o, why in told["left_out"]),
-        tuple(Cost(**c) for c in told["costs"]),
+        scheme.decrypt(result.message, result.share),
+        {(number, office): e for number, office, e in result.evaluations},
+        tuple(result.left_out),
+        tuple(result.costs),
         time.perf_counter() - wall,
     )
 
 
-def _check_faults(faults: Mapping[str, tuple[int, str]]) -> None:
-    for office, (_, kind) in faults.items():
-        if kind not in FAULTS:
-            raise ValueError(f"{office} cannot fail as {kind!r}; kinds are {', '.join(FAULTS)}.")
+def _report(event: str, **more: Any) -> None:
+    print(msgspec.json.encode({"event": event, **more}).decode(), flush=True)
 
 
-def _describe(scheme: Plain | Paillier) -> dict[str, Any]:
-    if isinstance(scheme, Plain):
-        return {"name": "plain", "parameters": scheme.parameters}
-    return {
-        "name": "paillier",
-        "parameters": scheme.parameters,
-        "n": hex(scheme.public.n),
-        "base": None if scheme.public.base is None else hex(scheme.public.base),
-        "packing": asdict(scheme.packing),
-        "encrypted_from": scheme.encrypted_from,
-        "noise": scheme.noise,
-    }
-
-
-def _scheme(told: Mapping[str, Any], key: paillier.PrivateKey | None = None) -> Plain | Paillier:
-    if told["name"] == "plain":
-        return Plain(told["parameters"])
-    base = told["base"]
-    return Paillier(
-        told["parameters"],
-        paillier.PublicKey(int(told["n"], 16), None if base is None else int(base, 16)),
-        paillier.Packing(**told["packing"]),
-        key,
-        told["encrypted_from"],
-        told["noise"],
-    )
-
-
-def _equip(
-    place: Path,
-    office: Office,
-    *,
-    number: int,
-    common: Mapping[str, Any],
-    training: Training,
-    scheme: Plain | Paillier,
-    address: str,
-    faults: Mapping[str, tuple[int, str]],
-) -> None:
-    """What an office's process finds in its folder: settings, its data, the shared key."""
-    from pet_lab.psi.certificates import write_private
-
-    own = {"name": office.name, "number": number, "address": address, "training": asdict(training)}
-    fault = {"fault": faults[office.name]} if office.name in faults else {}
-    (place / "config.json").write_text(json.dumps({**common, **own, **fault}))
-    np.savez(place / "data.npz", X=office.X, y=office.y, X_test=office.X_test, y_test=office.y_test)
-    if isinstance(scheme, Paillier):
-        if scheme.key is None:
-            raise ValueError("The offices need the private key to train; this scheme has none.")
-        write_private(place / "paillier.key", scheme.key.to_secret_bytes())
-
-
-def _start(role: str, folder: Path) -> subprocess.Popen:
-    with (folder / "log.txt").open("wb") as log:
-        return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", "pet_lab.federated", role, str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "GRPC_VERBOSITY": "NONE"},
-        )
-
-
-def _wait_for(path: Path, child: subprocess.Popen, patience_s: float) -> str:
-    end = time.monotonic() + patience_s
-    while time.monotonic() < end:
-        if path.exists():
-            return path.read_text()
-        if child.poll() is not None:
-            break
-        time.sleep(0.05)
-    raise ChannelError(f"The server did not come up. {_tail(path.parent / 'log.txt')}".strip())
-
-
-def _tail(path: Path) -> str:
-    lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
-    return lines[-1][:300] if lines else ""
+def _task(folder: Path) -> FederationTask:
+    return msgspec.json.decode((folder / "task.json").read_bytes(), type=FederationTask)
 
 
 def serve(folder: Path) -> None:
-    """The server's process: waits for the offices, runs the rounds, leaves result.json."""
+    """The server's process: reports its address, waits for the offices, runs the rounds, reports.
+
+    `folder` holds its credentials and task.json.
+    """
     flwr = _flower()
     from concurrent.futures import ThreadPoolExecutor
 
@@ -470,18 +429,14 @@ def serve(folder: Path) -> None:
     from flwr.server.superlink.fleet.grpc_bidi.flower_service_servicer import FlowerServiceServicer
     from flwr.server.superlink.fleet.grpc_bidi.grpc_client_proxy import GrpcClientProxy
 
-    from pet_lab.psi.certificates import load
-
-    config = json.loads((folder / "config.json").read_text())
-    credentials = load(folder)
-    manager = _manager(config["first"])
-    wanted = config["offices"]
+    task, credentials = _task(folder), certificates.load(folder)
+    manager = _manager(next(iter(task.shares)))
 
     class ByCertificate(FlowerServiceServicer):
         def Join(self, request_iterator: Any, context: Any) -> Iterator[Any]:
-            names = context.auth_context().get("x509_common_name", [])
+            names = context.auth_context().get("x509_subject_alternative_name", [])
             name = names[0].decode() if len(names) == 1 else ""
-            if name not in wanted:
+            if name not in task.shares:
                 context.abort(grpc.StatusCode.PERMISSION_DENIED, "Not one of the offices.")
             inner = FlowerServiceServicer(
                 manager, grpc_client_proxy_factory=lambda _, bridge: GrpcClientProxy(name, bridge)
@@ -489,7 +444,7 @@ def serve(folder: Path) -> None:
             yield from inner.Join(request_iterator, context)
 
     channel = grpc.server(
-        ThreadPoolExecutor(max_workers=2 * len(wanted) + 4), options=_channel_options()
+        ThreadPoolExecutor(max_workers=2 * len(task.shares) + 4), options=_CHANNEL_OPTIONS
     )
     add_FlowerServiceServicer_to_server(ByCertificate(manager), channel)
     port = channel.add_secure_port(
@@ -499,57 +454,57 @@ def serve(folder: Path) -> None:
         ),
     )
     channel.start()
-    partial = folder / "address.part"
-    partial.write_text(f"127.0.0.1:{port}")
-    partial.rename(folder / "address")
+    _report("listening", address=f"127.0.0.1:{port}")
 
-    server = Server(_scheme(config["scheme"]), wanted, least=min(2, len(wanted)))
-    first = (
-        server.initial(Network(tuple(config["sizes"])), config["seed"])
-        if config["server_starts"]
-        else None
-    )
+    server = Aggregator(task.scheme.scheme(), task.shares, least=min(2, len(task.shares)))
+    first = server.initial(Network(task.sizes), task.seed) if task.server_starts else None
     evaluations: dict[tuple[int, str], Evaluation] = {}
     strategy = _strategy(server, first, evaluations)
     loop = flwr.server.Server(client_manager=manager, strategy=strategy)
-    error, void = "", False
+    error, model = None, Global([])
     # Interpreters may take their time to start; what is worth waiting for counts from the quorum.
     if manager.wait_for(server.least, timeout=_START_S):
-        manager.wait_for(len(wanted), timeout=config["patience_s"])
+        manager.wait_for(len(task.shares), timeout=task.patience_s)
     try:
         if manager.num_available() < server.least:
-            raise ChannelError(
-                f"{manager.num_available()} of {len(wanted)} offices joined within "
+            raise PartyError(
+                f"{manager.num_available()} of {len(task.shares)} offices joined within "
                 f"{_START_S:g} s; {server.least} are needed."
             )
-        loop.fit(num_rounds=config["rounds"], timeout=config["timeout_s"])
-    except (RoundVoid, ChannelError, Rejected) as problem:
-        error, void = str(problem), isinstance(problem, RoundVoid)
+        loop.fit(num_rounds=task.rounds, timeout=task.timeout_s)
+        model = strategy.last
+    except (RoundVoid, PartyError, Rejected) as problem:
+        error = problem
     with suppress(Exception):  # whoever is gone needs no goodbye
         loop.disconnect_all_clients(timeout=5)
-    model = strategy.last if not error else None
-    for i, part in enumerate(model.message if model else []):
-        (folder / f"model.{i}").write_bytes(part)
-    told = {
-        "error": error,
-        "void": void,
-        "parts": len(model.message) if model else 0,
-        "share": model.share if model else 0.0,
-        "evaluations": [(r, o, asdict(e)) for (r, o), e in evaluations.items()],
-        "left_out": server.left_out,
-        "costs": [asdict(c) for c in server.costs],
-    }
-    (folder / "result.part").write_text(json.dumps(told))
-    (folder / "result.part").rename(folder / "result.json")
+    result = FederationResult(
+        str(error or ""),
+        isinstance(error, RoundVoid),
+        model.message,
+        model.share,
+        [(number, office, e) for (number, office), e in evaluations.items()],
+        server.left_out,
+        server.costs,
+    )
+    _report("finished", result=result)
     channel.stop(grace=1).wait(5)
 
 
-def join(folder: Path) -> None:
+def join(folder: Path, address: str, program: type[Client] = Client) -> None:
     """An office's process: joins the server and answers until it is sent home.
+
+    Parameters
+    ----------
+    folder : Path
+        Its credentials, task.json, data.npz and, under Paillier, the offices' key.
+    address : str
+        Host and port of the server.
+    program : type
+        The office's program; a test hands in one that misbehaves.
 
     Raises
     ------
-    ChannelError
+    PeerLost
         If the server cannot be reached, or one side does not accept the other's certificate.
     """
     _flower()
@@ -560,23 +515,21 @@ def join(folder: Path) -> None:
     from flwr.proto.transport_pb2 import ClientMessage
     from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
-    from pet_lab.psi.certificates import load
-
-    config = json.loads((folder / "config.json").read_text())
-    credentials = load(folder)
-    client = _party(folder, config)
+    task, credentials = _task(folder), certificates.load(folder)
+    client = _client(folder, task, credentials.name, program)
     channel = grpc.secure_channel(
-        config["address"],
+        address,
         grpc.ssl_channel_credentials(credentials.ca, credentials.key, credentials.certificate),
-        options=[*_channel_options(), ("grpc.ssl_target_name_override", SERVER)],
+        options=[*_CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", SERVER)],
     )
     try:
         # Shorter than the server's patience: an office that is not let in should say so in time.
-        grpc.channel_ready_future(channel).result(timeout=config["patience_s"] / 2)
+        grpc.channel_ready_future(channel).result(timeout=task.patience_s / 2)
     except grpc.FutureTimeoutError:
-        raise ChannelError(
+        raise PeerLost(
+            SERVER,
             "No connection to the server: it is not there, or one side does not accept the other's "
-            "certificate."
+            "certificate.",
         ) from None
     answers: queue.Queue = queue.Queue()
     try:
@@ -596,50 +549,24 @@ def join(folder: Path) -> None:
                 answers.put(None)
                 break
     except grpc.RpcError as error:
-        raise ChannelError(f"The server closed the connection: {error.code().name}.") from None
+        raise PeerLost(SERVER, f"The server closed the connection: {error.code().name}.") from None
     finally:
         time.sleep(0.2)  # let the last answer leave before the channel closes
         channel.close()
 
 
-def _party(folder: Path, config: Mapping[str, Any]) -> Client:
+def _client(folder: Path, task: FederationTask, name: str, program: type[Client]) -> Client:
     with np.load(folder / "data.npz") as stored:
-        office = Office(name=config["name"], users=(), **{k: stored[k] for k in stored.files})
-    key_file = folder / "paillier.key"
-    key = None
+        office = Office(name=name, users=(), **{k: stored[k] for k in stored.files})
+    key, key_file = None, folder / "paillier.key"
     if key_file.exists():
         key = paillier.PrivateKey.from_secret_bytes(key_file.read_bytes())
-    return Client(
+    return program(
         office,
-        config["number"],
-        config["offices"][office.name],
-        Network(tuple(config["sizes"])),
-        Training(**config["training"]),
-        _scheme(config["scheme"], key),
-        config["seed"],
-        _fault(*config["fault"]) if "fault" in config else None,
+        list(task.shares).index(name),
+        task.shares[name],
+        Network(task.sizes),
+        task.training,
+        task.scheme.scheme(key),
+        task.seed,
     )
-
-
-def _fault(when: int, kind: str) -> Transform:
-    """A way to fail in one round, to see what the others do."""
-
-    def transform(number: int, received: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        if number != when:
-            return weights
-        if kind == "dies":
-            os._exit(3)  # as if the power had gone: no goodbye, no clean-up
-        if kind == "sleeps":
-            time.sleep(3600)
-        if kind == "wrong shape":
-            return weights[:-1]
-        return np.where(np.arange(weights.size) == 5, np.nan if kind == "nan" else 1e9, weights)
-
-    return transform
-
-
-def _channel_options() -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_send_message_length", _MESSAGE_BYTES),
-        ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-    ]

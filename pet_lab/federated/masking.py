@@ -35,7 +35,7 @@ from numpy.typing import ArrayLike, NDArray
 from pet_lab.federated.aggregation import Rejected
 from pet_lab.shares import ShareError, shamir_join, shamir_split
 
-__all__ = ["MaskingError", "MaskingOffice", "Outcome", "Quantiser", "aggregate"]
+__all__ = ["MaskedSum", "MaskingError", "MaskingOffice", "Quantiser", "aggregate"]
 
 PRIME = 2**256 + 297  # the smallest prime above all 32-byte secrets
 _SHARE_BYTES = 33
@@ -65,10 +65,12 @@ class Quantiser:
 
     @property
     def half(self) -> int:
+        """Largest magnitude of a quantised value."""
         return (1 << (self.bits - 1)) - 1
 
     @property
     def step(self) -> float:
+        """Distance of two neighbouring values."""
         return self.limit / self.half
 
     def encode(self, values: ArrayLike) -> NDArray[np.uint32]:
@@ -208,7 +210,7 @@ class MaskingOffice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class MaskedSum:
     """What a round gave and what it cost.
 
     total           sum over the survivors, shape (count,)
@@ -236,7 +238,7 @@ def aggregate(
     quantiser: Quantiser | None = None,
     dies_before_masking: Sequence[int] = (),
     dies_after_masking: Sequence[int] = (),
-) -> Outcome:
+) -> MaskedSum:
     """One round in one process, every message as bytes.
 
     Parameters
@@ -292,7 +294,7 @@ def aggregate(
     values = quantiser.decode(total, len(survivors))
     server_s = time.process_time() - start
     down += 4 * count * len(survivors)
-    return Outcome(
+    return MaskedSum(
         total=values,
         survivors=survivors,
         office_cpu_s=office_s / k,

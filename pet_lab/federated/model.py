@@ -1,15 +1,22 @@
-"""A small network in NumPy: dense layers, ReLU, softmax. Its parameters are one flat vector."""
+"""One small network with classes: ReLU, softmax, parameters as one flat vector, momentum SGD.
+
+Layers, errors and clipped norms are those of `pet_lab.dpsgd.network`. That package's engine trains
+many networks with one logit side by side; here one model is handed on from round to round.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Evaluation", "Network", "Training"]
+from pet_lab.dpsgd import network
+
+__all__ = ["Evaluation", "LocalTraining", "Network"]
 
 Array = NDArray[np.float64]
 
@@ -24,7 +31,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class LocalTraining:
     """How an office trains within a round: SGD with momentum over shuffled batches.
 
     clip, noise_multiplier   with both, DP-SGD: Poisson batches, each record's gradient clipped to
@@ -55,6 +62,7 @@ class Training:
 
     @property
     def private(self) -> bool:
+        """Whether this is DP-SGD."""
         return self.clip is not None
 
 
@@ -68,103 +76,74 @@ class Network:
         if len(self.sizes) < 2 or min(self.sizes) < 1:
             raise ValueError(f"A network needs at least two positive sizes, got {self.sizes}.")
 
-    @property
+    @cached_property
     def shapes(self) -> list[tuple[int, int]]:
-        return list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
+        """(inputs, outputs) of each layer."""
+        return network.layer_shapes(self.sizes[0], self.sizes[1:-1], self.sizes[-1])
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """Length of the flat vector."""
-        return sum(a * b + b for a, b in self.shapes)
+        return network.parameter_count(self.shapes)
 
     @property
     def output_starts(self) -> int:
         """Where the last layer starts in the flat vector; it reaches to the end."""
-        a, b = self.shapes[-1]
-        return self.parameters - a * b - b
+        return self.parameters - network.parameter_count(self.shapes[-1:])
 
     def layers(self, flat: Array) -> list[tuple[Array, Array]]:
         """Views of the flat vector as [(W (a, b), bias (b,)), ...]."""
-        out, at = [], 0
-        for a, b in self.shapes:
-            out.append((flat[at : at + a * b].reshape(a, b), flat[at + a * b : at + a * b + b]))
-            at += a * b + b
-        return out
+        return [(w[0], bias[0, 0]) for w, bias in network.layers_of(flat[None], self.shapes)]
 
     def initial(self, rng: np.random.Generator) -> Array:
         """Glorot-uniform weights, biases zero."""
-        parts: list[Array] = []
-        for a, b in self.shapes:
-            bound = math.sqrt(6 / (a + b))
-            parts += [rng.uniform(-bound, bound, a * b), np.zeros(b)]
-        return np.concatenate(parts)
-
-    def activations(self, flat: Array, x: Array) -> list[Array]:
-        """Inputs of every layer and, last, the logits (n, classes)."""
-        values = [x]
-        layers = self.layers(flat)
-        for i, (weight, bias) in enumerate(layers):
-            z = values[-1] @ weight
-            z += bias
-            if i < len(layers) - 1:
-                np.maximum(z, 0, out=z)
-            values.append(z)
-        return values
+        return network.initial_weights(self.shapes, rng)
 
     def logits(self, flat: Array, x: Array) -> Array:
-        return self.activations(flat, x)[-1]
+        """Outputs before the softmax: x (n, inputs) -> (n, classes)."""
+        layers = network.layers_of(flat[None], self.shapes)
+        return network.forward(layers, x[None], "relu")[-1][0]
 
     def evaluate(self, flat: Array, x: Array, y: NDArray[np.int64]) -> Evaluation:
         """Accuracy and mean loss; NaN loss where the weights are not finite."""
         with np.errstate(all="ignore"):
             z = self.logits(flat, x)
-            lp = log_softmax(z)
+            shifted = z - z.max(axis=1, keepdims=True)
+            log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         return Evaluation(
             accuracy=float(np.mean(np.argmax(z, axis=1) == y)),
-            loss=float(-lp[np.arange(len(y)), y].mean()),
+            loss=float(-log_p[np.arange(len(y)), y].mean()),
             n=len(y),
         )
-
-    def deltas(self, flat: Array, values: list[Array], y: NDArray[np.int64]) -> list[Array]:
-        """Derivative of each record's own loss by each layer's output before ReLU, (n, b) each."""
-        delta = np.exp(log_softmax(values[-1]))
-        delta[np.arange(len(y)), y] -= 1
-        out = [delta]
-        layers = self.layers(flat)
-        for i in range(len(layers) - 1, 0, -1):
-            delta = delta @ layers[i][0].T
-            delta *= values[i] > 0
-            out.append(delta)
-        return out[::-1]
 
     def gradient(
         self, flat: Array, x: Array, y: NDArray[np.int64], *, clip: float | None = None
     ) -> Array:
         """Gradient of the *sum* of losses, each record's own clipped to norm `clip` if given.
 
-        Shapes: x (n, inputs), y (n,) -> (parameters,). The norms are exact without a gradient per
-        record: that of a dense layer is an outer product (arXiv:1510.01799).
+        Shapes: x (n, inputs), y (n,) -> (parameters,).
         """
-        values = self.activations(flat, x)
-        deltas = self.deltas(flat, values, y)
+        layers = network.layers_of(flat[None], self.shapes)
+        values = network.forward(layers, x[None], "relu")
+        delta = network.output_errors(values[-1], np.eye(self.sizes[-1])[y][None])
+        deltas = network.back_propagated(layers, values, delta, "relu")
         if clip is not None:
-            squared = sum(
-                ((a * a).sum(axis=1) + 1) * (d * d).sum(axis=1)
-                for a, d in zip(values[:-1], deltas, strict=True)
-            )
-            factor = 1 / np.maximum(np.sqrt(squared) / clip, 1)
-            deltas = [d * factor[:, None] for d in deltas]
-        parts: list[Array] = []
-        for a, d in zip(values[:-1], deltas, strict=True):
-            parts += [(a.T @ d).ravel(), d.sum(axis=0)]
-        return np.concatenate(parts)
+            factor = network.clip_factors(network.squared_norms(values, deltas), clip)[..., None]
+            deltas = [d * factor for d in deltas]
+        out = np.empty_like(flat)
+        for a, d, (weight, bias) in zip(
+            values[:-1], deltas, network.layers_of(out[None], self.shapes), strict=True
+        ):
+            np.matmul(a.transpose(0, 2, 1), d, out=weight)
+            np.sum(d, axis=1, keepdims=True, out=bias)
+        return out
 
     def train(
         self,
         flat: Array,
         x: Array,
         y: NDArray[np.int64],
-        how: Training,
+        how: LocalTraining,
         rng: np.random.Generator,
     ) -> Array:
         """New weights after `how.epochs` passes over the records; `flat` stays as it is."""
@@ -193,8 +172,3 @@ def _batches(
         return [np.flatnonzero(rng.random(n) < batch / n) for _ in range(steps)]
     order = rng.permutation(n)
     return [order[at : at + batch] for at in range(0, n, batch)]
-
-
-def log_softmax(z: Array) -> Array:
-    shifted = z - z.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

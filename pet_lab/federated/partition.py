@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,12 @@ class Office:
 
     @property
     def n(self) -> int:
-        """Training windows."""
+        """LocalTraining windows."""
         return len(self.y)
+
+    def take(self, which: NDArray[np.bool_]) -> Office:
+        """The office with the training windows under a mask only."""
+        return replace(self, X=self.X[which], y=self.y[which])
 
 
 def divide(

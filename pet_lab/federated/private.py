@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from pet_lab import accounting
 from pet_lab.federated.aggregation import Plain
-from pet_lab.federated.model import Network, Training
+from pet_lab.federated.model import LocalTraining, Network
 from pet_lab.federated.partition import Office
 from pet_lab.federated.rounds import History, simulate
 
@@ -18,9 +19,9 @@ __all__ = ["OfficeLevel", "noise_to_signal", "office_level", "record_epsilon", "
 
 
 def record_epsilon(
-    offices: Sequence[Office], training: Training, *, rounds: int, delta: float
+    offices: Sequence[Office], training: LocalTraining, *, rounds: int, delta: float
 ) -> float:
-    """Epsilon of the worst-protected record when every office trains by DP-SGD (`Training.clip`).
+    """Epsilon of the worst-protected record when every office trains by DP-SGD.
 
     A record is in one office only, so offices compose in parallel: the largest epsilon counts.
     Batches are Poisson samples; the relation is add or remove one window. All models of all rounds
@@ -56,17 +57,9 @@ class OfficeLevel:
 
     def epsilon(self, *, rounds: int, delta: float) -> float:
         """All offices in every round: Gaussian mechanisms, composed; add or remove an office."""
-        # n only bounds the batch; nothing is sampled.
-        return accounting.epsilon(
-            self.noise_multiplier,
-            n=1,
-            batch_size=None,
-            epochs=rounds,
-            delta=delta,
-            sampling="full",
-            accountant="pld",
-            neighbouring="add_remove",
-        ).epsilon
+        return accounting.gaussian_epsilon(
+            mu=math.sqrt(rounds) / self.noise_multiplier, delta=delta
+        )
 
 
 def office_level(target_epsilon: float, *, clip: float, rounds: int, delta: float) -> OfficeLevel:
@@ -95,7 +88,7 @@ def noise_to_signal(how: OfficeLevel, *, offices: int, parameters: int) -> float
 def train_office_level(
     offices: Sequence[Office],
     network: Network,
-    training: Training,
+    training: LocalTraining,
     how: OfficeLevel,
     *,
     rounds: int,

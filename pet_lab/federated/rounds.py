@@ -8,25 +8,36 @@ the round alone, so that all transports give the same model.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pet_lab.federated.aggregation import Message, Rejected, Scheme, pack, unpack
-from pet_lab.federated.model import Evaluation, Network, Training
+from pet_lab.federated.model import Evaluation, LocalTraining, Network
 from pet_lab.federated.partition import Office
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["Cost", "Global", "History", "Client", "RoundVoid", "Server", "Update", "simulate"]
+__all__ = [
+    "Aggregator",
+    "Client",
+    "Cost",
+    "Global",
+    "History",
+    "RoundVoid",
+    "Transform",
+    "Update",
+    "simulate",
+    "start",
+]
 
 Transform = Callable[[int, NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
-"""(round, weights received, weights trained) -> weights sent: what a dishonest office does."""
+"""(round, weights received, weights trained) -> weights sent: clipping, or an attack."""
+
+CPU_STEPS = ("train_cpu_s", "encrypt_cpu_s", "decrypt_cpu_s")
+"""What is timed at an office."""
 
 _SERVER_STREAM = 10_007  # a number that no office has
 
@@ -56,6 +67,7 @@ class Update:
 
     @property
     def size_bytes(self) -> int:
+        """Bytes that the office sends."""
         return sum(map(len, self.message))
 
 
@@ -73,15 +85,15 @@ class Cost:
 class Client:
     """One office's program: decrypts the model, trains, encrypts its weights, tests.
 
-    shared_cache   offices of one process that hold one key decrypt a model once, not four times; what
-                   decrypting costs is then booked for each
+    shared_cache   offices of one process that hold one key decrypt a model once, not four times;
+                   what decrypting costs is then booked for each
     """
 
     office: Office
     number: int
     share: float
     network: Network
-    training: Training
+    training: LocalTraining
     scheme: Scheme
     seed: int
     transform: Transform | None = None
@@ -136,7 +148,7 @@ class Client:
 
 
 @dataclass
-class Server:
+class Aggregator:
     """The central authority: checks and adds what the offices send. Holds no secret.
 
     least   contributions without which a round is void
@@ -184,11 +196,20 @@ class Server:
         total = self.scheme.add([u.message for u in good])
         self.costs.append(Cost(number, "server", "add_cpu_s", time.thread_time() - start))
         for u in good:
-            for step in ("train_cpu_s", "encrypt_cpu_s", "decrypt_cpu_s"):
+            for step in CPU_STEPS:
                 self.costs.append(Cost(number, u.office, step, getattr(u, step)))
             self.costs.append(Cost(number, u.office, "up_bytes", u.size_bytes))
         self.costs.append(Cost(number, "server", "down_bytes", sum(map(len, total))))
         return Global(total, sum(self.shares[u.office] for u in good))
+
+    def history(
+        self,
+        weights: NDArray[np.float64],
+        evaluations: Mapping[tuple[int, str], Evaluation],
+        wall_s: float,
+    ) -> History:
+        """What the training leaves behind."""
+        return History(weights, evaluations, tuple(self.left_out), tuple(self.costs), wall_s)
 
 
 @dataclass(frozen=True)
@@ -208,54 +229,66 @@ class History:
     costs: tuple[Cost, ...] = field(repr=False)
     wall_s: float
 
-    def frame(self) -> pd.DataFrame:
-        """One row per round, office and metric (accuracy, loss)."""
-        import pandas as pd
+    def cost(self, step: str) -> float:
+        """Sum of one kind of cost over all rounds and offices."""
+        return float(sum(c.value for c in self.costs if c.step == step))
 
-        return pd.DataFrame(
-            [
-                {"round": r, "office": o, "metric": m, "value": getattr(e, m)}
-                for (r, o), e in sorted(self.evaluations.items())
-                for m in ("accuracy", "loss")
-            ]
-        )
-
-    def cost(self, step: str, office: str | None = None) -> float:
-        """Sum of one kind of cost over all rounds, of one office or all."""
-        return float(
-            sum(c.value for c in self.costs if c.step == step and office in (None, c.office))
-        )
+    def totals(self) -> dict[str, float]:
+        """Clients, rounds, and what all rounds together cost; bytes are of one office and round."""
+        sent = [c.value for c in self.costs if c.step == "up_bytes"]
+        return {
+            "clients": len({office for _, office in self.evaluations}),
+            "rounds": max(number for number, _ in self.evaluations),
+            **{step: self.cost(step) for step in (*CPU_STEPS, "add_cpu_s")},
+            "up_bytes_office_round": sum(sent) / max(len(sent), 1),
+            "wall_s": self.wall_s,
+        }
 
 
-def clients(
+def start(
     offices: Sequence[Office],
     network: Network,
-    training: Training,
-    scheme: Scheme,
-    *,
-    seed: int,
-    transform: Mapping[str, Transform] | None = None,
-) -> list[Client]:
-    """The offices' programs, in one process; each office's share is its share of the windows."""
-    total = sum(o.n for o in offices)
-    cache: dict[bytes, tuple[NDArray[np.float64], float]] = {}
-    return [
-        Client(o, k, o.n / total, network, training, scheme, seed, (transform or {}).get(o.name), cache)
-        for k, o in enumerate(offices)
-    ]
-
-
-def simulate(
-    offices: Sequence[Office],
-    network: Network,
-    training: Training,
+    training: LocalTraining,
     scheme: Scheme,
     *,
     rounds: int,
     seed: int,
     server_starts: bool = False,
     transform: Mapping[str, Transform] | None = None,
-    absent: Mapping[int, Sequence[str]] | None = None,
+) -> tuple[list[Client], Aggregator, Global]:
+    """All programs in one process and the first model; arguments as of `simulate`.
+
+    Each office's share is its share of the training windows.
+
+    Raises
+    ------
+    ValueError
+        Without rounds or offices.
+    """
+    if rounds < 1 or not offices:
+        raise ValueError(f"Expected rounds and offices, got {rounds} and {len(offices)}.")
+    total = sum(o.n for o in offices)
+    transforms = transform or {}
+    cache: dict[bytes, tuple[NDArray[np.float64], float]] = {}
+    clients = [
+        Client(o, k, o.n / total, network, training, scheme, seed, transforms.get(o.name), cache)
+        for k, o in enumerate(offices)
+    ]
+    shares = {c.office.name: c.share for c in clients}
+    server = Aggregator(scheme.public_side(), shares, least=min(2, len(clients)))
+    return clients, server, server.initial(network, seed) if server_starts else clients[0].initial()
+
+
+def simulate(
+    offices: Sequence[Office],
+    network: Network,
+    training: LocalTraining,
+    scheme: Scheme,
+    *,
+    rounds: int,
+    seed: int,
+    server_starts: bool = False,
+    transform: Mapping[str, Transform] | None = None,
     evaluate_every: int = 1,
 ) -> History:
     """Federated averaging in a plain loop.
@@ -270,9 +303,7 @@ def simulate(
     server_starts : bool
         The server sends the first model (scenario 3), not the first office.
     transform : mapping from office to function, optional
-        Dishonest offices.
-    absent : mapping from round to offices, optional
-        Who is silent in which round.
+        What an office does to its weights before sending: clipping, or an attack.
     evaluate_every : int
         Rounds between tests; the last round is always tested.
 
@@ -281,42 +312,34 @@ def simulate(
     RoundVoid
         If a round lacks contributions.
     """
-    if rounds < 1 or not offices:
-        raise ValueError(f"Expected rounds and offices, got {rounds} and {len(offices)}.")
     wall = time.perf_counter()
-    crew = clients(offices, network, training, scheme, seed=seed, transform=transform)
-    server = Server(
-        scheme.public_side(), {p.office.name: p.share for p in crew}, least=min(2, len(crew))
+    clients, server, model = start(
+        offices,
+        network,
+        training,
+        scheme,
+        rounds=rounds,
+        seed=seed,
+        server_starts=server_starts,
+        transform=transform,
     )
-    model = server.initial(network, seed) if server_starts else crew[0].initial()
     evaluations = {}
     for number in range(1, rounds + 1):
         updates = []
-        for client in crew:
-            if client.office.name in (absent or {}).get(number, ()):
-                server.miss(number, client.office.name, "No answer in this round.")
-                continue
+        for client in clients:
             try:
                 updates.append(client.fit(number, model))
             except Rejected as error:
                 server.miss(number, client.office.name, str(error))
         model = server.combine(number, updates)
         if number % evaluate_every == 0 or number == rounds:
-            for client in crew:
+            for client in clients:
                 evaluations[number, client.office.name] = client.evaluate(model)
-    weights, _ = crew[0].decrypt(model)
-    return History(
-        weights,
-        evaluations,
-        tuple(server.left_out),
-        tuple(server.costs),
-        time.perf_counter() - wall,
-    )
+    weights, _ = clients[0].decrypt(model)
+    return server.history(weights, evaluations, time.perf_counter() - wall)
 
 
 def _digest(model: Global) -> bytes:
-    import hashlib
-
     digest = hashlib.sha256(repr(model.share).encode())
     for part in model.message:
         digest.update(len(part).to_bytes(8, "big") + part)

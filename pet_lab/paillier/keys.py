@@ -87,6 +87,7 @@ class Ciphertexts:
 
     @property
     def bytes_each(self) -> int:
+        """Bytes of one ciphertext: a number modulo n^2."""
         return -(-2 * self.packing.key_bits // 8)
 
     def to_bytes(self) -> bytes:
@@ -224,7 +225,8 @@ class PublicKey:
         parts = ciphertexts.packing.plaintexts(ciphertexts.count)
         if ciphertexts.count < 1 or len(ciphertexts.values) != parts:
             raise CiphertextError(
-                f"{ciphertexts.count} values need {parts} ciphertexts, got {len(ciphertexts.values)}."
+                f"{ciphertexts.count} values need {parts} ciphertexts, got "
+                f"{len(ciphertexts.values)}."
             )
         product = mpz(1)
         for i, c in enumerate(ciphertexts.values):

@@ -86,7 +86,8 @@ class ThresholdKey:
     def partial(self, share: KeyShare, ciphertexts: Ciphertexts) -> Partial:
         """What the office with `share` contributes to decrypting `ciphertexts`.
 
-        An office must do this for the sum of all offices only: the server alone vouches for `ciphertexts.terms`.
+        An office must do this for the sum of all offices only; `ciphertexts.terms` is what the
+        server claims.
 
         Raises
         ------

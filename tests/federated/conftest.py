@@ -25,7 +25,7 @@ def network():
 
 @pytest.fixture(scope="session")
 def training():
-    return fl.Training(learning_rate=0.02)
+    return fl.LocalTraining(learning_rate=0.02)
 
 
 @pytest.fixture(scope="session")

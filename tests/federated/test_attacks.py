@@ -14,7 +14,7 @@ def step(office, b, rng):
     weights = NET.initial(rng)
     chosen = rng.choice(office.n, b, replace=False)
     after = weights - 0.02 / b * NET.gradient(weights, office.X[chosen], office.y[chosen])
-    return office.X[chosen], attacks.secret_columns(NET, weights - after)
+    return office.X[chosen], NET.layers(weights - after)[0]
 
 
 def test_one_record_is_read_off_exactly(offices):
@@ -92,7 +92,7 @@ def test_robust_rules_refuse_too_few_offices():
 
 
 def test_epsilon_for_records_is_that_of_the_smallest_office(offices):
-    how = fl.Training(batch_size=16, clip=1.0, noise_multiplier=1.5)
+    how = fl.LocalTraining(batch_size=16, clip=1.0, noise_multiplier=1.5)
     each = [
         accounting.epsilon(
             1.5, n=o.n, batch_size=16, epochs=5, delta=1e-5, sampling="poisson"
@@ -100,7 +100,7 @@ def test_epsilon_for_records_is_that_of_the_smallest_office(offices):
         for o in offices
     ]
     assert private.record_epsilon(offices, how, rounds=5, delta=1e-5) == max(each)
-    assert private.record_epsilon(offices, fl.Training(), rounds=5, delta=1e-5) == np.inf
+    assert private.record_epsilon(offices, fl.LocalTraining(), rounds=5, delta=1e-5) == np.inf
 
 
 def test_epsilon_for_offices_has_the_textbook_form():
@@ -121,10 +121,10 @@ def test_office_level_noise_is_on_the_average_and_changes_are_clipped(offices):
     net = fl.Network((147, 6))
     quiet = private.OfficeLevel(clip=0.01, noise_multiplier=1e-9)
     start = net.initial(np.random.default_rng([3, 0, 0]))
-    one = private.train_office_level(offices, net, fl.Training(), quiet, rounds=1, seed=3)
+    one = private.train_office_level(offices, net, fl.LocalTraining(), quiet, rounds=1, seed=3)
     assert np.linalg.norm(one.weights - start) <= 0.01 * (1 + 1e-6)
     loud = private.OfficeLevel(clip=0.01, noise_multiplier=100.0)
-    noisy = private.train_office_level(offices, net, fl.Training(), loud, rounds=1, seed=3)
+    noisy = private.train_office_level(offices, net, fl.LocalTraining(), loud, rounds=1, seed=3)
     sd = (noisy.weights - one.weights).std()
     want = 100 * 0.01 / 4
     assert abs(sd - want) < 5 * want / np.sqrt(2 * net.parameters)

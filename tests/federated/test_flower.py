@@ -1,6 +1,6 @@
 """The same rounds through Flower: equal to the loop, in process and between processes over TLS."""
 
-import os
+import json
 import subprocess
 import sys
 import time
@@ -67,6 +67,7 @@ def test_a_void_round_ends_the_training(offices, network, training):
         )
 
 
+@pytest.mark.slow
 def test_five_processes_over_tls_give_the_model_of_the_loop(offices, network, training, encrypted):
     a = run(fl.simulate, offices, network, training, encrypted)
     b = run(flower.processes, offices, network, training, encrypted)
@@ -75,12 +76,22 @@ def test_five_processes_over_tls_give_the_model_of_the_loop(offices, network, tr
     assert a.evaluations == b.evaluations
 
 
-def test_dying_sleeping_and_uninvited_offices_do_not_stop_the_others(
-    offices, network, training, encrypted
+def run_with_faults(monkeypatch, faults, *args, **more):
+    monkeypatch.setenv("PET_LAB_TEST_FAULTS", json.dumps(faults))
+    modules = dict.fromkeys(faults, "tests.federated.misbehaving")
+    history = run(flower.processes, *args, modules=modules, **more)
+    return {(r, o): why for r, o, why in history.left_out}
+
+
+@pytest.mark.slow
+def test_dying_and_uninvited_offices_do_not_stop_the_others(
+    offices, network, training, encrypted, monkeypatch
 ):
     """One process dies, one brings a certificate of another authority, one sends NaN once."""
-    history = run(
-        flower.processes,
+    faults = {"statcan": ("nan", 1), "istat": ("dies", 3), "cbs": ("stranger", 0)}
+    left_out = run_with_faults(
+        monkeypatch,
+        faults,
         offices,
         network,
         training,
@@ -88,55 +99,57 @@ def test_dying_sleeping_and_uninvited_offices_do_not_stop_the_others(
         rounds=3,
         timeout_s=6.0,
         patience_s=24.0,
-        faults={"statcan": (1, "nan"), "istat": (3, "dies")},
-        wrong_certificate=["cbs"],
     )
-    out = {(r, o): why for r, o, why in history.left_out}
-    assert set(out) == {(1, "statcan"), (1, "cbs"), (2, "cbs"), (3, "cbs"), (3, "istat")}
-    assert "only finite" in out[1, "statcan"]
-    assert out[3, "istat"] == "No answer in this round."
+    assert set(left_out) == {(1, "statcan"), (1, "cbs"), (2, "cbs"), (3, "cbs"), (3, "istat")}
+    assert "only finite" in left_out[1, "statcan"]
+    assert left_out[3, "istat"] == "No answer in this round."
 
 
-def test_a_sleeping_office_is_not_waited_for(offices, network, training):
-    history = run(
-        flower.processes,
-        offices[:3],
-        network,
-        training,
-        fl.Plain(network.parameters),
-        timeout_s=4.0,
-        faults={"ons": (1, "sleeps")},
-    )
-    assert {(r, o) for r, o, _ in history.left_out} == {(1, "ons"), (2, "ons")}
+@pytest.mark.slow
+def test_a_sleeping_office_is_not_waited_for(offices, network, training, monkeypatch):
+    plain = fl.Plain(network.parameters)
+    faults = {"ons": ("sleeps", 1)}
+    args = offices[:3], network, training, plain
+    left_out = run_with_faults(monkeypatch, faults, *args, timeout_s=4.0)
+    assert set(left_out) == {(1, "ons"), (2, "ons")}
+
+
+@pytest.mark.slow
+def test_a_void_round_between_processes_is_told_in_its_sentence(
+    offices, network, training, monkeypatch
+):
+    faults = {o.name: ("nan", 1) for o in offices[:2]}
+    with pytest.raises(fl.RoundVoid, match=r"1 usable contributions.*only finite"):
+        run_with_faults(
+            monkeypatch, faults, offices[:3], network, training, fl.Plain(network.parameters)
+        )
 
 
 def test_what_cannot_run_between_processes_is_refused(offices, network, training, encrypted):
+    robust = fl.Plain(network.parameters, rule=lambda w, s: w[0])
     with pytest.raises(ValueError, match="plainly or under Paillier"):
-        run(
-            flower.processes,
-            offices,
-            network,
-            training,
-            fl.Plain(network.parameters, rule=lambda w, s: w[0]),
-        )
-    with pytest.raises(ValueError, match="cannot fail as"):
-        run(flower.processes, offices, network, training, encrypted, faults={"cbs": (1, "x")})
+        run(flower.processes, offices, network, training, robust)
+    with pytest.raises(ValueError, match="private key"):
+        run(flower.processes, offices, network, training, encrypted.public_side())
 
 
-def test_an_office_that_finds_no_server_says_so(tmp_path):
-    got = subprocess.run(
-        [sys.executable, "-m", "pet_lab.federated", "office", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env={**os.environ},
-        check=False,
-    )
-    assert got.returncode == 1
-    assert "Traceback" not in got.stderr
-    wrong = subprocess.run(
-        [sys.executable, "-m", "pet_lab.federated", "king"],
+def program(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "pet_lab.federated", *arguments],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert wrong.returncode == 2
+
+
+def test_an_office_without_a_task_says_so(tmp_path):
+    ended = program("office", str(tmp_path), "127.0.0.1:1")
+    assert ended.returncode == 1
+    assert "task.json" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_call_that_makes_no_sense_shows_the_usage():
+    ended = program("king")
+    assert ended.returncode == 2
+    assert "office FOLDER ADDRESS" in ended.stderr

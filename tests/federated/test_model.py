@@ -41,7 +41,7 @@ def test_layers_fill_the_vector_and_the_output_layer_is_last():
 
 def test_training_lowers_the_loss_repeats_and_leaves_its_input_alone():
     before = W.copy()
-    how = fl.Training(epochs=30, batch_size=4, learning_rate=0.05)
+    how = fl.LocalTraining(epochs=30, batch_size=4, learning_rate=0.05)
     a = NET.train(W, X, Y, how, np.random.default_rng(3))
     b = NET.train(W, X, Y, how, np.random.default_rng(3))
     assert np.array_equal(a, b)
@@ -51,7 +51,7 @@ def test_training_lowers_the_loss_repeats_and_leaves_its_input_alone():
 
 def test_private_training_adds_the_noise_it_says():
     """One step with next to no gradient: the change is the noise."""
-    how = fl.Training(
+    how = fl.LocalTraining(
         batch_size=7, learning_rate=1.0, momentum=0.0, clip=1e-9, noise_multiplier=2e9
     )
     moved = np.concatenate(
@@ -74,7 +74,7 @@ def test_private_training_adds_the_noise_it_says():
 )
 def test_trainings_that_make_no_sense_are_refused(bad):
     with pytest.raises(ValueError, match=r"clip|epochs|learning_rate"):
-        fl.Training(**bad)
+        fl.LocalTraining(**bad)
 
 
 def test_networks_that_make_no_sense_are_refused():

@@ -17,6 +17,12 @@ def train(offices, network, training, scheme=None, **more):
     return fl.simulate(offices, network, training, scheme, **settings)
 
 
+def absent_in_round_2(number, received, weights):
+    if number == 2:
+        raise fl.Rejected("No answer in this round.")
+    return weights
+
+
 def test_averaging_by_definition(offices, network, training):
     """One round in the clear, written out."""
     got = train(offices, network, training, rounds=1)
@@ -100,10 +106,12 @@ def test_the_server_may_start_and_scenarios_repeat(offices, network, training):
 
 def test_federation_learns(offices, network, training):
     history = train(offices, network, training, rounds=8)
-    frame = history.frame()
-    by_round = frame[frame["metric"] == "loss"].groupby("round")["value"].mean()
-    assert by_round[8] < by_round[1]
-    assert set(frame["office"]) == {o.name for o in offices}
+    loss = {
+        number: np.mean([e.loss for (n, _), e in history.evaluations.items() if n == number])
+        for number in (1, 8)
+    }
+    assert loss[8] < loss[1]
+    assert {office for _, office in history.evaluations} == {o.name for o in offices}
 
 
 # ------------------------------------------------------------------ bad input
@@ -134,14 +142,14 @@ def test_an_office_with_unusable_weights_is_left_out(
     (entry,) = history.left_out
     assert entry[:2] == (2, bad)
     assert re.search(words, entry[2])
-    silent = train(offices, network, training, scheme, absent={2: [bad]})
+    silent = train(offices, network, training, scheme, transform={bad: absent_in_round_2})
     np.testing.assert_array_equal(history.weights, silent.weights)
 
 
 def test_a_round_without_enough_offices_is_void(offices, network, training):
-    names = [o.name for o in offices]
+    silent = {o.name: absent_in_round_2 for o in offices[1:]}
     with pytest.raises(fl.RoundVoid, match=r"Round 2: 1 usable contributions, 2 are needed"):
-        train(offices, network, training, absent={2: names[1:]})
+        train(offices, network, training, transform=silent)
 
 
 def test_the_server_checks_what_it_gets(network, encrypted):
@@ -151,7 +159,7 @@ def test_the_server_checks_what_it_gets(network, encrypted):
     foreign = fl.Paillier.of(other, network.parameters, offices=4).encrypt(weights, 0.25)
     short = fl.Paillier.of(encrypted.key, network.parameters - 1, offices=4)
     summed = encrypted.add([good, good])
-    server = fl.Server(encrypted.public_side(), {"a": 0.25, "b": 0.25, "c": 0.25})
+    server = fl.Aggregator(encrypted.public_side(), {"a": 0.25, "b": 0.25, "c": 0.25})
     assert encrypted.public_side().key is None
     cases = {
         "made under key": foreign,
@@ -167,7 +175,9 @@ def test_the_server_checks_what_it_gets(network, encrypted):
         model = server.combine(1, [*updates, fl.Update("c", message, 0.25)])
         assert model.share == 0.5
         assert words in server.left_out[-1][2]
-        np.testing.assert_allclose(encrypted.decrypt(model.message, model.share), weights, atol=1e-6)
+        np.testing.assert_allclose(
+            encrypted.decrypt(model.message, model.share), weights, atol=1e-6
+        )
     with pytest.raises(fl.Rejected, match="no private key"):
         server.scheme.decrypt(model.message, 0.5)
     with pytest.raises(fl.RoundVoid, match="not one of the offices"):
