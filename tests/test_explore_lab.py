@@ -88,6 +88,7 @@ def lab(root: Path) -> Iterator[str]:
 
 
 def test_start_page_panel_and_moving_figure(tmp_path):
+    from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver import ActionChains, Keys
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import Select, WebDriverWait
@@ -96,7 +97,8 @@ def test_start_page_panel_and_moving_figure(tmp_path):
     make(tmp_path)
     with lab(tmp_path) as address, browser.chromium(height=1400) as chrome:
         driver = chrome.driver
-        wait = WebDriverWait(driver, 40)
+        # A picture may be replaced between being found and being read.
+        wait = WebDriverWait(driver, 40, ignored_exceptions=[StaleElementReferenceException])
 
         def find(selector: str):
             return wait.until(lambda d: d.find_element(By.CSS_SELECTOR, selector))
