@@ -55,11 +55,11 @@ def chromium(*, width: int = 1280, height: int = 900) -> Iterator["Browser"]:
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
         service = webdriver.ChromeService(executable_path=driver)
-        found = webdriver.Chrome(options=options, service=service)
+        window = webdriver.Chrome(options=options, service=service)
         try:
-            yield Browser(found)
+            yield Browser(window)
         finally:
-            found.quit()
+            window.quit()
 
 
 class Browser:
@@ -107,13 +107,15 @@ class Browser:
         """A screenshot of the page, or of the window, as PNG."""
         import base64
 
-        made = self.do("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(made["data"]))
+        shot = self.do("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        path.write_bytes(base64.b64decode(shot["data"]))
         return path
 
     def pdf(self) -> bytes:
         """The page as it is printed on A4."""
         import base64
 
-        made = self.do("Page.printToPDF", paperWidth=8.27, paperHeight=11.69, printBackground=False)
-        return base64.b64decode(made["data"])
+        printed = self.do(
+            "Page.printToPDF", paperWidth=8.27, paperHeight=11.69, printBackground=False
+        )
+        return base64.b64decode(printed["data"])

@@ -9,10 +9,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_the_tally_of_the_readme_is_that_of_the_committed_scorecard():
-    told = scorecard.tally(scorecard.read(ROOT / "reports" / "scorecard.csv"))["sentence"]
+    sentence = scorecard.tally(scorecard.read(ROOT / "reports" / "scorecard.csv"))["sentence"]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = re.search(r"<!-- tally -->(.*)<!-- /tally -->", readme, re.DOTALL).group(1)
-    assert " ".join(shown.split()) == told, "put this between the marks of the README"
+    assert " ".join(shown.split()) == sentence, "put this between the marks of the README"
 
 
 def test_the_committed_scorecard_has_every_printed_cell():

@@ -115,7 +115,7 @@ def test_phone_scrolls_one_way(chrome, page):
 def test_structure_for_those_who_listen(chrome, page):
     chrome.look()
     chrome.open(page)
-    told = chrome.run(
+    outline = chrome.run(
         "const all = s => [...document.querySelectorAll(s)];"
         "return {lang: document.documentElement.lang, title: document.title,"
         "levels: all('h1,h2,h3,h4,h5,h6').map(h => +h.tagName[1]),"
@@ -129,19 +129,19 @@ def test_structure_for_those_who_listen(chrome, page):
         "tables: all('table').map(t => [!!t.caption || !!t.closest('[aria-label]'),"
         " [...t.querySelectorAll('thead th')].every(h => h.scope === 'col')])}"
     )
-    assert told["lang"] == "en"
-    assert len(told["title"]) > 8
-    assert told["levels"][0] == 1
-    assert told["levels"].count(1) == 1
-    assert all(b - a <= 1 for a, b in zip(told["levels"], told["levels"][1:], strict=False))
-    assert len(set(told["ids"])) == len(told["ids"])
-    assert set(told["inside"]) <= set(told["ids"])
-    for target in told["files"]:
+    assert outline["lang"] == "en"
+    assert len(outline["title"]) > 8
+    assert outline["levels"][0] == 1
+    assert outline["levels"].count(1) == 1
+    assert all(b - a <= 1 for a, b in zip(outline["levels"], outline["levels"][1:], strict=False))
+    assert len(set(outline["ids"])) == len(outline["ids"])
+    assert set(outline["inside"]) <= set(outline["ids"])
+    for target in outline["files"]:
         assert (page.parent / target.partition("#")[0]).is_file(), target
-    assert told["unnamed"] == 0
-    assert told["mains"] == 1
-    assert told["scripts"] == 0
-    assert all(named and scoped for named, scoped in told["tables"])
+    assert outline["unnamed"] == 0
+    assert outline["mains"] == 1
+    assert outline["scripts"] == 0
+    assert all(named and scoped for named, scoped in outline["tables"])
 
 
 def test_keyboard_reaches_text_and_wide_tables(chrome, reports):

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pet_lab.workbench.workspace import Workspace
 
 REQUIRED = ("replicate", "metric", "value")
-OPTIONAL = ("se", "reading", "replicates_n")
 READINGS = ("described", "published")
 RESERVED = ("run_id", "notebook", "mean", "sd", "n", "out")  # readers add columns of these names
 DATA_KEYS = ("name", "sha256", "kind")

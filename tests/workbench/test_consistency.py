@@ -93,9 +93,9 @@ def test_a_spoilt_accuracy_is_flagged_whenever_the_rest_determines_it(counts, di
     spoilt = cells[0].value + shift
     assume(0 <= spoilt <= 1)
     assume(not span[0] - 0.01 <= spoilt <= span[1] + 0.01)
-    found = check([table(cell("a", f"{spoilt:.{digits}f}"), *cells[1:], checks=CONFUSION)])
-    assert [f.metric for f in found] == ["a"]
-    assert f"{spoilt:.{digits}f} is printed" in found[0].sentence
+    contradictions = check([table(cell("a", f"{spoilt:.{digits}f}"), *cells[1:], checks=CONFUSION)])
+    assert [f.metric for f in contradictions] == ["a"]
+    assert f"{spoilt:.{digits}f} is printed" in contradictions[0].sentence
 
 
 @given(st.tuples(*[st.integers(5, 60)] * 4))
@@ -131,9 +131,9 @@ def test_precisions_and_recalls_that_no_table_has():
     cells = [cell("a", "0.90")]
     cells += [cell(m, v, side=s) for s in "ab" for m, v in (("p", "0.60"), ("r", "1.00"))]
     checks = ({k: v for k, v in CONFUSION[0].items() if k != "f1"},)
-    found = check([table(*cells, checks=checks)])
-    assert len(found) == 4
-    assert all("no table of two classes" in f.sentence for f in found)
+    contradictions = check([table(*cells, checks=checks)])
+    assert len(contradictions) == 4
+    assert all("no table of two classes" in f.sentence for f in contradictions)
 
 
 @given(COUNTS)
@@ -144,8 +144,8 @@ def test_a_spoilt_f1_is_flagged(counts):
     span = f1_range(*(c.interval for c in cells if c.where == {"side": "a"} and c.metric in "pr"))
     assume(not span[0] - 0.001 <= spoilt <= span[1] + 0.001)
     cells[at] = cell("f", f"{spoilt:.3f}", side="a")
-    found = check([table(*cells, checks=CONFUSION)])
-    assert ("f", {"side": "a"}) in [(f.metric, f.where) for f in found]
+    contradictions = check([table(*cells, checks=CONFUSION)])
+    assert ("f", {"side": "a"}) in [(f.metric, f.where) for f in contradictions]
 
 
 @given(st.integers(1, 400), st.data(), st.integers(1, 5))
@@ -164,8 +164,10 @@ def test_grim_by_its_definition(n, units):
 
 
 def test_a_share_that_no_count_gives_is_flagged():
-    found = check([table(cell("m", "0.86100"), checks=({"rule": "whole_counts", "n": {"m": 79}},))])
-    assert "no whole number of 79" in found[0].sentence
+    contradictions = check(
+        [table(cell("m", "0.86100"), checks=({"rule": "whole_counts", "n": {"m": 79}},))]
+    )
+    assert "no whole number of 79" in contradictions[0].sentence
 
 
 SUM = ({"rule": "sum", "metric": "m", "total": 100},)
@@ -182,9 +184,9 @@ def test_a_table_that_repeats_another_must_say_the_same():
     checks = ({"rule": "equal", "metric": "m", "same_as": "t"},)
     first = table(cell("m", "10", row=1), cell("m", "11", row=2), checks=())
     second = [cell("m", "10", "u", row=1), cell("m", "13", "u", row=2)]
-    (found,) = check([first, table(*second, checks=checks, name="u")])
-    assert (found.table, found.where) == ("u", {"row": 2})
-    assert "prints 11 for the same; 13 here" in found.sentence
+    (only,) = check([first, table(*second, checks=checks, name="u")])
+    assert (only.table, only.where) == ("u", {"row": 2})
+    assert "prints 11 for the same; 13 here" in only.sentence
     assert check([table(*second, checks=checks, name="u")]) == []  # the other table is not at hand
 
 
@@ -286,16 +288,19 @@ def test_a_lost_decimal_point_is_flagged_in_both_tables(sigma, power):
     e = gaussian_epsilon(sigma)
     here = table(cell("e", f"{e:.2E}", sigma=sigma, lr=0.1), checks=EPSILON)
     there = table(cell("e", f"{e * 10**power:.2E}", "u", sigma=sigma, lr=0.01), checks=(), name="u")
-    found = check([here, there])
-    assert [f.table for f in found] == ["t", "u"]
-    assert all("the same digits with another power of ten" in f.sentence for f in found)
+    contradictions = check([here, there])
+    assert [f.table for f in contradictions] == ["t", "u"]
+    assert all("the same digits with another power of ten" in f.sentence for f in contradictions)
 
 
 def test_epsilon_must_fall_as_noise_grows_and_zero_noise_is_infinite():
     cells = [cell("e", "10.0", sigma=1, lr=1), cell("e", "11.0", sigma=2, lr=2)]
-    found = check([table(*cells, checks=EPSILON)])
-    assert len(found) == 2
-    assert "must fall as sigma grows, but 10.0 is printed at 1 and 11.0 at 2" in found[0].sentence
+    contradictions = check([table(*cells, checks=EPSILON)])
+    assert len(contradictions) == 2
+    assert (
+        "must fall as sigma grows, but 10.0 is printed at 1 and 11.0 at 2"
+        in contradictions[0].sentence
+    )
     cells = [cell("e", "3.0", sigma=0, lr=1), cell("e", "inf", sigma=1, lr=1)]
     assert len(check([table(*cells, checks=EPSILON)])) == 2
 
@@ -306,15 +311,19 @@ def test_epsilon_must_fall_as_noise_grows_and_zero_noise_is_infinite():
 def test_what_the_report_contradicts():
     """Computed. By hand: recalls .93/.13 and precisions .28/.85 leave a share of non-members of
     about .26, hence an accuracy of .26 x .93 + .74 x .13 = .34."""
-    found = {(f.table, published.where_text(f.where), f.metric): f for f in check(published.load())}
-    dp_class0 = found.pop(("3.5", "target=dp-sgd;epsilon=1.1;attack_model=class0", "accuracy"))
+    contradictions = {
+        (f.table, published.where_text(f.where), f.metric): f for f in check(published.load())
+    }
+    dp_class0 = contradictions.pop(
+        ("3.5", "target=dp-sgd;epsilon=1.1;attack_model=class0", "accuracy")
+    )
     assert "imply an accuracy of 0.338 to 0.351; 0.55 is printed" in dp_class0.sentence
-    assert {(f.table, f.metric) for f in found.values()} == {
+    assert {(f.table, f.metric) for f in contradictions.values()} == {
         ("fig-3.10", "epsilon"),
         ("3.4", "epsilon"),
     }
-    assert all(f.where["noise_multiplier"] == 0.4 for f in found.values())
-    assert all("another power of ten" in f.sentence for f in found.values())
+    assert all(f.where["noise_multiplier"] == 0.4 for f in contradictions.values())
+    assert all("another power of ten" in f.sentence for f in contradictions.values())
 
 
 def test_every_declared_check_looks_at_something():

@@ -158,11 +158,11 @@ def test_one_refused_report_costs_no_other(built, tmp_path):
     root = tmp_path / "copy"
     shutil.copytree(built[0].root, root)
     ws = type(built[0])(root)
-    made = demo.notebook("DP training or DP data?")
-    made.cells[7].outputs = [
+    content = demo.notebook("DP training or DP data?")
+    content.cells[7].outputs = [
         nbformat.v4.new_output("stream", name="stdout", text=f"read {root}/data.csv")
     ]
-    demo.add_run(ws, "private_ml/training", made, demo.rows_of(0.2, 8))
+    demo.add_run(ws, "private_ml/training", content, demo.rows_of(0.2, 8))
     with pytest.raises(
         report.Refused, match=r"private_ml/training: .*local path .* in cell 8"
     ) as e:
@@ -213,9 +213,9 @@ def test_no_runs_at_all(tmp_path):
 
 def test_the_named_profile_is_shown(built):
     ws, _ = built
-    found, name, stale = pages.chosen_runs(ws, "psi/typos")
-    assert (len(found), name, stale) == (3, "quick", False)  # full has two runs to go
-    assert found[0].parameters["error_rate"] == 0.2  # the first of the grid, as planned
+    done, name, stale = pages.chosen_runs(ws, "psi/typos")
+    assert (len(done), name, stale) == (3, "quick", False)  # full has two runs to go
+    assert done[0].parameters["error_rate"] == 0.2  # the first of the grid, as planned
     assert len(pages.chosen_runs(ws, "psi/typos", "full")[0]) == 3
 
 
@@ -252,15 +252,17 @@ def test_mathematics_carries_its_source_as_words():
 
 
 def test_headings_start_at_two_and_skip_nothing():
-    made = nbformat.v4.new_notebook(
+    content = nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_markdown_cell("# Title\n\nwords"),
             nbformat.v4.new_markdown_cell("# Again\n\n#### Deep\n\n## Data\n\n## Data"),
         ]
     )
-    body = exporter.export(made, link=lambda _: None)
-    found = [(h.name, h["id"]) for h in BeautifulSoup(body.html, "html.parser").select("h2,h3,h4")]
-    assert found == [("h2", "again"), ("h3", "deep"), ("h2", "data"), ("h2", "data-2")]
+    body = exporter.export(content, link=lambda _: None)
+    headings = [
+        (h.name, h["id"]) for h in BeautifulSoup(body.html, "html.parser").select("h2,h3,h4")
+    ]
+    assert headings == [("h2", "again"), ("h3", "deep"), ("h2", "data"), ("h2", "data-2")]
     assert [anchor for anchor, _ in body.contents] == ["again", "data", "data-2"]
 
 
@@ -276,22 +278,24 @@ def test_a_picture_without_words_is_refused():
 
 def test_widgets_and_scripts_are_dropped():
     for mime in (exporter.INTERACTIVE, "application/javascript"):
-        made = output_cell(**{mime: "x", "text/plain": "VBox(children=...)"})
-        assert "VBox" not in exporter.export(made, link=lambda _: None).html
+        content = output_cell(**{mime: "x", "text/plain": "VBox(children=...)"})
+        assert "VBox" not in exporter.export(content, link=lambda _: None).html
 
 
 def test_the_rows_that_write_returns_are_not_shown():
-    made = output_cell(**{"text/html": "<table class='dataframe'></table>", "text/plain": "rows"})
-    made.cells[0].source = "results.write(rows, out, headline='It holds.')"
-    made.cells[0].outputs[0].output_type = "execute_result"
-    assert "<table" not in exporter.export(made, link=lambda _: None).html
+    content = output_cell(
+        **{"text/html": "<table class='dataframe'></table>", "text/plain": "rows"}
+    )
+    content.cells[0].source = "results.write(rows, out, headline='It holds.')"
+    content.cells[0].outputs[0].output_type = "execute_result"
+    assert "<table" not in exporter.export(content, link=lambda _: None).html
 
 
 def test_an_error_output_is_refused():
     error = nbformat.v4.new_output("error", ename="ValueError", evalue="x", traceback=[])
-    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[error])])
+    content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[error])])
     with pytest.raises(report.GuardError, match="cell 1 ended with ValueError"):
-        exporter.export(made, link=lambda _: None)
+        exporter.export(content, link=lambda _: None)
 
 
 # --- the guard ---------------------------------------------------------------------------------
@@ -369,8 +373,8 @@ def test_guard_lets_honest_pages_pass(html):
 
 def test_guard_knows_this_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("MY_API_KEY", "tulips-and-roses")
-    found = report.objections(f"<p>{tmp_path}/x tulips-and-roses</p>", root=tmp_path)
-    assert {f.what.partition(" '")[0] for f in found} == {
+    against = report.objections(f"<p>{tmp_path}/x tulips-and-roses</p>", root=tmp_path)
+    assert {f.what.partition(" '")[0] for f in against} == {
         "the local path",
         "the value of a secret environment variable",
     }

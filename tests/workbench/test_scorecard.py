@@ -122,9 +122,9 @@ def test_one_run_without_a_known_spread_is_never_said_to_differ():
     got = one(rows([9.0], se=0.01), cell("2.0", "one_run", 0.1))
     assert got["verdict"] == "inconclusive"
     assert "do not tell the spread" in got["note"]
-    told = one(rows([9.0], se=0.01, replicates_n=100), cell("2.0", "one_run", 0.1))
-    assert (told["verdict"], told["replicates"]) == ("differs", 100)
-    assert told["sd"] == pytest.approx(0.1)
+    summarised = one(rows([9.0], se=0.01, replicates_n=100), cell("2.0", "one_run", 0.1))
+    assert (summarised["verdict"], summarised["replicates"]) == ("differs", 100)
+    assert summarised["sd"] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
@@ -248,12 +248,12 @@ def test_a_wrong_table_is_seldom_called_reproduced():
     """True distance just beyond the margin: "reproduced" in at most 2.5 % / cells of cells."""
     rng, n, cells, trials = np.random.default_rng(12), 12, 5, 20_000
     ours = rng.normal(0.5 + 0.105, 0.05, size=(trials, n))  # margin .1 and rounding .005
-    found = 0
+    confirmed = 0
     for values in ours:
         sd = values.std(ddof=1)
         mine = Ours(mean=values.mean(), se=sd / n**0.5, sd=sd, df=n - 1)
-        found += verdict(cell(margin=0.1), mine, cells=cells)[0] == "reproduced"
-    assert found <= stats.binom.isf(1e-4, trials, 0.025 / cells)
+        confirmed += verdict(cell(margin=0.1), mine, cells=cells)[0] == "reproduced"
+    assert confirmed <= stats.binom.isf(1e-4, trials, 0.025 / cells)
 
 
 # ------------------------------------------------------------------ which rows
@@ -329,8 +329,8 @@ def test_every_cell_and_reading_is_listed_with_a_reason():
     assert list(none["as"]) == ["described", "published"] * 2
     assert set(none["verdict"]) == {"not run"}
     assert set(none["note"]) == {"no run yet"}
-    told = score(pd.DataFrame(), both, contradictions=(), not_run="stand-in data")
-    assert set(told["note"]) == {"stand-in data"}
+    explained = score(pd.DataFrame(), both, contradictions=(), not_run="stand-in data")
+    assert set(explained["note"]) == {"stand-in data"}
     some = score(rows([0.5] * 3), both, contradictions=())
     assert some[some["where"] == {"k": 2}]["note"].iloc[0].startswith("no row has this metric")
 
