@@ -450,12 +450,11 @@ def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def margins(quality: Mapping[str, synth.Utility]) -> pd.DataFrame:
-    """Rows of `quality`: budget, column, metric "distance" (total variation), value."""
-    rows = Rows()
-    for budget, utility in quality.items():
-        for column, distance in utility.univariate.items():
-            rows.add(budget=budget, column=str(column), metrics={"distance": distance})
-    return rows.frame()
+    """Total variation distance of each margin: columns budget, column, distance."""
+    import pandas as pd
+
+    distances = pd.DataFrame({budget: utility.univariate for budget, utility in quality.items()})
+    return distances.rename_axis("column").reset_index().melt("column", None, "budget", "distance")
 
 
 def correlations(quality: Mapping[str, synth.Utility]) -> dict[str, pd.DataFrame]:
