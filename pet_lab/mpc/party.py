@@ -51,7 +51,7 @@ MAX_FRAME = 2**27  # shares of one input of a party, in JSON
 
 
 @dataclass
-class Split:
+class PreparedData:
     """What an owner keeps between preparing data for a task and handing it in."""
 
     draft: Task
@@ -61,7 +61,7 @@ class Split:
 
 
 @dataclass
-class Session:
+class Computation:
     """A computation under way at a processing party."""
 
     task: Task
@@ -122,8 +122,8 @@ class ServiceParty:
         self._listener: socket.socket | None = None
         self._tasks: dict[str, Task] = {}
         self._safe: dict[str, dict[str, list[int]]] = {}
-        self._prepared: dict[str, Split] = {}
-        self._session: Session | None = None
+        self._prepared: dict[str, PreparedData] = {}
+        self._session: Computation | None = None
         self._work: asyncio.Task[Any] | None = None
         self.endpoint.barred |= {str(e.body["party"]) for e in self.log.of("excluded")}
 
@@ -260,7 +260,7 @@ class ServiceParty:
         bodies = [e.body for e in self.log.of(kind) if e.body["owners"] == task.owners]
         return Spent(len(bodies), sum(b["epsilon"] or 0.0 for b in bodies))
 
-    def _split(self, draft: Task, frame: pd.DataFrame) -> Split:
+    def _split(self, draft: Task, frame: pd.DataFrame) -> PreparedData:
         p = catalogue.modulus(draft)
         rng = np.random.default_rng(secrets.randbits(128))
         numbers = catalogue.encode(draft, self.name, frame, rng)
@@ -271,7 +271,9 @@ class ServiceParty:
         commitments = tuple(
             shares.commit(shares.pack(r, p), s) for r, s in zip(rows, salts, strict=True)
         )
-        return Split(draft, replace(draft.input(self.name), commitments=commitments), rows, salts)
+        return PreparedData(
+            draft, replace(draft.input(self.name), commitments=commitments), rows, salts
+        )
 
     async def _hand_in(self, peer: str, request: m.HandIn) -> m.Accepted:
         """Send each processing party its share, if the task is the one prepared for."""
@@ -396,7 +398,7 @@ class ServiceParty:
             self._drop()
         approvals = msgspec.to_builtins(request.approvals)
         self.log.add("started", task=task.sha256, approvals=approvals)
-        self._session = session = Session(task)
+        self._session = session = Computation(task)
         rows = self._deposited(task)
         if task.level == "all-but-one":
             session.inputs = [[row] for row in rows]
@@ -409,7 +411,7 @@ class ServiceParty:
         safe = self._safe.pop(task.sha256)
         return [safe[d.owner] for d in task.inputs]
 
-    async def _put_in(self, session: Session, rows: list[list[int]]) -> None:
+    async def _put_in(self, session: Computation, rows: list[list[int]]) -> None:
         task, p = session.task, catalogue.modulus(session.task)
         if self._listener is None:
             raise Refused("This party does not listen.")
@@ -434,7 +436,7 @@ class ServiceParty:
         return m.Checked(check_values={k: _hex(v) for k, v in session.check_values.items()})
 
     async def _open_check_values(
-        self, session: Session, a: Arithmetic, points: Sequence[int]
+        self, session: Computation, a: Arithmetic, points: Sequence[int]
     ) -> None:
         for d, rows in zip(session.task.inputs, session.inputs, strict=True):
             # Check values are linear, so they work on shares of a share too.
@@ -460,7 +462,7 @@ class ServiceParty:
             cost=self._cost(session),
         )
 
-    async def _compute(self, session: Session) -> catalogue.AnswerShares:
+    async def _compute(self, session: Computation) -> catalogue.AnswerShares:
         task, p = session.task, catalogue.modulus(session.task)
         sides = [[sum(column) % p for column in zip(*rows, strict=True)] for rows in session.inputs]
         if session.arithmetic is not None:
@@ -475,7 +477,7 @@ class ServiceParty:
             [(s + e) % p for s, e in zip(sums, noise, strict=True)], catalogue.PublicFacts()
         )
 
-    def _cost(self, session: Session) -> m.TaskCost:
+    def _cost(self, session: Computation) -> m.TaskCost:
         a, to = session.arithmetic, session.mesh.bytes_sent if session.mesh else {}
         return m.TaskCost(
             party=self.name,
@@ -521,7 +523,7 @@ class ServiceParty:
     def _send_log(self, peer: str, request: m.SendLog) -> m.LogCopy:
         return m.LogCopy(entries=tuple(self.log.entries), public=self.signer.public)
 
-    def _current(self, peer: str, sha256: str) -> Session:
+    def _current(self, peer: str, sha256: str) -> Computation:
         session = self._session
         if session is None or session.task.sha256 != sha256:
             raise Refused("This task is not under way here.")

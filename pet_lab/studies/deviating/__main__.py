@@ -19,7 +19,7 @@ import msgspec
 from pet_lab.mpc import catalogue, messages, node
 from pet_lab.mpc.arithmetic import Arithmetic
 from pet_lab.mpc.messages import AnyRequest
-from pet_lab.mpc.party import ServiceParty, Session, Split
+from pet_lab.mpc.party import Computation, PreparedData, ServiceParty
 from pet_lab.mpc.tasks import Task
 
 
@@ -73,7 +73,7 @@ class Deviating(ServiceParty):
             frame = self._table()
             low = frame[name].astype(float) == column.low
             frame[name] = frame[name].where(frame.index != 0, column.high if low[0] else column.low)
-            other: Split = self._split(split.draft, frame)
+            other: PreparedData = self._split(split.draft, frame)
             self._prepared[request.task.nonce] = replace(other, ref=split.ref)
         return await super()._hand_in(peer, request)
 
@@ -83,12 +83,12 @@ class Deviating(ServiceParty):
             rows[0][0] = (rows[0][0] + 1) % catalogue.modulus(task)
         return rows
 
-    async def _put_in(self, session: Session, rows: list[list[int]]) -> None:
+    async def _put_in(self, session: Computation, rows: list[list[int]]) -> None:
         wrong = "wrong_product" in self.faults
         self.arithmetic_type = WrongProduct if wrong else Arithmetic
         await super()._put_in(session, rows)
 
-    async def _compute(self, session: Session) -> catalogue.AnswerShares:
+    async def _compute(self, session: Computation) -> catalogue.AnswerShares:
         if "die" in self.faults:
             os.kill(os.getpid(), signal.SIGKILL)
         answer = await super()._compute(session)
