@@ -26,6 +26,7 @@ from msgspec.structs import replace
 from pet_lab import shares
 from pet_lab.mpc import clear, costs, messages
 from pet_lab.mpc.errors import Cheating
+from pet_lab.mpc.policy import Policy
 from pet_lab.mpc.service import PERMISSIVE, Owned, Result, Service, heads
 from pet_lab.mpc.tasks import ColumnSchema, DataRef, Task, in_hours
 from pet_lab.parties import blocking
@@ -145,11 +146,9 @@ def simulate(
     for k in (3, many_parties):
         coalitions(rows, k, trials_per_coalition)
     attempts = pd.concat([attempts, of_five(n=12, seed=seed)], ignore_index=True)
-    for attempt, outcome, named in attempts[["attempt", "outcome", "named"]].itertuples(
-        index=False
-    ):
-        stopped = {"stopped": outcome != "answered", "named": bool(named)}
-        rows.add(experiment="attempts", attempt=attempt, metrics=stopped)
+    for one in attempts.to_dict("records"):
+        metrics = {"stopped": one["outcome"] != "answered", "named": bool(one["named"])}
+        rows.add(experiment="attempts", attempt=one["attempt"], metrics=metrics)
     four_ways(rows, owned)
     return ServiceStudy(
         rows=rows.frame(),
@@ -417,76 +416,85 @@ def outcome(run: Callable[[], Any]) -> dict[str, str]:
     return {"outcome": "corrected" if suspects else "answered", "named": suspects, "reason": ""}
 
 
+def attempt(
+    service: Service,
+    function: str = "join_size",
+    parameters: Mapping[str, Any] = SIZE,
+    *,
+    policy: Policy | None = None,
+    fault: tuple[str, str] | None = None,
+    **terms: Any,
+) -> Callable[[], Result]:
+    """A task to try while pp-3 has another policy, or a party misbehaves: (party, fault)."""
+
+    def run() -> Result:
+        _set(service, policy, fault)
+        try:
+            return service.compute(function, parameters, **terms)
+        finally:
+            _set(service, policy and PERMISSIVE, fault and fault[:1])
+
+    return run
+
+
+def _set(service: Service, policy: Policy | None, fault: tuple[str, ...] | None) -> None:
+    if policy is not None:
+        service.set_policy("pp-3", policy)
+    if fault is not None and service.processes[fault[0]].alive:
+        service.order(fault[0], Faults(faults=fault[1:]))
+
+
 def forbidden(service: Service) -> pd.DataFrame:
     """Everything that must not work, tried on a running service of three."""
     only_size = replace(PERMISSIVE, functions=("join_size",))
     poor = replace(PERMISSIVE, epsilon_total=0.1)
+    ask = functools.partial(attempt, service)
+    statistics = functools.partial(ask, "joined_statistics", STATISTICS)
+    return _tried(
+        {
+            "approved by two of three": statistics(policy=only_size),
+            "refused by one, and the output party insists": statistics(
+                policy=only_size, fault=("pz", "push")
+            ),
+            "a function that is not listed": ask("median"),
+            "one processing party": ask(processing_parties=list(service.processing[:1])),
+            "more than the privacy budget": ask(policy=poor, epsilon=0.5),
+            "after it expired": ask(expires=in_hours(-1)),
+            "ten thousand records in each file": lambda: too_large(service),
+            "an approval used twice": lambda: replay(service),
+            "a log that its keeper changed": lambda: tampered(service),
+            "a log without its end": lambda: tampered(service, cut=True),
+            "a certificate of another authority": lambda: stranger(service),
+            "a certificate that has expired": lambda: stranger(service, expired=True),
+            "data changed after the approvals": statistics(fault=("py", "change_data")),
+            "a wrong product, level checked": statistics(
+                level="checked", fault=("pp-2", "wrong_product")
+            ),
+            "a wrong share of the answer": ask(fault=("pp-2", "wrong_result")),
+            "a wrong share of an input": ask(fault=("pp-3", "wrong_share")),
+            "a task with the excluded party": ask(),
+        }
+    )
 
-    def ask(function: str = "join_size", parameters: Any = SIZE, **terms: Any) -> Any:
-        return lambda: service.compute(function, parameters, **terms)
 
-    statistics = ("joined_statistics", STATISTICS)
-    first = [service.processing[0]]
-    attempts: list[tuple[str, Callable[[], Any], Any, dict[str, str]]] = [
-        # attempt, what is tried, the third party's policy, faults
-        ("approved by two of three", ask(*statistics), only_size, {}),
-        (
-            "refused by one, and the output party insists",
-            ask(*statistics),
-            only_size,
-            {"pz": "push"},
-        ),
-        ("a function that is not listed", ask("median"), None, {}),
-        ("one processing party", ask(processing_parties=first), None, {}),
-        ("more than the privacy budget", ask(epsilon=0.5), poor, {}),
-        ("after it expired", ask(expires=in_hours(-1)), None, {}),
-        ("ten thousand records in each file", lambda: too_large(service), None, {}),
-        ("an approval used twice", lambda: replay(service), None, {}),
-        ("a log that its keeper changed", lambda: tampered(service), None, {}),
-        ("a log without its end", lambda: tampered(service, cut=True), None, {}),
-        ("a certificate of another authority", lambda: stranger(service), None, {}),
-        ("a certificate that has expired", lambda: stranger(service, expired=True), None, {}),
-        ("data changed after the approvals", ask(*statistics), None, {"py": "change_data"}),
-        (
-            "a wrong product, level checked",
-            ask(*statistics, level="checked"),
-            None,
-            {"pp-2": "wrong_product"},
-        ),
-        ("a wrong share of the answer", ask(), None, {"pp-2": "wrong_result"}),
-        ("a wrong share of an input", ask(), None, {"pp-3": "wrong_share"}),
-        ("a task with the excluded party", ask(), None, {}),
-    ]
-    tried = []
-    for attempt, run, policy, faults in attempts:
-        if policy is not None:
-            service.set_policy("pp-3", policy)
-        for party, fault in faults.items():
-            service.order(party, Faults(faults=(fault,)))
-        tried.append({"attempt": attempt, **outcome(run)})
-        if policy is not None:
-            service.set_policy("pp-3", PERMISSIVE)
-        for party in faults:
-            service.order(party, Faults())
-    return pd.DataFrame(tried)
+def _tried(attempts: Mapping[str, Callable[[], Any]]) -> pd.DataFrame:
+    return pd.DataFrame({"attempt": what, **outcome(run)} for what, run in attempts.items())
 
 
 def of_five(*, n: int, seed: int) -> pd.DataFrame:
     """Of five parties one sends a wrong share of the answer; of three others one dies."""
-    names, tried = [f"pp-{i + 1}" for i in range(5)], []
+    names = [f"pp-{i + 1}" for i in range(5)]
     with Service(names, example(n, seed), module=DEVIATING) as service:
-        for attempt, faults, processing in (
-            ("a wrong share of the answer, one of five", {"pp-4": "wrong_result"}, names),
-            ("a party dies in the middle", {"pp-3": "die"}, names[:3]),
-            ("a party is missing", {}, names[:3]),
-        ):
-            for name, fault in faults.items():
-                service.order(name, Faults(faults=(fault,)))
-            terms = {"processing_parties": processing}
-            run = functools.partial(service.compute, "join_size", SIZE, **terms)
-            result = outcome(run)
-            tried.append({"attempt": attempt, **result})
-    return pd.DataFrame(tried)
+        three = functools.partial(attempt, service, processing_parties=names[:3])
+        return _tried(
+            {
+                "a wrong share of the answer, one of five": attempt(
+                    service, fault=("pp-4", "wrong_result")
+                ),
+                "a party dies in the middle": three(fault=("pp-3", "die")),
+                "a party is missing": three(),
+            }
+        )
 
 
 def too_large(service: Service, n: int = 10_000) -> None:
