@@ -566,13 +566,14 @@ def _means(
     if kind == "lines":
         return 0.0
     means |= {k: looks[k] for k in ("hue", "palette", "color") if k in looks}
-    n = len(looks.get("palette", "1"))
+    levels = len(looks.get("palette", "1"))
+    n = 1 if looks.get("hue") == x else levels  # how many stand side by side
     solid: dict[str, Any] = {"linestyle": "-", "linewidth": 1.4}
     spread = min(0.1 * (n - 1), 0.5) if kind == "points" else 0.8 * (n - 1) / n
     if kind == "bars":
         sns.barplot(**means, saturation=1, capsize=0.3 / n, err_kws=solid | {"color": "#222222"})
-        handles = axes.get_legend_handles_labels()[0][-n:]
-        for i, group in enumerate(axes.containers[-n:]):
+        handles = axes.get_legend_handles_labels()[0][-levels:]
+        for i, group in enumerate(axes.containers[-levels:]):
             for patch in (*group, *handles[i : i + 1]):
                 patch.set_hatch(HATCHES[i])
         return spread
@@ -582,12 +583,12 @@ def _means(
             **{k: v for k, v in means.items() if k != "errorbar"} | {"data": part}, **faint
         )
     ends: dict[str, Any] = {
-        "markers": list(MARKERS[:n]),
+        "markers": list(MARKERS[:levels]),
         "capsize": 0.05,
         "linewidth": 1.6,
         "markersize": 6,
     }
-    joined = list(LINES[:n]) if ordered and kind == "points" else "none"
+    joined = list(LINES[:levels]) if ordered and kind == "points" else "none"
     sns.pointplot(**means, **ends, linestyles=joined, dodge=spread or False, err_kws=solid)
     return spread
 
@@ -596,7 +597,7 @@ def _diamonds(
     printed: pd.DataFrame, ours: pd.DataFrame, axes: Axes, *, x: str, hue: str | None, spread: float
 ) -> None:
     """Printed numbers in front of ours, beside their hue; settings that were not run stay out."""
-    for name in (x, hue):
+    for name in dict.fromkeys((x, hue)):
         if name in printed and isinstance(ours[name].dtype, pd.CategoricalDtype):
             words = printed[name].map(_word)
             index = ours[name].cat.categories.get_indexer(pd.Index(words))

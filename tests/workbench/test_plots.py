@@ -300,6 +300,15 @@ def test_bars_differ_in_more_than_colour(replicates):
     assert [bar.get_height() for group in ax.containers for bar in group] == pytest.approx(means)
 
 
+@pytest.mark.parametrize("draw", [plots.points, plots.dots, plots.bars])
+def test_a_hue_that_is_the_axis_stays_in_the_middle(replicates, draw):
+    ax = draw(replicates, x="way", metric="accuracy", hue="way")
+    at = [bar.get_x() + bar.get_width() / 2 for group in ax.containers for bar in group]
+    at += [x for line in ax.lines if line.get_marker() in plots.MARKERS for x in line.get_xdata()]
+    assert at
+    assert set(np.round(at, 6)) <= {0, 1}
+
+
 def test_every_look_differs_in_more_than_colour_and_no_look_is_used_twice():
     n = len(plots.COLOURS)
     assert n == 9
