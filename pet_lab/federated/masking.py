@@ -8,14 +8,19 @@ K. Bonawitz et al., "Practical secure aggregation for privacy-preserving machine
 with s_uv from X25519 and the PRG AES-256 in counter mode. All others hold Shamir shares of b_u and
 of u's secret key. After the masked vectors are in, they reveal b_u of each office that sent one and
 the key of each that did not: never both of the same office.
+
+Offices are numbered 1 to n, agreed before the round: Shamir's share at 0 would be the secret, and
+an invented office one more holder of shares. Both sides refuse any other number, and whatever comes
+a second time. That the keys under a number are that office's is for the channel to prove.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -35,7 +40,14 @@ from numpy.typing import ArrayLike, NDArray
 from pet_lab.federated.aggregation import Rejected
 from pet_lab.shares import ShareError, shamir_join, shamir_split
 
-__all__ = ["MaskedSum", "MaskingError", "MaskingOffice", "Quantiser", "aggregate"]
+__all__ = [
+    "MaskedSum",
+    "MaskingError",
+    "MaskingOffice",
+    "MaskingServer",
+    "Quantiser",
+    "aggregate",
+]
 
 PRIME = 2**256 + 297  # the smallest prime above all 32-byte secrets
 _SHARE_BYTES = 33
@@ -99,25 +111,14 @@ class Quantiser:
         return signed * self.step
 
 
+Keys = tuple[bytes, bytes]
+"""An office's public keys, 32 bytes each: for masks, and for wrapping shares."""
+
+
 @dataclass
-class MaskingOffice:
-    """One office through one round of the protocol; its secrets never leave it unshared.
-
-    index      from 1
-    offices    how many take part
-    threshold  offices needed to unmask: more than half, so that the server cannot get both secrets
-               of an office by telling two groups different stories
-    """
-
-    index: int
+class _Round:
     offices: int
     threshold: int
-    _seed: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
-    _mask_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate, repr=False)
-    _wrap_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate, repr=False)
-    _public: dict[int, tuple[bytes, bytes]] = field(default_factory=dict, repr=False)
-    _held: dict[int, bytes] = field(default_factory=dict, repr=False)
-    _answered: bool = False
 
     def __post_init__(self) -> None:
         if self.offices < 2 or not self.offices / 2 < self.threshold <= self.offices:
@@ -126,15 +127,51 @@ class MaskingOffice:
                 f"of {self.offices}."
             )
 
-    def advertise(self) -> tuple[bytes, bytes]:
-        """Trip 1: public keys for masks and for wrapping shares, 32 bytes each."""
+    def _known(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            if type(number) is not int or not 1 <= number <= self.offices:
+                raise MaskingError(
+                    f"Offices are numbered 1 to {self.offices} as agreed before the round, got "
+                    f"{number!r}."
+                )
+
+
+@dataclass
+class MaskingOffice(_Round):
+    """One office through one round of the protocol; its secrets never leave it unshared.
+
+    offices    how many take part
+    threshold  offices needed to unmask: more than half, so that the server cannot get both secrets
+               of an office by telling two groups different stories
+    index      its number, from 1
+    """
+
+    index: int
+    _seed: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    _mask_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate, repr=False)
+    _wrap_key: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate, repr=False)
+    _public: dict[int, Keys] = field(default_factory=dict, repr=False)
+    _held: dict[int, bytes] = field(default_factory=dict, repr=False)
+    _masked: bool = False
+    _answered: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._known([self.index])
+
+    def advertise(self) -> Keys:
+        """Trip 1: public keys."""
         return _raw(self._mask_key.public_key()), _raw(self._wrap_key.public_key())
 
-    def share(self, public: Mapping[int, tuple[bytes, bytes]]) -> dict[int, bytes]:
+    def share(self, public: Mapping[int, Keys]) -> dict[int, bytes]:
         """Trip 2: given everybody's public keys, encrypted shares for each other office.
 
-        The keys must come over authenticated channels: here the caller vouches for them.
+        The keys must come over authenticated channels: here the caller vouches for them. Answered
+        once: under a second list of keys the same secrets would be shared among others too.
         """
+        self._known(public)
+        if self._public:
+            raise MaskingError("Secrets are shared once a round; the server asked again.")
         if len(public) < self.threshold or public.get(self.index) != self.advertise():
             raise MaskingError(
                 f"Expected keys of at least {self.threshold} offices, mine unchanged among them."
@@ -158,25 +195,41 @@ class MaskingOffice:
         return out
 
     def receive(self, wrapped: Mapping[int, bytes]) -> None:
-        """Shares that the others made for me; MaskingError if one was tampered with."""
+        """Shares that the others made for me; MaskingError if one was tampered with.
+
+        Only before the vector is masked, and one from each: the masks are agreed by these shares.
+        """
+        if self._masked:
+            raise MaskingError("The vector is masked already; shares that come later do not count.")
         for other, raw in wrapped.items():
             if other not in self._public:
                 raise MaskingError(f"Shares came from office {other}, which takes no part.")
+            if other in self._held:
+                raise MaskingError(f"Shares of office {other} came twice.")
             try:
-                self._held[other] = AESGCM(self._wrap(other)).decrypt(
+                body = AESGCM(self._wrap(other)).decrypt(
                     raw[:12], raw[12:], _route(other, self.index)
                 )
             except (InvalidTag, ValueError):
+                body = b""
+            if len(body) != 2 * _SHARE_BYTES:
                 raise MaskingError(
                     f"The share of office {other} was damaged or is not for office {self.index}."
-                ) from None
+                )
+            self._held[other] = body
 
     def mask(self, quantised: NDArray[np.uint32]) -> NDArray[np.uint32]:
-        """Trip 3: the vector under all its masks, for the offices whose shares I hold."""
+        """Trip 3: the vector under all its masks, for the offices whose shares I hold.
+
+        Once: the difference of two vectors under the same masks is open.
+        """
+        if self._masked:
+            raise MaskingError("An office masks one vector a round; take a new office for another.")
         if len(self._held) < self.threshold:
             raise MaskingError(
                 f"Shares of {len(self._held)} offices are here, {self.threshold} are needed."
             )
+        self._masked = True
         out = quantised + _stream(self._seed, quantised.size)
         for other in self._held:
             if other != self.index:
@@ -190,6 +243,8 @@ class MaskingOffice:
         Answered once: a second question about other survivors would give away single vectors.
         """
         alive = set(survivors)
+        if not self._masked:
+            raise MaskingError("Shares are revealed after the vectors are in, not before.")
         if self._answered:
             raise MaskingError("Shares are revealed once a round; the server asked again.")
         if self.index not in alive or not alive <= set(self._held):
@@ -209,6 +264,75 @@ class MaskingOffice:
         return _agreed(self._wrap_key, self._public[other][1], b"pet_lab shares")
 
 
+@dataclass
+class MaskingServer(_Round):
+    """The server through one round: takes one thing of a kind from each office, and unmasks.
+
+    count   length of the vectors
+    public  keys by office
+    masked  masked vectors by office, as the server sees them
+    """
+
+    count: int
+    public: dict[int, Keys] = field(default_factory=dict)
+    masked: dict[int, NDArray[np.uint32]] = field(default_factory=dict, repr=False)
+    _answers: dict[int, Mapping[int, tuple[str, bytes]]] = field(default_factory=dict, repr=False)
+
+    def keys(self, office: int, keys: Keys) -> None:
+        """Trip 1."""
+        self._known([office])
+        self._once(self.public, office, keys)
+
+    def vector(self, office: int, raw: bytes) -> None:
+        """Trip 3: a masked vector, 4 bytes a value, little-endian."""
+        self._takes_part(office)
+        if len(raw) != 4 * self.count:
+            raise MaskingError(
+                f"Office {office} sent {len(raw) // 4} values, expected {self.count}."
+            )
+        self._once(self.masked, office, np.frombuffer(raw, "<u4").astype(np.uint32))
+
+    def answer(self, office: int, shares: Mapping[int, tuple[str, bytes]]) -> None:
+        """Trip 4: a survivor's shares, of the kind that was asked for."""
+        self._takes_part(office)
+        for owner, (kind, raw) in shares.items():
+            self._takes_part(owner)
+            if kind != ("seed" if owner in self.masked else "key") or len(raw) != _SHARE_BYTES:
+                raise MaskingError(f"Office {office} sent another share of {owner} than asked for.")
+        self._once(self._answers, office, shares)
+
+    def total(self) -> NDArray[np.uint32]:
+        """The sum of the survivors' vectors; MaskingError if too few answered."""
+        if len(self._answers) < self.threshold:
+            raise MaskingError(
+                f"{len(self._answers)} offices answered, {self.threshold} are needed to unmask: "
+                "the round is void."
+            )
+        total = np.sum(list(self.masked.values()), axis=0, dtype=np.uint32)
+        for owner in self.public:
+            shares = {i: a[owner][1] for i, a in self._answers.items() if owner in a}
+            secret = _join(shares, self.threshold)
+            if owner in self.masked:
+                total = total - _stream(secret, self.count)
+                continue
+            key = X25519PrivateKey.from_private_bytes(secret)
+            if _raw(key.public_key()) != self.public[owner][0]:
+                raise MaskingError(f"The shares of office {owner} do not fit its public key.")
+            for other in self.masked:  # masks that the survivors put on for the one who left
+                pad = _stream(_agreed(key, self.public[other][0]), self.count)
+                total = total - pad if other < owner else total + pad
+        return total
+
+    def _takes_part(self, office: int) -> None:
+        if office not in self.public:
+            raise MaskingError(f"Office {office!r} takes no part in this round.")
+
+    def _once(self, store: dict, office: int, value: Any) -> None:
+        if office in store:
+            raise MaskingError(f"Office {office} sent the same part of the round twice.")
+        store[office] = value
+
+
 @dataclass(frozen=True, kw_only=True)
 class MaskedSum:
     """What a round gave and what it cost.
@@ -219,7 +343,7 @@ class MaskedSum:
     server_cpu_s    CPU seconds of the server
     up_bytes        mean bytes that an office sends
     down_bytes      mean bytes that an office receives
-    seen            the masked vectors, as the server saw them
+    seen            the masked vectors by office, as the server saw them
     """
 
     total: NDArray[np.float64]
@@ -257,79 +381,40 @@ def aggregate(
     k = len(vectors)
     threshold = k // 2 + 1 if threshold is None else threshold
     quantiser = Quantiser(terms=k) if quantiser is None else quantiser
-    offices = {i: MaskingOffice(i, k, threshold) for i in range(1, k + 1)}
-    count = np.size(vectors[0])
-    office_s, server_s, up, down = 0.0, 0.0, 0, 0
+    offices = {i: MaskingOffice(k, threshold, i) for i in range(1, k + 1)}
+    server = MaskingServer(k, threshold, np.size(vectors[0]))
+    up, down = 64 * k, 64 * k * k  # the keys, to all
     start = time.process_time()
-    public = {i: o.advertise() for i, o in offices.items()}
-    up += 64 * k
-    down += 64 * k * k
-    wrapped = {i: o.share(public) for i, o in offices.items()}
-    up += sum(len(raw) + 4 for sent in wrapped.values() for raw in sent.values())
-    down += sum(len(raw) + 4 for sent in wrapped.values() for raw in sent.values())
+    for i, o in offices.items():
+        server.keys(i, o.advertise())
+    wrapped = {i: o.share(server.public) for i, o in offices.items()}
+    shares = sum(len(raw) + 4 for sent in wrapped.values() for raw in sent.values())
     for i, o in offices.items():
         o.receive({j: sent[i] for j, sent in wrapped.items() if j != i})
-    masked = {}
     for i, o in offices.items():
         if i not in dies_before_masking:
             raw = o.mask(quantiser.encode(vectors[i - 1])).astype("<u4").tobytes()
             up += len(raw)
-            masked[i] = np.frombuffer(raw, "<u4").astype(np.uint32)
-    survivors = tuple(masked)
-    answers = {
-        i: o.reveal(survivors)
-        for i, o in offices.items()
-        if i in masked and i not in dies_after_masking
-    }
-    up += sum((_SHARE_BYTES + 5) * len(a) for a in answers.values())
-    down += 4 * len(survivors) * len(answers)
+            server.vector(i, raw)
+    survivors = tuple(server.masked)
+    for i in survivors:
+        if i not in dies_after_masking:
+            answer = offices[i].reveal(survivors)
+            up += (_SHARE_BYTES + 5) * len(answer)
+            down += 4 * len(survivors)
+            server.answer(i, answer)
     office_s = time.process_time() - start
     start = time.process_time()
-    wrong = [i for i, m in masked.items() if m.size != count]
-    if wrong:
-        raise MaskingError(
-            f"Office {wrong[0]} sent {masked[wrong[0]].size} values, expected {count}."
-        )
-    total = _unmask(masked, answers, public, threshold)
-    values = quantiser.decode(total, len(survivors))
-    server_s = time.process_time() - start
-    down += 4 * count * len(survivors)
+    values = quantiser.decode(server.total(), len(survivors))
     return MaskedSum(
         total=values,
         survivors=survivors,
         office_cpu_s=office_s / k,
-        server_cpu_s=server_s,
-        up_bytes=up / k,
-        down_bytes=down / k,
-        seen=masked,
+        server_cpu_s=time.process_time() - start,
+        up_bytes=(up + shares) / k,
+        down_bytes=(down + shares + 4 * server.count * len(survivors)) / k,
+        seen=server.masked,
     )
-
-
-def _unmask(
-    masked: Mapping[int, NDArray[np.uint32]],
-    answers: Mapping[int, Mapping[int, tuple[str, bytes]]],
-    public: Mapping[int, tuple[bytes, bytes]],
-    threshold: int,
-) -> NDArray[np.uint32]:
-    if len(answers) < threshold:
-        raise MaskingError(
-            f"{len(answers)} offices answered, {threshold} are needed to unmask: the round is void."
-        )
-    total = np.sum(list(masked.values()), axis=0, dtype=np.uint32)
-    size = total.size
-    for owner in public:
-        shares = {i: a[owner][1] for i, a in answers.items() if owner in a}
-        secret = _join(shares, threshold)
-        if owner in masked:
-            total = total - _stream(secret, size)
-            continue
-        key = X25519PrivateKey.from_private_bytes(secret)
-        if _raw(key.public_key()) != public[owner][0]:
-            raise MaskingError(f"The shares of office {owner} do not fit its public key.")
-        for other in masked:  # masks that the survivors put on for the one who left
-            pad = _stream(_agreed(key, public[other][0]), size)
-            total = total - pad if other < owner else total + pad
-    return total
 
 
 # --- pieces ------------------------------------------------------------------------------------
@@ -344,7 +429,10 @@ def _route(sender: int, receiver: int) -> bytes:
 
 
 def _agreed(key: X25519PrivateKey, other: bytes, label: bytes = b"pet_lab masks") -> bytes:
-    secret = key.exchange(X25519PublicKey.from_public_bytes(other))
+    try:
+        secret = key.exchange(X25519PublicKey.from_public_bytes(other))
+    except ValueError:
+        raise MaskingError("An office's public key is none: expected 32 bytes of X25519.") from None
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=label).derive(secret)
 
 

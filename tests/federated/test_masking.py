@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from pet_lab.federated import masking
-from pet_lab.federated.masking import MaskingError, MaskingOffice, Quantiser, aggregate
+from pet_lab.federated.masking import (
+    MaskingError,
+    MaskingOffice,
+    MaskingServer,
+    Quantiser,
+    aggregate,
+)
 
 VECTORS = [np.random.default_rng(i).uniform(-1, 1, 500) for i in range(5)]
 
@@ -74,10 +80,83 @@ def test_a_sum_beyond_what_honest_offices_can_make_is_noticed():
 
 
 def crew(n=4, threshold=3):
-    offices = {i: MaskingOffice(i, n, threshold) for i in range(1, n + 1)}
+    offices = {i: MaskingOffice(n, threshold, i) for i in range(1, n + 1)}
     public = {i: o.advertise() for i, o in offices.items()}
     wrapped = {i: o.share(public) for i, o in offices.items()}
     return offices, public, wrapped
+
+
+VECTOR = Quantiser(terms=4).encode(VECTORS[0])
+
+
+def ready():
+    """Offices that hold each other's shares."""
+    offices, _, wrapped = crew()
+    for i, o in offices.items():
+        o.receive({j: w[i] for j, w in wrapped.items() if j != i})
+    return offices
+
+
+@pytest.mark.parametrize("number", [0, -1, 5, 7, 2**256 + 297, True, "1"])
+def test_numbers_that_were_not_agreed_are_refused_by_office_and_server(number):
+    """At 0 lies the secret itself; invented offices would collect a threshold of shares."""
+    offices = {i: MaskingOffice(4, 3, i) for i in (1, 2, 3, 4)}
+    spy = MaskingOffice(4, 3, 4)
+    public = {i: o.advertise() for i, o in offices.items() if i != 4} | {number: spy.advertise()}
+    if number is True:
+        public = {i: k for i, k in public.items() if i != 1} | {number: spy.advertise()}
+    asked = offices[2]
+    with pytest.raises(MaskingError, match="numbered 1 to 4"):
+        asked.share(public)
+    assert not asked._held
+    with pytest.raises(MaskingError, match="numbered 1 to 4"):
+        MaskingOffice(4, 3, number)
+    with pytest.raises(MaskingError, match="numbered 1 to 4"):
+        MaskingServer(4, 3, 500).keys(number, spy.advertise())
+
+
+def test_an_office_masks_shares_and_takes_shares_once():
+    """Two vectors under one mask would open their difference."""
+    offices, public, wrapped = crew()
+    with pytest.raises(MaskingError, match="shared once"):
+        offices[1].share(public)
+    offices[1].receive({j: wrapped[j][1] for j in (2, 3)})
+    with pytest.raises(MaskingError, match="came twice"):
+        offices[1].receive({2: wrapped[2][1]})
+    offices[1].mask(VECTOR)
+    with pytest.raises(MaskingError, match="one vector a round"):
+        offices[1].mask(VECTOR)
+    with pytest.raises(MaskingError, match="masked already"):
+        offices[1].receive({4: wrapped[4][1]})
+
+
+def test_the_server_takes_each_part_once_and_from_offices_of_the_round_only():
+    offices, server = ready(), MaskingServer(4, 3, VECTOR.size)
+    for i in (1, 2, 3):
+        server.keys(i, offices[i].advertise())
+    with pytest.raises(MaskingError, match="twice"):
+        server.keys(1, offices[4].advertise())
+    raw = offices[1].mask(VECTOR).astype("<u4").tobytes()
+    with pytest.raises(MaskingError, match="takes no part"):
+        server.vector(4, raw)
+    server.vector(1, raw)
+    with pytest.raises(MaskingError, match="twice"):
+        server.vector(1, raw)
+    with pytest.raises(MaskingError, match="takes no part"):
+        server.answer(0, {})
+    with pytest.raises(MaskingError, match="another share of 1"):
+        server.answer(1, {1: ("key", bytes(33))})
+    server.answer(1, {1: ("seed", bytes(33))})
+    with pytest.raises(MaskingError, match="twice"):
+        server.answer(1, {1: ("seed", bytes(33))})
+
+
+@pytest.mark.parametrize("key", [bytes(32), b"short"])
+def test_public_keys_that_are_none_are_refused(key):
+    offices = {i: MaskingOffice(3, 2, i) for i in (1, 2, 3)}
+    public = {i: o.advertise() for i, o in offices.items()} | {3: (b"x" * 32, key)}
+    with pytest.raises(MaskingError, match="public key is none"):
+        offices[1].share(public)
 
 
 def test_shares_are_for_their_receiver_only():
@@ -92,9 +171,11 @@ def test_shares_are_for_their_receiver_only():
 
 
 def test_an_office_never_gives_both_secrets_of_another():
-    offices, _, wrapped = crew()
-    for i, o in offices.items():
-        o.receive({j: w[i] for j, w in wrapped.items() if j != i})
+    offices = ready()
+    with pytest.raises(MaskingError, match="not before"):
+        offices[1].reveal([1, 2, 3])
+    for o in offices.values():
+        o.mask(VECTOR)
     with pytest.raises(MaskingError, match="below the threshold"):
         offices[1].reveal([1, 2])
     answer = offices[1].reveal([1, 2, 3])
@@ -113,13 +194,15 @@ def test_an_office_never_gives_both_secrets_of_another():
 @pytest.mark.parametrize(("n", "threshold"), [(4, 2), (4, 5), (1, 1)])
 def test_thresholds_below_a_majority_are_refused(n, threshold):
     with pytest.raises(MaskingError, match="more than half"):
-        MaskingOffice(1, n, threshold)
+        MaskingOffice(n, threshold, 1)
 
 
 def test_swapped_or_copied_keys_are_refused():
     offices, public, _ = crew()
     with pytest.raises(MaskingError, match="mine unchanged"):
-        MaskingOffice(1, 4, 3).share(public)
+        MaskingOffice(4, 3, 1).share(public)
+    offices = {i: MaskingOffice(4, 3, i) for i in (1, 2, 3, 4)}
+    public = {i: o.advertise() for i, o in offices.items()}
     with pytest.raises(MaskingError, match="copies"):
         offices[1].share({**public, 3: public[2]})
     with pytest.raises(MaskingError, match="mine unchanged"):
@@ -136,6 +219,6 @@ def test_any_threshold_shares_join_and_wrong_ones_do_not():
 
 
 def test_secrets_do_not_show():
-    office = MaskingOffice(1, 4, 3)
+    office = MaskingOffice(4, 3, 1)
     assert office._seed.hex() not in repr(office)
     assert "_seed" not in repr(office)
