@@ -15,6 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from pet_lab import dpsgd, mia
+from pet_lab.studies import shadow_models as study
 
 MODELS, RECORDS, EPOCHS, BATCH, GOAL_RATIO = 20, 395, 100, 32, 20.0
 
@@ -42,9 +43,9 @@ def main() -> None:
     y = (X[:, :5].sum(axis=1) + rng.normal(size=RECORDS) > 2.5).astype(int)
     domain = mia.Domain.of(X, [f"x{j}" for j in range(58)])
     config = dpsgd.Config(learning_rate=0.25, epochs=EPOCHS, batch_size=BATCH, clip=math.inf)
-    mia.shadow_attack(X, y, domain, config, seed=1, replicates=1, models=2)  # imports
+    study.shadow_attack(X, y, domain, config, seed=1, replicates=1, models=2)  # imports
     ours = cpu_seconds(
-        lambda: mia.shadow_attack(X, y, domain, config, seed=0, replicates=1, models=MODELS)
+        lambda: study.shadow_attack(X, y, domain, config, seed=0, replicates=1, models=MODELS)
     )
     members = round(0.75 * RECORDS)
     keras(X[:members], y[:members], epochs=1)  # imports

@@ -1,11 +1,10 @@
-"""Differentially private training of small networks: one function, two engines.
+"""Differentially private training of small networks, many at once.
 
-`train(X, y, config, seeds=[...])` trains one replica per seed. The engine "batched" (default) runs
-all replicas as one NumPy program; "tensorflow-privacy" is the reference that it is tested against.
-Importing this package loads neither TensorFlow nor JAX.
+`train(X, y, config, seeds=[...])` trains one replica per seed, all as one NumPy program. The tests
+hold it against tensorflow-privacy's optimisers, on the same initial weights and batches.
 """
 
-from pet_lab.dpsgd.config import ENGINES, Config
+from pet_lab.dpsgd.config import Config
 from pet_lab.dpsgd.training import Training, train
 
-__all__ = ["ENGINES", "Config", "Training", "train"]
+__all__ = ["Config", "Training", "train"]

@@ -32,6 +32,8 @@ from pet_lab.dpsgd.network import (
 )
 from pet_lab.dpsgd.streams import Batch, Seed, Streams, normals
 
+Record = Callable[[NDArray[np.intp], int, Array], None]  # (replicas, epoch, their weights)
+
 ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-7  # Keras's defaults
 _NOISE_BLOCK = 24_000  # numbers drawn at a time: long enough for vector units, short enough for L2
 _ROWS_AT_A_TIME = 2048  # replicas x records in one step: keeps activations near the cache
@@ -266,7 +268,7 @@ def run_chunk(
     configs: Sequence[Config],
     seeds: Sequence[Seed],
     members: Sequence[NDArray[np.intp]],
-    record: Callable[[NDArray[np.intp], int, Array], None],
+    record: Record,
 ) -> tuple[Array, NDArray[np.int64]]:
     """Train a few replicas side by side.
 

@@ -10,8 +10,6 @@ from pet_lab.accounting import Sampling
 
 Activation = Literal["relu", "tanh"]
 Optimiser = Literal["sgd", "momentum", "adam"]
-Engine = Literal["batched", "tensorflow-privacy", "tensorflow-privacy-vectorized"]
-ENGINES: tuple[str, ...] = get_args(Engine)
 
 # Settings that may differ between the replicas of one program; all others fix array shapes or code.
 PER_REPLICA = ("learning_rate", "epochs", "clip", "noise_multiplier")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pet_lab.dpsgd import batched, network
-from pet_lab.dpsgd.config import ENGINES, PER_REPLICA, Config, Engine
+from pet_lab.dpsgd.config import PER_REPLICA, Config
 from pet_lab.dpsgd.network import layer_shapes
 from pet_lab.dpsgd.streams import Seed
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Progress = Callable[[int, int], None]
 Pair = tuple[ArrayLike, ArrayLike]
 _DTYPES = ("float32", "float64")
 
@@ -38,7 +37,6 @@ class Training:
     features              columns of X
     members               which records each replica trained on, bool, shape (R, n)
     steps                 updates each replica made, shape (R,)
-    engine                the engine that ran
     """
 
     configs: tuple[Config, ...]
@@ -52,17 +50,6 @@ class Training:
     features: int
     members: NDArray[np.bool_]
     steps: NDArray[np.int64]
-    engine: str
-
-    @property
-    def shapes(self) -> list[tuple[int, int]]:
-        """(inputs, outputs) of each layer."""
-        return layer_shapes(self.features, self.configs[0].hidden)
-
-    @property
-    def layers(self) -> list[tuple[NDArray, NDArray]]:
-        """Views of the weights: [(kernel (R, inputs, outputs), bias (R, 1, outputs)), ...]."""
-        return network.layers_of(self.weights, self.shapes)
 
     @property
     def diverged(self) -> NDArray[np.bool_]:
@@ -85,7 +72,10 @@ class Training:
             )
         with np.errstate(over="ignore", invalid="ignore"):
             return network.logits(
-                self.weights, self.shapes, x.astype(self.weights.dtype), self.configs[0].activation
+                self.weights,
+                layer_shapes(self.features, self.configs[0].hidden),
+                x.astype(self.weights.dtype),
+                self.configs[0].activation,
             )
 
     def _last(self, curve: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
@@ -136,7 +126,8 @@ class Training:
 
 def _features(X: ArrayLike, name: str) -> NDArray[np.float64]:
     try:
-        x = np.asarray(X, dtype=np.float64)
+        # In C order: how a caller's array lies in memory must not decide the last bit of a logit.
+        x = np.asarray(X, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{name} must be numbers only ({error}); encode text columns first, for example with "
@@ -214,7 +205,7 @@ def _configs(config: Config | Sequence[Config], seeds: Sequence[Seed]) -> list[C
 
 
 class _Curves:
-    """Collects loss and accuracy while an engine runs; both engines evaluate by the same code."""
+    """Collects loss and accuracy during training."""
 
     def __init__(
         self,
@@ -263,11 +254,9 @@ def train(
     seeds: Sequence[Seed],
     members: ArrayLike | None = None,
     validation: Pair | None = None,
-    engine: Engine = "batched",
     curve_every: int = 1,
     workers: int = 1,
     dtype: str = "float32",
-    progress: Progress | None = None,
 ) -> Training:
     """Train one small network per seed by DP-SGD (or without privacy: clip=inf, no noise).
 
@@ -283,19 +272,12 @@ def train(
         The records that each replica trains on; all by default.
     validation : (X, y), optional
         Records for the validation curves only.
-    engine : "batched", "tensorflow-privacy" or "tensorflow-privacy-vectorized"
-        "batched" runs all replicas as one NumPy program. The others run tensorflow-privacy's
-        DPKeras and VectorizedDPKeras optimisers, one replica after another, from the same initial
-        weights and on the same batches; their noise is TensorFlow's own, so that with noise the
-        engines agree in distribution, not number by number.
     curve_every : int
         Take the curves at every k-th epoch, the first and the last in any case; 0: only those two.
     workers : int
-        Threads of the batched engine.
+        Threads.
     dtype : "float32" or "float64"
-        Arithmetic of the batched engine (its noise is always float32).
-    progress : callable (done, total), optional
-        Called with replica-epochs as they pass.
+        Arithmetic (the noise is always float32).
 
     Returns
     -------
@@ -312,9 +294,8 @@ def train(
     For simulation: the noise generator is statistical, not cryptographic; see `streams.normals`.
     """
     configs = _configs(config, seeds)
-    for name, value, allowed in (("engine", engine, ENGINES), ("dtype", dtype, _DTYPES)):
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}.")
     for name, number, least in (("curve_every", curve_every, 0), ("workers", workers, 1)):
         if number < least:
             raise ValueError(f"{name} must be at least {least}, got {number}.")
@@ -326,39 +307,15 @@ def train(
     indices = [np.flatnonzero(row) for row in mask]
     _check_batches(configs[0], [index.size for index in indices])
     curves = _Curves(x, target, mask=mask, validation=held_out, configs=configs, every=curve_every)
-    total = sum(c.epochs for c in configs)
-    done = 0
-
-    def record(rows: NDArray[np.intp], epoch: int, weights: NDArray) -> None:
-        nonlocal done
-        curves.record(rows, epoch, weights)
-        if epoch:
-            done += len(rows)
-            if progress is not None:
-                progress(done, total)
-
-    if engine == "batched":
-        weights, steps = _run_batched(
-            x,
-            target,
-            configs=configs,
-            seeds=seeds,
-            indices=indices,
-            record=record,
-            workers=workers,
-        )
-    else:
-        from pet_lab.dpsgd import reference  # TensorFlow takes seconds to import
-
-        weights, steps = reference.run(
-            x,
-            target,
-            configs=configs,
-            seeds=seeds,
-            members=indices,
-            record=record,
-            vectorized=engine == "tensorflow-privacy-vectorized",
-        )
+    weights, steps = _run_batched(
+        x,
+        target,
+        configs=configs,
+        seeds=seeds,
+        indices=indices,
+        record=curves.record,
+        workers=workers,
+    )
     result = Training(
         configs=tuple(configs),
         seeds=tuple(seeds),
@@ -371,7 +328,6 @@ def train(
         features=x.shape[1],
         members=mask,
         steps=steps,
-        engine=engine,
     )
     if result.diverged.any():
         warnings.warn(
@@ -414,7 +370,7 @@ def _run_batched(
     configs: Sequence[Config],
     seeds: Sequence[Seed],
     indices: Sequence[NDArray[np.intp]],
-    record: Callable[[NDArray[np.intp], int, NDArray], None],
+    record: batched.Record,
     workers: int,
 ) -> tuple[NDArray, NDArray[np.int64]]:
     from threadpoolctl import threadpool_limits

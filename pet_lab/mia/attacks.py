@@ -10,8 +10,9 @@ balanced records instead of by cross-validation; published numbers come from the
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,17 +20,6 @@ import numpy as np
 
 from pet_lab.mia.roc import advantage, auc
 from pet_lab.mia.scores import Outputs
-
-__all__ = [
-    "ATTACKS",
-    "SLICES",
-    "AttackResult",
-    "best",
-    "holdout_logistic",
-    "run_suite",
-    "slice_masks",
-    "table",
-]
 
 ATTACKS: tuple[str, ...] = (
     "THRESHOLD_ATTACK",
@@ -39,7 +29,7 @@ ATTACKS: tuple[str, ...] = (
     "MULTI_LAYERED_PERCEPTRON",
     "RANDOM_FOREST",
 )
-"""From cheap to dear: milliseconds for the first two, about 100 s a model for the last."""
+"""Ordered by cost: milliseconds for the first two, about 100 s a model for the last."""
 
 SLICES: tuple[str, ...] = ("Entire dataset", "CLASS", "CORRECTLY_CLASSIFIED")
 
@@ -66,7 +56,7 @@ class AttackResult:
 
     @property
     def auc(self) -> float:
-        """NaN where the status is not "ok"."""
+        """Area under the ROC curve; NaN where the status is not "ok"."""
         if self.status != "ok":
             return float("nan")
         return auc(self.member_scores, self.nonmember_scores)
@@ -82,19 +72,12 @@ class AttackResult:
         )
 
 
-def _nothing(attack: str, name: str, status: str) -> AttackResult:
-    empty = np.empty(0)
-    return AttackResult(
-        attack=attack, slice=name, member_scores=empty, nonmember_scores=empty, status=status
-    )
-
-
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """One thread and no grumbling around many small scikit-learn fits.
+    """One thread and no warnings around many small scikit-learn fits.
 
-    A second BLAS thread makes fits on 100 rows ten times slower. The warnings are of the suite's
-    own making: settings that scikit-learn no longer knows (max_features="auto"), early stops.
+    A second BLAS thread makes fits on 100 rows ten times slower. The suite itself causes the
+    warnings: settings that scikit-learn no longer knows (max_features="auto"), early stops.
     """
     from threadpoolctl import threadpool_limits
 
@@ -151,29 +134,52 @@ def slice_masks(
     return masks
 
 
-def _check(members: Outputs, nonmembers: Outputs, attacks: Sequence[str]) -> int:
-    unknown = [a for a in attacks if a not in ATTACKS]
-    if unknown or not attacks:
-        raise ValueError(f"attacks are some of {', '.join(ATTACKS)}, got {list(attacks)}.")
+def _sliced(
+    members: Outputs, nonmembers: Outputs, slices: Sequence[str], one_column: bool = False
+) -> Iterator[tuple[str, Outputs, Outputs]]:
+    """Name, members and non-members of each slice."""
     if not members.size or not nonmembers.size:
         raise ValueError(
             f"An attack needs members and non-members, got {members.size} and {nonmembers.size} "
             "records; hold some records out of the training."
         )
-    if members.probabilities.shape[1] != nonmembers.probabilities.shape[1]:
+    classes = members.probabilities.shape[1]
+    if classes != nonmembers.probabilities.shape[1]:
         raise ValueError("Members and non-members must be answered by the same model.")
-    return members.probabilities.shape[1]
+    inside, outside = (
+        slice_masks(side, slices, classes=classes, one_column=one_column)
+        for side in (members, nonmembers)
+    )
+    for name, mask in inside.items():
+        yield name, members.take(mask), nonmembers.take(outside[name])
 
 
-def _feasible(n_members: int, n_nonmembers: int, trained: bool) -> str:
-    if not n_members or not n_nonmembers:
-        return f"empty slice ({n_members} members, {n_nonmembers} non-members)"
-    if trained and min(n_members, n_nonmembers) < _FEWEST:
-        return (
-            f"too few to train an attack ({n_members} members, {n_nonmembers} non-members; "
-            f"{_FEWEST} of each are needed)"
-        )
-    return "ok"
+def _judged(
+    attack: str,
+    name: str,
+    inside: Outputs,
+    outside: Outputs,
+    run: Callable[[Outputs, Outputs, str], tuple[np.ndarray, np.ndarray] | None],
+) -> AttackResult:
+    """The result of `run` on one slice, or why there is none."""
+    trained = not attack.startswith("THRESHOLD")
+    sizes = f"({inside.size} members, {outside.size} non-members"
+    scores = None
+    if not inside.size or not outside.size:
+        status = f"empty slice {sizes})"
+    elif trained and min(inside.size, outside.size) < _FEWEST:
+        status = f"too few to train an attack {sizes}; {_FEWEST} of each are needed)"
+    else:
+        scores = run(inside, outside, attack)
+        status = "ok" if scores else f"too few to train an attack {sizes})"
+    members, nonmembers = scores or (np.empty(0), np.empty(0))
+    return AttackResult(
+        attack=attack,
+        slice=name,
+        member_scores=members,
+        nonmember_scores=nonmembers,
+        status=status,
+    )
 
 
 def run_suite(
@@ -208,24 +214,18 @@ def run_suite(
     ValueError
         If a side is empty or a name unknown. NaN answers never get here: `Outputs` refuses them.
     """
-    classes = _check(members, nonmembers, attacks)
-    masks_in = slice_masks(members, slices, classes=classes)
-    masks_out = slice_masks(nonmembers, slices, classes=classes)
-    results = []
+    unknown = [a for a in attacks if a not in ATTACKS]
+    if unknown or not attacks:
+        raise ValueError(f"attacks are some of {', '.join(ATTACKS)}, got {list(attacks)}.")
     with _seeded(rng):
-        for name, mask in masks_in.items():
-            inside, outside = members.take(mask), nonmembers.take(masks_out[name])
-            for attack in attacks:
-                trained = not attack.startswith("THRESHOLD")
-                status = _feasible(inside.size, outside.size, trained)
-                if status == "ok":
-                    results.append(_one(inside, outside, attack, name))
-                else:
-                    results.append(_nothing(attack, name, status))
-    return results
+        return [
+            _judged(attack, name, inside, outside, _one)
+            for name, inside, outside in _sliced(members, nonmembers, slices)
+            for attack in attacks
+        ]
 
 
-def _one(inside: Outputs, outside: Outputs, attack: str, name: str) -> AttackResult:
+def _one(inside: Outputs, outside: Outputs, attack: str) -> tuple[np.ndarray, np.ndarray] | None:
     from tensorflow_privacy.privacy.privacy_tests.membership_inference_attack import (
         data_structures,
     )
@@ -249,12 +249,10 @@ def _one(inside: Outputs, outside: Outputs, attack: str, name: str) -> AttackRes
         attack_types=[data_structures.AttackType[attack]],
     ).single_attack_results
     if not answer:
-        return _nothing(attack, name, "too few to train an attack")
-    return AttackResult(
-        attack=attack,
-        slice=name,
-        member_scores=np.asarray(answer[0].membership_scores_train, dtype=float),
-        nonmember_scores=np.asarray(answer[0].membership_scores_test, dtype=float),
+        return None
+    return (
+        np.asarray(answer[0].membership_scores_train, dtype=float),
+        np.asarray(answer[0].membership_scores_test, dtype=float),
     )
 
 
@@ -289,37 +287,25 @@ def holdout_logistic(
     """
     if not 0 < share < 1:
         raise ValueError(f"share is a fraction in (0, 1), got {share}; the suite used 0.25.")
-    classes = _check(members, nonmembers, ("LOGISTIC_REGRESSION",))
-    masks_in = slice_masks(members, slices, classes=classes, one_column=one_column)
-    masks_out = slice_masks(nonmembers, slices, classes=classes, one_column=one_column)
-    results = []
-    for name, mask in masks_in.items():
-        inside, outside = members.take(mask), nonmembers.take(masks_out[name])
-        status = _feasible(inside.size, outside.size, trained=True)
-        if status == "ok":
-            results.append(
-                _holdout_one(
-                    inside, outside, name=name, share=share, one_column=one_column, rng=rng
-                )
-            )
-        else:
-            results.append(_nothing("LOGISTIC_REGRESSION", name, status))
-    return results
+    run = functools.partial(_holdout_one, share=share, one_column=one_column, rng=rng)
+    return [
+        _judged("LOGISTIC_REGRESSION", name, inside, outside, run)
+        for name, inside, outside in _sliced(members, nonmembers, slices, one_column)
+    ]
 
 
 def _holdout_one(
     inside: Outputs,
     outside: Outputs,
+    attack: str,
     *,
-    name: str,
     share: float,
     one_column: bool,
     rng: np.random.Generator,
-) -> AttackResult:
+) -> tuple[np.ndarray, np.ndarray] | None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
 
-    attack = "LOGISTIC_REGRESSION"
     size = min(inside.size, outside.size)
     parts = []
     for side in (inside, outside):
@@ -332,37 +318,12 @@ def _holdout_one(
     test = int(np.ceil(share * 2 * size))
     held, rest = order[:test], order[test:]
     if min(np.bincount(member[held], minlength=2).min(), np.bincount(member[rest]).min()) < 1:
-        return _nothing(attack, name, "one side is missing from the held-out share")
+        return None
     search = GridSearchCV(LogisticRegression(solver="lbfgs"), {"C": np.logspace(-4, 2, 10)}, cv=3)
     with _quietly():
         search.fit(features[rest], member[rest])
         scores = search.predict_proba(features[held])[:, 1]
-    return AttackResult(
-        attack=attack,
-        slice=name,
-        member_scores=scores[member[held] == 1],
-        nonmember_scores=scores[member[held] == 0],
-    )
-
-
-def best(results: Sequence[AttackResult], *, by: str = "auc") -> AttackResult:
-    """The result with the largest AUC or advantage.
-
-    Choosing it afterwards is what a summary of the suite prints, and it flatters the attack: the
-    best of several numbers around 0.5 lies above 0.5.
-
-    Raises
-    ------
-    ValueError
-        If none of the results can be judged.
-    """
-    if by not in ("auc", "advantage"):
-        raise ValueError(f'by is "auc" or "advantage", got {by!r}.')
-    judged = [r for r in results if r.status == "ok"]
-    if not judged:
-        reasons = sorted({r.status for r in results}) or ["no results"]
-        raise ValueError(f"No attack could be judged: {'; '.join(reasons)}.")
-    return max(judged, key=lambda r: getattr(r, by))
+    return scores[member[held] == 1], scores[member[held] == 0]
 
 
 def table(results: Sequence[AttackResult]) -> Any:

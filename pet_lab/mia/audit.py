@@ -18,16 +18,6 @@ from scipy import optimize, stats
 from pet_lab.accounting import gaussian_epsilon
 from pet_lab.mia.roc import checked_scores, roc
 
-__all__ = [
-    "EpsilonBound",
-    "clopper_pearson",
-    "epsilon_lower_bound",
-    "gaussian_epsilon",
-    "largest_provable_epsilon",
-    "most_exposed_bound",
-    "one_run_epsilon_lower_bound",
-]
-
 
 def _check_confidence(confidence: float) -> None:
     if not 0.5 < confidence < 1:

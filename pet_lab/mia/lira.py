@@ -15,8 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-__all__ = ["lira", "lira_leave_one_out", "random_halves"]
-
 Variance = Literal["fixed", "per-example"]
 # Far below any spread that training gives; keeps a constant statistic from dividing by zero.
 _TINY = 1e-12
@@ -38,7 +36,7 @@ def random_halves(models: int, records: int, *, rng: np.random.Generator) -> np.
 
 
 def _checked(
-    statistics: ArrayLike, member: ArrayLike, variance: str, online: bool, spare: int
+    statistics: ArrayLike, member: ArrayLike, variance: str, online: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     s, m = np.asarray(statistics, dtype=float), np.asarray(member, dtype=bool)
     if s.ndim != 2 or s.shape != m.shape:
@@ -53,7 +51,7 @@ def _checked(
             f"{diverged} of {len(s)} shadow models gave NaN or infinite statistics; drop those "
             "models from both arrays and report how many diverged."
         )
-    need = (2 if variance == "per-example" else 1) + spare
+    need = 3 if variance == "per-example" else 2  # one more than the moments need: the target
     for inside in (True, False) if online else (False,):
         count = (m if inside else ~m).sum(axis=0)
         if count.min() < need:
@@ -65,41 +63,21 @@ def _checked(
     return s, m
 
 
-def _score(
-    t: np.ndarray,
-    mean_in: np.ndarray | None,
-    sd_in: np.ndarray | float,
-    mean_out: np.ndarray,
-    sd_out: np.ndarray | float,
-) -> np.ndarray:
-    if mean_in is None:
-        # Offline: how far out the target lies among models that never saw the record. -log of
-        # the upper tail, which stays exact where the cumulative probability rounds to 1.
-        return -np.asarray(stats.norm.logsf(t, mean_out, np.maximum(sd_out, _TINY)))
-    return np.asarray(
-        stats.norm.logpdf(t, mean_in, np.maximum(sd_in, _TINY))
-        - stats.norm.logpdf(t, mean_out, np.maximum(sd_out, _TINY))
-    )
-
-
-def lira(
-    target: ArrayLike,
+def lira_leave_one_out(
     statistics: ArrayLike,
     member: ArrayLike,
     *,
     online: bool = True,
     variance: Variance = "fixed",
 ) -> np.ndarray:
-    """Score of each record against one target model.
+    """Score of each record against every model as target in turn, all others being its shadows.
 
     Parameters
     ----------
-    target : array, shape (n,)
-        The target model's statistic of each record, higher = fits it better.
     statistics : array, shape (models, n)
-        The same of the shadow models.
+        Each model's statistic of each record, higher = fits it better.
     member : bool array, shape (models, n)
-        Which shadow model was trained on which record.
+        Which model was trained on which record.
     online : bool
         True: log-likelihood ratio of in against out. False: only models without the record, as
         for an attacker who cannot train with it; the score is ``-log P(out >= target)``.
@@ -110,61 +88,16 @@ def lira(
 
     Returns
     -------
-    float array, shape (n,), higher = "more likely a member".
+    float array, shape (models, n), higher = "more likely a member". Row r does not depend on
+    ``member[r]``: compare its members ``[member[r]]`` with its non-members. A single target of
+    one's own is one more row. In O(models * n) by removing each model from running sums.
 
     Raises
     ------
     ValueError
         If shapes differ, statistics are not finite, or a record has too few models on a side.
     """
-    s, m = _checked(statistics, member, variance, online, spare=0)
-    t = np.asarray(target, dtype=float)
-    if t.shape != (s.shape[1],):
-        raise ValueError(f"target has one statistic per record ({s.shape[1]}), got {t.shape}.")
-    if not np.isfinite(t).all():
-        raise ValueError("The target's statistics are NaN or infinite: its training diverged.")
-    moments = []
-    for mask in (m, ~m):
-        count = mask.sum(axis=0)
-        mean = np.where(mask, s, 0.0).sum(axis=0) / np.maximum(count, 1)
-        square = np.where(mask, (s - mean) ** 2, 0.0)
-        spread = (
-            np.sqrt(square.sum(axis=0) / np.maximum(count - 1, 1))
-            if variance == "per-example"
-            # n - 1 for every record's own mean: as in a pooled variance.
-            else np.sqrt(square.sum() / max((count - 1).clip(0).sum(), 1))
-        )
-        moments.append((mean, spread))
-    (mean_in, sd_in), (mean_out, sd_out) = moments
-    return _score(t, mean_in if online else None, sd_in, mean_out, sd_out)
-
-
-def lira_leave_one_out(
-    statistics: ArrayLike,
-    member: ArrayLike,
-    *,
-    online: bool = True,
-    variance: Variance = "fixed",
-) -> np.ndarray:
-    """`lira` with every model as target in turn and all others as its shadows.
-
-    Parameters
-    ----------
-    statistics, member : arrays, shape (models, n)
-        As for `lira`.
-
-    Returns
-    -------
-    float array, shape (models, n): row r is ``lira(statistics[r], the others, ...)``. Compare its
-    members ``[member[r]]`` with its non-members. In O(models * n) by removing each model from
-    running sums.
-
-    Raises
-    ------
-    ValueError
-        As `lira`, with one more model needed on each side.
-    """
-    s, m = _checked(statistics, member, variance, online, spare=1)
+    s, m = _checked(statistics, member, variance, online)
     # Centred first: sums of squares of numbers around 1e3 would lose the spread to rounding.
     centred = s - s.mean(axis=0)
     moments = []
@@ -185,4 +118,11 @@ def lira_leave_one_out(
         )
         moments.append((mean, spread))
     (mean_in, sd_in), (mean_out, sd_out) = moments
-    return _score(centred, mean_in if online else None, sd_in, mean_out, sd_out)
+    if not online:
+        # How far out the target lies among models that never saw the record: -log of the upper
+        # tail, which stays exact where the cumulative probability rounds to 1.
+        return -stats.norm.logsf(centred, mean_out, np.maximum(sd_out, _TINY))
+    return np.asarray(
+        stats.norm.logpdf(centred, mean_in, np.maximum(sd_in, _TINY))
+        - stats.norm.logpdf(centred, mean_out, np.maximum(sd_out, _TINY))
+    )

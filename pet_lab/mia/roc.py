@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = [
-    "Roc",
-    "advantage",
-    "advantage_interval",
-    "auc",
-    "auc_interval",
-    "chance_advantage",
-    "chance_auc_sd",
-    "roc",
-    "tpr_at_fpr",
-]
+    import pandas as pd
 
 
 def checked_scores(values: ArrayLike, side: str) -> np.ndarray:
@@ -147,7 +135,7 @@ def auc_interval(
     Parameters
     ----------
     value : float
-        The AUC found, in [0, 1].
+        The AUC, in [0, 1].
     n_members, n_nonmembers : int
     confidence : float
         Two-sided.
@@ -171,7 +159,9 @@ def auc_interval(
     if not 0 <= value <= 1:
         raise ValueError(f"value is an AUC in [0, 1], got {value}.")
     _check_sizes(n_members, n_nonmembers)
-    z = _z(confidence)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is a share in (0, 1), got {confidence}; usual is 0.95.")
+    z = stats.norm.isf((1 - confidence) / 2)
     half = (n_members + n_nonmembers) / 2 - 1
 
     def excess(a: float) -> float:
@@ -191,18 +181,6 @@ def chance_auc_sd(n_members: int, n_nonmembers: int) -> float:
     return float(np.sqrt((n_members + n_nonmembers + 1) / (12 * n_members * n_nonmembers)))
 
 
-def _steps(members: np.ndarray, nonmembers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Thresholds downwards and how many (members, non-members) lie strictly above each.
-
-    The last step accuses everybody, which no threshold among the scores does.
-    """
-    values = np.unique(np.concatenate([members, nonmembers]))[::-1]
-    above_m = members.size - np.searchsorted(np.sort(members), values, "right")
-    above_n = nonmembers.size - np.searchsorted(np.sort(nonmembers), values, "right")
-    counts = np.stack([np.append(above_m, members.size), np.append(above_n, nonmembers.size)])
-    return np.append(values, -np.inf), counts
-
-
 def advantage(member_scores: ArrayLike, nonmember_scores: ArrayLike) -> float:
     """Largest ``TPR - FPR`` over all thresholds ("membership advantage").
 
@@ -215,40 +193,7 @@ def advantage(member_scores: ArrayLike, nonmember_scores: ArrayLike) -> float:
     arXiv:1709.01604. TensorFlow Privacy takes ``|TPR - FPR|``, which also rewards an attack that
     points the wrong way.
     """
-    curve = roc(member_scores, nonmember_scores)
-    return curve.advantage
-
-
-def advantage_interval(
-    value: float, n_members: int, n_nonmembers: int, *, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Interval for the advantage by the inequality of Dvoretzky, Kiefer, Wolfowitz and Massart.
-
-    Valid at every size and for every distribution, hence wide: at 252 against 79 records
-    ±0.26. Half the error probability goes to each side of the comparison.
-
-    Parameters
-    ----------
-    value : float
-        The advantage found, in [0, 1].
-    n_members, n_nonmembers : int
-    confidence : float
-        Two-sided.
-
-    Returns
-    -------
-    (low, high) : within [0, 1].
-    """
-    if not 0 <= value <= 1:
-        raise ValueError(f"value is an advantage in [0, 1], got {value}.")
-    _check_sizes(n_members, n_nonmembers)
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is a share in (0, 1), got {confidence}; usual is 0.95.")
-    # One-sided deviations of two empirical distribution functions, each with error alpha / 2 for
-    # each end of the interval: sqrt(log(1 / error) / 2n), here with error (1 - confidence) / 4.
-    log_error = np.log(4 / (1 - confidence))
-    width = np.sqrt(log_error / (2 * n_members)) + np.sqrt(log_error / (2 * n_nonmembers))
-    return max(0.0, value - width), min(1.0, value + width)
+    return roc(member_scores, nonmember_scores).advantage
 
 
 def chance_advantage(
@@ -298,11 +243,6 @@ class Roc:
     n_nonmembers: int
 
     @property
-    def auc(self) -> float:
-        """Area by trapezoids: across a tie the curve is a straight line, which counts it half."""
-        return float(np.sum(np.diff(self.fpr) * (self.tpr[1:] + self.tpr[:-1]) / 2))
-
-    @property
     def advantage(self) -> float:
         """Largest TPR - FPR."""
         return float(np.max(self.tpr - self.fpr))
@@ -316,30 +256,12 @@ class Roc:
         """As `tpr_at_fpr`."""
         return float(self.tpr[self.fpr <= _checked_fpr(fpr) + 1e-12].max())
 
-    def draw(self, ax: Axes, *, floor: float = 1e-4, **line: Any) -> Axes:
-        """The steps on two logarithmic axes from `floor` to 1, with the diagonal of guessing.
+    def frame(self, *, floor: float = 1e-4) -> pd.DataFrame:
+        """Columns fpr and tpr of the step function at 121 rates, evenly on a log scale to 1."""
+        import pandas as pd
 
-        Parameters
-        ----------
-        ax : Axes
-        floor : float
-            Smallest rate shown.
-        **line
-            For the line: label, linestyle, color.
-        """
         rates = np.geomspace(floor, 1.0, 121)
-        ax.step(rates, [self.tpr_at(f) for f in rates], where="post", **line)
-        if ax.get_xscale() != "log":  # the first curve sets the axis up
-            ax.plot(rates, rates, color="#555555", linewidth=0.8)
-            ax.set(
-                xscale="log",
-                yscale="log",
-                xlim=(floor, 1.0),
-                ylim=(floor, 1.05),
-                xlabel="false positive rate",
-                ylabel="true positive rate",
-            )
-        return ax
+        return pd.DataFrame({"fpr": rates, "tpr": [self.tpr_at(f) for f in rates]})
 
 
 def roc(member_scores: ArrayLike, nonmember_scores: ArrayLike) -> Roc:
@@ -357,11 +279,16 @@ def roc(member_scores: ArrayLike, nonmember_scores: ArrayLike) -> Roc:
     """
     members = checked_scores(member_scores, "member")
     nonmembers = checked_scores(nonmember_scores, "non-member")
-    thresholds, above = _steps(members, nonmembers)
+    values = np.unique(np.concatenate([members, nonmembers]))[::-1]
+    above_m, above_n = (
+        side.size - np.searchsorted(np.sort(side), values, "right")
+        for side in (members, nonmembers)
+    )
+    # The last step accuses everybody, which no threshold among the scores does.
     return Roc(
-        fpr=above[1] / nonmembers.size,
-        tpr=above[0] / members.size,
-        thresholds=thresholds,
+        fpr=np.append(above_n / nonmembers.size, 1.0),
+        tpr=np.append(above_m / members.size, 1.0),
+        thresholds=np.append(values, -np.inf),
         n_members=members.size,
         n_nonmembers=nonmembers.size,
     )
@@ -373,9 +300,3 @@ def _check_sizes(n_members: int, n_nonmembers: int) -> None:
             f"Expected at least one record on each side, got {n_members} members and "
             f"{n_nonmembers} non-members."
         )
-
-
-def _z(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is a share in (0, 1), got {confidence}; usual is 0.95.")
-    return float(stats.norm.isf((1 - confidence) / 2))

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-
-__all__ = [
-    "DivergedError",
-    "Outputs",
-    "from_estimator",
-    "from_keras",
-    "from_logits",
-    "from_probabilities",
-    "read_scores",
-    "signed_logits",
-]
 
 # The clip of TensorFlow Privacy's `log_loss`, so that both rank saturated records alike.
 _SMALL = 1e-8
@@ -35,15 +23,14 @@ class Outputs:
 
     probabilities  shape (n, classes), rows sum to 1
     labels         int, shape (n,), in 0 .. classes - 1
-    logits         shape (n, classes) where the model gives them; softmax of them = probabilities
     """
 
     probabilities: np.ndarray
     labels: np.ndarray
-    logits: np.ndarray | None = None
 
     @property
     def size(self) -> int:
+        """Number of records."""
         return int(self.labels.size)
 
     @property
@@ -55,18 +42,6 @@ class Outputs:
     def loss(self) -> np.ndarray:
         """Cross-entropy of each record in nats, at most -log(1e-8) = 18.4."""
         return -np.log(np.maximum(self.true_class, _SMALL))
-
-    @property
-    def confidence(self) -> np.ndarray:
-        """``log(p / (1 - p))`` of the true class: LiRA's statistic, near normal over trainings."""
-        if self.logits is not None:
-            own = self.logits[np.arange(self.size), self.labels]
-            others = np.where(
-                np.arange(self.logits.shape[1]) == self.labels[:, None], -np.inf, self.logits
-            )
-            return own - np.logaddexp.reduce(others, axis=1)
-        p = np.clip(self.true_class, 1e-45, 1.0)
-        return np.log(p) - np.log(np.maximum(1 - p, 1e-45))
 
     @property
     def modified_entropy(self) -> np.ndarray:
@@ -85,16 +60,13 @@ class Outputs:
 
     @property
     def accuracy(self) -> float:
+        """Share of records whose predicted class is right; NaN of none."""
         return float(np.mean(self.predicted == self.labels)) if self.size else float("nan")
 
     def take(self, which: ArrayLike) -> Outputs:
         """The records that a mask or a list of row numbers names."""
         index = np.asarray(which)
-        return Outputs(
-            probabilities=self.probabilities[index],
-            labels=self.labels[index],
-            logits=None if self.logits is None else self.logits[index],
-        )
+        return Outputs(probabilities=self.probabilities[index], labels=self.labels[index])
 
 
 def _checked_labels(labels: ArrayLike, n: int, classes: int) -> np.ndarray:
@@ -146,7 +118,7 @@ def from_logits(logits: ArrayLike, labels: ArrayLike) -> Outputs:
     shifted = z - z.max(axis=1, keepdims=True) if z.size else z
     p = np.exp(shifted)
     p = p / p.sum(axis=1, keepdims=True) if z.size else p
-    return Outputs(probabilities=p, labels=_checked_labels(labels, len(z), z.shape[1]), logits=z)
+    return Outputs(probabilities=p, labels=_checked_labels(labels, len(z), z.shape[1]))
 
 
 def from_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> Outputs:
@@ -242,12 +214,11 @@ def from_keras(model: Any, X: ArrayLike, y: ArrayLike, *, logits: bool | None = 
             )
         logits = activation == "linear"
     answers = np.asarray(model.predict(np.asarray(X), verbose=0))
-    make: Callable[[ArrayLike, ArrayLike], Outputs] = from_logits if logits else from_probabilities
-    return make(answers, y)
+    return from_logits(answers, y) if logits else from_probabilities(answers, y)
 
 
 def signed_logits(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
-    """``log(p / (1 - p))`` of the true class for models with one logit.
+    """``log(p / (1 - p))`` of the true class for models with one logit: LiRA's statistic.
 
     Parameters
     ----------
@@ -296,7 +267,7 @@ def read_scores(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     if missing:
         raise ValueError(
             f"{file.name}: expected the columns score and member, {' and '.join(missing)} is "
-            f"missing; found {', '.join(map(str, frame.columns))}."
+            f"missing; there are {', '.join(map(str, frame.columns))}."
         )
     names = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
     flags = frame["member"].str.strip().str.lower()

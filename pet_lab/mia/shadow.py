@@ -15,17 +15,6 @@ from numpy.typing import ArrayLike
 
 from pet_lab.mia.scores import Outputs
 
-__all__ = [
-    "AttackModels",
-    "Domain",
-    "Synthesis",
-    "SynthesisError",
-    "attack_models",
-    "decision_metrics",
-    "shadow_masks",
-    "synthesise",
-]
-
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
@@ -81,6 +70,7 @@ class Domain:
 
     @property
     def features(self) -> int:
+        """Number of encoded columns."""
         return sum(g.size for g in self.groups)
 
     def redraw(self, X: np.ndarray, k: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -155,7 +145,7 @@ def synthesise(
     Raises
     ------
     SynthesisError
-        If the target hardly ever predicts `label` with `confidence`: nothing found in 4 rounds of
+        If the target hardly ever predicts `label` with `confidence`: none in 4 rounds of
         parallel starts, or still too few after 20 starts per wanted record.
     ValueError
         If a number is out of its range.
@@ -183,7 +173,7 @@ def synthesise(
                 f"rarely gives this class more than {confidence:g}; lower confidence, or attack "
                 "another model."
             )
-        found, asked = _climb(
+        records, asked = _climb(
             predict,
             domain,
             label=label,
@@ -195,8 +185,8 @@ def synthesise(
             max_rejections=max_rejections,
             max_steps=max_steps,
         )
-        taken.append(found)
-        count, queries, tried = count + len(found), queries + asked, tried + parallel
+        taken.append(records)
+        count, queries, tried = count + len(records), queries + asked, tried + parallel
     return Synthesis(X=np.concatenate(taken)[:n], queries=queries, tried=tried)
 
 
@@ -285,10 +275,6 @@ class AttackModels:
                 result[rows] = model.predict_proba(outputs.probabilities[rows])[:, 1]
         return result
 
-    def decide(self, outputs: Outputs) -> np.ndarray:
-        """Whether each record is called a member (P > 1/2), shape (n,)."""
-        return self.score(outputs) > 0.5
-
 
 def attack_models(
     answers: ArrayLike,
@@ -360,17 +346,17 @@ def decision_metrics(member: ArrayLike, called: ArrayLike) -> dict[str, dict[str
     "nonmember": {...}}``. A share of nothing (for example the precision of an attack that calls
     nobody a member) is NaN.
     """
-    truth, said = np.asarray(member, dtype=bool), np.asarray(called, dtype=bool)
-    if truth.shape != said.shape or truth.ndim != 1:
+    truth, accused = np.asarray(member, dtype=bool), np.asarray(called, dtype=bool)
+    if truth.shape != accused.shape or truth.ndim != 1:
         raise ValueError(
-            f"member and called have one entry per record, got {truth.shape} and {said.shape}."
+            f"member and called have one entry per record, got {truth.shape} and {accused.shape}."
         )
 
     def share(a: int, b: int) -> float:
         return a / b if b else float("nan")
 
     result: dict[str, dict[str, float]] = {}
-    for name, t, s in (("member", truth, said), ("nonmember", ~truth, ~said)):
+    for name, t, s in (("member", truth, accused), ("nonmember", ~truth, ~accused)):
         hit = int((t & s).sum())
         result[name] = {
             "precision": share(hit, int(s.sum())),
@@ -378,7 +364,7 @@ def decision_metrics(member: ArrayLike, called: ArrayLike) -> dict[str, dict[str
             "f1": share(2 * hit, int(s.sum() + t.sum())),
         }
     result["all"] = {
-        "accuracy": share(int((truth == said).sum()), truth.size),
+        "accuracy": share(int((truth == accused).sum()), truth.size),
         "balanced_accuracy": (result["member"]["recall"] + result["nonmember"]["recall"]) / 2,
     }
     return result

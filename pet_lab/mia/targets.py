@@ -1,0 +1,179 @@
+"""The models under attack: trained on hold-outs of the report's size, or on random halves.
+
+Every replicate has its own hold-out, initial weights, batches and noise, all from its own child of
+the seed, so it is the same alone or among others, and settings are compared on equal ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pet_lab import dpsgd
+from pet_lab.mia.lira import random_halves
+from pet_lab.mia.scores import signed_logits
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of the members, of the validation part, and of the test part."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def report_split(records: int, rng: np.random.Generator, *, share: float = 0.2) -> Split:
+    """A fifth held out for testing, then a fifth of the rest for validation, both rounded up.
+
+    395 records give the 252, 64 and 79 of the UNECE report.
+    """
+    test = math.ceil(share * records)
+    validation = math.ceil(share * (records - test))
+    if records - test - validation < 2:
+        raise ValueError(f"{records} records are too few to hold out a share of {share} twice.")
+    order = rng.permutation(records)
+    return Split(
+        train=order[test + validation :],
+        validation=order[test : test + validation],
+        test=order[:test],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One network on one hold-out.
+
+    config     its settings
+    replicate  number of the hold-out
+    split      its members (train) and others
+    logits     of all records, shape (n,); NaN where the training diverged
+    seed       stream for attacks on this replicate, equal for all settings
+    """
+
+    config: dpsgd.Config
+    replicate: int
+    split: Split
+    logits: np.ndarray
+    seed: np.random.SeedSequence
+
+    @property
+    def diverged(self) -> bool:
+        """Whether there is nothing to attack."""
+        return not np.isfinite(self.logits).all()
+
+    def accuracy(self, rows: np.ndarray, y: np.ndarray) -> float:
+        """Share of `rows` whose class (`y`: 0 or 1, shape (n,)) it gets right; NaN if diverged."""
+        if self.diverged:
+            return float("nan")
+        return float(((self.logits[rows] > 0) == (y[rows] > 0)).mean())
+
+
+def split_streams(
+    records: int, *, seed: int, replicates: int
+) -> list[tuple[Split, np.random.SeedSequence, np.random.SeedSequence]]:
+    """(hold-out, stream of the training, stream of what else is random) of each replicate."""
+    parts = [s.spawn(3) for s in np.random.SeedSequence(seed).spawn(replicates)]
+    return [(report_split(records, np.random.default_rng(a)), b, c) for a, b, c in parts]
+
+
+def train_targets(
+    X: ArrayLike,
+    y: ArrayLike,
+    configs: Sequence[dpsgd.Config],
+    *,
+    seed: int,
+    replicates: int,
+) -> Iterator[Target]:
+    """A network of each setting on each hold-out, all trained as one batched program.
+
+    Parameters
+    ----------
+    X, y : arrays, shapes (n, d), (n,)
+    configs : sequence of Config
+        They may differ in learning_rate, epochs, clip and noise_multiplier.
+    seed, replicates : int
+
+    Returns
+    -------
+    Targets, setting by setting; within a replicate all settings start from the same weights and see
+    the same batches.
+    """
+    x, target = np.asarray(X, dtype=float), np.asarray(y)
+    streams = split_streams(len(target), seed=seed, replicates=replicates)
+    masks = np.zeros((replicates, len(target)), bool)
+    for mask, (split, _, _) in zip(masks, streams, strict=True):
+        mask[split.train] = True
+    runs = dpsgd.train(
+        x,
+        target,
+        [c for c in configs for _ in range(replicates)],
+        seeds=[training for _, training, _ in streams] * len(configs),
+        members=np.tile(masks, (len(configs), 1)),
+        curve_every=0,
+    )
+    logits = np.where(runs.diverged[:, None], np.nan, runs.predict(x))
+    for i, config in enumerate(configs):
+        for r, (split, _, other) in enumerate(streams):
+            own = logits[i * replicates + r]
+            yield Target(config=config, replicate=r, split=split, logits=own, seed=other)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coins:
+    """Many trainings, each on a random half of the records, and what they answer.
+
+    statistics  signed logit of every record under every model, shape (models, n)
+    member      which model was trained on which record, bool, shape (models, n)
+    diverged    models that were left out because their training diverged
+    """
+
+    statistics: np.ndarray
+    member: np.ndarray
+    diverged: int
+
+    def accuracy(self, *, members: bool) -> np.ndarray:
+        """Share of right answers of each model on its members, or on the others, (models,)."""
+        chosen = self.member if members else ~self.member
+        return ((self.statistics > 0) & chosen).sum(axis=1) / chosen.sum(axis=1)
+
+
+def coin_trainings(
+    X: ArrayLike,
+    y: ArrayLike,
+    config: dpsgd.Config,
+    *,
+    models: int,
+    seed: int,
+    workers: int = 1,
+) -> Coins:
+    """Train `models` networks, each on the records that its own fair coins choose.
+
+    Parameters
+    ----------
+    X, y : arrays, shapes (n, d), (n,)
+    config : Config
+    models : int
+        The shadow models of LiRA; each is also a target in turn.
+    seed : int
+        The coins and the trainings; equal for all `config`, so that settings are compared on the
+        same coins.
+    workers : int
+        Threads of the training engine.
+    """
+    x, target = np.asarray(X, dtype=float), np.asarray(y)
+    first, *seeds = np.random.SeedSequence(seed).spawn(models + 1)
+    member = random_halves(models, len(target), rng=np.random.default_rng(first))
+    runs = dpsgd.train(
+        x, target, config, seeds=seeds, members=member, curve_every=0, workers=workers
+    )
+    keep = ~runs.diverged
+    return Coins(
+        statistics=signed_logits(runs.predict(x), target)[keep],
+        member=member[keep],
+        diverged=int((~keep).sum()),
+    )

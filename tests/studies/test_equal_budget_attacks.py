@@ -1,0 +1,78 @@
+"""Both ways at equal budgets: equal splits, the worst case, and claims that follow the rows."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pet_lab import accounting, data, dpsgd
+from pet_lab.studies import equal_budget_attacks as study
+
+BASE = dpsgd.Config(
+    hidden=(8,), epochs=4, batch_size=12, learning_rate=0.5, clip=1.0, sampling="poisson"
+)
+
+
+@pytest.fixture(scope="module")
+def frame():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(120, 5)), columns=list("abcde"))
+    return table.assign(**{"pass": np.where(table["a"] > 0, "yes", "no")})
+
+
+def test_each_budget_is_spent():
+    settings = study.budgets([1.0, 10.0], BASE, n=77, delta=1e-5)
+    for epsilon in (1.0, 10.0):
+        proven = accounting.of(settings[epsilon], n=77, delta=1e-5, accountant="pld").epsilon
+        assert proven == pytest.approx(epsilon, rel=1e-4)
+        assert proven <= epsilon
+    assert settings[math.inf].noise_multiplier == 0
+    assert len(study.privacy(settings, n=77, delta=1e-5)) == 3
+
+
+def test_equal_budgets_are_attacked_on_equal_splits(frame):
+    encoded = data.encode(frame, target="pass")
+    settings = study.budgets([1.0], BASE, n=76, delta=1e-5)
+    rows = study.attack_training(encoded.X, encoded.y, settings, seed=3, replicates=3)
+    assert set(rows["epsilon"]) == {1.0, math.inf}
+    assert rows.groupby(["epsilon", "metric"]).size().eq(3).all()
+    by = rows.pivot_table(index=["epsilon", "replicate"], columns="metric", values="value")
+    assert by.loc[1.0, "mia.auc"].ne(by.loc[math.inf, "mia.auc"]).any()  # noise did something
+
+
+def test_a_table_of_the_members_themselves_is_the_worst_case(frame):
+    plain = dpsgd.Config(hidden=(8,), epochs=4, batch_size=12, clip=math.inf)
+    rows = study.attack_synthetic(
+        frame, target="pass", epsilons=[math.inf], config=plain, seed=0, replicates=2
+    )
+    areas = rows[rows["metric"] == "mia.auc"].groupby("attack")["value"].mean()
+    assert areas["distance to the table"] == 1.0
+    assert areas["density ratio"] > 0.9
+
+
+def invented(auc, replicates=5):
+    rng = np.random.default_rng(0)
+    lines = []
+    for mechanism, attack in (("dp-sgd", "loss of the network"), ("mst", "distance to the table")):
+        for epsilon in (1.0, math.inf):
+            for r in range(replicates):
+                level = (1.0 if mechanism == "mst" else 0.9) if epsilon == math.inf else auc
+                base = {"mechanism": mechanism, "epsilon": epsilon, "replicate": r}
+                value = level - 0.01 * rng.random()
+                lines.append(base | {"attack": attack, "metric": "mia.auc", "value": value})
+                lines.append(base | {"attack": "", "metric": "score.test", "value": auc})
+    return pd.DataFrame(lines)
+
+
+@pytest.mark.parametrize(("auc", "holds"), [(0.8, True), (0.5, False)])
+def test_claims_follow_the_rows(auc, holds):
+    rows = invented(auc)
+    claims = study.takeaways(rows, base_rate=0.67)
+    assert [claim.holds for claim in claims] == [holds, holds, True, holds]
+    assert study.headline(rows).values["training"] == pytest.approx(auc, abs=0.01)
+
+
+def test_one_replicate_claims_nothing():
+    claims = study.takeaways(invented(0.8, replicates=1), base_rate=0.67)
+    assert not claims[0].holds

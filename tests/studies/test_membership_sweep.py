@@ -1,0 +1,113 @@
+"""The sweep's rows, the printed epsilons, and claims that follow the rows."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pet_lab import accounting, dpsgd
+from pet_lab.studies import membership_sweep as study
+from pet_lab.workbench import published
+
+RNG = np.random.default_rng(0)
+X = RNG.random((90, 6))
+Y = (X[:, 0] + 0.4 * RNG.normal(size=90) > 0.5).astype(int)
+SMALL = {"hidden": (8,), "epochs": 4, "batch_size": 12}
+KEYS = ["epochs", *study.SETTING, "attack", "slice", "replicate", "metric"]
+CELLS = published.cells("fig-3.10", "3.4")
+
+
+def test_printed_epsilons_are_ours_without_their_decimal_point():
+    points = study.decimal_points(CELLS, delta=1e-5)
+    assert points["printed"].tolist() == [
+        "2.92E+10",
+        "1.01E+09",
+        "1.01E+07",
+        "3.10E+06",
+        "1.39E+06",
+    ]
+    assert points["without its decimal point"].tolist() == points["printed"].tolist()
+    assert points["decimals"].tolist() == [6, 6, 4, 4, 4]
+    wrong = CELLS.assign(printed=CELLS["printed"] * 1.3)
+    other = study.decimal_points(wrong, delta=1e-5)
+    assert other["decimals"].tolist() == [6, 6, 4, 4, 4]
+    assert accounting.report_epsilon(0.0, n=252, batch_size=22, epochs=200) == math.inf
+
+
+def test_every_metric_for_every_setting_and_reproducible():
+    settings = study.configs([0.5], [0.0, 1.0], **SMALL)
+    first, again = (
+        study.attack(X, Y, settings, seed=3, replicates=2, holdout=True) for _ in range(2)
+    )
+    assert first.equals(again)
+    alone = study.attack(X, Y, settings[1:], seed=3, replicates=2, holdout=True)
+    joint = first[first["noise_multiplier"] == 1.0].reset_index(drop=True)
+    np.testing.assert_allclose(joint["value"], alone["value"], atol=1e-9)
+    scores = {f"score.{part}" for part in ("train", "validation", "test", "gap")}
+    assert set(first["metric"]) == scores | {"mia.auc", "mia.attacker_advantage"}
+    assert not first.duplicated(KEYS).any()
+
+
+@pytest.mark.filterwarnings("ignore:.*diverged")
+def test_a_diverged_training_is_a_nan_row_and_no_attack():
+    wild = dpsgd.Config(**{**SMALL, "learning_rate": 1e30, "clip": math.inf, "epochs": 8})
+    rows = study.attack(X * 1e6, Y, [wild], seed=0, replicates=2, holdout=True)
+    assert rows[rows["metric"].str.startswith("score")]["value"].isna().all()
+    assert not rows["metric"].str.startswith("mia").any()
+
+
+def test_epsilon_of_both_readings():
+    (config,) = study.configs([0.1], [0.4], epochs=200, batch_size=22)
+    rows = study.epsilons([config], n=252, delta=1e-5).set_index(["reading", "metric"])["value"]
+    assert rows["published", "epsilon"] == pytest.approx(1007.22, abs=0.005)
+    # One microbatch: a record moves the sum by 2 C, as if the noise were half.
+    half = accounting.epsilon(
+        0.2, n=252, batch_size=22, epochs=200, delta=1e-5, sampling="shuffle", accountant="pld"
+    )
+    assert rows["published", "epsilon.proven"] == half.epsilon
+    assert rows["described", "epsilon"] == rows["described", "epsilon.proven"] < half.epsilon
+
+
+def invented(fall, gap_slope=0.5):
+    """Rows of six replicates in which the AUC falls by `fall` with the noise."""
+    rng = np.random.default_rng(1)
+    lines = []
+    for noise in (0.0, 1.0):
+        for r in range(6):
+            gap = 0.1 + 0.05 * rng.normal()
+            base = {"epochs": 5, "learning_rate": 0.1, "noise_multiplier": noise, "replicate": r}
+            auc = 0.6 - fall * noise + 0.01 * rng.normal()
+            for reading, attack, part, metric, value in (
+                ("described", "LOGISTIC_REGRESSION", study.WHOLE, "mia.auc", auc),
+                ("described", "THRESHOLD_ATTACK", study.WHOLE, "mia.auc", 0.5 + gap_slope * gap),
+                ("described", "", "", "score.gap", gap),
+                ("published", "LOGISTIC_REGRESSION", "CLASS=0", "mia.auc", rng.random()),
+            ):
+                lines.append(
+                    base
+                    | {"reading": reading, "attack": attack, "slice": part}
+                    | {"metric": metric, "value": value}
+                )
+    for epochs in (5, 50):
+        for r in range(6):
+            for metric in ("overfit.score.gap", "overfit.mia.auc"):
+                value = gap_slope * epochs / 100 + 0.001 * rng.normal()
+                lines.append(
+                    {"epochs": epochs, "learning_rate": 0.1, "noise_multiplier": 0.0}
+                    | {"reading": "described", "attack": "", "slice": "", "replicate": r}
+                    | {"metric": metric, "value": value}
+                )
+    return pd.DataFrame(lines)
+
+
+@pytest.mark.parametrize(
+    ("fall", "slope", "holds"),
+    [(0.05, 0.5, [True, True, True, True, True]), (0.0, -0.5, [True, True, False, False, False])],
+)
+def test_claims_follow_the_rows(fall, slope, holds):
+    rows, points = invented(fall, slope), study.decimal_points(CELLS, delta=1e-5)
+    claims = study.takeaways(rows, points, CELLS)
+    assert [claim.holds for claim in claims] == holds
+    assert all("{" not in claim.text for claim in claims)
+    assert study.headline(rows, points).text.endswith("(2.92E+10 is 29,225).")

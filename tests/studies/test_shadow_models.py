@@ -1,0 +1,90 @@
+"""The shadow attack's rows, table 3.5 against itself, and claims that follow the rows."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pet_lab import dpsgd, mia
+from pet_lab.studies import shadow_models as study
+from pet_lab.workbench import published
+
+RNG = np.random.default_rng(0)
+X = RNG.random((90, 6))
+Y = (X[:, 0] + 0.4 * RNG.normal(size=90) > 0.5).astype(int)
+DOMAIN = mia.Domain.of(X, [f"x{j}" for j in range(6)])
+PLAIN = dpsgd.Config(hidden=(8,), epochs=30, batch_size=12, learning_rate=0.5, clip=math.inf)
+CELLS = published.cells("3.5")
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return study.shadow_attack(
+        X, Y, DOMAIN, PLAIN, seed=1, replicates=2, models=4,
+        target="non-private", epsilon=math.inf, reading="described",
+    )  # fmt: skip
+
+
+def test_every_cell_is_there(rows):
+    cells = set(zip(rows["metric"], rows["attack_model"], rows["samples"], strict=True))
+    for model in ("class0", "class1"):
+        assert ("accuracy", model, "") in cells
+        for samples in ("member", "nonmember"):
+            assert {(m, model, samples) for m in ("precision", "recall", "f1")} <= cells
+    assert ("target.accuracy", "", "") in cells
+    assert (rows[rows["metric"] == "queries"]["value"] > 0).all()
+
+
+def test_a_replicate_is_the_same_alone_or_among_others(rows):
+    alone = study.shadow_attack(X, Y, DOMAIN, PLAIN, seed=1, replicates=1, models=4)
+    first = rows[rows["replicate"] == 0]
+    np.testing.assert_array_equal(first["value"], alone["value"])
+
+
+def test_a_target_that_predicts_one_class_only_is_counted_not_attacked():
+    # All members but three are of class 1, so that class 0 never gets a probability near one half.
+    ones = (np.arange(90) > 3).astype(int)
+    lazy = dpsgd.Config(hidden=(4,), epochs=60, batch_size=30, learning_rate=0.5)
+    rows = study.shadow_attack(X, ones, DOMAIN, lazy, seed=0, replicates=1, models=2, held_out=0.1)
+    assert rows[rows["metric"] == "synthesis.failed"]["value"].tolist() == [1.0]
+    assert not rows["metric"].eq("accuracy").any()
+
+
+def test_settings_spend_what_they_state():
+    targets = study.settings(
+        PLAIN, n=68, epsilon=1.1, delta=1e-3, epochs=5, learning_rate=1.0, clip=1.0
+    )
+    plain, private, published_ = targets
+    assert plain.guarantee(n=68, delta=1e-3).epsilon == math.inf
+    assert private.guarantee(n=68, delta=1e-3).epsilon == pytest.approx(1.1, rel=1e-4)
+    assert published_.config.microbatches == 1
+    assert published_.guarantee(n=68, delta=1e-3).epsilon > 2 * 1.1
+
+
+def test_the_printed_table_implies_its_own_accuracies():
+    table = study.implied(CELLS).set_index(["target", "attack_model"])
+    # By hand, class 0 under DP: N/M = .13 (1 - .85) / (.85 (1 - .93)), (.13 + .93 N/M) / (1 + N/M).
+    ratio = 0.13 * 0.15 / (0.85 * 0.07)
+    want = (0.13 + 0.93 * ratio) / (1 + ratio)
+    assert table.loc[("dp-sgd", "class0"), "implied by the members"] == pytest.approx(want)
+    assert table.loc[("dp-sgd", "class0"), "accuracy, printed"] == 0.55
+    consistent = table.drop(index=("dp-sgd", "class0"))
+    gap = (consistent["accuracy, printed"] - consistent["implied by the members"]).abs()
+    assert gap.max() < 0.01  # the print has two decimals
+
+
+def test_claims_follow_the_rows(rows):
+    private = rows.assign(target="dp-sgd", epsilon=1.1)
+    know = private["metric"].isin(["balanced_accuracy", "mia.auc"])
+    private.loc[know, "value"] = 0.5
+    lira = rows.head(2).assign(metric="lira.auc", attack_model="", samples="", value=[0.8, 0.8])
+    both = study.concat(rows, private, lira, lira.assign(target="dp-sgd, ε = 1.1", value=0.5))
+    claims = study.takeaways(both, CELLS, base_rate=0.99)
+    assert [claim.holds for claim in claims][:2] == [True, True]
+    assert claims[0].text.endswith("imply an accuracy of 0.33 to 0.34, printed is 0.55.")
+    assert claims[3].holds
+    assert claims[4].holds
+    assert study.headline(both).holds
+    unattacked = both[~((both["target"] == "dp-sgd") & (both["attack_model"] != ""))]
+    assert not study.headline(unattacked).holds
+    assert not study.takeaways(unattacked, CELLS, base_rate=0.5)[2].holds
