@@ -145,6 +145,13 @@ def test_the_map_reaches_both_of_its_branches_and_only_the_curve():
     assert all(on_curve(e) for e in encoded)
 
 
+def test_many_good_elements_pass_and_are_split_again():
+    encoded = curve.encode_to_curve([bytes([i]) for i in range(7)], DST)
+    rows = np.frombuffer(b"".join(encoded), dtype=np.uint8).reshape(7, 32)
+    curve.check_elements(rows)
+    assert curve.split(rows) == encoded
+
+
 def little(x):
     return x.to_bytes(32, "little")
 
