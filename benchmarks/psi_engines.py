@@ -29,7 +29,7 @@ from pet_lab import psi
 from pet_lab.psi import end_to_end
 from pet_lab.psi.openmined import OpenMinedEngine
 from pet_lab.psi.rsa_blind import RsaEngine
-from pet_lab.psi.rsa_raw import PrivateKey, backends
+from pet_lab.psi.rsa_raw import RsaPrivateKey, backends
 
 
 def parties(n: int) -> tuple[psi.DataHolder, psi.DataHolder]:
@@ -57,7 +57,7 @@ def ecdh_floor(n: int, sample: int = 4000) -> float:
 
 def rsa_floor(n: int, bits: int, sample: int = 400) -> float:
     """CPU seconds of 2 n private operations of the fastest library here, from `sample` of them."""
-    key = PrivateKey(bits)
+    key = RsaPrivateKey(bits)
     elements = [secrets.randbelow(key.modulus).to_bytes(key.width, "big") for _ in range(sample)]
     return 2 * n * cpu_of(lambda: key.power(elements)) / sample
 

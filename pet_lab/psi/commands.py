@@ -31,7 +31,7 @@ from . import service
 from .disclosure import OutputRules, QueryLog
 from .engines import engine_named
 from .linker import Linker, Query, combine_totals
-from .protocol import VARIANTS, DataHolder, Outcome, PsiError, Role, Variant
+from .protocol import VARIANTS, DataHolder, PsiError, PsiOutcome, Role, Variant
 from .session import run_party
 from .tokens import tables_for_linkers
 
@@ -374,7 +374,7 @@ def _split(linker: str) -> tuple[str, str]:
 
 def _send(
     holder: DataHolder,
-    outcome: Outcome,
+    outcome: PsiOutcome,
     credentials: Credentials,
     on: list[str],
     linkers: list[str],
@@ -400,7 +400,11 @@ def _send(
 
 
 def _query(
-    outcome: Outcome, credentials: Credentials, linkers: list[str], by: list[str], total: str | None
+    outcome: PsiOutcome,
+    credentials: Credentials,
+    linkers: list[str],
+    by: list[str],
+    total: str | None,
 ) -> None:
     if not linkers:
         raise PsiError("A query needs a linker; name it with --linker.")
@@ -417,7 +421,7 @@ def _query(
     _report(event="answer", table=rows, **_used())
 
 
-def _checked_query(outcome: Outcome, by: list[str], total: str | None) -> Query:
+def _checked_query(outcome: PsiOutcome, by: list[str], total: str | None) -> Query:
     """The query, held to the limits that a linker holds it to."""
     measure = "total" if total else "count"
     fields = {"type": "query", "session": outcome.session, "group_by": by, "measure": measure}
@@ -443,13 +447,13 @@ class SessionState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     positions: bytes | None
 
 
-def _pack_state(outcome: Outcome, on: list[str]) -> bytes:
+def _pack_state(outcome: PsiOutcome, on: list[str]) -> bytes:
     fields = {name: getattr(outcome, name) for name in SessionState.__struct_fields__[1:-1]}
     positions = None if outcome.positions is None else outcome.positions.astype("<i8").tobytes()
     return msgspec.msgpack.encode(SessionState(on=on, positions=positions, **fields))
 
 
-def _unpack_state(path: Path) -> tuple[Outcome, list[str]]:
+def _unpack_state(path: Path) -> tuple[PsiOutcome, list[str]]:
     try:
         state = msgspec.msgpack.decode(path.read_bytes(), type=SessionState)
         fields = msgspec.structs.asdict(state)
@@ -457,7 +461,7 @@ def _unpack_state(path: Path) -> tuple[Outcome, list[str]]:
             fields["positions"] = np.frombuffer(state.positions, dtype="<i8").astype(np.int64)
     except (OSError, ValueError):
         raise PsiError(f"{path.name} is not a session kept by serve or join.") from None
-    return Outcome(**{k: v for k, v in fields.items() if k != "on"}), state.on
+    return PsiOutcome(**{k: v for k, v in fields.items() if k != "on"}), state.on
 
 
 if __name__ == "__main__":

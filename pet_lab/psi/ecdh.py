@@ -29,7 +29,7 @@ from .protocol import (
     MessageError,
     Variant,
 )
-from .session import Session
+from .session import PsiSession
 
 DST = b"pet_lab-psi-V01-CS01-with-curve25519_XMD:SHA-512_ELL2_NU_"
 
@@ -48,7 +48,7 @@ class EcdhEngine:
     def parameters(self) -> dict[str, str | int]:
         return {"group": "curve25519", "hash": "curve25519_XMD:SHA-512_ELL2_NU_"}
 
-    def speak(self, talk: Session) -> npt.NDArray[np.int64] | int:
+    def speak(self, talk: PsiSession) -> npt.NDArray[np.int64] | int:
         secret = os.urandom(32)
         n = len(talk.elements)
         order = secret_permutation(n)
@@ -84,7 +84,7 @@ class EcdhEngine:
             return len(left)
         return order[left]
 
-    def _swap(self, talk: Session, kind: Kind, rows: Bytes2D, *, n_received: int) -> Bytes2D:
+    def _swap(self, talk: PsiSession, kind: Kind, rows: Bytes2D, *, n_received: int) -> Bytes2D:
         """Send, then receive, or the other way round: never both at once, so no side can block."""
         with talk.stage(f"exchange {kind}", len(rows)):
             if talk.role == "initiator":

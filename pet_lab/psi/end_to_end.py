@@ -26,7 +26,7 @@ from .engines import engine_named
 from .linker import Linker, Query, combine_totals
 from .protocol import DataHolder, PsiError, PsiResult
 from .session import intersect
-from .tokens import tables_for_linkers
+from .tokens import TokenTable, tables_for_linkers
 
 ARROWS = {
     "hello": "greeting: names, sizes, key shares",
@@ -61,28 +61,42 @@ class EndToEnd:
     result: PsiResult | None = field(default=None, repr=False)
     linkers: tuple[Linker, ...] = field(default=(), repr=False)
 
-    def messages(self) -> pd.DataFrame:
-        """One row a message, in order: sender, receiver, kind in words, bytes.
+    @property
+    def simulated(self) -> PsiResult:
+        """Both outcomes and the transcript.
 
         Raises
         ------
         PsiError
-            After a run as separate processes: nobody there sees all messages.
+            After a run as separate processes: nobody there sees both sides.
         """
-        if self.result is None or self.stages is None:
+        if self.result is None:
             raise PsiError("Separate processes keep no transcript; run the protocol in one.")
-        messages = [
+        return self.result
+
+    @property
+    def link_key(self) -> bytes:
+        """What the two data holders agreed on; see `simulated`."""
+        return self.simulated.right.link_key
+
+    def held(self, linker: int = 0) -> dict[str, TokenTable]:
+        """What a linker holds of the session, by party; see `simulated`."""
+        return self.linkers[linker].held(self.simulated.right.session)
+
+    def messages(self) -> pd.DataFrame:
+        """One row a message, in order: sender, receiver, kind in words, bytes; see `simulated`."""
+        right = self.simulated.right.party
+        messages: list[tuple[Any, ...]] = [
             (m.sender, m.receiver, ARROWS[m.kind], m.size_bytes)
-            for m in self.result.transcript
+            for m in self.simulated.transcript
             if m.kind not in ("stream", "end")
         ]
+        assert self.stages is not None
         for stage in self.stages.itertuples():
             if stage.stage == "send tokens":
                 messages.append((stage.party, "linker", ARROWS["tokens"], stage.bytes_sent))
             elif stage.party == "linker":
-                messages.append(
-                    ("linker", self.result.right.party, ARROWS["answer"], stage.bytes_sent)
-                )
+                messages.append(("linker", right, ARROWS["answer"], stage.bytes_sent))
         return pd.DataFrame(messages, columns=["sender", "receiver", "kind", "bytes"])
 
 

@@ -23,7 +23,7 @@ from pet_lab.shares import ring_join
 from .disclosure import MAX_CELLS, Counts, OutputRules, QueryLog, Released, protect
 from .elements import strings
 from .messages import SessionId
-from .protocol import Bytes2D, Outcome, PsiError
+from .protocol import Bytes2D, PsiError, PsiOutcome
 from .tokens import TOKEN_WIDTH, ColumnCipher, TokenTable
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class Linker:
             return linked.remembered[query]
         axes = [self._axis(linked, name) for name in query.group_by]
         counts = _cross(axes)
-        values = counts
+        values: npt.NDArray[Any] = counts
         if query.value is not None:
             values = self._totals(linked, query.value, axes)
         noise = self.rules.epsilon_per_query
@@ -385,7 +385,7 @@ def _cross(axes: list[Any]) -> Counts:
     return np.bincount(_cell_of(axes), minlength=size).reshape(shape).astype(np.int64)
 
 
-def combine_totals(answers: Sequence[LinkerAnswer], outcome: Outcome) -> pd.DataFrame:
+def combine_totals(answers: Sequence[LinkerAnswer], outcome: PsiOutcome) -> pd.DataFrame:
     """Add the shares of all linkers: the exact totals, as whole numbers.
 
     Raises

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .protocol import MessageError, PsiError, Variant
-from .session import Session
+from .session import PsiSession
 
 _FALSE_POSITIVES = 1e-9  # unused by the raw structure, but the call wants it
 
@@ -39,7 +39,7 @@ class OpenMinedEngine:
     def parameters(self) -> dict[str, str | int]:
         return {"structure": "raw", "version": str(self._library.__version__)}
 
-    def speak(self, talk: Session) -> npt.NDArray[np.int64] | int:
+    def speak(self, talk: PsiSession) -> npt.NDArray[np.int64] | int:
         reveal = talk.variant == "psi"
         items = [(talk.session + e).hex() for e in talk.elements]
         if talk.role == "responder":
@@ -66,7 +66,9 @@ class OpenMinedEngine:
                 ) from None
         return np.array(sorted(common), dtype=np.int64) if reveal else int(common)
 
-    def _serve(self, talk: Session, items: list[str], reveal: bool) -> npt.NDArray[np.int64] | int:
+    def _serve(
+        self, talk: PsiSession, items: list[str], reveal: bool
+    ) -> npt.NDArray[np.int64] | int:
         library = self._library
         with talk.stage("hash and blind", len(items)):
             server = library.server.CreateWithNewKey(reveal)
@@ -88,11 +90,11 @@ class OpenMinedEngine:
         return np.empty(0, dtype=np.int64) if reveal else 0  # the server learns nothing
 
 
-def _send(talk: Session, raw: bytes) -> None:
+def _send(talk: PsiSession, raw: bytes) -> None:
     talk.send("blob", np.frombuffer(raw, dtype=np.uint8).reshape(-1, 1))
 
 
-def _receive(talk: Session) -> bytes:
+def _receive(talk: PsiSession) -> bytes:
     # A point has 33 bytes, and protobuf adds two or three to each.
     limit = 4096 + 64 * (len(talk.elements) + talk.peer_size)
     return talk.receive("blob", width=1, at_most=limit).tobytes()

@@ -22,7 +22,7 @@ from pet_lab.parties.errors import PartyError
 if TYPE_CHECKING:
     import pandas as pd  # loaded where it is used: a linker never needs it
 
-    from .session import Session
+    from .session import PsiSession
 
 Bytes2D = npt.NDArray[np.uint8]
 Role = Literal["initiator", "responder"]
@@ -231,7 +231,7 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class PsiOutcome:
     """All that one party learns from a session.
 
     cardinality  distinct keys that both files hold
@@ -260,8 +260,8 @@ class PsiResult:
     """Both outcomes of a session that ran in one process, as a simulation can see them."""
 
     keys: frozenset[str] | frozenset[tuple[str, ...]] | None
-    left: Outcome
-    right: Outcome
+    left: PsiOutcome
+    right: PsiOutcome
     left_rows: npt.NDArray[np.int64] | None
     right_rows: npt.NDArray[np.int64] | None
     transcript: Transcript = field(repr=False)
@@ -278,7 +278,7 @@ class PsiResult:
 
 
 class PsiEngine(Protocol):
-    """A protocol for the intersection of two key sets, spoken through a `Session`.
+    """A protocol for the intersection of two key sets, spoken through a `PsiSession`.
 
     name      what both parties must name in their greeting
     private   False only for the oracle
@@ -294,5 +294,5 @@ class PsiEngine(Protocol):
     def parameters(self) -> dict[str, str | int]:
         """What both sides must agree on, beyond the name."""
 
-    def speak(self, talk: Session) -> npt.NDArray[np.int64] | int:
+    def speak(self, talk: PsiSession) -> npt.NDArray[np.int64] | int:
         """Own positions in the shared order, or only their number for the cardinality variant."""

@@ -31,8 +31,8 @@ from .protocol import (
     PsiError,
     Variant,
 )
-from .rsa_raw import Backend, E, PrivateKey
-from .session import Session
+from .rsa_raw import Backend, E, RsaPrivateKey
+from .session import PsiSession
 
 _HASH_DST = b"pet_lab psi rsa full-domain hash 1"
 _TAG_DST = b"pet_lab psi rsa tag 1"
@@ -103,13 +103,13 @@ class RsaEngine:
     def parameters(self) -> dict[str, str | int]:
         return {"bits": self.bits, "e": E}
 
-    def speak(self, talk: Session) -> npt.NDArray[np.int64] | int:
+    def speak(self, talk: PsiSession) -> npt.NDArray[np.int64] | int:
         return self._sign(talk) if talk.role == "responder" else self._ask(talk)
 
     # -- the key holder -----------------------------------------------------------------------
-    def _sign(self, talk: Session) -> npt.NDArray[np.int64]:
+    def _sign(self, talk: PsiSession) -> npt.NDArray[np.int64]:
         with talk.stage("make key", 1):
-            key = PrivateKey(self.bits, self.backend)
+            key = RsaPrivateKey(self.bits, self.backend)
         talk.send("blob", bytes_of([key.modulus.to_bytes(key.width, "big")], key.width))
         n = len(talk.elements)
         order = secret_permutation(n)
@@ -151,7 +151,7 @@ class RsaEngine:
         return order[mine]
 
     # -- the one who asks ---------------------------------------------------------------------
-    def _ask(self, talk: Session) -> npt.NDArray[np.int64]:
+    def _ask(self, talk: PsiSession) -> npt.NDArray[np.int64]:
         width = self.bits // 8
         with talk.stage("receive key", 1):
             modulus = int.from_bytes(talk.receive("blob", width=width, count=1).tobytes(), "big")

@@ -50,7 +50,7 @@ def backends() -> tuple[Backend, ...]:
     return ("openssl", "gmpy2") if _libcrypto() is not None else ("gmpy2",)
 
 
-class PrivateKey:
+class RsaPrivateKey:
     """A fresh RSA key and its private operation x -> x^d mod n by CRT.
 
     Parameters
@@ -73,7 +73,7 @@ class PrivateKey:
             self._handle = self._load()
 
     def __repr__(self) -> str:
-        return f"PrivateKey({self.bits} bits, {self.backend})"
+        return f"RsaPrivateKey({self.bits} bits, {self.backend})"
 
     def _load(self) -> int:
         lib, k = _libcrypto(), self._numbers

@@ -25,12 +25,12 @@ from pet_lab.parties.errors import PartyError, PeerLost
 
 from .linker import Linker, LinkerAnswer, Query
 from .messages import SessionId
-from .protocol import MessageError, Outcome, PsiError
-from .session import Session
+from .protocol import MessageError, PsiError, PsiOutcome
+from .session import PsiSession
 from .tokens import TOKEN_WIDTH, TableHeader, TokenTable, unpack
 
 log = logging.getLogger(__name__)
-Speak = Callable[[BlockingChannel], Outcome]
+Speak = Callable[[BlockingChannel], PsiOutcome]
 
 
 class StatusRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="status"):
@@ -63,7 +63,7 @@ def serve(
     options: Options | None = None,
     wait_s: float = 600.0,
     started: Callable[[int], None] = lambda port: None,
-) -> Outcome:
+) -> PsiOutcome:
     """Wait for the peer, hold one session, return what was learned.
 
     Parameters
@@ -85,7 +85,7 @@ def serve(
         One sentence: the peer did not come, fell silent, died, or broke the protocol.
     """
     taken, begun, done = threading.Lock(), threading.Event(), threading.Event()
-    results: list[Outcome | BaseException] = []
+    results: list[PsiOutcome | BaseException] = []
 
     def handle(channel: BlockingChannel) -> None:
         if channel.peer != peer:
@@ -122,7 +122,7 @@ def join(
     address: str,
     options: Options | None = None,
     wait_s: float = 60.0,
-) -> Outcome:
+) -> PsiOutcome:
     """Connect to the peer that serves, hold one session, return the outcome; see `serve`."""
     return speak(_connect(credentials, peer, address, options=options, wait_s=wait_s))
 
@@ -203,7 +203,7 @@ class LinkerServer:
     def _receive(self, channel: BlockingChannel, header: TableHeader) -> TokenTable:
         if header.rows > self.max_rows:
             raise PsiError(f"This linker takes at most {self.max_rows} rows, got {header.rows}.")
-        session = Session(channel)
+        session = PsiSession(channel)
         labels = {
             name: session.receive("tokens", width=TOKEN_WIDTH, count=size)
             for name, size in header.columns.items()
@@ -248,7 +248,7 @@ def send_table(
     (pairs, size) : linked pairs, or -1 while the other table is missing; bytes sent
     """
     with _call(credentials, linker, address, options=options, wait_s=wait_s) as channel:
-        session = Session(channel)
+        session = PsiSession(channel)
         channel.send(table.header())
         for labels in table.labels.values():
             session.send("tokens", labels)

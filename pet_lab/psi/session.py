@@ -1,7 +1,7 @@
 """A session: greeting, streams of elements, timings; over a channel that carries whole messages.
 
-The engines speak through `Session` and know neither sockets nor threads of the other side. The same
-code therefore runs in one process (`intersect`) and between processes (`service`).
+The engines speak through `PsiSession` and know neither sockets nor threads of the other side. The
+same code therefore runs in one process (`intersect`) and between processes (`service`).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from .protocol import (
     KeySet,
     Message,
     MessageError,
-    Outcome,
     PsiEngine,
     PsiError,
+    PsiOutcome,
     PsiResult,
     Role,
     Stage,
@@ -53,7 +53,7 @@ BATCH_BYTES = 1 << 18
 class StageTimer:
     """Measures one stage: CPU of this thread and of the workers that report to it."""
 
-    def __init__(self, session: Session, name: str, elements: int) -> None:
+    def __init__(self, session: PsiSession, name: str, elements: int) -> None:
         self._session, self._name, self._elements = session, name, elements
         self._cpu = 0.0
 
@@ -79,7 +79,7 @@ class StageTimer:
         )
 
 
-class Session:
+class PsiSession:
     """One side of a session over a channel; `greet` binds it to both greetings.
 
     Parameters
@@ -203,7 +203,7 @@ class Session:
 
 
 def greet(
-    session: Session, engine: PsiEngine, keys: KeySet, on: Sequence[str], columns: Sequence[str]
+    session: PsiSession, engine: PsiEngine, keys: KeySet, on: Sequence[str], columns: Sequence[str]
 ) -> bytes:
     """Exchange greetings, bind the session to both, and agree on a key with the other data holder.
 
@@ -286,7 +286,7 @@ def run_party(
     missing: Literal["refuse", "drop"] = "refuse",
     transcript: Transcript | None = None,
     keep_payloads: bool = False,
-) -> Outcome:
+) -> PsiOutcome:
     """Speak one data holder's side of a session to its end, and close the channel.
 
     Parameters
@@ -304,7 +304,7 @@ def run_party(
         One sentence; the peer has then received the same sentence, nothing else.
     """
     names = [on] if isinstance(on, str) else list(on)
-    session = Session(
+    session = PsiSession(
         channel, role=role, variant=variant, transcript=transcript, keep_payloads=keep_payloads
     )
     try:
@@ -323,12 +323,12 @@ def run_party(
 
 def _speak(  # noqa: PLR0917 - `run_party` names them
     engine: PsiEngine,
-    session: Session,
+    session: PsiSession,
     holder: DataHolder,
     names: list[str],
     columns: Sequence[str],
     missing: Literal["refuse", "drop"],
-) -> Outcome:
+) -> PsiOutcome:
     if holder.name != session.party:
         raise PsiError(f"The certificate is for {session.party}, the data holder is {holder.name}.")
     variant = session.variant
@@ -358,7 +358,7 @@ def _speak(  # noqa: PLR0917 - `run_party` names them
             raise PsiError(f"The engine {engine.name} tells this side no positions to enrich.")
         with session.stage("enrich", len(positions)):
             enriched = _exchange_columns(session, holder, keys, positions, columns)
-    return Outcome(
+    return PsiOutcome(
         party=holder.name,
         peer=session.peer,
         role=session.role,
@@ -375,7 +375,7 @@ def _speak(  # noqa: PLR0917 - `run_party` names them
 
 
 def _exchange_columns(
-    session: Session,
+    session: PsiSession,
     holder: DataHolder,
     keys: KeySet,
     positions: np.ndarray,
@@ -454,7 +454,7 @@ def intersect(
     transcript = Transcript()
     options = Options(timeout_s=timeout_s, delay_s=delay_s)
     ends = memory_pair(left.name, right.name, options=options)
-    outcomes: dict[Role, Outcome] = {}
+    outcomes: dict[Role, PsiOutcome] = {}
     failed: list[BaseException] = []
     speak = functools.partial(
         run_party,

@@ -31,7 +31,7 @@ from pet_lab.shares import ring_split
 
 from .elements import bytes_of, secret_permutation, strings
 from .messages import Count, Identity, SessionId
-from .protocol import Bytes2D, DataHolder, MessageError, Outcome, PsiError
+from .protocol import Bytes2D, DataHolder, MessageError, PsiError, PsiOutcome
 
 if TYPE_CHECKING:
     import pandas as pd  # loaded where it is used: a linker never needs it
@@ -199,7 +199,7 @@ def row_tags(keys: Sequence[bytes], link_key: bytes) -> Bytes2D:
 
 def tables_for_linkers(
     party: DataHolder,
-    outcome: Outcome,
+    outcome: PsiOutcome,
     *,
     on: str | Sequence[str],
     columns: Iterable[str] = (),
@@ -313,7 +313,7 @@ def _whole_numbers(given: npt.ArrayLike, n: int, name: str) -> npt.NDArray[np.in
 
 
 def frequency_attack(
-    table: TokenTable, column: str, public_shares: Mapping[str, float], *, link_key: bytes
+    table: TokenTable, column: str, margin: pd.Series[float], *, link_key: bytes
 ) -> pd.DataFrame:
     """The linker's attack: match tokens to labels by rank of frequency.
 
@@ -325,8 +325,8 @@ def frequency_attack(
         What the linker holds of one party.
     column : str
         One of its columns.
-    public_shares : mapping
-        Label -> share that anyone could know, from a published margin.
+    margin : Series
+        Share by label, as anyone could know it from a published table.
     link_key : bytes
         To say how often the attack is right; the linker does not have it.
 
@@ -338,7 +338,7 @@ def frequency_attack(
 
     tokens = table.labels[column]
     rows = np.bincount(table.codes[column].astype(np.int64), minlength=len(tokens))
-    by_share = sorted(public_shares, key=lambda label: -public_shares[label])
+    by_share = margin.sort_values(ascending=False, kind="stable").index.tolist()
     by_share += [""] * (len(tokens) - len(by_share))
     cipher = ColumnCipher(link_key)
     return pd.DataFrame(

@@ -41,7 +41,8 @@ class AnnexFiles:
 
     def pairs(self) -> list[tuple[str, str]]:
         """Every column of one side with every column of the other."""
-        return list(itertools.product(*self.columns().values()))
+        own, other = self.columns().values()
+        return list(itertools.product(own, other))
 
     def schema(self) -> pd.DataFrame:
         """One row a party: rows, distinct keys, columns, and whether the data is real."""
@@ -107,7 +108,7 @@ def run(data: AnnexFiles, *, engine: str, min_cell: int) -> end_to_end.EndToEnd:
 
 
 def _query(outcome: end_to_end.EndToEnd, pair: tuple[str, str] = PAIR) -> Query:
-    session = outcome.result.right.session
+    session = outcome.simulated.right.session
     return Query(session=session, group_by=(f"istat:{pair[0]}", f"bank:{pair[1]}"))
 
 
@@ -118,7 +119,7 @@ def tables(data: AnnexFiles, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
     for pair in data.pairs():
         answer = outcome.linkers[0].answer(_query(outcome, pair), "bank")
         clear = joined.groupby(list(pair)).size()
-        for x, y, count in answer.table(outcome.result.right.link_key).itertuples(index=False):
+        for x, y, count in answer.table(outcome.link_key).itertuples(index=False):
             metrics = {"count_in_clear": clear.get((x, y), 0)}
             if count is not pd.NA:
                 metrics["count"] = count
@@ -134,13 +135,12 @@ def _rows() -> Rows:
 
 def linker_view(data: AnnexFiles, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
     """What the linker holds: token frequencies by column, and the labels that they give away."""
-    session, key = outcome.result.right.session, outcome.result.right.link_key
     records = []
     for party in (data.istat, data.bank):
-        held = outcome.linkers[0].held(session)[party.name]
+        held = outcome.held()[party.name]
         for column in held.labels:
-            margin = party.frame[column].value_counts(normalize=True).to_dict()
-            attack = tokens.frequency_attack(held, column, margin, link_key=key)
+            margin = party.frame[column].value_counts(normalize=True)
+            attack = tokens.frequency_attack(held, column, margin, link_key=outcome.link_key)
             records.append(
                 {
                     "party": party.name,
@@ -173,7 +173,7 @@ def leakage(view: pd.DataFrame) -> pd.DataFrame:
 def _linker(outcome: end_to_end.EndToEnd, rules: OutputRules) -> Linker:
     """A fresh linker with other rules that holds the same uploads."""
     linker = Linker(("istat", "bank"), rules=rules)
-    for party, table in outcome.linkers[0].held(outcome.result.right.session).items():
+    for party, table in outcome.held().items():
         linker.accept(table, party)
     return linker
 
@@ -185,9 +185,9 @@ def protected(outcome: end_to_end.EndToEnd, *, strict_cell: int) -> pd.DataFrame
     for complementary, metric in ((False, "cells_too_small"), (True, "cells_withheld")):
         rules = OutputRules(min_cell=strict_cell, complementary=complementary)
         answer = _linker(outcome, rules).answer(_query(outcome), "bank")
-        table = answer.table(outcome.result.right.link_key)
+        table = answer.table(outcome.link_key)
         hidden[metric] = table["count"].isna().sum()
-    factors = {"istat_column": PAIR[0], "bank_column": PAIR[1]}
+    factors: dict[str, Any] = {"istat_column": PAIR[0], "bank_column": PAIR[1]}
     for x, y, count in table.dropna().itertuples(index=False):
         metrics = {"count_protected": count}
         rows.add(**factors, istat_label=x, bank_label=y, metrics=metrics)
@@ -210,7 +210,7 @@ def noise(
     rows = _rows()
     for replicate in range(replicates):
         linker = _linker(outcome, rules)
-        answer = linker.answer(_query(outcome), "bank").table(outcome.result.right.link_key)
+        answer = linker.answer(_query(outcome), "bank").table(outcome.link_key)
         errors = answer.set_index(list(PAIR))["count"].astype(float) - truth
         rows.add(
             istat_column=PAIR[0],

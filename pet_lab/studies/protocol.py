@@ -58,7 +58,10 @@ class TradeFiles:
 
     def head(self, n: int) -> tuple[psi.DataHolder, psi.DataHolder]:
         """The first n rows of each file."""
-        return tuple(psi.DataHolder(p.name, p.frame.head(n)) for p in (self.statcan, self.cbs))
+        return (
+            psi.DataHolder("statcan", self.statcan.frame.head(n)),
+            psi.DataHolder("cbs", self.cbs.frame.head(n)),
+        )
 
     def schema(self) -> pd.DataFrame:
         """One row a party: rows, distinct keys, columns."""
@@ -139,7 +142,7 @@ def counts(data: TradeFiles, answer: pd.DataFrame) -> pd.DataFrame:
         ("2.3", "described", answered),
         ("2.3", "published", by_rule),
     ):
-        for (size, code), count in cells.items():
+        for size, code, count in cells.reset_index().itertuples(index=False):
             rows.add(
                 table=table,
                 reading=reading,
@@ -220,7 +223,7 @@ def totals_by_scheme(data: TradeFiles, *, paillier_rows: int) -> pd.DataFrame:
     cells = pd.factorize(data.trade.exports["exporter_size"], sort=True)[0].astype(np.int64)
     cents = data.trade.exports["value"].to_numpy(dtype=np.int64)
     rows = _rows(0)
-    for scheme in LINKERS:
+    for scheme in totals.SCHEMES:
         n = min(len(cents), paillier_rows) if scheme == "paillier" else len(cents)
         total = totals.total_by_cell(scheme, cents[:n], cells[:n], 2)
         rows.add(
@@ -239,17 +242,16 @@ def totals_by_scheme(data: TradeFiles, *, paillier_rows: int) -> pd.DataFrame:
 
 def frequency_attack(data: TradeFiles, small: end_to_end.EndToEnd) -> pd.DataFrame:
     """The linker names the tokens of the tariff code by rank, knowing the column's margin."""
-    margin = data.statcan.frame["preferential_code"].value_counts(normalize=True).to_dict()
-    held = small.linkers[0].held(small.result.left.session)["statcan"]
-    key = small.result.left.link_key
-    return tokens.frequency_attack(held, "preferential_code", margin, link_key=key)
+    margin = data.statcan.frame["preferential_code"].value_counts(normalize=True)
+    held = small.held()["statcan"]
+    return tokens.frequency_attack(held, "preferential_code", margin, link_key=small.link_key)
 
 
 def leakage(data: TradeFiles, small: end_to_end.EndToEnd) -> pd.DataFrame:
     """Rows: values (or their hashes) on the wire, and labels that frequencies give away."""
-    n = len(small.result.left.positions)
+    n = small.cardinality
     seen = [
-        small.result.transcript.contains_any(party.frame["value"].head(n))
+        small.simulated.transcript.contains_any(party.frame["value"].head(n))
         for party in (data.statcan, data.cbs)
     ]
     attack = frequency_attack(data, small)
@@ -268,7 +270,7 @@ def totals_table(rows: pd.DataFrame) -> pd.DataFrame:
     """What a total costs per row by scheme."""
     by = summarise(rows[rows["scheme"] != ""], ["scheme", "keys", "metric"])
     wide = by.pivot(index=["scheme", "keys"], columns="metric", values="mean")
-    wide = wide.reindex(LINKERS, level="scheme").reset_index()
+    wide = wide.reindex(list(LINKERS), level="scheme").reset_index()
     return pd.DataFrame(
         {
             "scheme": wide["scheme"],
@@ -286,7 +288,7 @@ def slopes(rows: pd.DataFrame) -> dict[str, float]:
     """Slope of log CPU time on log keys by engine; 1 is growth in proportion to size."""
     cpu = rows[rows["metric"] == "intersection_cpu_seconds"]
     return {
-        engine: float(np.polyfit(np.log(g["keys"]), np.log(g["value"]), 1)[0])
+        str(engine): float(np.polyfit(np.log(g["keys"]), np.log(g["value"]), 1)[0])
         for engine, g in cpu.groupby("engine")
         if g["keys"].nunique() > 1
     }
@@ -378,7 +380,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
         Claim(
             "Totals need no homomorphic encryption: shares between two linkers are exact and cost "
             "{shares:.2f} µs a row; the next costs {other:.1f}.",
-            holds=per_row.idxmin() == "shares" and table.loc["shares", "relative error"] == 0,
+            holds=bool(per_row.idxmin() == "shares" and table["relative error"]["shares"] == 0),
             shares=per_row["shares"],
             other=per_row.drop("shares").min(),
         ),

@@ -183,10 +183,14 @@ def test_the_frequency_attack_names_every_token_of_a_skewed_column():
     (one,), result = linked(left, right)
     table = one.held(result.left.session)["statcan"]
     key = result.left.link_key
-    attack = tokens.frequency_attack(table, "pref", {"100": 0.7, "300": 0.3}, link_key=key)
+    attack = tokens.frequency_attack(
+        table, "pref", pd.Series({"100": 0.7, "300": 0.3}), link_key=key
+    )
     assert attack["guess"].tolist() == attack["label"].tolist() == ["100", "300"]
     assert attack["rows"].tolist() == left.frame["pref"].value_counts().tolist()
-    wrong = tokens.frequency_attack(table, "pref", {"100": 0.3, "300": 0.7}, link_key=key)
+    wrong = tokens.frequency_attack(
+        table, "pref", pd.Series({"100": 0.3, "300": 0.7}), link_key=key
+    )
     assert wrong["guess"].tolist() == ["300", "100"]
 
 

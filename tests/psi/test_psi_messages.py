@@ -14,7 +14,7 @@ from pet_lab.parties import channel
 from pet_lab.parties.errors import PartyError
 from pet_lab.psi import messages, session
 from pet_lab.psi.messages import End, Hello, Stream
-from pet_lab.psi.session import Session
+from pet_lab.psi.session import PsiSession
 
 SESSION = bytes(range(16))
 ROWS = np.arange(96, dtype=np.uint8).reshape(3, 32)
@@ -128,7 +128,7 @@ def test_the_session_is_bound_to_everything_in_both_greetings():
 def sent(*streams):
     """The frames that a party puts on the wire: two for the ends of a stream, more between."""
     out = Canned([])
-    party = Session(out)
+    party = PsiSession(out)
     party.session = SESSION
     for kind, rows in streams:
         party.send(kind, rows)
@@ -136,7 +136,7 @@ def sent(*streams):
 
 
 def receive(frames, **more):
-    party = Session(Canned(frames))
+    party = PsiSession(Canned(frames))
     party.session = SESSION
     return party.receive("blinded", **{"width": 32, "count": 3, **more})
 
@@ -200,7 +200,7 @@ def test_replayed_reordered_cut_and_foreign_streams_are_refused(frames, reason):
 
 
 def test_a_stream_that_was_read_is_not_read_again():
-    party = Session(Canned([*FRAMES, *FRAMES]))
+    party = PsiSession(Canned([*FRAMES, *FRAMES]))
     party.session = SESSION
     party.receive("blinded", width=32, count=3)
     with pytest.raises(psi.MessageError, match="Stream 1 was expected, got 0: repeated, lost"):
@@ -208,7 +208,7 @@ def test_a_stream_that_was_read_is_not_read_again():
 
 
 def test_more_than_the_greeting_announced_is_refused_at_the_announcement():
-    party = Session(Canned([stream(count=1 << 26)]))
+    party = PsiSession(Canned([stream(count=1 << 26)]))
     party.session, party.peer_size = SESSION, 7
     with pytest.raises(psi.MessageError, match="at most 7 elements were to come, 67108864"):
         party.receive("blinded", width=32)

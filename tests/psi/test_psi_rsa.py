@@ -16,13 +16,13 @@ SESSION = bytes(range(16))
 
 @pytest.fixture(scope="module")
 def key():
-    return rsa_raw.PrivateKey(2048)
+    return rsa_raw.RsaPrivateKey(2048)
 
 
 @pytest.mark.parametrize("backend", rsa_raw.backends())
 @pytest.mark.parametrize("bits", [1024, 2048])
 def test_the_private_operation_is_the_inverse_of_the_public_one(backend, bits):
-    key = rsa_raw.PrivateKey(bits, backend)
+    key = rsa_raw.RsaPrivateKey(bits, backend)
     values = [2, key.modulus - 2, *(secrets.randbelow(key.modulus) for _ in range(5))]
     signed = key.power([v.to_bytes(key.width, "big") for v in values])
     for v, s in zip(values, signed, strict=True):
@@ -31,7 +31,7 @@ def test_the_private_operation_is_the_inverse_of_the_public_one(backend, bits):
 
 def test_an_unknown_backend_is_named():
     with pytest.raises(ValueError, match="not on this machine"):
-        rsa_raw.PrivateKey(2048, "abacus")
+        rsa_raw.RsaPrivateKey(2048, "abacus")
 
 
 def test_the_hash_fills_the_whole_domain(key):

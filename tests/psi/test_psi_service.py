@@ -27,7 +27,7 @@ from pet_lab.psi.disclosure import OutputRules
 from pet_lab.psi.linker import Linker, LinkerAnswer, Query
 from pet_lab.psi.messages import Hello
 from pet_lab.psi.rsa_blind import RsaEngine
-from pet_lab.psi.session import Session, run_party
+from pet_lab.psi.session import PsiSession, run_party
 
 AUTHORITY = TestAuthority()
 STATCAN, CBS, ISTAT, LINKER = (AUTHORITY.issue(n) for n in ("statcan", "cbs", "istat", "linker"))
@@ -504,7 +504,7 @@ def test_a_hundred_mutated_uploads_are_refused_and_the_linker_lives(linked):
         line.__class__ = Recorded
         line.send(a.header())
         for labels in a.labels.values():
-            Session(line).send("tokens", labels)
+            PsiSession(line).send("tokens", labels)
         line.__class__ = blocking.BlockingChannel
 
     def upload(line, changed):
