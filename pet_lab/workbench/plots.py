@@ -353,14 +353,7 @@ def heatmap(
     frames = {"": frames} if isinstance(frames, pd.DataFrame) else frames
     width = min(10, 3.4 * len(frames) + 1)
     _, grid = figure(1, len(frames), width=width, height=height or 3.6, squeeze=False)
-    _matrices(frames, grid.ravel(), text, limits, numbers)
-    return _shown(grid[0, 0], caption, alt)
-
-
-def _matrices(
-    frames: Mapping[str, pd.DataFrame], grid: Any, text: str, limits: Any, numbers: bool
-) -> Any:
-    for axes, (title, frame) in zip(grid, frames.items(), strict=True):
+    for axes, (title, frame) in zip(grid.ravel(), frames.items(), strict=True):
         named = len(frame) <= MOST_NAMES
         cmap = "RdBu_r" if limits[0] < 0 < limits[1] else "cividis"
         scale = {"vmin": limits[0], "vmax": limits[1], "cmap": cmap, "square": True, "cbar": False}
@@ -370,9 +363,9 @@ def _matrices(
         axes.tick_params(
             length=0, labelsize="small" if len(frame) <= MOST_NAMES // 2 else "x-small"
         )
-    image = grid[0].collections[0]
-    grid[0].figure.colorbar(image, ax=list(grid), shrink=0.75, label=text)
-    return grid
+    image = grid[0, 0].collections[0]
+    grid[0, 0].figure.colorbar(image, ax=list(grid.ravel()), shrink=0.75, label=text)
+    return _shown(grid[0, 0], caption, alt)
 
 
 # --- what the pictures share -----------------------------------------------------------------
@@ -652,36 +645,3 @@ def _tilt(axes: Axes) -> None:
     if len(names) * max(len(name.get_text()) + 2 for name in names) > room:
         for name in names:
             name.set(**(leaning if len(names) <= 10 else upright))
-
-
-# --- old names: to be deleted once no notebook uses them ---------------------------------------
-
-
-def errorbars(
-    summary: pd.DataFrame, *, x: str, ax: Axes, metric: str | None = None, hue: str | None = None
-) -> Axes:
-    """Old name of `lines`."""
-    return lines(summary, x=x, metric=metric, hue=hue, ax=ax)  # type: ignore[return-value]
-
-
-errorband = errorbars
-
-
-def printed(ax: Axes, x: Any, y: Any, *, text: str = "printed in the source") -> Axes:
-    """Old name of an argument of `lines`."""
-    frame = pd.DataFrame({"x": np.atleast_1d(x), "printed": np.atleast_1d(y)})
-    _diamonds(frame, frame, ax, x="x", hue=None, spread=0.0)
-    old = ax.get_legend()
-    _legend([ax], old.get_title().get_text() if old else "", inside=True)
-    return ax
-
-
-def reference(ax: Axes, y: float, text: str) -> Axes:
-    """Old name of an argument of `lines`."""
-    _level(ax, y, text)
-    return ax
-
-
-def heatmaps(frames: Mapping[str, pd.DataFrame], *, axes: Any, text: str = "correlation") -> Any:
-    """Old name of `heatmap`."""
-    return _matrices(frames, np.atleast_1d(axes).ravel(), text, (-1, 1), False)

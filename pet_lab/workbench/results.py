@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pet_lab import files
-from pet_lab.rows import Claim, summarise  # noqa: F401  (until each notebook has its study)
+from pet_lab.rows import Claim
 from pet_lab.workbench.errors import ResultsError
 
 if TYPE_CHECKING:
