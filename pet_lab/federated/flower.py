@@ -10,6 +10,7 @@ Certificates and processes are those of `pet_lab.parties`.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import tempfile
 import time
@@ -35,6 +36,7 @@ from pet_lab.federated.rounds import (
     RoundVoid,
     Transform,
     Update,
+    shares_of,
     start,
 )
 from pet_lab.files import write_atomic
@@ -66,7 +68,7 @@ def _flower() -> Any:
 def _strategy(server: Aggregator, first: Global | None, evaluations: dict) -> Any:
     """A Flower strategy that leaves checking and adding to `server`."""
     _flower()
-    from flwr.common import Code, EvaluateIns, FitIns, Parameters
+    from flwr.common import EvaluateIns, FitIns, Parameters
     from flwr.server.strategy import Strategy
 
     class Averaging(Strategy):
@@ -82,8 +84,12 @@ def _strategy(server: Aggregator, first: Global | None, evaluations: dict) -> An
             return [(c, ins) for _, c in sorted(client_manager.all().items())]
 
         def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> Any:
-            updates = [_update(c.cid, server.shares.get(c.cid, 0.0), r) for c, r in results]
-            named = {u.office for u in updates}
+            updates, named = [], {c.cid for c, _ in results}
+            for client, res in results:
+                try:
+                    updates.append(_update(client.cid, server.shares.get(client.cid, 0.0), res))
+                except Rejected as error:
+                    server.miss(server_round, client.cid, str(error))
             for failure in failures:
                 if isinstance(failure, tuple):
                     named.add(failure[0].cid)
@@ -105,12 +111,10 @@ def _strategy(server: Aggregator, first: Global | None, evaluations: dict) -> An
 
         def aggregate_evaluate(self, server_round: int, results: Any, failures: Any) -> Any:
             for client, res in results:
-                if res.status.code == Code.OK:
-                    evaluations[server_round, client.cid] = Evaluation(
-                        float(res.metrics["accuracy"]),
-                        float(res.metrics["loss"]),  # Flower's own field is a single
-                        int(res.num_examples),
-                    )
+                try:
+                    evaluations[server_round, client.cid] = _evaluation(res)
+                except Rejected as error:
+                    server.miss(server_round, client.cid, f"Its test does not count. {error}")
             return None, {}
 
         def evaluate(self, server_round: int, parameters: Any) -> Any:
@@ -125,9 +129,24 @@ class _Late(TimeoutError):
         self.office = office
 
 
+def _number(metrics: Mapping[str, Any], name: str, *, most: float = float("inf")) -> float:
+    """A number of at least 0 that an office reports; a loss may be NaN where training diverged."""
+    value = metrics.get(name)
+    if isinstance(value, int | float):
+        if 0 <= value <= most or (name == "loss" and math.isnan(value)):
+            return float(value)
+    raise Rejected(f"Expected the number {name!r}, from 0 to {most:g}, got {value!r}.")
+
+
 def _update(office: str, share: float, res: Any) -> Update:
-    cpu = {k: float(res.metrics.get(k, 0.0)) for k in CPU_STEPS}
+    cpu = {k: _number(res.metrics, k, most=1e9) for k in CPU_STEPS}
     return Update(office, list(res.parameters.tensors), share, **cpu)
+
+
+def _evaluation(res: Any) -> Evaluation:
+    # The loss as a metric: Flower's own field for it is a single.
+    accuracy, loss = _number(res.metrics, "accuracy", most=1), _number(res.metrics, "loss")
+    return Evaluation(accuracy, loss, int(_number({"windows": res.num_examples}, "windows")))
 
 
 def _model(parameters: Any, config: Mapping[str, Any]) -> Global:
@@ -306,6 +325,11 @@ class FederationTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scheme: SchemeOf
     training: LocalTraining
 
+    @property
+    def limit_s(self) -> float:
+        """Seconds after which every process of the federation gives up, whatever it waits for."""
+        return _START_S + self.patience_s + self.rounds * (2 * self.timeout_s + 10)
+
 
 class FederationResult(msgspec.Struct, frozen=True):
     """What the server's process reports at the end; `error` is "" if all went well."""
@@ -314,7 +338,7 @@ class FederationResult(msgspec.Struct, frozen=True):
     void: bool
     message: list[bytes]
     share: float
-    evaluations: list[tuple[int, str, Evaluation]]
+    evaluations: list[tuple[int, str, float, float | None, int]]  # JSON knows no NaN
     left_out: list[tuple[int, str, str]]
     costs: list[Cost]
 
@@ -356,7 +380,6 @@ def processes(
     ValueError
         If the scheme cannot run between processes, or has no private key for the offices.
     """
-    total = sum(o.n for o in offices)
     task = FederationTask(
         network.sizes,
         rounds,
@@ -364,7 +387,7 @@ def processes(
         server_starts,
         timeout_s,
         patience_s,
-        {o.name: o.n / total for o in offices},
+        shares_of(offices),
         SchemeOf.describe(scheme),
         training,
     )
@@ -393,15 +416,18 @@ def processes(
                 module = (modules or {}).get(office.name, __package__)
                 arguments = ["office", str(place), address]
                 started.append(Process(office.name, module, arguments, environment=environment))
-            limit = _START_S + patience_s + rounds * (2 * timeout_s + 10)
-            result = msgspec.convert(server.wait_for("finished", limit)["result"], FederationResult)
+            report = server.wait_for("finished", task.limit_s)["result"]
+            result = msgspec.convert(report, FederationResult)
         finally:
             stop_all(started)
     if result.error:
         raise (RoundVoid if result.void else PartyError)(result.error)
     return History(
         scheme.decrypt(result.message, result.share),
-        {(number, office): e for number, office, e in result.evaluations},
+        {
+            (number, office): Evaluation(accuracy, float("nan") if loss is None else loss, n)
+            for number, office, accuracy, loss, n in result.evaluations
+        },
         tuple(result.left_out),
         tuple(result.costs),
         time.perf_counter() - wall,
@@ -461,7 +487,8 @@ def serve(folder: Path) -> None:
     evaluations: dict[tuple[int, str], Evaluation] = {}
     strategy = _strategy(server, first, evaluations)
     loop = flwr.server.Server(client_manager=manager, strategy=strategy)
-    error, model = None, Global([])
+    error: Exception | None = None
+    model = Global([])
     # Interpreters may take their time to start; what is worth waiting for counts from the quorum.
     if manager.wait_for(server.least, timeout=_START_S):
         manager.wait_for(len(task.shares), timeout=task.patience_s)
@@ -475,6 +502,8 @@ def serve(folder: Path) -> None:
         model = strategy.last
     except (RoundVoid, PartyError, Rejected) as problem:
         error = problem
+    except Exception as problem:  # else the offices and the caller wait in vain
+        error = PartyError(f"The training stopped: {type(problem).__name__} {problem}".strip())
     with suppress(Exception):  # whoever is gone needs no goodbye
         loop.disconnect_all_clients(timeout=5)
     result = FederationResult(
@@ -482,7 +511,7 @@ def serve(folder: Path) -> None:
         isinstance(error, RoundVoid),
         model.message,
         model.share,
-        [(number, office, e) for (number, office), e in evaluations.items()],
+        [(*key, e.accuracy, e.loss, e.n) for key, e in evaluations.items()],
         server.left_out,
         server.costs,
     )
@@ -533,7 +562,8 @@ def join(folder: Path, address: str, program: type[Client] = Client) -> None:
         ) from None
     answers: queue.Queue = queue.Queue()
     try:
-        for message in FlowerServiceStub(channel).Join(iter(answers.get, None)):
+        stub = FlowerServiceStub(channel)
+        for message in stub.Join(iter(answers.get, None), timeout=task.limit_s):
             kind = message.WhichOneof("msg")
             if kind == "fit_ins":
                 res = _fit(client, serde.fit_ins_from_proto(message.fit_ins))

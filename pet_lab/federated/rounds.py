@@ -178,11 +178,13 @@ class Aggregator:
             If fewer than `least` are usable.
         """
         start = time.thread_time()
-        good = []
+        good: list[Update] = []
         for update in sorted(updates, key=lambda u: u.office):
             try:
                 if update.office not in self.shares:
                     raise Rejected(f"{update.office!r} is not one of the offices.")
+                if update.office in {u.office for u in good}:
+                    raise Rejected(f"{update.office!r} sent weights twice; the first ones count.")
                 self.scheme.check(update.message)
             except Rejected as error:
                 self.miss(number, update.office, str(error))
@@ -245,6 +247,23 @@ class History:
         }
 
 
+def shares_of(offices: Sequence[Office]) -> dict[str, float]:
+    """Each office's share of the training windows, by name.
+
+    Raises
+    ------
+    ValueError
+        Without offices or with two of one name: one would be counted and both would send.
+    """
+    names = [o.name for o in offices]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"Expected offices with a name of their own each, got {', '.join(names) or 'none'}."
+        )
+    total = sum(o.n for o in offices)
+    return {o.name: o.n / total for o in offices}
+
+
 def start(
     offices: Sequence[Office],
     network: Network,
@@ -258,23 +277,19 @@ def start(
 ) -> tuple[list[Client], Aggregator, Global]:
     """All programs in one process and the first model; arguments as of `simulate`.
 
-    Each office's share is its share of the training windows.
-
     Raises
     ------
     ValueError
-        Without rounds or offices.
+        Without rounds, and as `shares_of`.
     """
-    if rounds < 1 or not offices:
-        raise ValueError(f"Expected rounds and offices, got {rounds} and {len(offices)}.")
-    total = sum(o.n for o in offices)
-    transforms = transform or {}
+    if rounds < 1:
+        raise ValueError(f"Expected at least one round, got {rounds}.")
+    shares, transforms = shares_of(offices), transform or {}
     cache: dict[bytes, tuple[NDArray[np.float64], float]] = {}
     clients = [
-        Client(o, k, o.n / total, network, training, scheme, seed, transforms.get(o.name), cache)
+        Client(o, k, shares[o.name], network, training, scheme, seed, transforms.get(o.name), cache)
         for k, o in enumerate(offices)
     ]
-    shares = {c.office.name: c.share for c in clients}
     server = Aggregator(scheme.public_side(), shares, least=min(2, len(clients)))
     return clients, server, server.initial(network, seed) if server_starts else clients[0].initial()
 
@@ -290,6 +305,7 @@ def simulate(
     server_starts: bool = False,
     transform: Mapping[str, Transform] | None = None,
     evaluate_every: int = 1,
+    participation: float = 1.0,
 ) -> History:
     """Federated averaging in a plain loop.
 
@@ -306,12 +322,18 @@ def simulate(
         What an office does to its weights before sending: clipping, or an attack.
     evaluate_every : int
         Rounds between tests; the last round is always tested.
+    participation : float
+        Share of the offices that train in a round, drawn anew by the server; two at least.
 
     Raises
     ------
     RoundVoid
         If a round lacks contributions.
+    ValueError
+        As `start`, and for a participation outside (0, 1].
     """
+    if not 0 < participation <= 1:
+        raise ValueError(f"participation is a fraction in (0, 1], got {participation}.")
     wall = time.perf_counter()
     clients, server, model = start(
         offices,
@@ -325,8 +347,10 @@ def simulate(
     )
     evaluations = {}
     for number in range(1, rounds + 1):
-        updates = []
-        for client in clients:
+        updates, size = [], max(server.least, round(participation * len(clients)))
+        rng = np.random.default_rng([seed, _SERVER_STREAM, number])
+        for k in sorted(rng.choice(len(clients), size, replace=False)):
+            client = clients[k]
             try:
                 updates.append(client.fit(number, model))
             except Rejected as error:

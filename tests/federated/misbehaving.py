@@ -1,7 +1,8 @@
 """An office's process that fails as PET_LAB_TEST_FAULTS says: {office: [kind, round]}.
 
 `python -m tests.federated.misbehaving office FOLDER ADDRESS`; kinds are nan, dies, sleeps (in that
-round) and stranger (a certificate of another authority).
+round), never starts, stranger (a certificate of another
+authority) and mute (no accuracy among its metrics).
 """
 
 import json
@@ -27,6 +28,11 @@ def unusable(number, received, weights):
 class Misbehaving(Client):
     """Fails in one round, to see what the others do."""
 
+    def initial(self):
+        if KIND == "never starts":
+            os._exit(3)
+        return super().initial()
+
     def fit(self, number, model):
         if number == ROUND:
             if KIND == "dies":
@@ -37,6 +43,12 @@ class Misbehaving(Client):
         return super().fit(number, model)
 
 
+def mute(client, ins, answer=flower._evaluate):
+    res = answer(client, ins)
+    del res.metrics["accuracy"]
+    return res
+
+
 if __name__ == "__main__":
     _, folder, address = sys.argv[1:]
     place = Path(folder)
@@ -45,4 +57,6 @@ if __name__ == "__main__":
         other = certificates.TestAuthority("some other authority").issue(place.name)
         (place / "cert.pem").write_bytes(other.certificate)
         write_atomic(place / "key.pem", other.key, secret=True)
+    if KIND == "mute":
+        flower._evaluate = mute
     flower.join(place, address, program=Misbehaving)

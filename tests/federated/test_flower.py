@@ -1,6 +1,7 @@
 """The same rounds through Flower: equal to the loop, in process and between processes over TLS."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import pytest
 
 from pet_lab import federated as fl
 from pet_lab.federated import flower
+from pet_lab.parties.errors import PartyError
 
 pytest.importorskip("flwr", reason="Flower is in the extra 'fl'")
 
@@ -50,6 +52,47 @@ def test_a_bad_office_and_a_slow_one_are_left_out_in_process(offices, network, t
     assert set(out) == {(1, "cbs"), (2, "cbs"), (1, "ons")}
     assert "only finite" in out[1, "cbs"]
     assert "after the 1 s" in out[1, "ons"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "words"),
+    [
+        ("accuracy", None, "test does not count.*'accuracy', from 0 to 1, got None"),
+        ("accuracy", float("nan"), "test does not count"),
+        ("accuracy", 1.5, "test does not count"),
+        ("loss", "low", "test does not count.*got 'low'"),
+        ("train_cpu_s", float("nan"), "'train_cpu_s'"),
+        ("train_cpu_s", b"soon", "'train_cpu_s'"),
+    ],
+)
+def test_a_result_of_another_type_is_left_out_and_costs_the_others_nothing(
+    offices, network, training, monkeypatch, metric, value, words
+):
+    def answers(genuine):
+        def answer(client, ins):
+            res = genuine(client, ins)
+            if client.office.name == "cbs" and metric in res.metrics:
+                res.metrics[metric] = value
+            return res
+
+        return answer
+
+    for name in ("_fit", "_evaluate"):
+        monkeypatch.setattr(flower, name, answers(getattr(flower, name)))
+    plain = fl.Plain(network.parameters)
+    history = run(flower.in_process, offices, network, training, plain, rounds=1)
+    ((number, office, why),) = history.left_out
+    assert (number, office) == (1, "cbs")
+    assert re.search(words, why)
+    assert {o for _, o in history.evaluations} >= {"ons", "istat", "statcan"}
+
+
+def test_a_loss_that_is_not_a_number_is_kept(offices, network, monkeypatch):
+    """Training that diverged is honest: its test counts."""
+    from flwr.common import Code, EvaluateRes, Status
+
+    res = EvaluateRes(Status(Code.OK, ""), 0.0, 7, {"accuracy": 0.1, "loss": float("nan")})
+    assert np.isnan(flower._evaluation(res).loss)
 
 
 def test_a_void_round_ends_the_training(offices, network, training):
@@ -106,6 +149,28 @@ def test_dying_and_uninvited_offices_do_not_stop_the_others(
 
 
 @pytest.mark.slow
+def test_an_office_without_accuracy_among_its_metrics_ends_in_minutes(
+    offices, network, training, monkeypatch
+):
+    begin, args = time.monotonic(), (offices[:3], network, training, fl.Plain(network.parameters))
+    left_out = run_with_faults(monkeypatch, {"ons": ("mute", 0)}, *args, timeout_s=10.0)
+    assert set(left_out) == {(1, "ons"), (2, "ons")}
+    assert "'accuracy'" in left_out[1, "ons"]
+    assert time.monotonic() - begin < 300
+
+
+@pytest.mark.slow
+def test_whatever_ends_the_server_is_reported_at_once(offices, network, training, monkeypatch):
+    """The office that starts dies when asked for the first model."""
+    begin, faults = time.monotonic(), {offices[0].name: ("never starts", 0)}
+    with pytest.raises(PartyError, match="training stopped"):
+        run_with_faults(
+            monkeypatch, faults, offices[:3], network, training, fl.Plain(network.parameters)
+        )
+    assert time.monotonic() - begin < 300
+
+
+@pytest.mark.slow
 def test_a_sleeping_office_is_not_waited_for(offices, network, training, monkeypatch):
     plain = fl.Plain(network.parameters)
     faults = {"ons": ("sleeps", 1)}
@@ -139,6 +204,7 @@ def program(*arguments):
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
     )
 
 

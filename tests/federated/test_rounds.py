@@ -1,5 +1,6 @@
 """Averaging, plain and encrypted, and offices that fail."""
 
+import dataclasses
 import re
 import struct
 
@@ -184,6 +185,44 @@ def test_the_server_checks_what_it_gets(network, encrypted):
         server.combine(2, [fl.Update("mallory", good, 1.0), fl.Update("a", good, 0.25)])
 
 
+def test_two_offices_of_one_name_are_refused(offices, network, training):
+    """One would be counted and both would send: the model would shrink to two thirds."""
+    twins = [offices[0], offices[1], dataclasses.replace(offices[2], name=offices[0].name)]
+    with pytest.raises(ValueError, match="a name of their own each, got statcan, ons, statcan"):
+        train(twins, network, training)
+    with pytest.raises(ValueError, match="a name of their own"):
+        train([], network, training)
+    plain = fl.Plain(network.parameters)
+    with pytest.raises(ValueError, match="a name of their own"):
+        fl.flower.processes(twins, network, training, plain, rounds=1, seed=1)
+
+
+def test_weights_that_come_twice_count_once(network):
+    plain = fl.Plain(network.parameters)
+    server = fl.Aggregator(plain, {"a": 0.5, "b": 0.5})
+    ones, twos = (plain.encrypt(np.full(network.parameters, v), 0.5) for v in (1.0, 2.0))
+    updates = [fl.Update("a", ones, 0.5), fl.Update("a", twos, 0.5), fl.Update("b", ones, 0.5)]
+    model = server.combine(1, updates)
+    assert plain.decrypt(model.message, model.share) == pytest.approx(1.0)
+    assert "twice" in server.left_out[0][2]
+
+
+def test_partial_participation_trains_the_drawn_offices_only(offices, network, training):
+    trained = []
+    spies = {o.name: lambda r, _, w, name=o.name: trained.append((r, name)) or w for o in offices}
+    history = train(offices, network, training, participation=0.5, rounds=12, transform=spies)
+    per_round = [[name for r, name in trained if r == number] for number in range(1, 13)]
+    assert {len(names) for names in per_round} == {2}
+    assert len({tuple(names) for names in per_round}) > 2
+    assert np.isfinite(history.weights).all()
+    full = train(offices, network, training, rounds=2)
+    assert np.array_equal(
+        full.weights, train(offices, network, training, rounds=2, participation=1.0).weights
+    )
+    with pytest.raises(ValueError, match="fraction in"):
+        train(offices, network, training, participation=0.0)
+
+
 def test_a_share_cannot_be_inflated(network):
     plain = fl.Plain(network.parameters)
     message = plain.encrypt(np.zeros(network.parameters), 0.5)
@@ -193,8 +232,6 @@ def test_a_share_cannot_be_inflated(network):
 
 
 def test_an_oversized_digit_in_a_ciphertext_is_noticed_when_opened(key, network, encrypted):
-    import dataclasses
-
     import gmpy2
 
     weights = np.zeros(network.parameters)
