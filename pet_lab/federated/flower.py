@@ -132,9 +132,9 @@ class _Late(TimeoutError):
 def _number(metrics: Mapping[str, Any], name: str, *, most: float = float("inf")) -> float:
     """A number of at least 0 that an office reports; a loss may be NaN where training diverged."""
     value = metrics.get(name)
-    if isinstance(value, int | float):
-        if 0 <= value <= most or (name == "loss" and math.isnan(value)):
-            return float(value)
+    diverged = name == "loss" and isinstance(value, float) and math.isnan(value)
+    if diverged or (isinstance(value, int | float) and 0 <= value <= most):
+        return float(value)
     raise Rejected(f"Expected the number {name!r}, from 0 to {most:g}, got {value!r}.")
 
 

@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from pet_lab import federated as fl
 from pet_lab import paillier
@@ -92,9 +93,62 @@ def test_ckks_is_plain_up_to_its_own_error(offices, network, training):
         server.check([])
     with pytest.raises(fl.Rejected, match="beyond"):
         ckks.encrypt(b.weights * 1e6, 0.25)
+    for end in (0, 1, 3, 7, 23, 5000, len(message[0]) - 1):  # three bytes once ended the process
+        with pytest.raises(fl.Rejected, match="damaged"):
+            server.check([message[0][:end]])
+    for bad in (
+        bytes(len(message[0])),
+        message[0][:23] + bytes(len(message[0]) - 32) + message[0][-9:],
+    ):
+        with pytest.raises(fl.Rejected, match="damaged"):
+            server.check([bad])
     foreign = fl.Ckks.generate(network.parameters).encrypt(b.weights, 0.25)
     with pytest.raises(fl.Rejected, match="another key"):
         ckks.decrypt(ckks.add([message, foreign]), 0.5)
+
+
+def test_a_reply_under_paillier_tells_the_sum_and_not_how_it_splits(key):
+    """The plaintext is that of the sum; the noise is uniform among the n-th powers for each split.
+
+    Tiny primes, so that every unit turns up: chi-square with 119 degrees of freedom, 5 sd above.
+    """
+    scheme = fl.Paillier.of(key, 2, offices=2)
+    digits, step = [([500, -250], [250, 500]), ([0, 0], [750, 250])], scheme.packing.step
+    splits = [[step * np.array(w) for w in split] for split in digits]
+    replies = [scheme.add([scheme.encrypt(w, 1.0) for w in split]) for split in splits]
+    plaintexts = [key.decrypt_integers(key.public.read(reply[1]).values) for reply in replies]
+    np.testing.assert_allclose(scheme.decrypt(replies[0], 1.0), [750 * step, 250 * step])
+    assert plaintexts[0] == plaintexts[1]
+    small = type(key)(11, 13)
+    n = int(small.public.n)
+    units = [i for i in range(n) if np.gcd(i, n) == 1]
+    for split in ((3, 4), (0, 7)):
+        noise = [iter(small.noise(12_000)) for _ in split]
+        seen = np.zeros(n)
+        for pair in zip(*noise, strict=True):
+            a, b = ((1 + n * m) * int(r) % n**2 for m, r in zip(split, pair, strict=True))
+            seen[a * b % n] += 1  # modulo n only the noise is left
+        assert ((seen[units] - 100) ** 2 / 100).sum() < 119 + 5 * np.sqrt(2 * 119)
+
+
+def test_a_reply_under_ckks_errs_alike_however_the_sum_splits():
+    """Two samples of 2,048 errors: Kolmogorov-Smirnov, and standard deviations within 4 se."""
+    pytest.importorskip("tenseal", reason="TenSEAL has no wheel for this platform")
+    ckks, w = fl.Ckks.generate(2048), np.random.default_rng(1).normal(0, 0.5, 2048)
+    errors = [
+        ckks.decrypt(ckks.add([ckks.encrypt(part, 1.0) for part in split]), 1.0) - w
+        for split in ([w, 0 * w], [w / 2 + 1, w / 2 - 1])
+    ]
+    assert stats.ks_2samp(*errors).pvalue > 1e-4
+    assert abs(np.log(errors[0].std() / errors[1].std())) < 4 / np.sqrt(2048)
+
+
+def test_of_two_offices_each_reads_the_other_off_the_sum(key, network):
+    scheme = fl.Paillier.of(key, network.parameters, offices=2)
+    mine, yours = (np.random.default_rng(s).normal(0, 0.3, network.parameters) for s in (1, 2))
+    reply = scheme.public_side().add([scheme.encrypt(w, 0.5) for w in (mine, yours)])
+    other = (scheme.decrypt(reply, 1.0) - 0.5 * mine) / 0.5
+    assert np.abs(other - yours).max() < 1e-6
 
 
 def test_the_server_may_start_and_scenarios_repeat(offices, network, training):
