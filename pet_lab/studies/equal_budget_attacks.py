@@ -31,7 +31,12 @@ def budgets(
 
     For ∞ there is no noise, and a clip that no gradient reaches.
     """
-    size = {"n": n, "batch_size": base.batch_size, "epochs": base.epochs, "delta": delta}
+    size: dict[str, Any] = {
+        "n": n,
+        "batch_size": base.batch_size,
+        "epochs": base.epochs,
+        "delta": delta,
+    }
     how: dict[str, Any] = {"sampling": base.sampling, "accountant": "pld"}
     return {
         e: replace(base, noise_multiplier=accounting.noise_for(e, **size, **how)) for e in epsilons
@@ -62,7 +67,10 @@ def attack_training(
     rows = Rows(mechanism="dp-sgd")
     targets = mia.train_targets(X, y, list(settings.values()), seed=seed, replicates=replicates)
     for i, target in enumerate(targets):
-        factors = {"epsilon": list(settings)[i // replicates], "replicate": target.replicate}
+        factors: dict[str, Any] = {
+            "epsilon": list(settings)[i // replicates],
+            "replicate": target.replicate,
+        }
         scores = mia.signed_logits(target.logits, y)
         _attack(rows, scores, target.split, "loss of the network", **factors)
         score = target.accuracy(target.split.test, y)
@@ -96,7 +104,7 @@ def attack_synthetic(
     streams = mia.split_streams(len(y), seed=seed, replicates=replicates)
     for r, (split, training, tables) in enumerate(streams):
         for k, epsilon in enumerate(epsilons):
-            factors = {"epsilon": float(epsilon), "replicate": r}
+            factors: dict[str, Any] = {"epsilon": float(epsilon), "replicate": r}
             released_x, released_y = x[split.train], y[split.train]
             if math.isfinite(epsilon):
                 child = np.random.SeedSequence(
@@ -138,7 +146,7 @@ def run(
 ) -> pd.DataFrame:
     """Rows of both ways; `settings` from `budgets`."""
     encoded = data.encode(frame, target=target)
-    common = {"seed": seed, "replicates": max(replicates, data_replicates)}
+    common: dict[str, Any] = {"seed": seed, "replicates": max(replicates, data_replicates)}
     plain = replace(settings[math.inf], clip=math.inf, sampling="shuffle")
     return concat(
         attack_training(data.unit_range(encoded.X), encoded.y, settings, **common),

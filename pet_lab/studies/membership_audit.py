@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -91,7 +91,7 @@ def measure(attacked: Mapping[str, Attacked], *, delta: float, seed: int) -> pd.
     for name, run in attacked.items():
         config, coins = run.config, run.coins
         noise = config.noise_multiplier if config.private else 0.0
-        factors = {"training": name, "noise_multiplier": noise}
+        factors: dict[str, Any] = {"training": name, "noise_multiplier": noise}
         for label, scores in run.scores.items():
             metric = "threshold.auc" if label == LOSS else "lira.auc"
             for r, (s, m) in enumerate(zip(scores, coins.member, strict=True)):
@@ -195,20 +195,22 @@ def bound_rows(rows: pd.DataFrame) -> pd.DataFrame:
 def headline(rows: pd.DataFrame) -> Claim:
     """What LiRA reaches without DP and under the strongest noise."""
     means = summarise(rows[rows["metric"].eq("lira.auc") & rows["attack"].eq(ATTACK)], "training")
-    means = means.set_index("training")["mean"]
+    area = means.set_index("training")["mean"]
     return Claim(
         "LiRA tells members from others with an AUC of {plain:.2f} without DP and {quiet:.2f} at "
         "{name}.",
-        plain=means["no DP"],
-        quiet=means.iloc[-1],
-        name=means.index[-1],
+        plain=area["no DP"],
+        quiet=area.iloc[-1],
+        name=area.index[-1],
     )
 
 
 def takeaways(rows: pd.DataFrame) -> list[Claim]:
     """What these rows bear out."""
-    power = strength(rows).set_index(["training", "attack"])
-    rate = power.columns[power.columns.str.startswith("tpr")][0]
+    power = strength(rows)
+    power = power[power["training"] == "no DP"].drop(columns="training").set_index("attack")
+    rate = next(c for c in power.columns if c.startswith("tpr"))
+    with_lira, with_loss = (power.T[attack] for attack in (ATTACK, LOSS))
     over, audit = overfitting(rows).set_index("training"), bounds(rows).set_index("training")
     finite = audit[np.isfinite(audit["claimed"])]
     proven = audit[["most_exposed_record", "one_run_median"]].max(axis=1)
@@ -218,12 +220,12 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
             "Without DP LiRA is the stronger attack: AUC {lira:.2f} against {loss:.2f} of the loss "
             "threshold; among others wrongly accused at a rate of {rate} it names {a:.1%} of the "
             "members against {b:.1%}.",
-            holds=power.loc[("no DP", ATTACK), "auc"] > power.loc[("no DP", LOSS), "auc"],
-            lira=power.loc[("no DP", ATTACK), "auc"],
-            loss=power.loc[("no DP", LOSS), "auc"],
+            holds=with_lira["auc"] > with_loss["auc"],
+            lira=with_lira["auc"],
+            loss=with_loss["auc"],
             rate=rate.removeprefix("tpr_at_"),
-            a=power.loc[("no DP", ATTACK), rate],
-            b=power.loc[("no DP", LOSS), rate],
+            a=with_lira[rate],
+            b=with_loss[rate],
         ),
         Claim(
             "Noise stops it at a price: from no DP to {name}, LiRA's AUC falls from {a:.2f} to "

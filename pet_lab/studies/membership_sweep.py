@@ -73,7 +73,7 @@ def attack(
     """
     rows = Rows(reading=reading)
     for target in mia.train_targets(X, y, settings, seed=seed, replicates=replicates):
-        factors = {
+        factors: dict[str, Any] = {
             "epochs": target.config.epochs,
             "learning_rate": target.config.learning_rate,
             "noise_multiplier": target.config.noise_multiplier,
@@ -125,7 +125,7 @@ def run(
     delta: float,
 ) -> pd.DataFrame:
     """All rows of the notebook: both readings, slow attacks on one setting, longer training, ε."""
-    common = {"seed": seed, "replicates": replicates}
+    common: dict[str, Any] = {"seed": seed, "replicates": replicates}
     published = [replace(config, microbatches=1) for config in settings]
     plain = [
         replace(settings[0], learning_rate=0.1, noise_multiplier=0.0, clip=math.inf, epochs=e)
@@ -141,7 +141,7 @@ def run(
     ]
     if slow_attacks:
         common["replicates"] = 2
-        slow = {"attacks": slow_attacks, "slices": [WHOLE], "prefix": "slow."}
+        slow: dict[str, Any] = {"attacks": slow_attacks, "slices": [WHOLE], "prefix": "slow."}
         parts.append(attack(X, y, settings[:1], **slow, **common))
     return concat(*parts)
 
@@ -196,7 +196,11 @@ def decimal_points(cells: pd.DataFrame, *, delta: float) -> pd.DataFrame:
 
     lines = []
     for cell in cells[(cells["metric"] == "epsilon") & np.isfinite(cells["printed"])].itertuples():
-        size = {"n": REPORT_MEMBERS, "batch_size": REPORT_BATCH, "epochs": int(cell.epochs)}
+        size: dict[str, Any] = {
+            "n": REPORT_MEMBERS,
+            "batch_size": REPORT_BATCH,
+            "epochs": int(cell.epochs),
+        }
         value = accounting.report_epsilon(cell.noise_multiplier, **size)
         decimals = round(math.log10(cell.printed / value))
         proven = accounting.epsilon(

@@ -56,7 +56,12 @@ def settings(
     As published: shuffled batches, `num_microbatches=1`, the noise that tensorflow-privacy's
     deprecated function states.
     """
-    size = {"n": n, "batch_size": plain.batch_size, "epochs": epochs, "delta": delta}
+    size: dict[str, Any] = {
+        "n": n,
+        "batch_size": plain.batch_size,
+        "epochs": epochs,
+        "delta": delta,
+    }
     noise = accounting.noise_for(epsilon, sampling="poisson", accountant="pld", **size)
     private = replace(
         plain,
@@ -111,7 +116,7 @@ def shadow_attack(
         out[order[: round(held_out * len(y))]] = True
         size = int((~out).sum())
         target = dpsgd.train(X, y, config, seeds=[training], members=~out[None], curve_every=0)
-        nowhere = {"attack_model": "", "samples": "", "replicate": r}
+        nowhere: dict[str, Any] = {"attack_model": "", "samples": "", "replicate": r}
         if target.diverged[0]:
             rows.add(metrics={"target.accuracy": math.nan}, **nowhere)
             continue
@@ -173,7 +178,7 @@ def _judge(
 ) -> None:
     scores = attack.score(outputs)
     for label in (0, 1):
-        place = {"attack_model": f"class{label}", "replicate": r}
+        place: dict[str, Any] = {"attack_model": f"class{label}", "replicate": r}
         here = (outputs.predicted == label) & np.isfinite(scores)
         truth, score = member[here], scores[here]
         if not here.any():
@@ -346,7 +351,8 @@ def headline(rows: pd.DataFrame) -> Claim:
 def takeaways(rows: pd.DataFrame, cells: pd.DataFrame, *, base_rate: float) -> list[Claim]:
     """What the printed table and these rows bear out."""
     table = implied(cells)
-    worst = table.loc[(table["accuracy, printed"] - table["implied by the members"]).abs().idxmax()]
+    gaps = (table["accuracy, printed"] - table["implied by the members"]).abs()
+    worst = table.iloc[int(gaps.argmax())]
     beaten = table["always answering member"] > table["accuracy, printed"]
     gain = _mean(rows, "accuracy", reading="described") - _mean(
         rows, "accuracy.always_member", reading="described"
