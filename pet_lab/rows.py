@@ -1,8 +1,8 @@
 """The two small records that studies and workbench share: tidy rows, and claims about them.
 
 Rows are long and tidy: factor columns (typed, with the unit in the name), `replicate`, `metric`,
-`value`, optionally `se` and `reading`. A claim is a sentence whose numbers come from such rows, with
-the condition under which it holds.
+`value`, optionally `se` and `reading`. A claim is a sentence whose numbers come from such rows,
+with the condition under which it holds.
 """
 
 from __future__ import annotations

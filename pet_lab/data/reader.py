@@ -83,6 +83,7 @@ class TableReading:
 
     frame      typed: int64, float64 (missing: NaN), datetime64, or str (missing: None)
     text       the same cells as text, NFC, without surrounding white space
+    lines      the line of the file in which each row begins, counted from 1
     columns    one `Column` each
     decisions  sentences on the file as a whole
     sha256     of the file's bytes
@@ -90,6 +91,7 @@ class TableReading:
 
     frame: pd.DataFrame
     text: pd.DataFrame
+    lines: tuple[int, ...]
     columns: tuple[Column, ...]
     decisions: tuple[str, ...]
     sha256: str
@@ -138,9 +140,7 @@ def read_table(
         file = Path(source)
         name = name or file.name
         if not file.is_file():
-            raise DataMissing(
-                f"Expected a table, but there is no file {file.name} at the path given."
-            )
+            raise DataMissing(f"Expected a table, but there is no {file.name} at the path given.")
         content = file.read_bytes()
     try:
         return _read(content, as_text=as_text, separator=separator)
@@ -174,6 +174,7 @@ def _read(content: bytes, *, as_text: bool | Sequence[str], separator: str | Non
     return TableReading(
         frame=pd.DataFrame(series, columns=header),
         text=pd.DataFrame(cells, columns=header, dtype=object),
+        lines=tuple(numbers),
         columns=tuple(columns),
         decisions=tuple(decisions),
         sha256=hashlib.sha256(content).hexdigest(),

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pet_lab.data import read_table
+
 # The clip of TensorFlow Privacy's `log_loss`, so that both rank saturated records alike.
 _SMALL = 1e-8
 
@@ -255,38 +257,35 @@ def read_scores(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     ValueError
         If the file lacks a column, a value is no number, or only one side occurs.
     """
-    import pandas as pd
-
     file = Path(path)
-    if not file.is_file():
-        raise ValueError(
-            f"Expected a CSV of scores, but there is no {file.name} at the path given."
-        )
-    frame = pd.read_csv(file, dtype=str, keep_default_na=False)
-    missing = [c for c in ("score", "member") if c not in frame.columns]
+    reading = read_table(file, as_text=["member"])
+    text = reading.text
+    missing = [c for c in ("score", "member") if c not in text.columns]
     if missing:
         raise ValueError(
             f"{file.name}: expected the columns score and member, {' and '.join(missing)} is "
-            f"missing; there are {', '.join(map(str, frame.columns))}."
+            f"missing; there are {', '.join(text.columns)}."
         )
     names = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-    flags = frame["member"].str.strip().str.lower()
+    flags = text["member"].str.lower()
     strange = sorted(set(flags) - set(names))
     if strange:
         raise ValueError(
             f"{file.name}: member is 1 or 0 (or true/false, yes/no), got {strange[0]!r}."
         )
-    scores = pd.to_numeric(frame["score"], errors="coerce").to_numpy(dtype=float)
-    if np.isnan(scores).any():
-        row = int(np.flatnonzero(np.isnan(scores))[0])
+    scores = reading.frame["score"]
+    odd = scores.isna() if scores.dtype != object else ~text["score"].str.match(r"[+-]?\.?\d")
+    if odd.any() or scores.dtype == object:
+        row = int(np.argmax(odd))
         raise ValueError(
-            f"{file.name}: row {row + 2} has no number as score ({frame['score'].iloc[row]!r}); "
-            "leave out records whose model diverged."
+            f"{file.name}: line {reading.lines[row]} has no number as score "
+            f"({text['score'][row]!r}); leave out records whose model diverged."
         )
+    values = scores.to_numpy(dtype=float)
     member = flags.map(names).to_numpy(dtype=bool)
     if member.all() or not member.any():
         side = "members" if member.all() else "non-members"
         raise ValueError(
             f"{file.name}: holds only {side} ({member.size} rows); an attack is judged on both."
         )
-    return scores[member], scores[~member]
+    return values[member], values[~member]

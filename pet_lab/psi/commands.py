@@ -69,7 +69,9 @@ Values = Annotated[
 ]
 By = Annotated[list[str], typer.Option("--by", help="PARTY:COLUMN to group by; repeat.")]
 Total = Annotated[str | None, typer.Option(help="PARTY:COLUMN to total instead of counting.")]
-Separator = Annotated[str, typer.Option(help="Between the fields of the CSV file.")]
+Separator = Annotated[
+    str, typer.Option(help="Between the fields of the CSV file; found if not given.")
+]
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for a message.")]
 Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for the peer to appear.")]
 Listen = Annotated[str, typer.Option(help="HOST:PORT; port 0 takes a free one.")]
@@ -85,12 +87,12 @@ def _variant(name: str) -> Variant:
 
 
 def _read(path: Path, separator: str) -> pd.DataFrame:
-    import pandas as pd
+    from pet_lab.data import DataError, read_table
 
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, sep=separator)
-    except (OSError, ValueError) as error:
-        raise PsiError(f"{path.name} cannot be read as CSV: {error}.") from None
+        return read_table(path, as_text=True, separator=separator or None).frame
+    except (OSError, DataError) as error:
+        raise PsiError(str(error)) from None
 
 
 def _run(work: Callable[[], None]) -> None:
@@ -221,7 +223,7 @@ def serve(
     values: Values = [],
     by: By = [],
     total: Total = None,
-    separator: Separator = ",",
+    separator: Separator = "",
     timeout: Timeout = 120,
     wait: Wait = 600,
     delay: Delay = 0,
@@ -248,7 +250,7 @@ def join(
     values: Values = [],
     by: By = [],
     total: Total = None,
-    separator: Separator = ",",
+    separator: Separator = "",
     timeout: Timeout = 120,
     wait: Wait = 60,
     delay: Delay = 0,
@@ -307,7 +309,7 @@ def send(
     credentials: Folder = None,
     columns: Columns = [],
     values: Values = [],
-    separator: Separator = ",",
+    separator: Separator = "",
 ) -> None:
     """Send the tokens of the intersection to one linker, or shares to several."""
 

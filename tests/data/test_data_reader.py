@@ -223,7 +223,7 @@ def test_large_fields_and_the_limit_is_put_back():
 
 
 def test_no_file():
-    with pytest.raises(DataMissing, match=r"there is no file none\.csv"):
+    with pytest.raises(DataMissing, match=r"there is no none\.csv"):
         read_table("/nowhere/none.csv")
 
 

@@ -105,8 +105,10 @@ def test_a_csv_of_scores(tmp_path):
         ("score\n1\n", "member is missing"),
         ("score,member\n1,1\n2,1\n", "holds only members"),
         ("score,member\n1,0\n2,0\n", "holds only non-members"),
-        ("score,member\nnan,1\n2,0\n", "row 2 has no number"),
+        ("score,member\nnan,1\n2,0\n", "line 2 has no number"),
         ("score,member\n1,maybe\n", "got 'maybe'"),
+        ("score,member\n0.2,1,9\n0.3,0,9\n", "got 3 in line 2"),
+        ("score,member\n0.2,1\n\ninf,0\n", "holds 'inf' in line 4"),
     ],
 )
 def test_a_bad_csv_is_refused_in_a_sentence(tmp_path, text, words):
