@@ -225,6 +225,7 @@ class QueryLog:
         return cls(path, entries)
 
     def add(self, party: str, session: str, query: dict[str, Any], state: str, **more: Any) -> None:
+        """Append one query, and write it to the file if there is one."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         entry = QueryEntry(now, party, session, query, state, **more)
         self.entries.append(entry)

@@ -46,9 +46,11 @@ class EcdhEngine:
         return "ecdh"
 
     def parameters(self) -> dict[str, str | int]:
+        """What both sides must agree on, beyond the name; see `PsiEngine`."""
         return {"group": "curve25519", "hash": "curve25519_XMD:SHA-512_ELL2_NU_"}
 
     def speak(self, talk: PsiSession) -> npt.NDArray[np.int64] | int:
+        """Own positions of the common elements, or their number; see `PsiEngine`."""
         secret = os.urandom(32)
         n = len(talk.elements)
         order = secret_permutation(n)

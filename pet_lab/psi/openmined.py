@@ -37,9 +37,11 @@ class OpenMinedEngine:
         return "openmined"
 
     def parameters(self) -> dict[str, str | int]:
+        """What both sides must agree on, beyond the name; see `PsiEngine`."""
         return {"structure": "raw", "version": str(self._library.__version__)}
 
     def speak(self, talk: PsiSession) -> npt.NDArray[np.int64] | int:
+        """Own positions of the common elements, or their number; see `PsiEngine`."""
         reveal = talk.variant == "psi"
         items = [(talk.session + e).hex() for e in talk.elements]
         if talk.role == "responder":

@@ -268,10 +268,12 @@ class PsiResult:
 
     @property
     def cardinality(self) -> int:
+        """Distinct keys that both files hold."""
         return self.left.cardinality
 
     @property
     def stages(self) -> pd.DataFrame:
+        """Cost by party and stage: the fields of `Stage` as columns."""
         import pandas as pd
 
         return pd.DataFrame([vars(s) for s in (*self.left.stages, *self.right.stages)])

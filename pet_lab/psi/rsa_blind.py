@@ -101,9 +101,11 @@ class RsaEngine:
         return f"rsa-{self.bits}"
 
     def parameters(self) -> dict[str, str | int]:
+        """What both sides must agree on, beyond the name; see `PsiEngine`."""
         return {"bits": self.bits, "e": E}
 
     def speak(self, talk: PsiSession) -> npt.NDArray[np.int64] | int:
+        """Own positions of the common elements, or their number; see `PsiEngine`."""
         return self._sign(talk) if talk.role == "responder" else self._ask(talk)
 
     # -- the key holder -----------------------------------------------------------------------

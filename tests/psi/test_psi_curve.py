@@ -180,6 +180,9 @@ def test_bad_elements_are_refused(element):
 
 
 def test_the_small_orders_are_all_of_them():
+    # Orders 1 or 2, 4 on the curve, 4 on the twist, and two of order 8; no more exist.
+    assert {0, 1, P - 1} < curve.SMALL_ORDER
+    assert len(curve.SMALL_ORDER) == 5
     # Every u whose multiple by 8 is the point at infinity: the denominator vanishes on the way.
     for u in curve.SMALL_ORDER:
         x, z = u, 1
