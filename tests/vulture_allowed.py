@@ -1,0 +1,29 @@
+"""Names that nothing here calls: a framework does, or whoever reads a record."""
+
+# ruff: noqa
+_ = object()
+
+# Flower's strategy and client proxy
+(
+    _.initialize_parameters,
+    _.configure_fit,
+    _.aggregate_fit,
+    _.configure_evaluate,
+    _.aggregate_evaluate,
+)
+_.get_parameters, _.get_properties, _.reconnect
+_.criterion, _.min_num_clients, _.group_id
+criterion = min_num_clients = group_id = None
+criterion, min_num_clients, group_id
+# TenSEAL's context, mpyc's runtime and connection, asyncio's protocol
+_.global_scale, _._pc_level, _.connection_lost, _.__annotations__
+exc = None
+exc
+# Python, widgets, logging, jupyter_client, nbconvert, IPython
+_.__init_subclass__, _.disabled, _.launch_kernel, _.pgid
+_.heading, _.inline_math, _.latex_environment, _.output_mimetype, _.template_name
+_._file_extension_default, _._repr_html_
+# Fields of records, for whoever reads them
+_.encrypt_cpu_s, _.decrypt_cpu_s, _.add_cpu_s, _.train_cpu_s
+_.false_links_se, _.symmetric, _.left_rows, _.right_rows
+_.correct, _.cached, _.association_real, _.association_synthetic, _.unique_real
