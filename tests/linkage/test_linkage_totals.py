@@ -1,7 +1,7 @@
 """Corrected totals: by definition, unbiased where theory says so, calibrated, and refusing."""
 
 import math
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pandas as pd
@@ -30,12 +30,12 @@ from pet_lab.linkage.totals import (
 DRAWS = 1000
 
 
-def draw(rng, *, n_blocks=150, recall=0.9, ratio=0.3, effect=0.0, dependent=0.0):
+def draw(rng, *, n_blocks=150, mean=2.0, recall=0.9, ratio=0.3, effect=0.0, dependent=0.0):
     """A file of complete blocks with links drawn pair by pair; x and z related by `effect`.
 
     dependent > 0: records with a large x link more often (breaks paragraph 22's condition).
     """
-    size = 1 + rng.poisson(2.0, n_blocks)
+    size = 1 + rng.poisson(mean, n_blocks)
     key = np.repeat(np.arange(n_blocks), size)
     n = key.size
     x = rng.lognormal(0, 0.5, n)
@@ -187,7 +187,9 @@ def by_block(links, x, z):
 
 
 def test_blocks_only_is_its_definition():
-    links, x, z, _ = draw(np.random.default_rng(12), n_blocks=40)
+    rng = np.random.default_rng(12)
+    links, x, z, _ = draw(rng, n_blocks=40)
+    z = rng.lognormal(size=z.size)
     total = blocks_only(links, x, z)
     parts = by_block(links, x, z)
     assert total.estimate == pytest.approx(sum(u.sum() * v.mean() for u, v in parts))
@@ -199,10 +201,10 @@ def test_blocks_only_is_its_definition():
 
 
 def test_blocks_only_of_files_of_other_sizes():
-    """Two of three exports in one block with three imports, and an import alone in another."""
-    a, b = pd.DataFrame({"k": [0, 0]}), pd.DataFrame({"k": [0, 0, 0, 1]})
+    """Two exports and three imports in one block; an import and an export alone in others."""
+    a, b = pd.DataFrame({"k": [0, 0, 2]}), pd.DataFrame({"k": [0, 0, 0, 1]})
     links = link_exact(a, b, block_on=["k"], on=[])
-    total = blocks_only(links, [1.0, 3.0], [0.0, 1.0, 1.0, 9.0])
+    total = blocks_only(links, [1.0, 3.0, 7.0], [0.0, 1.0, 1.0, 9.0])
     assert total.estimate == pytest.approx(4 * 2 / 3)
     assert total.se == pytest.approx(math.sqrt(2 * (2 / 3) / (2 - 1)))
 
@@ -244,7 +246,9 @@ def link_noise(linked, blocked, r, k):
 
 
 def test_standard_errors_are_their_definition():
-    links, x, z, _ = draw(np.random.default_rng(14), n_blocks=300, effect=1.0)
+    rng = np.random.default_rng(14)
+    links, x, z, _ = draw(rng, n_blocks=300, effect=1.0)
+    z = z + rng.lognormal(size=z.size)  # not 0 or 1: the square must be there
     i, j = links.blocks.pairs()
     linked, blocked = (x[links.i] * z[links.j]), (x[i] * z[j])
     r, k, r_se, k_se = 0.9, 0.3, 0.02, 0.01
@@ -277,6 +281,7 @@ def test_standard_errors_are_their_definition():
 def test_noise_of_impossible_rates_is_cut_to_the_possible():
     """A recall above 1 has no noise of its own; matches are at most all blocked pairs."""
     links, x, z, _ = draw(np.random.default_rng(15), recall=1.0, ratio=0.0)
+    x = x * 1e-3  # in small units too: cut to 0 and not to 1
     assert para23(links, x, z, recall=1.05, ratio=0.0).se == 0
     assert para23(links, x, z, recall=0.9, ratio=-0.05).se > 0
     i, j = links.blocks.pairs()
@@ -284,6 +289,14 @@ def test_noise_of_impossible_rates_is_cut_to_the_possible():
     matches = min((links.total(x**2, z**2)) / 0.5, blocked)
     total = para23(links, x, z, recall=0.5, ratio=0.0)
     assert total.se == pytest.approx(math.sqrt(0.25 * matches) / 0.5)
+    assert matches < blocked
+    total = para23(links, x, z, recall=0.1, ratio=0.0)  # says more matches than blocked pairs
+    assert links.total(x**2, z**2) / 0.1 > blocked
+    assert total.se == pytest.approx(math.sqrt(0.09 * blocked) / 0.1)
+    none = links.keep(np.zeros(len(links), bool))  # says fewer matches than none
+    for unit in (1.0, 1e6):
+        total = para23(none, unit * x, z, recall=0.9, ratio=0.3)
+        assert total.se == pytest.approx(unit * math.sqrt(0.21 * blocked) / 0.6)
 
 
 def test_the_gap_must_be_two_standard_errors():
@@ -300,6 +313,10 @@ def test_the_gap_must_be_two_standard_errors():
 
 def test_intervals_are_normal():
     total = naive(*draw(np.random.default_rng(17))[:3])
+    with pytest.raises(FrozenInstanceError):
+        total.estimate = 0.0
+    with pytest.raises(TypeError):
+        type(total)(1.0, 2.0)
     assert all(math.isnan(end) for end in total.interval())
     total = replace(total, estimate=10.0, se=2.0)
     assert total.interval() == pytest.approx((10 - 1.959964 * 2, 10 + 1.959964 * 2))
@@ -309,11 +326,11 @@ def test_intervals_are_normal():
 def test_size_of_the_exporter_needs_no_linkage():
     """x constant inside blocks: the between-block part is the whole total, links or not."""
     links, _, z, order = draw(np.random.default_rng(4))
-    x = (links.blocks.code_a % 2).astype(float)
+    x = 0.1 + 0.7 * (links.blocks.code_a % 2)  # means of blocks are not exact in binary
     want = truth(x, z, order)
     for total in (within_block(links, x, z), resolved(links, x, z), blocks_only(links, x, z)):
         assert total.estimate == pytest.approx(want)
-        assert total.se == pytest.approx(0, abs=1e-9)
+        assert total.se == pytest.approx(0, abs=1e-7)
 
 
 @pytest.mark.parametrize("ratio", [0.9, 0.95, 0.899999999])
@@ -357,6 +374,19 @@ def test_every_estimator_by_name_and_none_where_it_is_undefined():
         assert totals[name].estimate == total.estimate, name
         assert totals[name].se == pytest.approx(total.se, nan_ok=True), name
     assert list(totals) == list(expected)
+    sparse, x1, z1, order1 = draw(np.random.default_rng(18), mean=0.2)
+    few = fit_neighbours(sparse.n_linked, n_other=sparse.n_b)
+    others = sparse.n_blocked.mean() - 1
+    known = {"actual": sparse.accuracy(order1), "slope": None}
+    assert 0 < others < 1
+    assert every(sparse, x1, z1, mixture=few, **known)["para23"] == para23(
+        sparse, x1, z1, recall=few.recall, ratio=few.false_links / others
+    )
+    alone, x2, z2, order2 = draw(np.random.default_rng(19), mean=0.0)
+    rates = fit_neighbours(alone.n_linked, n_other=alone.n_b)
+    known = {"actual": alone.accuracy(order2), "slope": None}
+    total = every(alone, x2, z2, mixture=rates, **known)["para23"]
+    assert total.estimate == pytest.approx(naive(alone, x2, z2).estimate / rates.recall)
     unknown = every(links, x, z, actual=actual, mixture=None, slope=slope)
     assert [name for name, total in unknown.items() if total is None] == ["para22", "para23"]
 
@@ -382,14 +412,26 @@ def test_partial_overlap_is_refused_by_the_within_block_forms():
         blocks=blocks,
     )
     for estimator in (within_block, resolved):
-        with pytest.raises(ValueError, match="do not hold the same units"):
+        with pytest.raises(ValueError, match=r"^1 blocks .* do not hold the same units"):
             estimator(part, x, z[:-1])
+
+
+def test_a_missing_key_is_refused_by_the_within_block_forms():
+    """As many without a key on either side: sizes agree, but who is in the blocks is not known."""
+    frame = pd.DataFrame({"k": [1, 1, None]})
+    links = link_exact(frame, frame, block_on=["k"], on=[])
+    for estimator in (within_block, resolved):
+        with pytest.raises(ValueError, match="the blocking key has errors"):
+            estimator(links, [1.0, 2.0, 3.0], [0.0, 1.0, 1.0])
 
 
 def test_shapes_and_missing_values_are_refused():
     links, x, z, _ = draw(np.random.default_rng(9))
     with pytest.raises(ValueError, match="one value a record"):
         naive(links, x[:-1], z)
+    for longer in ((np.append(x, 1.0), z), (x, np.append(z, 1.0))):
+        with pytest.raises(ValueError, match="one value a record"):
+            naive(links, *longer)
     with pytest.raises(ValueError, match="finite"):
         naive(links, np.where(x > 1, np.nan, x), z)
     with pytest.raises(ValueError, match="not all zero"):
