@@ -1,6 +1,6 @@
 """Private set intersection with a linker: engines, data holders, tokens, totals, output checks.
 
-Optional libraries (tenseal, openmined-psi) load when they are first used.
+The optional library openmined-psi loads when it is first used.
 """
 
 from pet_lab.parties.errors import PartyError, PeerLost

@@ -26,7 +26,7 @@ KEY = ["exporter_id", "hs6", "date", "value"]
 CELL = ["exporter_size", "preferential_code"]
 BY = ["cbs:exporter_size", "statcan:preferential_code"]
 COLUMNS = {"statcan": ["preferential_code"], "cbs": ["exporter_size"]}
-LINKERS = {"shares": 2, "bfv": 1, "ckks": 1, "paillier": 1}
+LINKERS = {"shares": 2, "paillier": 1}
 LABELS = {
     "intersection_cpu_seconds": "CPU seconds, both parties",
     "intersection_wall_seconds": "seconds of wall time",
@@ -219,7 +219,7 @@ def round_trip_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def totals_by_scheme(data: TradeFiles, *, paillier_rows: int) -> pd.DataFrame:
-    """Totals of the value by size of firm under four schemes: cost of each role, and error."""
+    """Totals of the value by size of firm under each scheme: cost of each role, and error."""
     cells = pd.factorize(data.trade.exports["exporter_size"], sort=True)[0].astype(np.int64)
     cents = data.trade.exports["value"].to_numpy(dtype=np.int64)
     rows = _rows(0)
