@@ -2,7 +2,7 @@
 
 A run is stale when code that it uses changed. Taking the whole package for that would make a
 half-hour run stale when only the report's colours changed, so the imports are followed by `ast`,
-and a module counts by what it compiles to: comments, docstrings and layout do not count.
+and a module is hashed by what it compiles to: comments, docstrings and layout do not count.
 """
 
 from __future__ import annotations
@@ -100,16 +100,16 @@ def _exists(name: str, root: Path) -> bool:
 
 def _inside(package: str, root: Path) -> set[str]:
     folder = root.joinpath(*package.split(".")[1:])
-    found = set()
+    names = set()
     for path in folder.rglob("*.py"):
         parts = path.relative_to(root).with_suffix("").parts
-        found.add(".".join((PACKAGE, *(parts[:-1] if parts[-1] == "__init__" else parts))))
-    return found
+        names.add(".".join((PACKAGE, *(parts[:-1] if parts[-1] == "__init__" else parts))))
+    return names
 
 
 def _stat(path: Path) -> tuple[Path, int, int]:
-    found = path.stat()
-    return path, found.st_mtime_ns, found.st_size
+    status = path.stat()
+    return path, status.st_mtime_ns, status.st_size
 
 
 @functools.lru_cache(maxsize=512)
@@ -130,7 +130,7 @@ def _module(
 
 
 def _imported(tree: ast.AST, package: str, root: Path) -> set[str]:
-    found: set[str] = set()
+    reached: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -150,8 +150,8 @@ def _imported(tree: ast.AST, package: str, root: Path) -> set[str]:
             pieces = name.split(".")
             for i in range(1, len(pieces) + 1):
                 if _exists(prefix := ".".join(pieces[:i]), root):
-                    found.add(prefix)
-    return found
+                    reached.add(prefix)
+    return reached
 
 
 def _is_lazy(tree: ast.Module) -> bool:
@@ -159,13 +159,13 @@ def _is_lazy(tree: ast.Module) -> bool:
 
 
 def _outside(tree: ast.Module) -> set[str]:
-    found = set()
+    packages = set()
     for node in tree.body:
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            packages |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-            found.add(node.module.split(".")[0])
-    return found - {PACKAGE}
+            packages.add(node.module.split(".")[0])
+    return packages - {PACKAGE}
 
 
 def _strip(tree: ast.Module) -> ast.Module:

@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one sentence with what was expected, what came, what to do."""
+"""User-fixable errors: one sentence with what was expected, what came, what to do."""
 
 
 class WorkbenchError(Exception):

@@ -16,37 +16,42 @@ ENOUGH_DISK_GB = 2.0
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
+class Check:
+    """One thing that was checked.
 
-    what, found  in words
+    what, state  in words
     ok           whether it is as it should be
     fix          what to do where it is not
     """
 
     what: str
     ok: bool
-    found: str
+    state: str
     fix: str = ""
 
 
-def check(ws: Workspace) -> list[Finding]:
+def check(ws: Workspace) -> list[Check]:
     """Python, packages against the lock, kernel, folders, disk, cores."""
     return [_python(ws), _packages(ws), _kernel(), *_folders(ws), _disk(ws), _cores()]
 
 
-def _python(ws: Workspace) -> Finding:
-    found = f"{sys.version_info.major}.{sys.version_info.minor}"
+def _python(ws: Workspace) -> Check:
+    running = f"{sys.version_info.major}.{sys.version_info.minor}"
     pinned = ws.root / ".python-version"
-    wanted = pinned.read_text().strip() if pinned.is_file() else found
-    return Finding("Python", found == wanted, found, f"expected {wanted}: run `uv sync --frozen`")
+    pinned_version = pinned.read_text().strip() if pinned.is_file() else running
+    return Check(
+        "Python",
+        running == pinned_version,
+        running,
+        f"expected {pinned_version}: run `uv sync --frozen`",
+    )
 
 
-def _packages(ws: Workspace) -> Finding:
+def _packages(ws: Workspace) -> Check:
     """Installed versions that differ from the lock; what is not installed belongs to an extra."""
     lock = ws.root / "uv.lock"
     if not lock.is_file():
-        return Finding("packages", False, "no uv.lock", "restore it from git")
+        return Check("packages", False, "no uv.lock", "restore it from git")
     locked: dict[str, set[str]] = {}
     for package in tomllib.loads(lock.read_text()).get("package", ()):
         locked.setdefault(package["name"], set()).add(package.get("version", ""))
@@ -58,37 +63,37 @@ def _packages(ws: Workspace) -> Finding:
             count += 1
             if distribution.version not in locked[name]:
                 odd.append(f"{name} {distribution.version}")
-    found = f"{count} as locked" if not odd else f"not as locked: {', '.join(sorted(odd)[:5])}"
-    return Finding("packages", not odd, found, "run `uv sync --frozen --all-extras`")
+    state = f"{count} as locked" if not odd else f"not as locked: {', '.join(sorted(odd)[:5])}"
+    return Check("packages", not odd, state, "run `uv sync --frozen --all-extras`")
 
 
-def _kernel() -> Finding:
+def _kernel() -> Check:
     from jupyter_client.kernelspec import KernelSpecManager
 
     known = KernelSpecManager().find_kernel_specs()
     words = "python3" if "python3" in known else "none called python3"
-    return Finding("kernel", "python3" in known, words, "run `uv sync --frozen --all-extras`")
+    return Check("kernel", "python3" in known, words, "run `uv sync --frozen --all-extras`")
 
 
-def _folders(ws: Workspace) -> list[Finding]:
-    findings = []
+def _folders(ws: Workspace) -> list[Check]:
+    checks = []
     for folder in (ws.runs, ws.reports):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
-            findings.append(Finding(f"folder {folder.name}", True, "writable"))
+            checks.append(Check(f"folder {folder.name}", True, "writable"))
         except OSError as error:
-            found = error.strerror or type(error).__name__
-            findings.append(Finding(f"folder {folder.name}", False, found, "make it writable"))
-    return findings
+            state = error.strerror or type(error).__name__
+            checks.append(Check(f"folder {folder.name}", False, state, "make it writable"))
+    return checks
 
 
-def _disk(ws: Workspace) -> Finding:
+def _disk(ws: Workspace) -> Check:
     free = shutil.disk_usage(ws.root).free / 1e9
-    return Finding("disk", free > ENOUGH_DISK_GB, f"{free:.0f} GB free", "free some space")
+    return Check("disk", free > ENOUGH_DISK_GB, f"{free:.0f} GB free", "free some space")
 
 
-def _cores() -> Finding:
+def _cores() -> Check:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Finding("cores", True, f"{usable} (a sweep runs as many notebooks at a time)")
+    return Check("cores", True, f"{usable} (a sweep runs as many notebooks at a time)")

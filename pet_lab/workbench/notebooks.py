@@ -13,7 +13,7 @@ import json
 import math
 import re
 import tokenize
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,17 +65,17 @@ def resolve(ws: Workspace, name: str) -> str:
         If none or several match; near matches are listed.
     """
     known = find(ws)
-    wanted = name.strip().removesuffix(".ipynb").strip("/").removeprefix("notebooks/")
-    if wanted in known:
-        return wanted
-    ends = [k for k in known if k.endswith("/" + wanted)]
+    asked = name.strip().removesuffix(".ipynb").strip("/").removeprefix("notebooks/")
+    if asked in known:
+        return asked
+    ends = [k for k in known if k.endswith("/" + asked)]
     if len(ends) == 1:
         return ends[0]
     if ends:
         raise NotebookError(f"{name!r} means several notebooks: {', '.join(ends)}; give one.")
     by_last = {k.rsplit("/", 1)[-1]: k for k in known}
-    near = [by_last.get(n, n) for n in difflib.get_close_matches(wanted, [*known, *by_last], n=3)]
-    near += [k for k in known if wanted and wanted in k]
+    near = [by_last.get(n, n) for n in difflib.get_close_matches(asked, [*known, *by_last], n=3)]
+    near += [k for k in known if asked and asked in k]
     if near:
         hint = f"did you mean {' or '.join(dict.fromkeys(near[:3]))}?"
     elif known:
@@ -129,14 +129,6 @@ def code(notebook: Mapping[str, Any]) -> list[str]:
     return [source_of(c) for c in notebook["cells"] if c.get("cell_type") == "code"]
 
 
-def source_hash(source: Path) -> str:
-    """SHA-256 of the sources of all cells: outputs, counters and metadata do not count."""
-    cells = read(source)["cells"]
-    return files.sha256(
-        files.canonical_json([[c.get("cell_type"), source_of(c)] for c in cells]).encode()
-    )
-
-
 def code_hash(notebook: Mapping[str, Any]) -> str:
     """SHA-256 of what decides the rows: the code cells alone."""
     return files.sha256(files.canonical_json(code(notebook)).encode())
@@ -155,18 +147,19 @@ def _markdown(source: Path) -> list[str]:
 def title(source: Path) -> str:
     """Text of the first heading, or the file's name where there is none."""
     for text in _markdown(source):
-        found = re.search(r"^#+\s+(.+?)\s*#*\s*$", text, re.MULTILINE)
-        if found:
-            return found.group(1)
+        if heading := re.search(r"^#+\s+(.+?)\s*#*\s*$", text, re.MULTILINE):
+            return heading.group(1)
     return source.stem.replace("_", " ")
 
 
 def claim(source: Path) -> str:
     """The paragraph marked "Claim", else the first paragraph below the heading, else ""."""
     for text in _markdown(source):
-        found = re.search(r"\*\*Claim\.?\*\*[.:]?\s*(.+?)(?=\n\s*\n|\n\s*\*\*|\Z)", text, re.DOTALL)
-        if found:
-            return " ".join(found.group(1).split())
+        marked = re.search(
+            r"\*\*Claim\.?\*\*[.:]?\s*(.+?)(?=\n\s*\n|\n\s*\*\*|\Z)", text, re.DOTALL
+        )
+        if marked:
+            return " ".join(marked.group(1).split())
     for text in _markdown(source):
         for block in re.split(r"\n\s*\n", re.sub(r"^#.*$", "\n", text, flags=re.MULTILINE)):
             if block.strip():
@@ -193,15 +186,15 @@ def check_form(source: Path, notebook: Mapping[str, Any] | None = None) -> None:
         raise NotebookError(
             f"{source.name} asks for the kernel {spec['name']!r}, but only python3 is supported."
         )
-    found = parameters(source, notebook)
-    if RUNNER_SETS not in found:
+    declared = parameters(source, notebook)
+    if RUNNER_SETS not in declared:
         raise NotebookError(
             f'{source.name} has no parameter {RUNNER_SETS}: add `out: str = ""` to its parameters '
-            "cell and end with `results.write(rows, out, ...)`."
+            "cell and call `results.write(rows, out, ...)`."
         )
-    if found[RUNNER_SETS].type != "str":
+    if declared[RUNNER_SETS].type != "str":
         raise NotebookError(
-            f"{source.name}: the parameter out is of type {found[RUNNER_SETS].type}, "
+            f"{source.name}: the parameter out is of type {declared[RUNNER_SETS].type}, "
             'but it is a folder; write `out: str = ""`.'
         )
 
@@ -242,7 +235,7 @@ def parse_cell(text: str, where: str = "the notebook") -> dict[str, Parameter]:
             f"The parameters cell of {where} is not Python (line {error.lineno}: {error.msg})."
         ) from None
     helps = _trailing_comments(text)
-    found: dict[str, Parameter] = {}
+    declared: dict[str, Parameter] = {}
     for node in tree.body:
         if _is_text(node):
             continue
@@ -260,7 +253,7 @@ def parse_cell(text: str, where: str = "the notebook") -> dict[str, Parameter]:
                 f"{where}: {name} is declared as {kind or type(default).__name__}, but a parameter "
                 f"is one of {', '.join(TYPES)}."
             )
-        if name in found:
+        if name in declared:
             raise NotebookError(f"{where}: the parameter {name} is assigned twice; keep one line.")
         try:
             default = convert(kind, default)
@@ -274,13 +267,13 @@ def parse_cell(text: str, where: str = "the notebook") -> dict[str, Parameter]:
             ),
             "",
         )
-        found[name] = Parameter(name, kind, default, help_text)
-    if not found:
+        declared[name] = Parameter(name, kind, default, help_text)
+    if not declared:
         raise NotebookError(
             f"The parameters cell of {where} is empty: it needs at least "
             '`seed: int = 1` and `out: str = ""`.'
         )
-    return found
+    return declared
 
 
 def _is_text(node: ast.stmt) -> bool:
@@ -333,20 +326,20 @@ def convert(kind: str, value: Any) -> Any:
         With the end of a sentence: "is 'x', but a float is expected".
     """
     if hasattr(value, "item") and not isinstance(value, (list, tuple, str)):
-        value = value.item()  # a numpy scalar, as grids made by numpy hold them
+        value = value.item()  # a numpy scalar, as in a grid from np.linspace
     if kind.startswith("list["):
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"is {value!r}, but a {kind} is expected")
         return [convert(kind[5:-1], item) for item in value]
-    wanted: Any = SCALARS[kind]
-    if wanted is float and type(value) is int:
+    expected: Any = SCALARS[kind]
+    if expected is float and type(value) is int:
         try:
             value = float(value)
         except OverflowError:
             raise ValueError(f"is {value}, which is too large for a float") from None
-    if type(value) is not wanted:
+    if type(value) is not expected:
         raise ValueError(f"is {value!r}, but {_article(kind)} is expected")
-    if wanted is float:
+    if expected is float:
         if not math.isfinite(value):
             raise ValueError(f"is {value}, but a finite number is expected")
         return value + 0.0  # -0.0 and 0.0 are one value, hence one run
@@ -370,7 +363,7 @@ def check(params: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str
     Raises
     ------
     ParameterError
-        If a name is unknown (near matches are told) or a value has the wrong type.
+        If a name is unknown (the error names near matches) or a value has the wrong type.
     """
     full = {name: p.default for name, p in params.items() if name != RUNNER_SETS}
     for name, value in given.items():
@@ -402,21 +395,14 @@ def _known(params: Mapping[str, Parameter], name: str) -> Parameter:
 def parse(params: Mapping[str, Parameter], items: str | Iterable[str]) -> dict[str, Any]:
     """Typed values of command-line texts `name=value`.
 
-    Numbers and true/false as usual; a list as JSON or with commas; a str as it stands.
+    Numbers and true/false as usual; a list as JSON or with commas; a str unchanged.
 
     Raises
     ------
     ParameterError
         If an item has no "=", a name is unknown, given twice, or a value does not fit its type.
     """
-    values: dict[str, Any] = {}
-    for item in [items] if isinstance(items, str) else items:
-        name, text = _split(item, "epsilon=1")
-        parameter = _known(params, name)
-        if name in values:
-            raise ParameterError(f"Parameter {name} is given twice; give it once.")
-        values[name] = _from_text(parameter, text)
-    return values
+    return {p.name: _from_text(p, text) for p, text in _pairs(params, items, "epsilon=1")}
 
 
 def parse_grid(params: Mapping[str, Parameter], items: str | Iterable[str]) -> dict[str, list[Any]]:
@@ -427,22 +413,26 @@ def parse_grid(params: Mapping[str, Parameter], items: str | Iterable[str]) -> d
     ParameterError
         As `parse`.
     """
-    grid: dict[str, list[Any]] = {}
+    return {
+        p.name: [_from_text(p, t) for t in text.split(";" if p.type.startswith("list[") else ",")]
+        for p, text in _pairs(params, items, "epsilon=1,10")
+    }
+
+
+def _pairs(
+    params: Mapping[str, Parameter], items: str | Iterable[str], example: str
+) -> Iterator[tuple[Parameter, str]]:
+    """Parameter and text of each `name=text`; each name once."""
+    given = set()
     for item in [items] if isinstance(items, str) else items:
-        name, text = _split(item, "epsilon=1,10")
-        parameter = _known(params, name)
-        if name in grid:
-            raise ParameterError(f"Grid parameter {name} is given twice; give all values in one.")
-        separator = ";" if parameter.type.startswith("list[") else ","
-        grid[name] = [_from_text(parameter, part) for part in text.split(separator)]
-    return grid
-
-
-def _split(item: str, example: str) -> tuple[str, str]:
-    name, equals, text = item.partition("=")
-    if not equals or not name.strip():
-        raise ParameterError(f"Expected name=value, such as {example}, but got {item!r}.")
-    return name.strip(), text
+        name, equals, text = item.partition("=")
+        if not equals or not name.strip():
+            raise ParameterError(f"Expected name=value, such as {example}, but got {item!r}.")
+        parameter = _known(params, name.strip())
+        if parameter.name in given:
+            raise ParameterError(f"Parameter {parameter.name} is given twice; give it once.")
+        given.add(parameter.name)
+        yield parameter, text
 
 
 def _from_text(parameter: Parameter, text: str) -> Any:

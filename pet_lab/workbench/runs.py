@@ -1,4 +1,4 @@
-"""One run: its identity, its folder, whether it is still fresh, and how it gets there whole.
+"""One run: its identity, its folder, whether it is still fresh, and how it gets into place.
 
 A run lives in `papermill_runs/<notebook>/<run id>/`. It executes in a folder `.attempt-*` inside
 and is moved into place file by file, `run.json` last, so a kill at any moment leaves the old state
@@ -101,7 +101,7 @@ class RunRecord:
     versions      Python and key packages where the run executed
     git           {"commit", "dirty"}, or {} outside a checkout
     fingerprints  {"code", "prose", "lock", "modules": {module: hash}}
-    data          what results.write was told about the data sets
+    data          the data sets, as given to results.write
     error         {"name", "value", "cell"}, or None
     hashes        SHA-256 of the files that readers trust
     folder        where it lies on this machine; not stored
@@ -210,8 +210,8 @@ def _hashes_hold(folder: Path, hashes: Mapping[str, str]) -> bool:
 def records(ws: Workspace, notebook: str | None = None) -> list[RunRecord]:
     """All recorded runs of one notebook, or of all, sorted by notebook and start."""
     base = ws.runs / notebook if notebook else ws.runs
-    found = [load(path.parent) for path in base.rglob(RECORD) if ATTEMPT not in str(path.parent)]
-    return sorted((r for r in found if r is not None), key=lambda r: (r.notebook, r.started))
+    loaded = [load(path.parent) for path in base.rglob(RECORD) if ATTEMPT not in str(path.parent)]
+    return sorted((r for r in loaded if r is not None), key=lambda r: (r.notebook, r.started))
 
 
 def current(ws: Workspace, spec: RunSpec) -> RunRecord:
@@ -244,8 +244,8 @@ def lock_hash(ws: Workspace) -> str | None:
     path = ws.root / "uv.lock"
     if not path.is_file():
         return None
-    found = path.stat()
-    return _lock_hash(path, found.st_mtime_ns, found.st_size)
+    status = path.stat()
+    return _lock_hash(path, status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(maxsize=8)
@@ -290,11 +290,11 @@ def stale(
 @functools.lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide numbers, where installed."""
-    found = {"python": platform.python_version(), "platform": platform.system().lower()}
+    installed = {"python": platform.python_version(), "platform": platform.system().lower()}
     for name in KEY_PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            installed[name] = importlib.metadata.version(name)
+    return installed
 
 
 def git_state(root: Path) -> dict[str, Any]:
@@ -341,8 +341,7 @@ def claimed(ws: Workspace, spec: RunSpec) -> Iterator[Path]:
     folder = spec.folder(ws)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = locks.lock(folder / LOCK)
-        with held:
+        with locks.lock(folder / LOCK):
             settle(folder)
             yield folder
     except OSError as error:
@@ -377,7 +376,7 @@ def place(attempt: Path, folder: Path) -> RunRecord | None:
         state, hashes = stored["state"], stored["hashes"]
     except (OSError, ValueError, KeyError):
         return None
-    if state == DONE and not all(_whole(attempt, folder, n, h) for n, h in hashes.items()):
+    if state == DONE and not all(_complete(attempt, folder, n, h) for n, h in hashes.items()):
         return None
     kept = (NOTEBOOK, ROWS, SUMMARY) if state == DONE else (FAILED_NOTEBOOK,)
     for name in kept:
@@ -389,7 +388,7 @@ def place(attempt: Path, folder: Path) -> RunRecord | None:
     return load(folder)
 
 
-def _whole(attempt: Path, folder: Path, name: str, digest: str) -> bool:
+def _complete(attempt: Path, folder: Path, name: str, digest: str) -> bool:
     where = attempt if (attempt / name).exists() else folder
     return _hashes_hold(where, {name: digest})
 
@@ -410,7 +409,7 @@ def finish(attempt: Path, folder: Path, record: RunRecord) -> RunRecord:
                 error={
                     "name": "NoRows",
                     "value": f"the notebook ended without writing {' and '.join(missing)}; "
-                    "its last code cell must call results.write(rows, out, ...)",
+                    "it must call results.write(rows, out, ...)",
                     "cell": None,
                 },
             )
@@ -432,9 +431,8 @@ def finish(attempt: Path, folder: Path, record: RunRecord) -> RunRecord:
 def refresh_prose(ws: Workspace, spec: RunSpec, prose: str) -> None:
     """Bring the markdown of a done run up to date with its notebook, without running it again.
 
-    Text does not change rows, so a mended sentence must not cost half an hour; but a report made
-    from the stored notebook should show it. Does nothing where code differs or another process
-    holds the run.
+    Text does not change rows, so a corrected sentence must not cost half an hour, yet reports
+    show the stored notebook. Does nothing where code differs or another process holds the run.
     """
     folder = spec.folder(ws)
     record = load(folder)

@@ -104,8 +104,8 @@ def _sweep_file(source: Path) -> dict[str, Any]:
             near = difflib.get_close_matches(name, stems, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(stems))}."
             raise ParameterError(
-                f"{source.parent.name}/sweep.toml speaks of {name!r}, "
-                f"but no notebook beside it is called so; {hint}"
+                f"{source.parent.name}/sweep.toml names {name!r}, "
+                f"but there is no such notebook beside it; {hint}"
             )
     return tables
 
@@ -161,12 +161,12 @@ def plan(
     params = notebooks.parameters(source, content)
     fixed = dict(parameters or {})
     values = _checked_grid(params, fixed, grid or {})
-    found: dict[str, RunSpec] = {}
+    specs: dict[str, RunSpec] = {}
     for combination in itertools.product(*values.values()):
         chosen = {**fixed, **dict(zip(values, combination, strict=True))}
         spec = RunSpec.of(full_name, notebooks.check(params, chosen), profile)
-        found.setdefault(spec.run_id, spec)
-    return list(found.values())
+        specs.setdefault(spec.run_id, spec)
+    return list(specs.values())
 
 
 def plan_profile(
@@ -199,16 +199,16 @@ def pending(
     data_fingerprint: DataFingerprint | None = None,
     force: bool = False,
 ) -> list[Pending]:
-    """Those of `specs` that are not done and fresh, each with the reason that a dry run tells."""
-    found = []
+    """Those of `specs` that are not done and fresh, each with the reason that a dry run shows."""
+    todo = []
     prints: dict[str, dict[str, Any]] = {}
     for spec in specs:
         if spec.notebook not in prints:
             prints[spec.notebook] = runs.fingerprints(ws, spec.notebook)
         why = _why(ws, spec, prints[spec.notebook], data_fingerprint, force)
         if why:
-            found.append(Pending(spec, why))
-    return found
+            todo.append(Pending(spec, why))
+    return todo
 
 
 def _why(
@@ -242,12 +242,12 @@ def profile_records(
     """One record per run of a profile, whatever its state; `record.stale` holds the reasons."""
     specs = plan_profile(ws, notebook, name)
     prints = runs.fingerprints(ws, specs[0].notebook)
-    found = []
+    records = []
     for spec in specs:
         record = runs.current(ws, spec)
         reasons = runs.stale(record, prints, data_fingerprint) if record.ok else []
-        found.append(dataclasses.replace(record, stale=tuple(reasons)))
-    return found
+        records.append(dataclasses.replace(record, stale=tuple(reasons)))
+    return records
 
 
 def profile_runs(
@@ -259,8 +259,8 @@ def profile_runs(
     stale: bool = False,
 ) -> list[RunRecord]:
     """Done runs of a profile: those that are fresh, or all of them with `stale=True`."""
-    found = profile_records(ws, notebook, name, data_fingerprint=data_fingerprint)
-    return [record for record in found if record.ok and (stale or not record.stale)]
+    records = profile_records(ws, notebook, name, data_fingerprint=data_fingerprint)
+    return [record for record in records if record.ok and (stale or not record.stale)]
 
 
 # --- progress ----------------------------------------------------------------------------------

@@ -74,19 +74,16 @@ def test_title_and_claim(make_workspace):
     assert notebooks.title(read["g/bare"]) == "bare"
 
 
-def test_the_source_hash_sees_sources_and_nothing_else(make_workspace):
+def test_the_hashes_see_sources_and_nothing_else(make_workspace):
     ws = make_workspace()
-    path = notebooks.path(ws, "tiny")
-    before = notebooks.source_hash(path)
-    content = json.loads(path.read_text())
+    content = notebooks.read(notebooks.path(ws, "tiny"))
+    before = notebooks.code_hash(content), notebooks.prose_hash(content)
     content["cells"][-1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "x"}]
     content["cells"][-1]["execution_count"] = 9
     content["metadata"]["anything"] = 1
-    path.write_text(json.dumps(content))
-    assert notebooks.source_hash(path) == before
+    assert (notebooks.code_hash(content), notebooks.prose_hash(content)) == before
     content["cells"][-1]["source"] += "\n1"
-    path.write_text(json.dumps(content))
-    assert notebooks.source_hash(path) != before
+    assert notebooks.code_hash(content) != before[0]
 
 
 def test_text_and_code_have_hashes_of_their_own(make_workspace):

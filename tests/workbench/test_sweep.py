@@ -101,7 +101,7 @@ def test_without_an_entry_a_profile_is_the_defaults(make_workspace):
         ("[tiny.quick]\ngrid = { levl = [1] }", r"sweep.toml, \[tiny.quick\]: Unknown .* level"),
         ("[tiny.quick]\nparameters = { level = 'x' }", "a float is expected"),
         ("[tiny.quick]\nparams = {}", "expected the tables parameters and grid, got 'params'"),
-        ("[tinny.quick]\n", "speaks of 'tinny'.*did you mean tiny"),
+        ("[tinny.quick]\n", "names 'tinny'.*did you mean tiny"),
         ("[tiny", "not valid TOML"),
     ],
 )
