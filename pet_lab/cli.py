@@ -72,19 +72,11 @@ def list_(as_json: Json = False) -> None:
     items = []
     for name in notebooks.find(ws):
         source = notebooks.path(ws, name)
+        item = {"name": name, "title": notebooks.title(source), "claim": notebooks.claim(source)}
         states = [r.state for r in runs.records(ws, name)]
-        items.append(
-            {
-                "name": name,
-                "title": notebooks.title(source),
-                "claim": notebooks.claim(source),
-                "done": states.count(runs.DONE),
-                "failed": states.count(runs.FAILED),
-            }
-        )
-    if as_json:
-        return _print_json(items)
-    _print_table(("notebook", "runs", "title"), [(i["name"], i["done"], i["title"]) for i in items])
+        items.append(item | {s: states.count(s) for s in (runs.DONE, runs.FAILED)})
+    rows = [(i["name"], i["done"], i["title"]) for i in items]
+    _print(as_json, items, ("notebook", "runs", "title"), rows)
 
 
 @app.command()
@@ -93,11 +85,7 @@ def describe(name: str, as_json: Json = False) -> None:
     ws = Workspace.find()
     full = notebooks.resolve(ws, name)
     source = notebooks.path(ws, full)
-    params = [
-        {"name": p.name, "type": p.type, "default": p.default, "help": p.help}
-        for p in notebooks.parameters(source).values()
-        if p.name != notebooks.RUNNER_SETS
-    ]
+    params = [vars(p) for p in notebooks.parameters(source).values() if p.name != "out"]
     profiles: dict[str, dict[str, Any]] = {}
     for which in Which:
         chosen = sweep.profile(ws, full, which)
@@ -107,23 +95,16 @@ def describe(name: str, as_json: Json = False) -> None:
             "runs": len(sweep.plan_profile(ws, full, which)),
         }
     title, claim = notebooks.title(source), notebooks.claim(source)
-    if as_json:
-        return _print_json(
-            {
-                "name": full,
-                "title": title,
-                "claim": claim,
-                "parameters": params,
-                "profiles": profiles,
-            }
-        )
-    typer.echo(f"{full}: {title}\n\n{claim}\n")
-    lines = [(p["name"], p["type"], json.dumps(p["default"]), p["help"]) for p in params]
-    _print_table(("parameter", "type", "default", "meaning"), lines)
-    for profile_name, chosen_profile in profiles.items():
-        settings = {**chosen_profile["parameters"], **chosen_profile["grid"]}
+    facts = {"name": full, "title": title, "claim": claim}
+    if not as_json:
+        typer.echo(f"{full}: {title}\n\n{claim}\n")
+    rows = [(p["name"], p["type"], json.dumps(p["default"]), p["help"]) for p in params]
+    heads = ("parameter", "type", "default", "meaning")
+    _print(as_json, {**facts, "parameters": params, "profiles": profiles}, heads, rows)
+    for profile_name, content in ({} if as_json else profiles).items():
+        settings = {**content["parameters"], **content["grid"]}
         words = ", ".join(f"{k}={json.dumps(v)}" for k, v in settings.items()) or "defaults"
-        typer.echo(f"profile {profile_name}: {chosen_profile['runs']} run(s); {words}")
+        typer.echo(f"profile {profile_name}: {content['runs']} run(s); {words}")
 
 
 @app.command()
@@ -150,52 +131,28 @@ def sweep_(
     jobs: Jobs = None,
     executor: ExecutorOption = "local",
     timeout: Timeout = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would run.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would run.")] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Run a notebook for every combination of a grid; done and fresh runs are skipped."""
     ws = Workspace.find()
     params = notebooks.parameters(notebooks.path(ws, notebooks.resolve(ws, name)))
-    fixed, values = (
-        notebooks.parse(params, settings or []),
-        notebooks.parse_grid(params, grid or []),
-    )
+    fixed = notebooks.parse(params, settings or [])
+    values = notebooks.parse_grid(params, grid or [])
     if profile:
         specs = sweep.plan_profile(ws, name, profile, fixed, values)
     else:
         specs = sweep.plan(ws, name, fixed, values)
     if dry_run:
-        todo = sweep.pending(ws, specs, data_fingerprint=_data_fingerprint, force=force)
-        why = {p.spec.run_id: p.why for p in todo}
-        plan = [
-            {
-                "notebook": s.notebook,
-                "run_id": s.run_id,
-                "parameters": dict(s.parameters),
-                "why": why.get(s.run_id, "done and fresh"),
-                "runs": s.run_id in why,
-            }
-            for s in specs
-        ]
-        if as_json:
-            return _print_json(plan)
-        _print_table(
-            ("run", "would run", "why", "parameters"),
-            [
-                (p["run_id"], "yes" if p["runs"] else "no", p["why"], _varying(p, values))
-                for p in plan
-            ],
-        )
-        typer.echo(f"{len(why)} of {len(specs)} runs would be executed.")
-        return None
+        _print_plan(ws, specs, list(values), force, as_json)
+        return
     records = _execute(ws, specs, jobs=jobs, executor=executor, timeout=timeout, force=force)
     if as_json:
         _print_json([_record_json(r) for r in records])
     else:
         typer.echo(_count(records))
     _exit_for(records)
-    return None
 
 
 @app.command()
@@ -210,25 +167,20 @@ def status(names: Names = None, as_json: Json = False) -> None:
             current = runs.current(ws, RunSpec.of(name, record.parameters))
             stale = runs.stale(record, now, _data_fingerprint) if current.ok else []
             items.append({**_record_json(record), "state": current.state, "stale": stale})
-    if as_json:
-        return _print_json(items)
-    if not items:
+    if not items and not as_json:
         typer.echo("No runs yet: `pet-lab reproduce` makes those of the quick profile.")
-        return None
-    _print_table(
-        ("notebook", "run", "state", "wall", "note"),
-        [
-            (
-                i["notebook"],
-                i["run_id"],
-                i["state"],
-                files.duration(i["wall_s"]),
-                i["problem"] or ("stale: " + "; ".join(i["stale"]) if i["stale"] else ""),
-            )
-            for i in items
-        ],
-    )
-    return None
+        return
+    rows = [
+        (
+            i["notebook"],
+            i["run_id"],
+            i["state"],
+            files.duration(i["wall_s"]),
+            i["problem"] or ("stale: " + "; ".join(i["stale"]) if i["stale"] else ""),
+        )
+        for i in items
+    ]
+    _print(as_json, items, ("notebook", "run", "state", "wall", "note"), rows)
 
 
 # --- reports -------------------------------------------------------------------------------------
@@ -249,11 +201,11 @@ def report(
     if run_id is None:
         reports.build(ws, _chosen(ws, names), profile)
         return
-    found = [r for r in runs.records(ws) if r.run_id.startswith(run_id) and r.ok]
-    if len(found) != 1:
-        word = "No finished run has" if not found else f"{len(found)} runs have"
+    matches = [r for r in runs.records(ws) if r.run_id.startswith(run_id) and r.ok]
+    if len(matches) != 1:
+        word = "No finished run has" if not matches else f"{len(matches)} runs have"
         raise ParameterError(f"{word} the id {run_id!r}; `pet-lab status` lists them.")
-    typer.echo(_shown(ws, reports.build_run(ws, found[0])))
+    typer.echo(_shown(ws, reports.build_run(ws, matches[0])))
 
 
 @app.command()
@@ -272,9 +224,9 @@ def scorecard(
     if write:
         cards.write(table, ws.reports / "scorecard.csv")
     if as_json:
-        return _print_json(cards.to_json(table))
-    _print_scorecard(table)
-    return None
+        _print_json(cards.to_json(table))
+    else:
+        _print_scorecard(table)
 
 
 @app.command()
@@ -309,17 +261,12 @@ def reproduce(
 
 @data_app.command("list")
 def data_list(as_json: Json = False) -> None:
-    """List the registered data sets and where they were found."""
+    """List the registered data sets and where they are."""
     from pet_lab import data
 
     items = data.listing()
-    if as_json:
-        return _print_json(items)
-    _print_table(
-        ("name", "rows", "licence", "found", "title"),
-        [(i["name"], i["rows"], i["licence"], i["state"], i["title"]) for i in items],
-    )
-    return None
+    rows = [(i["name"], i["rows"], i["licence"], i["state"], i["title"]) for i in items]
+    _print(as_json, items, ("name", "rows", "licence", "state", "title"), rows)
 
 
 @data_app.command("fetch")
@@ -337,14 +284,14 @@ def data_verify(names: Names = None, as_json: Json = False) -> None:
     """Read data sets anew and compare their content with what is registered."""
     from pet_lab import data
 
-    found = [data.verify(name) for name in names or list(data.REGISTRY)]
+    checks = [data.verify(name) for name in names or list(data.REGISTRY)]
     if as_json:
-        _print_json([{**vars(v), "ok": v.ok} for v in found])
-    for v in [] if as_json else found:
+        _print_json([{**vars(v), "ok": v.ok} for v in checks])
+    for v in [] if as_json else checks:
         typer.echo(f"{v.name}: {'as registered' if v.ok else '; '.join(v.problems)} ({v.where})")
-    if any(v.where == "absent" for v in found):
+    if any(v.where == "absent" for v in checks):
         raise typer.Exit(MISSING)
-    if not all(v.ok for v in found):
+    if not all(v.ok for v in checks):
         raise typer.Exit(FAILED)
 
 
@@ -410,21 +357,18 @@ def doctor() -> None:
     from pet_lab.workbench import health
 
     ws = Workspace.find()
-    findings = health.check(ws)
-    findings += [
-        health.Finding(
-            f"data {i['name']}",
-            bool(i["ok"]) or i["kind"] == "stand-in",
-            i["state"] if i["ok"] else "absent" + (": stand-in used" if i["kind"] else ""),
-            f"run `pet-lab data fetch {i['name']}`, or `pet-lab data import FILE`",
+    checks = health.check(ws)
+    for item in data.listing():
+        ok = bool(item["ok"]) or item["kind"] == "stand-in"
+        state = (
+            item["state"] if item["ok"] else "absent" + (": stand-in used" if item["kind"] else "")
         )
-        for i in data.listing()
-    ]
-    for f in findings:
-        typer.echo(
-            f"{'ok  ' if f.ok else 'FIX '} {f.what}: {f.found}" + ("" if f.ok else f"; {f.fix}")
-        )
-    if not all(f.ok for f in findings):
+        fix = f"run `pet-lab data fetch {item['name']}`, or `pet-lab data import FILE`"
+        checks.append(health.Check(f"data {item['name']}", ok, state, fix))
+    for c in checks:
+        fix = "" if c.ok else f"; {c.fix}"
+        typer.echo(f"{'ok  ' if c.ok else 'FIX '} {c.what}: {c.state}{fix}")
+    if not all(c.ok for c in checks):
         raise typer.Exit(FAILED)
 
 
@@ -445,7 +389,7 @@ def _execute(ws: Workspace, specs: Sequence[RunSpec], **how: Any) -> list[RunRec
     how |= {"progress": sweep.print_progress(), "data_fingerprint": _data_fingerprint}
     try:
         return sweep.execute(ws, specs, **how)
-    except KeyboardInterrupt as stop:  # said here: typer itself ends without a word
+    except KeyboardInterrupt as stop:  # printed here: typer itself ends silently
         typer.echo(f"pet-lab: {stop or 'stopped; the same command resumes'}", err=True)
         raise typer.Exit(STOPPED) from None
 
@@ -493,9 +437,22 @@ def _exit_for(records: Sequence[RunRecord]) -> None:
     raise typer.Exit(MISSING if missing else FAILED)
 
 
-def _varying(plan: dict[str, Any], values: dict[str, Any]) -> str:
-    keys = values or plan["parameters"]
-    return ", ".join(f"{k}={json.dumps(plan['parameters'][k])}" for k in keys)
+def _print_plan(
+    ws: Workspace, specs: Sequence[RunSpec], varied: Sequence[str], force: bool, as_json: bool
+) -> None:
+    """What a sweep would run, and why."""
+    todo = sweep.pending(ws, specs, data_fingerprint=_data_fingerprint, force=force)
+    why = {p.spec.run_id: p.why for p in todo}
+    items, rows = [], []
+    for s in specs:
+        runs_now, reason = s.run_id in why, why.get(s.run_id, "done and fresh")
+        item = {"notebook": s.notebook, "run_id": s.run_id, "parameters": dict(s.parameters)}
+        items.append(item | {"why": reason, "runs": runs_now})
+        shown = ", ".join(f"{k}={json.dumps(s.parameters[k])}" for k in varied or s.parameters)
+        rows.append((s.run_id, "yes" if runs_now else "no", reason, shown))
+    _print(as_json, items, ("run", "would run", "why", "parameters"), rows)
+    if not as_json:
+        typer.echo(f"{len(why)} of {len(specs)} runs would be executed.")
 
 
 def _shown(ws: Workspace, path: Path) -> str:
@@ -508,7 +465,13 @@ def _print_json(value: Any) -> None:
     typer.echo(json.dumps(clean, indent=1, ensure_ascii=False))
 
 
-def _print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def _print(
+    as_json: bool, items: Any, head: Sequence[str], rows: Sequence[Sequence[Any]], width: int = 0
+) -> None:
+    """The items as JSON, or the rows as a table."""
+    if as_json:
+        _print_json(items)
+        return
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -516,35 +479,33 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    Console(soft_wrap=not sys.stdout.isatty(), markup=False).print(table)
+    tty = sys.stdout.isatty()
+    if width:  # a wide table with colours
+        Console(width=None if tty else width).print(table)
+    else:
+        Console(soft_wrap=not tty, markup=False).print(table)
 
 
 def _print_scorecard(table: Any) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     from pet_lab.workbench import scorecard as cards
     from pet_lab.workbench.published import where_text
 
-    colours = {"reproduced": "green", "differs": "red", "inconclusive": "yellow", "not run": "dim"}
-    shown = Table(
-        *("table", "where", "metric", "as", "printed", "ours", "± se", "verdict"),
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    colours = {"reproduced": "green", "differs": "red", "inconclusive": "yellow"}
+    rows = []
     for row in table[table["verdict"] != "not run"].to_dict("records"):
         ours = "" if row["ours"] != row["ours"] else f"{row['ours']:.6g}"
         se = "" if row["se"] != row["se"] else f"{row['se']:.2g}"
-        word = row["verdict"] + (" (print is inconsistent)" if row["inconsistent"] else "")
+        verdict = row["verdict"] + (" (print is inconsistent)" if row["inconsistent"] else "")
+        colour = colours.get(row["verdict"], "default")
         cells = (row["table"], where_text(row["where"]), row["metric"], row["as"], row["published"])
-        shown.add_row(*cells, ours, se, f"[{colours[row['verdict']]}]{word}[/]")
-    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+        rows.append((*cells, ours, se, f"[{colour}]{verdict}[/]"))
+    heads = ("table", "where", "metric", "as", "printed", "ours", "± se", "verdict")
+    _print(False, None, heads, rows, width=160)
     typer.echo(cards.tally(table)["sentence"])
 
 
 def _problem(error: Exception) -> tuple[str, int] | None:
-    """One sentence and the exit code for what a user can mend; None for a defect of ours."""
+    """One sentence and the exit code of a user-fixable error; None for a defect of ours."""
     if isinstance(error, (NotebookError, ParameterError)):
         return str(error), USAGE
     if isinstance(error, WorkbenchError):
@@ -570,8 +531,10 @@ def _options(
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Entry point of the console script: ends with SystemExit, and never with a traceback of a
-    mistake that the user can mend."""
+    """Entry point of the console script: ends with SystemExit.
+
+    A user-fixable error is one sentence on stderr, never a traceback.
+    """
     try:
         code = app(args=None if args is None else list(args), standalone_mode=False)
     except click.ClickException as error:
