@@ -7,6 +7,7 @@ reports progress and waits for Ctrl-C.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -21,7 +22,7 @@ import threading
 import time
 import tomllib
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -161,12 +162,15 @@ def plan(
     params = notebooks.parameters(source, content)
     fixed = dict(parameters or {})
     values = _checked_grid(params, fixed, grid or {})
-    specs: dict[str, RunSpec] = {}
-    for combination in itertools.product(*values.values()):
-        chosen = {**fixed, **dict(zip(values, combination, strict=True))}
-        spec = RunSpec.of(full_name, notebooks.check(params, chosen), profile)
-        specs.setdefault(spec.run_id, spec)
-    return list(specs.values())
+    specs = [
+        RunSpec.of(
+            full_name,
+            notebooks.check(params, {**fixed, **dict(zip(values, combination, strict=True))}),
+            profile,
+        )
+        for combination in itertools.product(*values.values())
+    ]
+    return list(dict.fromkeys(specs))
 
 
 def plan_profile(
@@ -312,47 +316,36 @@ def print_progress(stream: TextIO | None = None) -> Progress:
 
 
 class _Clock:
-    """Estimates the time left from this sweep's own runs, and before that from earlier ones."""
+    """Estimates the time left from done runs of the same notebooks, of this sweep and before."""
 
     def __init__(self, ws: Workspace, todo: Sequence[RunSpec], slots: int) -> None:
         self._slots = max(1, slots)
-        self._now: dict[str, list[float]] = {}
-        self._exact: dict[str, float] = {}
-        self._past: dict[str, float] = {}
-        names = {spec.notebook for spec in todo}
-        for name in names:
-            known = [r for r in runs.records(ws, name) if r.wall_s > 0 and r.state == runs.DONE]
-            if known:
-                self._past[name] = statistics.median(r.wall_s for r in known)
-                self._exact |= {r.run_id: r.wall_s for r in known}
+        self._by_run: dict[str, float] = {}
+        self._by_notebook: dict[str, list[float]] = {}
+        for name in {spec.notebook for spec in todo}:
+            for record in runs.records(ws, name):
+                self.ended(record)
 
     def ended(self, record: RunRecord) -> None:
-        if record.ok:
-            self._now.setdefault(record.notebook, []).append(record.wall_s)
+        if record.ok and record.wall_s > 0:
+            self._by_run[record.run_id] = record.wall_s
+            self._by_notebook.setdefault(record.notebook, []).append(record.wall_s)
 
     def left(self, waiting: Iterable[RunSpec], running: Mapping[RunSpec, float]) -> float | None:
-        total = 0.0
-        for spec in waiting:
-            expected = self._expect(spec)
+        """Seconds left, or None; `running` holds when each began."""
+        begun = {**dict.fromkeys(waiting), **running}
+        rests = []
+        for spec, since in begun.items():
+            expected = self._by_run.get(spec.run_id)
             if expected is None:
-                return None
-            total += expected
-        longest = 0.0
-        for spec, since in running.items():
-            expected = self._expect(spec)
-            if expected is None:
-                return None
-            rest = max(0.0, expected - (time.monotonic() - since))
-            total += rest
-            longest = max(longest, rest)
-        return max(total / self._slots, longest)
-
-    def _expect(self, spec: RunSpec) -> float | None:
-        if spec.run_id in self._exact:
-            return self._exact[spec.run_id]
-        if spec.notebook in self._now:
-            return statistics.median(self._now[spec.notebook])
-        return self._past.get(spec.notebook)
+                times = self._by_notebook.get(spec.notebook)
+                if not times:
+                    return None
+                expected = statistics.median(times)
+            passed = 0.0 if since is None else time.monotonic() - since
+            rests.append((max(0.0, expected - passed), since is not None))
+        longest = max((rest for rest, runs_now in rests if runs_now), default=0.0)
+        return max(sum(rest for rest, _ in rests) / self._slots, longest)
 
 
 # --- executing ---------------------------------------------------------------------------------
@@ -419,22 +412,12 @@ def execute(
         raise ExecutorError(f"jobs is {jobs}; expected at least 1.")
     if timeout is not None and timeout <= 0:
         raise ExecutorError(f"timeout is {timeout} s; expected more than 0.")
-    todo = {
-        p.spec.run_id: p.spec
-        for p in pending(ws, specs, data_fingerprint=data_fingerprint, force=force)
-    }
+    todo = [p.spec for p in pending(ws, specs, data_fingerprint=data_fingerprint, force=force)]
     if todo:
         _probe(ws)
-    sweep = _Sweep(
-        ws,
-        specs,
-        todo,
-        timeout=timeout,
-        data_fingerprint=data_fingerprint,
-        progress=progress,
-    )
-    slots = sweep.open(executor, jobs)
-    return sweep.run(slots)
+    how: dict[str, Any] = {"timeout": timeout, "data_fingerprint": data_fingerprint}
+    sweep = _Sweep(ws, list(specs), todo, **how, progress=progress)
+    return sweep.run(sweep.open(executor, jobs))
 
 
 def _probe(ws: Workspace) -> None:
@@ -454,32 +437,29 @@ class _Sweep:
     def __init__(
         self,
         ws: Workspace,
-        specs: Sequence[RunSpec],
-        todo: Mapping[str, RunSpec],
+        specs: list[RunSpec],
+        todo: Sequence[RunSpec],
         *,
         timeout: float | None,
         data_fingerprint: DataFingerprint | None,
         progress: Progress | None,
     ) -> None:
-        self.ws, self.specs, self.timeout = ws, list(specs), timeout
+        self.ws, self.specs, self.timeout = ws, specs, timeout
         self.data_fingerprint, self.progress = data_fingerprint, progress
-        self.waiting = deque(todo.values())
+        self.todo = {spec.run_id: spec for spec in todo}
+        self.waiting = deque(self.todo.values())
         self.running: dict[RunSpec, float] = {}
         self.records: dict[str, RunRecord] = {}
         self.events: queue.Queue[tuple[str, RunSpec, RunRecord | None]] = queue.Queue()
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.started = runs.now()
-        self.sources: dict[str, dict[str, Any]] = {}
-        self.prints: dict[str, dict[str, Any]] = {}
-        for spec in specs:
-            if spec.notebook not in self.sources:
-                self.sources[spec.notebook] = notebooks.read(notebooks.path(ws, spec.notebook))
-                self.prints[spec.notebook] = runs.fingerprints(ws, spec.notebook)
+        names = {spec.notebook for spec in specs}
+        self.sources = {n: notebooks.read(notebooks.path(ws, n)) for n in names}
+        self.prints = {n: runs.fingerprints(ws, n) for n in names}
         self.git = runs.git_state(ws.root) if todo else {}
         self.executor: Executor | None = None
         self.close: Callable[[], None] = lambda: None
-        self.todo = dict(todo)
         self.clock: _Clock | None = None
 
     def open(self, where: str, jobs: int | None) -> int:
@@ -655,18 +635,18 @@ class _Sweep:
         )
 
 
-class _sigterm_as_interrupt:
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
     """Within the block SIGTERM does what Ctrl-C does, where signals can be handled."""
 
-    def __enter__(self) -> None:
-        self._before: Any = None
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._raise)
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-
-    @staticmethod
-    def _raise(*_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

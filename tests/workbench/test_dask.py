@@ -17,6 +17,7 @@ from tiny_notebooks import IMPORTS, PARAMETERS, ROWS, WRITE, build_workspace, no
 from pet_lab.workbench import results, sweep
 from pet_lab.workbench.errors import ExecutorError
 
+pytestmark = pytest.mark.slow
 WHERE = """
 import os, time
 from pathlib import Path

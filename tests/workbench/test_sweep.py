@@ -143,22 +143,20 @@ if label == "raises":
     raise KeyError("the second level")
 if label == "kills the kernel":
     os.kill(os.getpid(), signal.SIGKILL)
-if label == "takes too long":
-    time.sleep(600)
 if label.startswith("leaves a"):
     ours = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(1000)", str(mark)],
         start_new_session=label == "leaves a session",
     )
 """
-FORKED = ("fine", "raises", "kills the kernel", "takes too long", "fine too", "leaves a process")
+FORKED = ("fine", "raises", "kills the kernel", "fine too", "leaves a process")
 LABELS = {
     "fork": (*FORKED, "leaves a session", "writes nothing"),
-    "process": ("fine", "kills the kernel", "takes too long", "leaves a session"),
+    "process": ("fine", "kills the kernel", "leaves a session"),
 }
 
 
-@pytest.fixture(scope="module", params=["fork", "process"])
+@pytest.fixture(scope="module", params=["fork", pytest.param("process", marks=pytest.mark.slow)])
 def swept(request, tmp_path_factory):
     """With forked kernels, and with a new interpreter each as where forking is not safe."""
     if request.param == "fork" and sys.platform != "linux":
@@ -175,8 +173,7 @@ def swept(request, tmp_path_factory):
     events = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PET_LAB_NO_FORK", "1" if request.param == "process" else "0")
-        limit = 10 if request.param == "fork" else 25
-        records = sweep.execute(ws, specs, jobs=2, timeout=limit, progress=events.append)
+        records = sweep.execute(ws, specs, jobs=2, progress=events.append)
     by_label = {s.parameters["label"]: r for s, r in zip(specs, records, strict=True)}
     return Swept(ws, specs, by_label, events, mark)
 
@@ -197,7 +194,6 @@ def test_a_failure_keeps_the_notebook_as_far_as_it_got(swept):
     for label, name, cell, words in [
         ("raises", "KeyError", 5, "the second level"),
         ("kills the kernel", "DeadKernel", 5, "the kernel died"),
-        ("takes too long", "Timeout", 5, "stopped after the time limit of"),
         ("writes nothing", "NoRows", None, "must call results.write"),
     ]:
         record = swept.records.get(label)
@@ -280,6 +276,20 @@ def running(mark):
     ]
 
 
+@pytest.mark.parametrize("no_fork", ["0", pytest.param("1", marks=pytest.mark.slow)])
+def test_a_run_over_its_time_limit_is_ended_and_keeps_its_notebook(
+    make_workspace, monkeypatch, no_fork
+):
+    monkeypatch.setenv("PET_LAB_NO_FORK", no_fork)
+    ws = make_workspace({"group/tiny": ("import time; print('begun'); time.sleep(600)", WRITE)})
+    limit = 4 if no_fork == "0" else 15
+    (record,) = sweep.execute(ws, sweep.plan(ws, "tiny"), timeout=limit)
+    assert (record.error["name"], record.error["cell"]) == ("Timeout", 3), record.problem
+    assert f"stopped after the time limit of {limit} s" in record.problem
+    assert sorted(p.name for p in record.folder.iterdir()) == [".lock", "failed.ipynb", "run.json"]
+    assert "begun" in record.path.read_text()
+
+
 def test_a_dead_fork_server_hurts_no_run_and_is_replaced(make_workspace, monkeypatch):
     if sys.platform != "linux":
         pytest.skip("only Linux forks safely")
@@ -336,6 +346,7 @@ except sweep.Interrupted as stop:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("no_fork", "number"), [("0", signal.SIGINT), ("0", signal.SIGTERM), ("1", signal.SIGTERM)]
 )
