@@ -199,6 +199,16 @@ def test_a_single_row_counts_as_the_replicates_behind_it():
         assert one(edge, cell(margin=0.09))["verdict"] == word
 
 
+def test_the_error_of_n_replicates_has_n_less_one_degrees_of_freedom():
+    """A gap of 0.045 and a standard error of 0.02 from ten values."""
+    values = np.linspace(-1, 1, 10)
+    values = 0.45 + values / stats.sem(values) * 0.02
+    edge = 0.045 + 0.02 * stats.t.isf(0.025, 9)
+    for frame in (rows(values), rows([0.45], se=0.02, replicates_n=10)):
+        assert one(frame, cell(margin=edge + 1e-6))["verdict"] == "reproduced"
+        assert one(frame, cell(margin=edge - 1e-6))["verdict"] == "inconclusive"
+
+
 def test_infinity_is_judged_by_equality():
     infinite = cell("inf", "exact", 0)
     assert one(rows([np.inf]), infinite)["verdict"] == "reproduced"
@@ -402,6 +412,7 @@ def test_the_headline_is_a_sentence(scored):
     assert headline(scored) == (
         "Of 11 printed cells, 1 is reproduced, 2 differ, 1 is inconclusive, 7 are not run."
     )
+    assert headline(scored.iloc[:0]) == "Of 0 printed cells, none has been run."
     nothing = score(pd.DataFrame(), table(cell()), contradictions=())
     assert headline(nothing) == "Of 1 printed cell, none has been run."
     frame = pd.concat([rows([0.5] * 3), rows([9.0] * 3, reading="published")])
