@@ -56,6 +56,8 @@ def test_a_poisson_sample_of_everything_is_the_full_data():
 def test_report_epsilon_gives_the_digits_of_figure_3_10(noise, printed):
     value = accounting.report_epsilon(noise, n=252, batch_size=22, epochs=200)
     assert f"{value:.6g}" == printed
+    exact = {0.2: 29225.41812943506, 0.4: 1007.2242615531648, 0.6: 139.092304587881}
+    assert value == pytest.approx(exact.get(noise, value), rel=1e-12)
     assert accounting.report_epsilon(0.0, n=252, batch_size=22, epochs=200) == math.inf
 
 
@@ -65,6 +67,21 @@ def test_report_epsilon_gives_the_digits_of_figure_3_10(noise, printed):
 )
 def test_noise_that_a_user_of_the_library_takes(target, noise):
     assert accounting.noise_for_claim(target, **REPORT) == pytest.approx(noise, rel=1e-6)
+
+
+@pytest.mark.parametrize("z", [0.02, 0.1, 0.2, 0.3, 0.5, 0.8, 1.4, 3.0, 8.0, 30.0, 200.0])
+def test_the_claim_is_that_of_its_orders(z):
+    """Over the orders of `compute_dp_sgd_privacy`, whichever of them is the best at this noise."""
+    import dp_accounting
+    from dp_accounting import rdp
+
+    orders = [1.25, 1.5, 1.75, 2, 2.25, 2.5, 3, 3.5, 4, 4.5, *range(5, 64), 128, 256, 512]
+    for delta in (1e-9, 1e-5, 0.01, 0.1):
+        account = rdp.RdpAccountant(orders)
+        step = dp_accounting.PoissonSampledDpEvent(32 / 316, dp_accounting.GaussianDpEvent(z))
+        account.compose(dp_accounting.SelfComposedDpEvent(step, 494))  # ceil(50 * 316 / 32)
+        value = accounting.claimed_epsilon(z, **REPORT | {"delta": delta})
+        assert value == pytest.approx(account.get_epsilon(delta), rel=1e-12)
 
 
 def test_the_claim_counts_steps_upwards():
@@ -119,6 +136,14 @@ def test_every_reading_of_one_training():
     table = accounting.readings(honest, n=316, delta=1e-5)
     assert table["epsilon"].round(4).tolist()[4:] == [34.8886, 9.9681, 32.9159, 9.1762, 10.0101]
     assert table["proven"].tolist() == [True, True, True, True, False, True, False, True, True]
+
+
+def test_full_data_is_no_poisson_sample_of_a_smaller_rate():
+    config = Config(noise_multiplier=1.42, epochs=50, batch_size=None, sampling="full")
+    table = accounting.readings(config, n=316, delta=1e-5)
+    assert table["proven"].tolist() == [True, True, True, True, True, False, True, False, False]
+    # Every batch is everything: what pretends to sample has the same number here.
+    assert table["epsilon"][5] == pytest.approx(table["epsilon"][4])
 
 
 def test_gaussian_delta_is_the_integral_of_the_privacy_loss():
