@@ -12,7 +12,7 @@ clipped gradients is one matrix product with the errors scaled by the clip facto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +30,7 @@ from pet_lab.dpsgd.network import (
     parameter_count,
     squared_norms,
 )
-from pet_lab.dpsgd.streams import Batch, Seed, Streams, normals
-
-Record = Callable[[NDArray[np.intp], int, Array], None]  # (replicas, epoch, their weights)
+from pet_lab.dpsgd.streams import Batch, Record, Seed, Streams, normals
 
 ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-7  # Keras's defaults
 _NOISE_BLOCK = 24_000  # numbers drawn at a time: long enough for vector units, short enough for L2

@@ -10,12 +10,14 @@ from pet_lab.accounting import Sampling
 
 Activation = Literal["relu", "tanh"]
 Optimiser = Literal["sgd", "momentum", "adam"]
+Engine = Literal["batched", "tensorflow-privacy", "tensorflow-privacy-vectorized"]
 
 # Settings that may differ between the replicas of one program; all others fix array shapes or code.
 PER_REPLICA = ("learning_rate", "epochs", "clip", "noise_multiplier")
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a `value` that is none of the allowed ones."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
 
@@ -66,9 +68,9 @@ class Config:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(int(h) for h in self.hidden))
-        _one_of("activation", self.activation, get_args(Activation))
-        _one_of("optimiser", self.optimiser, get_args(Optimiser))
-        _one_of("sampling", self.sampling, get_args(Sampling))
+        one_of("activation", self.activation, get_args(Activation))
+        one_of("optimiser", self.optimiser, get_args(Optimiser))
+        one_of("sampling", self.sampling, get_args(Sampling))
         if any(h < 1 for h in self.hidden):
             raise ValueError(f"hidden layers need at least one unit each, got {self.hidden}.")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):

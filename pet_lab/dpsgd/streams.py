@@ -6,7 +6,7 @@ both engines see the same initial weights and the same batches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pet_lab.dpsgd.network import initial_weights
 
 Seed = int | np.random.SeedSequence
+Record = Callable[[NDArray[np.intp], int, NDArray], None]  # (replicas, epoch, their weights)
 
 
 def normals(bits: np.random.BitGenerator, out: NDArray[np.float32], scale: float = 1.0) -> None:

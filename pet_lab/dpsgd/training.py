@@ -6,21 +6,20 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pet_lab.dpsgd import batched, network
-from pet_lab.dpsgd.config import PER_REPLICA, Config
+from pet_lab.dpsgd.config import PER_REPLICA, Config, Engine, one_of
 from pet_lab.dpsgd.network import layer_shapes
-from pet_lab.dpsgd.streams import Seed
+from pet_lab.dpsgd.streams import Record, Seed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Pair = tuple[ArrayLike, ArrayLike]
-_DTYPES = ("float32", "float64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +253,7 @@ def train(
     seeds: Sequence[Seed],
     members: ArrayLike | None = None,
     validation: Pair | None = None,
+    engine: Engine = "batched",
     curve_every: int = 1,
     workers: int = 1,
     dtype: str = "float32",
@@ -272,12 +272,16 @@ def train(
         The records that each replica trains on; all by default.
     validation : (X, y), optional
         Records for the validation curves only.
+    engine : "batched", "tensorflow-privacy" or "tensorflow-privacy-vectorized"
+        One NumPy program, or the library's DPKeras or VectorizedDPKeras optimisers, one replica
+        after another from the same weights and on the same batches. The library's noise is
+        TensorFlow's own: with noise the engines agree in distribution (see `agreement`).
     curve_every : int
         Take the curves at every k-th epoch, the first and the last in any case; 0: only those two.
     workers : int
-        Threads.
+        Threads of the batched engine.
     dtype : "float32" or "float64"
-        Arithmetic (the noise is always float32).
+        Arithmetic of the batched engine (its noise is always float32).
 
     Returns
     -------
@@ -294,8 +298,8 @@ def train(
     For simulation: the noise generator is statistical, not cryptographic; see `streams.normals`.
     """
     configs = _configs(config, seeds)
-    if dtype not in _DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}.")
+    one_of("engine", engine, get_args(Engine))
+    one_of("dtype", dtype, ("float32", "float64"))
     for name, number, least in (("curve_every", curve_every, 0), ("workers", workers, 1)):
         if number < least:
             raise ValueError(f"{name} must be at least {least}, got {number}.")
@@ -307,15 +311,15 @@ def train(
     indices = [np.flatnonzero(row) for row in mask]
     _check_batches(configs[0], [index.size for index in indices])
     curves = _Curves(x, target, mask=mask, validation=held_out, configs=configs, every=curve_every)
-    weights, steps = _run_batched(
-        x,
-        target,
-        configs=configs,
-        seeds=seeds,
-        indices=indices,
-        record=curves.record,
-        workers=workers,
-    )
+    replicas: dict[str, Any] = {"configs": configs, "seeds": seeds, "members": indices}
+    if engine == "batched":
+        weights, steps = _run_batched(x, target, **replicas, record=curves.record, workers=workers)
+    else:
+        from pet_lab.dpsgd import reference
+
+        weights, steps = reference.run(
+            x, target, **replicas, record=curves.record, vectorized=engine.endswith("vectorized")
+        )
     result = Training(
         configs=tuple(configs),
         seeds=tuple(seeds),
@@ -369,14 +373,14 @@ def _run_batched(
     *,
     configs: Sequence[Config],
     seeds: Sequence[Seed],
-    indices: Sequence[NDArray[np.intp]],
-    record: batched.Record,
+    members: Sequence[NDArray[np.intp]],
+    record: Record,
     workers: int,
 ) -> tuple[NDArray, NDArray[np.int64]]:
     from threadpoolctl import threadpool_limits
 
     replicas = len(seeds)
-    per_step = configs[0].batch_size or max(i.size for i in indices)
+    per_step = configs[0].batch_size or max(i.size for i in members)
     size = min(batched.replicas_at_a_time(per_step), -(-replicas // workers))
     chunks = [np.arange(s, min(s + size, replicas)) for s in range(0, replicas, size)]
 
@@ -386,7 +390,7 @@ def _run_batched(
             y,
             configs=[configs[r] for r in chunk],
             seeds=[seeds[r] for r in chunk],
-            members=[indices[r] for r in chunk],
+            members=[members[r] for r in chunk],
             record=lambda rows, epoch, weights: record(chunk[rows], epoch, weights),
         )
 

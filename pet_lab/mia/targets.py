@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pet_lab import dpsgd
+from pet_lab.dpsgd.config import Engine
 from pet_lab.mia.lira import random_halves
 from pet_lab.mia.scores import signed_logits
 
@@ -88,8 +89,9 @@ def train_targets(
     *,
     seed: int,
     replicates: int,
+    engine: Engine = "batched",
 ) -> Iterator[Target]:
-    """A network of each setting on each hold-out, all trained as one batched program.
+    """A network of each setting on each hold-out, all trained by one call.
 
     Parameters
     ----------
@@ -97,6 +99,8 @@ def train_targets(
     configs : sequence of Config
         They may differ in learning_rate, epochs, clip and noise_multiplier.
     seed, replicates : int
+    engine
+        As `dpsgd.train`.
 
     Returns
     -------
@@ -114,6 +118,7 @@ def train_targets(
         [c for c in configs for _ in range(replicates)],
         seeds=[training for _, training, _ in streams] * len(configs),
         members=np.tile(masks, (len(configs), 1)),
+        engine=engine,
         curve_every=0,
     )
     logits = np.where(runs.diverged[:, None], np.nan, runs.predict(x))

@@ -17,6 +17,7 @@ import numpy as np
 from scipy import stats
 
 from pet_lab import accounting, dpsgd, mia
+from pet_lab.dpsgd.config import Engine
 from pet_lab.rows import Claim, Rows, concat, summarise, wide
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def attack(
     holdout: bool = False,
     reading: str = "described",
     prefix: str = "",
+    engine: Engine = "batched",
 ) -> pd.DataFrame:
     """Train under each setting on fresh hold-outs and attack; members against test records.
 
@@ -72,7 +74,9 @@ def attack(
     scores and no attack. `prefix` goes before each metric.
     """
     rows = Rows(reading=reading)
-    for target in mia.train_targets(X, y, settings, seed=seed, replicates=replicates):
+    for target in mia.train_targets(
+        X, y, settings, seed=seed, replicates=replicates, engine=engine
+    ):
         factors: dict[str, Any] = {
             "epochs": target.config.epochs,
             "learning_rate": target.config.learning_rate,
@@ -123,9 +127,10 @@ def run(
     slow_attacks: Sequence[str],
     overfit_epochs: Sequence[int],
     delta: float,
+    engine: Engine = "batched",
 ) -> pd.DataFrame:
     """All rows of the notebook: both readings, slow attacks on one setting, longer training, ε."""
-    common: dict[str, Any] = {"seed": seed, "replicates": replicates}
+    common: dict[str, Any] = {"seed": seed, "replicates": replicates, "engine": engine}
     published = [replace(config, microbatches=1) for config in settings]
     plain = [
         replace(settings[0], learning_rate=0.1, noise_multiplier=0.0, clip=math.inf, epochs=e)
@@ -144,6 +149,20 @@ def run(
         slow: dict[str, Any] = {"attacks": slow_attacks, "slices": [WHOLE], "prefix": "slow."}
         parts.append(attack(X, y, settings[:1], **slow, **common))
     return concat(*parts)
+
+
+def agreement(
+    X: np.ndarray, y: np.ndarray, settings: Sequence[dpsgd.Config], *, seed: int, delta: float
+) -> pd.DataFrame:
+    """`dpsgd.agreement` on these records for the last setting, in both readings."""
+    import pandas as pd
+
+    return pd.concat(
+        dpsgd.agreement(
+            X, y, replace(settings[-1], microbatches=groups), seed=seed, delta=delta
+        ).assign(reading=reading)
+        for reading, groups in (("described", None), ("published", 1))
+    )
 
 
 def epsilons(settings: Sequence[dpsgd.Config], *, n: int, delta: float) -> pd.DataFrame:

@@ -262,6 +262,8 @@ def test_bad_data_is_refused(small_task):
         run(X, y, [small(), small(batch_size=4)], seeds=[1, 2])
     with pytest.raises(ValueError, match="dtype must be one of"):
         run(X, y, small(), seeds=[1], dtype="int8")
+    with pytest.raises(ValueError, match="engine must be one of batched, tensorflow-privacy, "):
+        run(X, y, small(), seeds=[1], engine="jax")
     with pytest.raises(ValueError, match="booleans of shape"):
         run(X, y, small(), seeds=[1], members=np.ones((1, 23)))
     with pytest.raises(ValueError, match="validation X has 5 features"):

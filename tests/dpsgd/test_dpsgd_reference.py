@@ -3,16 +3,15 @@
 import math
 import re
 
-import dpsgd_tensorflow_privacy as twin
 import numpy as np
 import pytest
 
 from pet_lab import accounting, dpsgd
-from pet_lab.dpsgd import Config, network
+from pet_lab.dpsgd import Config, batched
 
 CASES = {
     "per record": {},
-    "vectorized": {"vectorized": True},
+    "vectorized": {"engine": "tensorflow-privacy-vectorized"},
     "one microbatch": {"microbatches": 1},
     "four microbatches": {"microbatches": 4, "drop_remainder": True},
     "poisson": {"sampling": "poisson"},
@@ -22,12 +21,6 @@ CASES = {
 }
 
 
-def mean_losses(weights, X, y, config):
-    """Mean logistic loss under each row of flat weights."""
-    z = network.logits(weights, network.layer_shapes(X.shape[1], config.hidden), X, "relu")
-    return (np.logaddexp(0, z) - y * z).mean(axis=1)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", CASES.values(), ids=CASES.keys())
 def test_same_loss_curve_without_noise(student_like, changes):
@@ -35,34 +28,52 @@ def test_same_loss_curve_without_noise(student_like, changes):
     mathematics can still differ by about 1e-6 in a loss near 0.6."""
     X, y = student_like
     changes = dict(changes)
-    vectorized = changes.pop("vectorized", False)
+    engine = changes.pop("engine", "tensorflow-privacy")
     config = Config(**({"epochs": 3, "learning_rate": 0.1} | changes))
-    ours = dpsgd.train(X[:96], y[:96], config, seeds=[5], validation=(X[96:], y[96:]))
-    weights = twin.train(X[:96], y[:96], config, 5, vectorized=vectorized)
-    theirs = mean_losses(weights, X[:96].astype("float32"), y[:96], config)
-    validation = mean_losses(weights, X[96:].astype("float32"), y[96:], config)
-    assert np.abs(ours.loss[0] - theirs).max() < 1e-6
-    assert np.abs(ours.validation_loss[0] - validation).max() < 1e-6
-    assert theirs[-1] < theirs[0]  # and it is a training, not two standstills
+    ours, theirs = (
+        dpsgd.train(X[:96], y[:96], config, seeds=[5], validation=(X[96:], y[96:]), engine=which)
+        for which in ("batched", engine)
+    )
+    assert np.abs(ours.loss - theirs.loss).max() < 1e-6
+    assert np.abs(ours.validation_loss - theirs.validation_loss).max() < 1e-6
+    assert (ours.steps == theirs.steps).all()
+    assert theirs.loss[0, -1] < theirs.loss[0, 0]  # and it is a training, not two standstills
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("vectorized", [False, True])
+@pytest.mark.parametrize("engine", ["tensorflow-privacy", "tensorflow-privacy-vectorized"])
 @pytest.mark.parametrize(("microbatches", "divisor"), [(None, 32), (1, 1)])
-def test_noise_of_the_library_has_the_same_size(student_like, vectorized, microbatches, divisor):
+def test_noise_of_the_library_has_the_same_size(student_like, engine, microbatches, divisor):
     """One step: what noise adds to the weights, in units of z * C / divisor, is standard normal.
     `test_noise_has_the_stated_size` shows the same of the batched engine."""
     X, y = student_like
     settings = {"epochs": 1, "microbatches": microbatches, "clip": 2.0, "learning_rate": 0.5}
     noisy = Config(noise_multiplier=0.7, **settings)
-    weights = np.array(
-        [twin.train(X[:32], y[:32], noisy, seed, vectorized=vectorized)[-1] for seed in (1, 2)]
-    )
+    with_noise = dpsgd.train(X[:32], y[:32], noisy, seeds=[1, 2], engine=engine)
     plain = dpsgd.train(X[:32], y[:32], Config(**settings), seeds=[1, 2])
-    unit = (weights - plain.weights) * divisor / (0.5 * 0.7 * 2.0)
+    unit = (with_noise.weights - plain.weights) * divisor / (0.5 * 0.7 * 2.0)
     n = unit.size
     assert abs(unit.mean()) < 4 / np.sqrt(n)
     assert abs(unit.var() - 1) < 4 * np.sqrt(2 / n)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("microbatches", [None, 1])
+def test_the_agreement_table_agrees_and_sees_another_program(
+    student_like, microbatches, monkeypatch
+):
+    X, y = student_like
+    config = Config(epochs=9, microbatches=microbatches, noise_multiplier=0.5, learning_rate=0.1)
+    table = dpsgd.agreement(X, y, config, seed=1, delta=1e-5, epochs=2)
+    weights, noise, epsilon, cpu = table.itertuples(index=False)
+    assert weights.difference < 1e-6
+    assert abs(noise.batched - 1) < 4 / np.sqrt(2 * 6061)
+    assert abs(noise[1] - 1) < 4 / np.sqrt(2 * 6061)
+    assert epsilon.difference == pytest.approx(0, abs=1e-6)
+    assert cpu.ratio > 1
+    monkeypatch.setattr(batched, "clip_factors", lambda squared, clip: 1 + 0 * squared)
+    X[:] *= 9  # gradients above the clip: what does not clip must be seen
+    assert dpsgd.agreement(X, y, config, seed=1, delta=1e-5, epochs=2)["difference"][0] > 1e-3
 
 
 @pytest.mark.slow

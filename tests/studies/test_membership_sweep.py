@@ -49,6 +49,19 @@ def test_every_metric_for_every_setting_and_reproducible():
     assert not first.duplicated(KEYS).any()
 
 
+@pytest.mark.slow
+def test_tensorflow_privacy_trains_the_same_targets():
+    (setting,) = study.configs([0.5], [0.0], **SMALL)
+    ours, theirs = (
+        study.attack(X, Y, [setting], seed=3, replicates=1, holdout=True, engine=engine)
+        for engine in ("batched", "tensorflow-privacy")
+    )
+    np.testing.assert_allclose(ours["value"], theirs["value"], atol=1e-6)
+    table = study.agreement(X, Y, study.configs([0.5], [0.8], **SMALL), seed=0, delta=1e-3)
+    assert table["reading"].tolist() == ["described"] * 4 + ["published"] * 4
+    assert (table.loc[0, "difference"] < 1e-6).all()
+
+
 @pytest.mark.filterwarnings("ignore:.*diverged")
 def test_a_diverged_training_is_a_nan_row_and_no_attack():
     wild = dpsgd.Config(**{**SMALL, "learning_rate": 1e30, "clip": math.inf, "epochs": 8})
