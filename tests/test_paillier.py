@@ -279,6 +279,16 @@ def test_an_oversized_slot_made_by_hand_is_noticed_not_wrapped(key):
         key.decrypt(key.public.add(honest, cheat))
 
 
+def test_a_digit_as_wide_as_its_slot_is_one_step_of_the_neighbour_and_shows_nowhere(key):
+    """What the docstring of Packing says of a client that skips `encode`: 2^width, 2^18 here."""
+    p = packing(guard_bits=1)
+    honest = key.encrypt(np.zeros(p.slots), p)
+    lie = (1 + key.public.n * gmpy2.mpz(2) ** p.width) * key.noise(1)[0]
+    cheat = dataclasses.replace(honest, values=(honest.values[0] * lie % key.public.n_squared,))
+    got = key.decrypt(key.public.add(honest, cheat)) / p.step
+    np.testing.assert_allclose(got, np.eye(p.slots)[1], atol=1e-9)
+
+
 def test_a_packing_for_another_key_length_is_refused(key):
     with pytest.raises(PaillierError, match="keys of 1024 bits"):
         key.encrypt([0.1], packing(key_bits=1024))

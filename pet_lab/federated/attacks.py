@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,14 +176,7 @@ class Backdoor:
         rows = rng.choice(office.n, round(share * office.n), replace=False)
         x, y = office.X.copy(), office.y.copy()
         x[rows], y[rows] = self.stamp(x[rows]), self.target
-        return Office(
-            name=office.name,
-            X=x,
-            y=y,
-            X_test=office.X_test,
-            y_test=office.y_test,
-            users=office.users,
-        )
+        return replace(office, X=x, y=y)
 
     def success(self, network: Network, weights: Array, office: Office) -> float:
         """Share of stamped test records of *other* classes that are taken for the target."""

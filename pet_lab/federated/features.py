@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,21 +57,18 @@ class Windows:
     X      float64, shape (n, 147): `FEATURES` in their own units (g, rad/s, Hz, ...)
     y      int, shape (n,): index into `CLASSES`
     users  int, shape (n,): the person
+    stretches  int, shape (n,): the stretch of one activity; only windows of one share samples
     """
 
     X: NDArray[np.float64]
     y: NDArray[np.int64]
     users: NDArray[np.int64]
+    stretches: NDArray[np.int64]
 
     @property
     def size(self) -> int:
         """Windows."""
         return int(self.y.size)
-
-    def take(self, which: ArrayLike) -> Windows:
-        """The windows under a mask or index."""
-        chosen = np.asarray(which)
-        return Windows(X=self.X[chosen], y=self.y[chosen], users=self.users[chosen])
 
 
 def windows(frame: pd.DataFrame) -> Windows:
@@ -102,20 +99,19 @@ def windows(frame: pd.DataFrame) -> Windows:
         )
     if not np.isfinite(frame[channels].to_numpy()).all():
         raise ValueError("Signals must be finite numbers; drop or fill the gaps first.")
-    parts, labels, users = [], [], []
-    for _, recording in frame.groupby("experiment", sort=True):
-        activity = recording["activity"].to_numpy()
+    parts = []
+    for number, (_, recording) in enumerate(frame.groupby("experiment", sort=True)):
+        activity, users = recording[["activity", "user"]].to_numpy(np.int64).T
         starts = list(_starts(activity))
-        if not starts:
-            continue
-        signals = _signals(recording[channels].to_numpy(np.float64))
-        cut = np.stack([signals[at : at + LENGTH] for at in starts])
-        parts.append(_features(cut))
-        labels.append(activity[starts].astype(np.int64) - 1)
-        users.append(recording["user"].to_numpy()[starts].astype(np.int64))
+        if starts:
+            signals = _signals(recording[channels].to_numpy(np.float64))
+            x = _features(np.stack([signals[at : at + LENGTH] for at in starts]))
+            stretches = number * len(frame) + np.cumsum(np.diff(activity, prepend=0) != 0)
+            parts.append((x, activity[starts] - 1, users[starts], stretches[starts]))
     if not parts:
         raise ValueError(f"No stretch of one activity lasts {LENGTH} samples (2.56 s).")
-    return Windows(X=np.concatenate(parts), y=np.concatenate(labels), users=np.concatenate(users))
+    x, y, people, begun = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Windows(X=x, y=y, users=people, stretches=begun)
 
 
 def _starts(activity: NDArray) -> Iterator[int]:

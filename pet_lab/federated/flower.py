@@ -407,7 +407,7 @@ def processes(
             for office in offices:
                 place = certificates.save(authority.issue(office.name), Path(root, office.name))
                 (place / "task.json").write_bytes(msgspec.json.encode(task))
-                arrays = {k: getattr(office, k) for k in ("X", "y", "X_test", "y_test")}
+                arrays = {k: v for k, v in vars(office).items() if isinstance(v, np.ndarray)}
                 np.savez(place / "data.npz", **arrays)
                 if isinstance(scheme, Paillier):
                     assert scheme.key is not None

@@ -26,15 +26,22 @@ class Office:
     X_test: NDArray[np.float64]
     y_test: NDArray[np.int64]
     users: tuple[int, ...]
+    stretches: NDArray[np.int64]
 
     @property
     def n(self) -> int:
-        """LocalTraining windows."""
+        """Training windows."""
         return len(self.y)
 
-    def take(self, which: NDArray[np.bool_]) -> Office:
-        """The office with the training windows under a mask only."""
-        return replace(self, X=self.X[which], y=self.y[which])
+    def halves(self, rng: np.random.Generator) -> tuple[Office, Office]:
+        """The training windows in two, by whole stretches: the halves share no sample."""
+        stretches = rng.permutation(np.unique(self.stretches))
+        inside = np.isin(self.stretches, stretches[::2])
+        first, second = (
+            replace(self, X=self.X[w], y=self.y[w], stretches=self.stretches[w])
+            for w in (inside, ~inside)
+        )
+        return first, second
 
 
 def divide(
@@ -49,7 +56,8 @@ def divide(
     """Give each office its people, or some of each person's activities.
 
     Features are scaled by the pooled mean and standard deviation of the training windows. In a
-    deployment the offices get these two vectors from sums that are added like the weights are.
+    deployment the offices get these two vectors from sums that are added like the weights are; no
+    epsilon of `private` charges them.
 
     Parameters
     ----------
@@ -113,6 +121,7 @@ def divide(
                 X_test=x[test],
                 y_test=data.y[test],
                 users=tuple(int(u) for u in np.unique(data.users[train])),
+                stretches=data.stretches[train],
             )
         )
     return out
@@ -144,11 +153,9 @@ def _deal_blocks(
 
 def pooled(offices: Sequence[Office]) -> Office:
     """All windows in one hand: the comparison that nobody may run."""
+    arrays = ("X", "y", "X_test", "y_test", "stretches")
     return Office(
         name="all",
-        X=np.concatenate([o.X for o in offices]),
-        y=np.concatenate([o.y for o in offices]),
-        X_test=np.concatenate([o.X_test for o in offices]),
-        y_test=np.concatenate([o.y_test for o in offices]),
         users=tuple(sorted({u for o in offices for u in o.users})),
+        **{k: np.concatenate([getattr(o, k) for o in offices]) for k in arrays},
     )

@@ -25,7 +25,9 @@ def record_epsilon(
 
     A record is in one office only, so offices compose in parallel: the largest epsilon counts.
     Batches are Poisson samples; the relation is add or remove one window. All models of all rounds
-    may be seen, by the server and by the other offices.
+    may be seen, by the server and by the other offices. Not in it: the pooled mean and standard
+    deviation that scale the features; and a moment of a recording lies in two windows, since they
+    overlap by half, so that for a moment the relation is two windows.
     """
     if not training.private:
         return float("inf")

@@ -36,6 +36,9 @@ class Packing:
 
     bits. A sum of `max_terms` honest digits leaves the guard bits at zero, so that a digit up to
     2^(guard_bits) times too large shows up after decryption instead of running into its neighbour.
+    That catches mistakes of honest encoders. Whoever skips `encode` can send any plaintext, and a
+    digit of 2^width is, silently, one step more of the neighbour: no check word would help, since
+    a liar computes it too, and an office that may send any weights gains nothing by it.
 
     key_bits    length of the key's modulus n
     value_bits  bits of one quantised value, its sign included

@@ -332,24 +332,24 @@ def membership(setting: Setting, *, noise_multiplier: float = 1.2) -> pd.DataFra
     """The loss attack of `pet_lab.mia` on the global model: training windows against others.
 
     Members and others must be alike, or the attack sees the person and not the membership: both are
-    windows of the *same* people, half of which are held out here. Rows by training ("plain",
-    "DP-SGD") and round: mia_auc, tpr_at_fpr_1_percent.
+    windows of the *same* people. Windows overlap, so whole stretches of one activity are held out,
+    half of them. Rows by training ("plain", "DP-SGD") and round: mia_auc, tpr_at_fpr_1_percent,
+    members and others (numbers of windows).
     """
     rows = Rows(experiment="membership")
     noisy = replace(DP_TRAINING, noise_multiplier=noise_multiplier)
     for replicate, offices, _ in setting.divisions():
         rng = np.random.default_rng([setting.seed, replicate, 17])
-        inside = [rng.random(o.n) < 0.5 for o in offices]
-        halves = [o.take(m) for o, m in zip(offices, inside, strict=True)]
-        others = fl.pooled([o.take(~m) for o, m in zip(offices, inside, strict=True)])
+        halves, rest = zip(*(o.halves(rng) for o in offices), strict=True)
+        sides = fl.pooled(halves), fl.pooled(rest)
         for name, how in (("plain", setting.training), ("DP-SGD", noisy)):
             for length in (setting.rounds, 2 * setting.rounds):
                 weights = setting.train(halves, replicate, how, rounds=length).weights
                 scores = [
-                    -mia.from_logits(setting.network.logits(weights, o.X), o.y).loss
-                    for o in (fl.pooled(halves), others)
+                    -mia.from_logits(setting.network.logits(weights, o.X), o.y).loss for o in sides
                 ]
                 metrics = {"mia_auc": mia.auc(*scores)}
+                metrics |= {"members": sides[0].n, "others": sides[1].n}
                 metrics["tpr_at_fpr_1_percent"] = mia.tpr_at_fpr(*scores, fpr=0.01)
                 rows.add(training=name, round=length, replicate=replicate, metrics=metrics)
     return rows.frame()

@@ -57,6 +57,25 @@ def test_unusable_recordings_are_refused(change, words):
         fl.windows(change(recording()))
 
 
+def test_only_windows_of_one_stretch_share_samples():
+    """Two stretches of one activity with another between: numbers by stretch, also by recording."""
+    frame = pd.concat([recording(6), recording(3, activity=4), recording(6), recording(6, user=4)])
+    frame["experiment"] = np.repeat([1, 2], [750, 300])
+    got = fl.windows(frame)
+    assert len(np.unique(got.stretches)) == 4
+    assert got.y.tolist() == [0] * 3 + [3] + [0] * 6
+    assert np.flatnonzero(np.diff(got.stretches)).tolist() == [2, 3, 6]
+
+
+def test_halves_share_no_stretch_and_lose_no_window(offices):
+    for office in offices:
+        a, b = office.halves(np.random.default_rng(1))
+        assert not set(a.stretches) & set(b.stretches)
+        assert a.n + b.n == office.n
+        assert min(a.n, b.n) > 0.3 * office.n
+        assert sorted(map(tuple, [*a.X, *b.X])) == sorted(map(tuple, office.X))
+
+
 def test_the_generated_stand_in_is_learnable_but_says_what_it_is(data):
     frame, provenance = fl.stand_in(np.random.default_rng(0), people=2, seconds=4)
     again, same = fl.stand_in(np.random.default_rng(0), people=2, seconds=4)
