@@ -131,7 +131,7 @@ class _Late(TimeoutError):
 
 def _number(metrics: Mapping[str, Any], name: str, *, most: float = float("inf")) -> float:
     """A number of at least 0 that an office reports; a loss may be NaN where training diverged."""
-    value = metrics.get(name)
+    value: Any = metrics.get(name)
     diverged = name == "loss" and isinstance(value, float) and math.isnan(value)
     if diverged or (isinstance(value, int | float) and 0 <= value <= most):
         return float(value)

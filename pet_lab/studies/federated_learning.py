@@ -166,33 +166,37 @@ def scenarios(
                 seed=setting.seed + 1000 * replicate,
                 server_starts=scenario == 3,
             )
-            factors: dict[str, Any] = {
-                "scenario": scenario,
-                "encrypted": encrypted,
-                "replicate": replicate,
+            by_round = {
+                k: {"accuracy": e.accuracy, "loss": e.loss} for k, e in run.evaluations.items()
             }
-            for (number, office), e in sorted(run.evaluations.items()):
-                metrics = {"accuracy": e.accuracy, "loss": e.loss}
-                rows.add(**factors, round=number, office=office, metrics=metrics)
-            totals = setting.pooled(run.weights, everyone) | run.totals()
+            by_round[0, "all"] = setting.pooled(run.weights, everyone) | run.totals()
             if scenario == 4:
-                totals |= _differences(setting.network, runs[2], run, everyone, split[0].name)
-            rows.add(**factors, round=0, office="all", metrics=totals)
+                by_round[0, "all"] |= _differences(setting.network, runs[2], run, everyone)
+            for (number, office), metrics in sorted(by_round.items()):
+                rows.add(
+                    scenario=scenario,
+                    encrypted=encrypted,
+                    replicate=replicate,
+                    round=number,
+                    office=office,
+                    metrics=metrics,
+                )
     return rows.frame()
 
 
 def _differences(
-    network: fl.Network, second: fl.History, fourth: fl.History, everyone: fl.Office, office: str
+    network: fl.Network, second: fl.History, fourth: fl.History, everyone: fl.Office
 ) -> dict[str, float]:
-    before, after = (
-        np.argmax(network.logits(run.weights, everyone.X_test), axis=1) for run in (second, fourth)
-    )
-    right, losses = everyone.y_test, [r.evaluations[1, office].loss for r in (second, fourth)]
+    right, runs = everyone.y_test, (second, fourth)
+    answers = [np.argmax(network.logits(r.weights, everyone.X_test), axis=1) for r in runs]
+    first = min(second.evaluations)  # of the first round, one office
     return {
         "weight_difference": np.abs(fourth.weights - second.weights).max(),
-        "changed_answers": np.mean(before != after),
-        "accuracy_difference": np.mean(after == right) - np.mean(before == right),
-        "first_round_loss_difference": abs(losses[1] - losses[0]),
+        "changed_answers": np.mean(answers[0] != answers[1]),
+        "accuracy_difference": np.mean(answers[1] == right) - np.mean(answers[0] == right),
+        "first_round_loss_difference": abs(
+            fourth.evaluations[first].loss - second.evaluations[first].loss
+        ),
     }
 
 
@@ -210,12 +214,12 @@ def comparison(setting: Setting) -> pd.DataFrame:
             rng = np.random.default_rng([setting.seed, replicate, k, 5])
             start = setting.network.initial(rng)
             weights = setting.network.train(start, office.X, office.y, how, rng)
-            factors: dict[str, Any] = {
-                "setting": "alone" if k else "centralised",
-                "office": office.name,
-            }
-            metrics = setting.pooled(weights, everyone)
-            rows.add(**factors, replicate=replicate, metrics=metrics)
+            rows.add(
+                setting="alone" if k else "centralised",
+                office=office.name,
+                replicate=replicate,
+                metrics=setting.pooled(weights, everyone),
+            )
     return rows.frame()
 
 
@@ -291,9 +295,10 @@ def record_privacy(
     for replicate, offices, everyone in setting.divisions():
         for z in noise_multipliers:
             how = replace(DP_TRAINING, noise_multiplier=z)
-            epsilon = private.record_epsilon(offices, how, rounds=setting.rounds, delta=delta)
-            end = setting.pooled(setting.train(offices, replicate, how).weights, everyone)
-            metrics = {"epsilon": epsilon, "accuracy_pooled": end["accuracy_pooled"]}
+            metrics = setting.pooled(setting.train(offices, replicate, how).weights, everyone)
+            metrics["epsilon"] = private.record_epsilon(
+                offices, how, rounds=setting.rounds, delta=delta
+            )
             rows.add(noise_multiplier=float(z), replicate=replicate, metrics=metrics)
     return rows.frame()
 
@@ -319,11 +324,8 @@ def office_privacy(
                 run = private.train_office_level(
                     split, network, setting.training, how, rounds=rounds, seed=seed
                 )
-                metrics = {
-                    "accuracy_pooled": setting.pooled(run.weights, everyone)["accuracy_pooled"],
-                    "noise_to_signal": ratio,
-                    "noise_multiplier": how.noise_multiplier,
-                }
+                metrics = setting.pooled(run.weights, everyone) | {"noise_to_signal": ratio}
+                metrics["noise_multiplier"] = how.noise_multiplier
                 rows.add(epsilon=float(epsilon), offices=k, replicate=replicate, metrics=metrics)
     return rows.frame()
 
@@ -355,9 +357,7 @@ def membership(setting: Setting, *, noise_multiplier: float = 1.2) -> pd.DataFra
     return rows.frame()
 
 
-def backdoors(
-    setting: Setting, *, poisoned: float, backdoor: attacks.Backdoor = BACKDOOR
-) -> pd.DataFrame:
+def backdoors(setting: Setting, *, poisoned: float) -> pd.DataFrame:
     """A backdoor by one office under each rule of averaging, its change boosted or not.
 
     Rows by rule, poisoned (share of the office's rows), boost: backdoor_success, accuracy_pooled.
@@ -366,43 +366,54 @@ def backdoors(
     for replicate, honest, everyone in setting.divisions():
         rng = np.random.default_rng([setting.seed, replicate, 13])
         for share in (0.0, poisoned):
-            offices = [backdoor.poison(honest[0], share=share, rng=rng), *honest[1:]]
+            offices = [BACKDOOR.poison(honest[0], share=share, rng=rng), *honest[1:]]
             for boost in (1.0, 4.0) if share else (1.0,):
                 transform = {} if boost == 1 else {offices[0].name: attacks.boosted(boost)}
                 for name, rule in robust.RULES.items():
                     how = {"rule": rule, "transform": transform}
                     weights = setting.train(offices, replicate, setting.training, **how).weights
-                    metrics = {
-                        "backdoor_success": backdoor.success(setting.network, weights, everyone),
-                        "accuracy_pooled": setting.pooled(weights, everyone)["accuracy_pooled"],
-                    }
-                    factors: dict[str, Any] = {
-                        "rule": name,
-                        "poisoned": float(share),
-                        "boost": boost,
-                    }
-                    rows.add(**factors, replicate=replicate, metrics=metrics)
+                    metrics = setting.pooled(weights, everyone)
+                    metrics["backdoor_success"] = BACKDOOR.success(
+                        setting.network, weights, everyone
+                    )
+                    rows.add(
+                        rule=name,
+                        poisoned=float(share),
+                        boost=boost,
+                        replicate=replicate,
+                        metrics=metrics,
+                    )
     return rows.frame()
 
 
-def skews(setting: Setting, *, offices: Sequence[int], skews: Sequence[float]) -> pd.DataFrame:
-    """Accuracy and loss on all test windows by round, number of offices and skew of the labels."""
-    rows, often = Rows(experiment="skew"), max(setting.rounds // 5, 1)
+def skews(
+    setting: Setting,
+    *,
+    offices: Sequence[int],
+    skews: Sequence[float],
+    participation: float = 1.0,
+) -> pd.DataFrame:
+    """Accuracy and loss on all test windows by round, number of offices and skew of the labels.
+
+    participation : share of the offices that the server draws for a round
+    """
+    rows, often = Rows(experiment="skew", participation=participation), max(setting.rounds // 5, 1)
+    how = {"participation": participation, "evaluate_every": often}
     for k in offices:
         for skew in skews:
             for replicate, split, everyone in setting.divisions(offices=k, skew=skew):
                 # The first office tests on all windows, so that its rows are the pooled test.
                 split[0] = replace(split[0], X_test=everyone.X_test, y_test=everyone.y_test)
-                run = setting.train(split, replicate, setting.training, evaluate_every=often)
+                run = setting.train(split, replicate, setting.training, **how)
                 for (number, office), e in run.evaluations.items():
                     if office == split[0].name:
-                        factors: dict[str, Any] = {
-                            "offices": k,
-                            "skew": float(skew),
-                            "round": number,
-                        }
-                        metrics = {"accuracy_pooled": e.accuracy, "loss_pooled": e.loss}
-                        rows.add(**factors, replicate=replicate, metrics=metrics)
+                        rows.add(
+                            offices=k,
+                            skew=float(skew),
+                            round=number,
+                            replicate=replicate,
+                            metrics={"accuracy_pooled": e.accuracy, "loss_pooled": e.loss},
+                        )
     return rows.frame()
 
 
@@ -419,7 +430,8 @@ INDEX = {
 
 def table(rows: pd.DataFrame, experiment: str) -> pd.DataFrame:
     """Means of an experiment of `INDEX`: one line per factors, one column per metric."""
-    return wide(rows[rows["experiment"] == experiment], index=INDEX[experiment])
+    chosen = rows[(rows["experiment"] == experiment) & (rows["metric"] != "loss_pooled")]
+    return wide(chosen, index=INDEX[experiment])
 
 
 def holdings(offices: Sequence[fl.Office]) -> pd.DataFrame:
@@ -466,15 +478,16 @@ def side_by_side(rows: pd.DataFrame) -> pd.DataFrame:
     """Every method of adding: what an office and the server pay, and who is trusted with what."""
     measured = rows[rows["experiment"] == "adding"]
     means = wide(measured, index="method").set_index("method").loc[measured["method"].unique()]
-    means = means.reset_index()
     office = means["encrypt_cpu_s"] + means["decrypt_cpu_s"]
-    means["office CPU s"] = office
-    means["times less than naive"] = office[means["method"] == costs.NAIVE].item() / office
-    means["server CPU s"] = means["add_cpu_s"]
-    means["kB up"] = means["up_bytes"] / 1000
-    means["largest error"] = means["error"]
-    means["who is trusted with what"] = means["method"].map(TRUST).fillna(THRESHOLD_TRUST)
-    return means[["method", *list(means)[-6:]]]
+    columns = {
+        "office CPU s": office,
+        "times less than naive": office[costs.NAIVE] / office,
+        "server CPU s": means["add_cpu_s"],
+        "kB up": means["up_bytes"] / 1000,
+        "largest error": means["error"],
+        "who is trusted with what": means.index.to_series().map(TRUST).fillna(THRESHOLD_TRUST),
+    }
+    return means.assign(**columns)[list(columns)].reset_index()
 
 
 # --- what is claimed -----------------------------------------------------------------------------
@@ -494,6 +507,7 @@ def numbers(rows: pd.DataFrame) -> dict[str, Any]:
     least, most = (table(rows, "privacy of records").iloc[k] for k in (0, -1))
     few = table(rows, "privacy of offices").iloc[0]
     attacked = table(rows, "backdoor").query("poisoned > 0 and boost == 1").set_index("rule")
+    guesses = table(rows, "membership")
     uneven = rows[(rows["experiment"] == "skew") & (rows["metric"] == "accuracy_pooled")]
     at_end = uneven[uneven["round"] == uneven["round"].max()].groupby(["offices", "skew"])["value"]
     return {
@@ -520,7 +534,8 @@ def numbers(rows: pd.DataFrame) -> dict[str, Any]:
         "record_accuracy": most["accuracy_pooled"],
         "record_cost": least["accuracy_pooled"] - most["accuracy_pooled"],
         **{f"office_{k}": few[k] for k in ("epsilon", "noise_to_signal", "accuracy_pooled")},
-        "auc": table(rows, "membership")["mia_auc"].max(),
+        "auc": guesses["mia_auc"].max(),
+        **{side: guesses[side].mean() for side in ("members", "others")},
         **{f"backdoor_{rule}": v for rule, v in attacked["backdoor_success"].items()},
         **{f"clean_{rule}": v for rule, v in attacked["accuracy_pooled"].items()},
         "skew_least": at_end.mean().min(),
@@ -546,8 +561,9 @@ def privacy(rows: pd.DataFrame, *, delta: float) -> list[str]:
         "Scenarios 1 to 4: no differential privacy; encryption hides single updates from the "
         "server, not from an office with the key.",
         "DP-SGD at noise {record_noise:g}: ε = {record_epsilon:.2f} for a window at δ = {delta:g} "
-        "(Poisson batches, Rényi accountant, largest of the offices); a person has many windows, "
-        "so for people it is weaker.",
+        "(Poisson batches, Rényi accountant, largest of the offices). A moment lies in two windows "
+        "and a person has many: for them it is weaker. The pooled mean and standard deviation that "
+        "scale the features are not charged.",
         "Per office: ε = {office_epsilon:g} with four offices leaves accuracy "
         "{office_accuracy_pooled:.2f}.",
     )
@@ -558,55 +574,55 @@ def privacy(rows: pd.DataFrame, *, delta: float) -> list[str]:
 def takeaways(rows: pd.DataFrame) -> list[Claim]:
     """What these rows bear out."""
     n = numbers(rows)
-
-    def claim(sentence: str, *, holds: bool = True, otherwise: str = "") -> Claim:
-        return Claim(sentence, holds=holds, otherwise=otherwise, **n)
-
-    return [
-        claim(
+    claims = [
+        (
             "Federation reaches {federated:.3f}, about what all data in one hand reaches "
             "({one_hand:.3f}), and more than an office alone ({alone:.3f}).",
-            holds=abs(n["federated"] - n["one_hand"]) < 0.02 < n["federated"] - n["alone"],
-            otherwise="Federation reaches {federated:.3f}, all data in one hand {one_hand:.3f}, an "
-            "office alone {alone:.3f}.",
+            abs(n["federated"] - n["one_hand"]) < 0.02 < n["federated"] - n["alone"],
+            "Federation reaches {federated:.3f}, all data in one hand {one_hand:.3f}, an office "
+            "alone {alone:.3f}.",
         ),
-        claim(
+        (
             "Encryption changes the model by rounding only: after one round the loss differs by "
             "{first_loss:.0e}; by the last, {changed:.1%} of the answers differ (another seed "
             "moves accuracy by {seeds_sd:.4f}). More bits a weight shrink that.",
-            holds=n["first_loss"] < 1e-6 and n["changed"] < 0.02,
+            n["first_loss"] < 1e-6 and n["changed"] < 0.02,
         ),
-        claim(
+        (
             "One ciphertext per weight is what makes Paillier slow: packed, it costs {gain:.0f} "
             "times less CPU and {bytes_gain:.0f} times fewer bytes; masking costs "
             "{masking_gain:.0f} times less CPU again.",
-            holds=n["gain"] > 10 and n["masking_gain"] > 1,
+            n["gain"] > 10 and n["masking_gain"] > 1,
         ),
-        claim(
+        (
             "One shared key means that one colluding office is enough; threshold decryption or "
-            "masking removes that."
+            "masking removes that.",
         ),
-        claim(
+        (
             "Encrypted adding hides updates, which is where exact leaks are: {read_one:.0%} of "
             "single records and {read_eight:.0%} of eight are read off one step, and encrypting "
             "the output layer alone hides none of them.",
-            holds=n["read_one"] > 0.9,
+            n["read_one"] > 0.9,
         ),
-        claim(
+        (
             "Privacy for records is affordable: ε = {record_epsilon:.1f} leaves an accuracy of "
             "{record_accuracy:.3f}, against {federated:.3f} without.",
-            holds=n["record_accuracy"] > n["federated"] - 0.1,
-            otherwise="Privacy for records costs much: ε = {record_epsilon:.1f} leaves an accuracy "
-            "of {record_accuracy:.3f}, against {federated:.3f} without.",
+            n["record_accuracy"] > n["federated"] - 0.1,
+            "Privacy for records costs much: ε = {record_epsilon:.1f} leaves an accuracy of "
+            "{record_accuracy:.3f}, against {federated:.3f} without.",
         ),
-        claim(
+        (
             "Privacy for offices is hopeless with four: at ε = {office_epsilon:g} the noise is "
             "{office_noise_to_signal:.0f} times as long as the largest average change.",
-            holds=n["office_noise_to_signal"] > 1,
+            n["office_noise_to_signal"] > 1,
         ),
-        claim(
+        (
             "One office's backdoor gets {backdoor_mean:.0%} through the mean and "
             "{backdoor_median:.0%} through the median; Krum lets {backdoor_Krum:.0%} through, at "
-            "{clean_Krum:.1%} clean accuracy against {clean_mean:.1%}."
+            "{clean_Krum:.1%} clean accuracy against {clean_mean:.1%}.",
         ),
+    ]
+    return [
+        Claim(sentence, holds=all(rest[:1]), otherwise="".join(rest[1:]), **n)
+        for sentence, *rest in claims
     ]

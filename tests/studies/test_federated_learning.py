@@ -47,7 +47,7 @@ def parts(setting, key):
         "privacy of offices": study.office_privacy(setting, delta=1e-5),
         "membership": study.membership(setting),
         "backdoor": study.backdoors(setting, poisoned=0.2),
-        "skew": study.skews(setting, offices=[2, 3], skews=[0.0, 2.0]),
+        "skew": study.skews(setting, offices=[2, 3], skews=[0.0, 2.0], participation=0.7),
     }
 
 
@@ -131,6 +131,14 @@ def test_membership_shows_where_labels_are_learnt_by_heart_and_not_under_dp_sgd(
     se = np.sqrt((m + n + 1) / (12 * m * n))  # of an AUC of 0.5
     assert auc["plain"] > 0.5 + 8 * se
     assert abs(auc["DP-SGD"] - 0.5) < 4 * se
+
+
+def test_skew_rows_say_the_participation_and_fewer_offices_learn_something_else(parts, setting):
+    assert set(parts["skew"]["participation"]) == {0.7}
+    full = study.skews(setting, offices=[3], skews=[0.0])
+    part = parts["skew"].query("offices == 3 and skew == 0")
+    assert set(full["participation"]) == {1.0}
+    assert full["value"].tolist() != part["value"].tolist()
 
 
 def test_a_backdoor_needs_poison_and_robust_rules_are_all_tried(setting):
