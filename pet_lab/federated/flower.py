@@ -34,7 +34,6 @@ from pet_lab.federated.rounds import (
     Global,
     History,
     RoundVoid,
-    Transform,
     Update,
     shares_of,
     start,
@@ -79,9 +78,16 @@ def _strategy(server: Aggregator, first: Global | None, evaluations: dict) -> An
         def initialize_parameters(self, client_manager: Any) -> Any:
             return None if first is None else Parameters(first.message, _TENSOR)
 
-        def configure_fit(self, server_round: int, parameters: Any, client_manager: Any) -> Any:
-            ins = FitIns(parameters, {"round": server_round, "share": self.share})
+        def configure_fit(
+            self, server_round: int, parameters: Any, client_manager: Any, kind: Any = FitIns
+        ) -> Any:
+            ins = kind(parameters, {"round": server_round, "share": self.share})
             return [(c, ins) for _, c in sorted(client_manager.all().items())]
+
+        def configure_evaluate(
+            self, server_round: int, parameters: Any, client_manager: Any
+        ) -> Any:
+            return self.configure_fit(server_round, parameters, client_manager, EvaluateIns)
 
         def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> Any:
             updates, named = [], {c.cid for c, _ in results}
@@ -102,12 +108,6 @@ def _strategy(server: Aggregator, first: Global | None, evaluations: dict) -> An
             model = server.combine(server_round, updates)
             self.share, self.last = model.share, model
             return Parameters(model.message, _TENSOR), {}
-
-        def configure_evaluate(
-            self, server_round: int, parameters: Any, client_manager: Any
-        ) -> Any:
-            ins = EvaluateIns(parameters, {"round": server_round, "share": self.share})
-            return [(c, ins) for _, c in sorted(client_manager.all().items())]
 
         def aggregate_evaluate(self, server_round: int, results: Any, failures: Any) -> Any:
             for client, res in results:
@@ -163,10 +163,8 @@ def _fit(client: Client, ins: Any) -> Any:
         # Flower knows no code for "refused"; any but OK makes it a failure with a message.
         status = Status(Code.FIT_NOT_IMPLEMENTED, str(error))
         return FitRes(status, Parameters([], _TENSOR), 0, {})
-    metrics = {k: getattr(update, k) for k in CPU_STEPS}
-    return FitRes(
-        Status(Code.OK, ""), Parameters(update.message, _TENSOR), client.office.n, metrics
-    )
+    metrics, status = {k: getattr(update, k) for k in CPU_STEPS}, Status(Code.OK, "")
+    return FitRes(status, Parameters(update.message, _TENSOR), client.office.n, metrics)
 
 
 def _evaluate(client: Client, ins: Any) -> Any:
@@ -192,9 +190,7 @@ def _manager(starter: str) -> Any:
     from flwr.server import SimpleClientManager
 
     class InOrder(SimpleClientManager):
-        def sample(
-            self, num_clients: int, min_num_clients: int | None = None, criterion: Any = None
-        ) -> Any:
+        def sample(self, num_clients: int, *_: Any, **__: Any) -> Any:
             there = sorted(self.all().items(), key=lambda item: (item[0] != starter, item[0]))
             return [c for _, c in there][:num_clients]
 
@@ -211,14 +207,13 @@ def in_process(
     scheme: Scheme,
     *,
     rounds: int,
-    seed: int,
-    server_starts: bool = False,
-    transform: Mapping[str, Transform] | None = None,
     timeout_s: float | None = None,
+    **how: Any,
 ) -> History:
     """As `rounds.simulate`, the rounds run by Flower's server loop; no Ray, no ports.
 
     timeout_s   an answer that takes longer is left out of its round
+    how         as of `rounds.start`
 
     Raises
     ------
@@ -253,16 +248,7 @@ def in_process(
             return flwr.common.DisconnectRes("")
 
     wall = time.perf_counter()
-    clients, server, first = start(
-        offices,
-        network,
-        training,
-        scheme,
-        rounds=rounds,
-        seed=seed,
-        server_starts=server_starts,
-        transform=transform,
-    )
+    clients, server, first = start(offices, network, training, scheme, **how)
     evaluations: dict[tuple[int, str], Evaluation] = {}
     strategy = _strategy(server, first, evaluations)
     manager = _manager(clients[0].office.name)
@@ -271,8 +257,13 @@ def in_process(
     loop = flwr.server.Server(client_manager=manager, strategy=strategy)
     loop.set_max_workers(1)  # one after the other: CPU seconds mean something, results repeat
     loop.fit(num_rounds=rounds, timeout=timeout_s)
-    weights, _ = clients[0].decrypt(strategy.last)
-    return server.history(weights, evaluations, time.perf_counter() - wall)
+    return History(
+        clients[0].decrypt(strategy.last)[0],
+        evaluations,
+        tuple(server.left_out),
+        tuple(server.costs),
+        time.perf_counter() - wall,
+    )
 
 
 # --- processes ---------------------------------------------------------------------------------

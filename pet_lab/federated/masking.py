@@ -38,6 +38,7 @@ from cryptography.hazmat.primitives.serialization import (
 from numpy.typing import ArrayLike, NDArray
 
 from pet_lab.federated.aggregation import Rejected
+from pet_lab.paillier import Grid, PaillierError
 from pet_lab.shares import ShareError, shamir_join, shamir_split
 
 __all__ = [
@@ -58,46 +59,22 @@ class MaskingError(Rejected):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantiser:
-    """Real numbers as integers modulo 2^32, so that sums of up to `terms` stay readable.
-
-    bits   of one value, sign included; bits + log2(terms) must be at most 32
-    limit  largest magnitude
-    """
-
-    bits: int = 24
-    limit: float = 4.0
-    terms: int = 4
+class Quantiser(Grid):
+    """Real numbers as integers modulo 2^32, so that sums of up to `max_terms` stay readable."""
 
     def __post_init__(self) -> None:
-        if self.bits < 2 or self.bits + (self.terms - 1).bit_length() > 32:
+        super().__post_init__()
+        if self.sum_bits > 32:
             raise MaskingError(
-                f"{self.bits} bits and {self.terms} terms do not fit the ring of 32 bits."
+                f"{self.value_bits} bits and {self.max_terms} terms do not fit the ring of 32 bits."
             )
-
-    @property
-    def half(self) -> int:
-        """Largest magnitude of a quantised value."""
-        return (1 << (self.bits - 1)) - 1
-
-    @property
-    def step(self) -> float:
-        """Distance of two neighbouring values."""
-        return self.limit / self.half
 
     def encode(self, values: ArrayLike) -> NDArray[np.uint32]:
         """Shape (count,) to the same; MaskingError if not finite or beyond the limit."""
-        array = np.asarray(values, dtype=np.float64)
-        if array.ndim != 1 or array.size == 0:
-            raise MaskingError(f"Expected a vector, got shape {array.shape}.")
-        q = np.rint(array / self.step)
-        bad = np.flatnonzero(~(np.abs(q) <= self.half))
-        if bad.size:
-            raise MaskingError(
-                f"values[{bad[0]}] is {array[bad[0]]:.6g}: masked values are finite and at most "
-                f"{self.limit:g} in magnitude."
-            )
-        return q.astype(np.int64).astype(np.uint32)
+        try:
+            return self.quantise(values).astype(np.uint32)
+        except PaillierError as error:
+            raise MaskingError(str(error)) from None
 
     def decode(self, total: NDArray[np.uint32], terms: int) -> NDArray[np.float64]:
         """The sum as real numbers; MaskingError if it is more than `terms` values can make."""
@@ -380,7 +357,7 @@ def aggregate(
     """
     k = len(vectors)
     threshold = k // 2 + 1 if threshold is None else threshold
-    quantiser = Quantiser(terms=k) if quantiser is None else quantiser
+    quantiser = Quantiser(max_terms=k) if quantiser is None else quantiser
     offices = {i: MaskingOffice(k, threshold, i) for i in range(1, k + 1)}
     server = MaskingServer(k, threshold, np.size(vectors[0]))
     up, down = 64 * k, 64 * k * k  # the keys, to all

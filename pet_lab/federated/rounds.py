@@ -12,6 +12,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +98,7 @@ class Client:
     scheme: Scheme
     seed: int
     transform: Transform | None = None
-    shared_cache: dict[bytes, tuple[NDArray[np.float64], float]] | None = None
+    shared_cache: dict[bytes, tuple[NDArray[np.float64], float]] = field(default_factory=dict)
 
     def initial(self) -> Global:
         """A starting model, in the clear: it has seen no data."""
@@ -116,16 +117,15 @@ class Client:
             if len(model.message) != 1:
                 raise Rejected("Expected an initial model in one part.")
             return unpack(model.message[0], self.network.parameters), 0.0
-        cache = {} if self.shared_cache is None else self.shared_cache
-        digest = _digest(model)
-        if digest not in cache:
+        cache, digest = self.shared_cache, hashlib.sha256(repr(model.share).encode())
+        for part in model.message:
+            digest.update(len(part).to_bytes(8, "big") + part)
+        if (key := digest.digest()) not in cache:
             start = time.thread_time()
             weights = self.scheme.decrypt(model.message, model.share)
             cache.clear()
-            cache[digest] = weights, time.thread_time() - start
-        if self.shared_cache is None:
-            self.shared_cache = cache
-        return cache[digest]
+            cache[key] = weights, time.thread_time() - start
+        return cache[key]
 
     def fit(self, number: int, model: Global) -> Update:
         """Contribution to round `number` (from 1)."""
@@ -204,15 +204,6 @@ class Aggregator:
         self.costs.append(Cost(number, "server", "down_bytes", sum(map(len, total))))
         return Global(total, sum(self.shares[u.office] for u in good))
 
-    def history(
-        self,
-        weights: NDArray[np.float64],
-        evaluations: Mapping[tuple[int, str], Evaluation],
-        wall_s: float,
-    ) -> History:
-        """What the training leaves behind."""
-        return History(weights, evaluations, tuple(self.left_out), tuple(self.costs), wall_s)
-
 
 @dataclass(frozen=True)
 class History:
@@ -270,20 +261,28 @@ def start(
     training: LocalTraining,
     scheme: Scheme,
     *,
-    rounds: int,
     seed: int,
     server_starts: bool = False,
     transform: Mapping[str, Transform] | None = None,
 ) -> tuple[list[Client], Aggregator, Global]:
-    """All programs in one process and the first model; arguments as of `simulate`.
+    """All programs in one process and the first model.
+
+    Parameters
+    ----------
+    offices, network, training, scheme
+        Who, what, how, and how weights are added.
+    seed : int
+        Root of the offices' streams.
+    server_starts : bool
+        The server sends the first model (scenario 3), not the first office.
+    transform : mapping from office to function, optional
+        What an office does to its weights before sending: clipping, or an attack.
 
     Raises
     ------
     ValueError
-        Without rounds, and as `shares_of`.
+        As `shares_of`.
     """
-    if rounds < 1:
-        raise ValueError(f"Expected at least one round, got {rounds}.")
     shares, transforms = shares_of(offices), transform or {}
     cache: dict[bytes, tuple[NDArray[np.float64], float]] = {}
     clients = [
@@ -302,24 +301,15 @@ def simulate(
     *,
     rounds: int,
     seed: int,
-    server_starts: bool = False,
-    transform: Mapping[str, Transform] | None = None,
     evaluate_every: int = 1,
     participation: float = 1.0,
+    **how: Any,
 ) -> History:
-    """Federated averaging in a plain loop.
+    """Federated averaging in a plain loop; `how` and the rest as of `start`.
 
     Parameters
     ----------
-    offices, network, training, scheme
-        Who, what, how, and how weights are added.
     rounds : int
-    seed : int
-        Root of the offices' streams.
-    server_starts : bool
-        The server sends the first model (scenario 3), not the first office.
-    transform : mapping from office to function, optional
-        What an office does to its weights before sending: clipping, or an attack.
     evaluate_every : int
         Rounds between tests; the last round is always tested.
     participation : float
@@ -330,21 +320,14 @@ def simulate(
     RoundVoid
         If a round lacks contributions.
     ValueError
-        As `start`, and for a participation outside (0, 1].
+        As `start`; also without rounds, and for a participation outside (0, 1].
     """
+    if rounds < 1:
+        raise ValueError(f"Expected at least one round, got {rounds}.")
     if not 0 < participation <= 1:
         raise ValueError(f"participation is a fraction in (0, 1], got {participation}.")
     wall = time.perf_counter()
-    clients, server, model = start(
-        offices,
-        network,
-        training,
-        scheme,
-        rounds=rounds,
-        seed=seed,
-        server_starts=server_starts,
-        transform=transform,
-    )
+    clients, server, model = start(offices, network, training, scheme, seed=seed, **how)
     evaluations = {}
     for number in range(1, rounds + 1):
         updates, size = [], max(server.least, round(participation * len(clients)))
@@ -359,12 +342,10 @@ def simulate(
         if number % evaluate_every == 0 or number == rounds:
             for client in clients:
                 evaluations[number, client.office.name] = client.evaluate(model)
-    weights, _ = clients[0].decrypt(model)
-    return server.history(weights, evaluations, time.perf_counter() - wall)
-
-
-def _digest(model: Global) -> bytes:
-    digest = hashlib.sha256(repr(model.share).encode())
-    for part in model.message:
-        digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.digest()
+    return History(
+        clients[0].decrypt(model)[0],
+        evaluations,
+        tuple(server.left_out),
+        tuple(server.costs),
+        time.perf_counter() - wall,
+    )

@@ -10,15 +10,15 @@ Keys and their arithmetic are those of python-paillier (`phe`); ciphertexts made
 there. `threshold` shares the private key so that no single holder can decrypt.
 """
 
-from pet_lab.paillier.keys import Ciphertexts, NoisePool, PrivateKey, PublicKey, generate
-from pet_lab.paillier.packing import CiphertextError, Packing, PaillierError, SlotOverflow
+from pet_lab.paillier.keys import Ciphertexts, PrivateKey, PublicKey, generate
+from pet_lab.paillier.packing import CiphertextError, Grid, Packing, PaillierError, SlotOverflow
 from pet_lab.paillier.threshold import KeyShare, Partial, ThresholdKey, deal
 
 __all__ = [
     "CiphertextError",
     "Ciphertexts",
+    "Grid",
     "KeyShare",
-    "NoisePool",
     "Packing",
     "PaillierError",
     "Partial",

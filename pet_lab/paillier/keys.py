@@ -1,7 +1,7 @@
 """Encrypt, add, send and decrypt packed vectors, on python-paillier's keys.
 
 A ciphertext of m is (1 + n m) R mod n^2, where R, the noise, is a random n-th power. All the cost
-is in R. Three ways to get it (D. Paillier, EUROCRYPT 1999; Damgard, Jurik, Nielsen, Int. J. Inf.
+is in R. Two ways to get it (D. Paillier, EUROCRYPT 1999; Damgard, Jurik, Nielsen, Int. J. Inf.
 Secur. 9, 2010):
 
 fresh   R = r^n for a uniform r: the scheme as published. The holder of the private key works modulo
@@ -10,62 +10,34 @@ fresh   R = r^n for a uniform r: the scheme as published. The holder of the priv
 short   R = h^e, h a fixed random n-th power published with the key and e a secret of 384 bits.
         Rests on one more assumption: that h^e for such e cannot be told from a random power of h.
         Finding e from h^e by a generic method takes about 2^192 steps.
-pool    noise of either kind computed beforehand; each item is used once.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 import secrets
-import struct
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import gmpy2
+import msgspec
 import numpy as np
 from gmpy2 import mpz
 from numpy.typing import ArrayLike, NDArray
 
 from pet_lab.paillier.packing import CiphertextError, Packing, PaillierError
 
-__all__ = ["Ciphertexts", "NoisePool", "PrivateKey", "PublicKey", "generate"]
+__all__ = ["Ciphertexts", "PrivateKey", "PublicKey", "generate"]
 
 Noise = Literal["fresh", "short"]
 
 SHORT_EXPONENT_BITS = 384
 SMALLEST_KEY = 2048  # bits; less is for tests
-_MAGIC = b"PLP1"
-_HEADER = struct.Struct(
-    ">4s16sIHHdHHI"
-)  # key, count, terms, value bits, limit, max terms, guard, n
-
-
-class NoisePool:
-    """Noise computed ahead of time; each item leaves the pool when it is used."""
-
-    def __init__(self, public: PublicKey, items: Iterable[mpz]) -> None:
-        self.key_id = public.id
-        self._items = deque(items)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __repr__(self) -> str:
-        return f"NoisePool({len(self)} left)"
-
-    def take(self, count: int) -> list[mpz]:
-        """Remove and return `count` items; PaillierError if there are fewer."""
-        if count > len(self._items):
-            raise PaillierError(
-                f"The pool holds {len(self._items)} items of noise and {count} are needed; "
-                "noise is never used twice, so precompute more."
-            )
-        return [self._items.popleft() for _ in range(count)]
 
 
 @dataclass(frozen=True)
@@ -85,27 +57,26 @@ class Ciphertexts:
     terms: int
     values: tuple[mpz, ...] = field(repr=False)
 
-    @property
-    def bytes_each(self) -> int:
-        """Bytes of one ciphertext: a number modulo n^2."""
-        return -(-2 * self.packing.key_bits // 8)
-
     def to_bytes(self) -> bytes:
-        """For the network: a header and each ciphertext at full width, big-endian."""
-        p = self.packing
-        head = _HEADER.pack(
-            _MAGIC,
-            self.key_id,
-            self.count,
-            self.terms,
-            p.value_bits,
-            p.limit,
-            p.max_terms,
-            p.guard_bits,
-            p.key_bits,
+        """For the network: each ciphertext at full width, big-endian, and what it takes to read."""
+        width = _width(self.packing.key_bits)
+        body = b"".join(int(c).to_bytes(width, "big") for c in self.values)
+        return msgspec.msgpack.encode(
+            _Wire(self.key_id, self.packing, self.count, self.terms, body)
         )
-        width = self.bytes_each
-        return head + b"".join(int(c).to_bytes(width, "big") for c in self.values)
+
+
+class _Wire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    key_id: bytes
+    packing: Packing
+    count: int
+    terms: int
+    body: bytes
+
+
+def _width(key_bits: int) -> int:
+    """Bytes of one ciphertext: a number modulo n^2."""
+    return -(-2 * key_bits // 8)
 
 
 class PublicKey:
@@ -152,22 +123,16 @@ class PublicKey:
     def noise(self, count: int, kind: Noise = "fresh") -> list[mpz]:
         """`count` random n-th powers modulo n^2."""
         _check_noise(kind)
-        if kind == "fresh":
-            return [
-                gmpy2.powmod(_unit(self.n), self.n, self.n_squared) for _ in range(count)
-            ]  # the exponent is public
+        if kind == "fresh":  # the exponent is public
+            return [gmpy2.powmod(_unit(self.n), self.n, self.n_squared) for _ in range(count)]
         if self.base is None:
             raise PaillierError(
                 "Short noise needs the key's published base; this key came without it."
             )
         return [gmpy2.powmod_sec(self.base, _exponent(), self.n_squared) for _ in range(count)]
 
-    def precompute(self, count: int, kind: Noise = "fresh") -> NoisePool:
-        """Noise for `count` ciphertexts, to be used later, once each."""
-        return NoisePool(self, self.noise(count, kind))
-
     def encrypt(
-        self, values: ArrayLike, packing: Packing, *, noise: Noise | NoisePool = "fresh"
+        self, values: ArrayLike, packing: Packing, *, noise: Noise = "fresh"
     ) -> Ciphertexts:
         """Encrypt a vector.
 
@@ -176,27 +141,25 @@ class PublicKey:
         values : array, shape (count,)
             Finite, magnitudes up to `packing.limit`.
         packing : Packing
-        noise : "fresh", "short" or a pool made with this key
+        noise : "fresh" or "short"
 
         Raises
         ------
         SlotOverflow, PaillierError
-            As `Packing.quantise`; also if the packing or the pool belongs to another key.
+            As `quantise` of the packing; also if the packing belongs to keys of another length.
         """
+        return self._encrypt(values, packing, self, noise)
+
+    def _encrypt(
+        self, values: ArrayLike, packing: Packing, source: PublicKey | PrivateKey, noise: Noise
+    ) -> Ciphertexts:
         if packing.key_bits != self.bits:
             raise PaillierError(
                 f"The packing is for keys of {packing.key_bits} bits, this one has {self.bits}."
             )
         plaintexts = packing.encode(values)
-        if isinstance(noise, NoisePool):
-            if noise.key_id != self.id:
-                raise PaillierError("The pool of noise was made for another key.")
-            powers = noise.take(len(plaintexts))
-        else:
-            powers = self.noise(len(plaintexts), noise)
-        ciphertexts = tuple(
-            (1 + self.n * m) * r % self.n_squared for m, r in zip(plaintexts, powers, strict=True)
-        )
+        pairs = zip(plaintexts, source.noise(len(plaintexts), noise), strict=True)
+        ciphertexts = tuple((1 + self.n * m) * r % self.n_squared for m, r in pairs)
         return Ciphertexts(self.id, packing, int(np.size(values)), 1, ciphertexts)
 
     def check(self, ciphertexts: Ciphertexts) -> Ciphertexts:
@@ -208,25 +171,25 @@ class PublicKey:
             Made under another key, a wrong number of parts, a part outside [1, n^2) or one that
             shares a factor with n.
         """
+        packing, parts = ciphertexts.packing, len(ciphertexts.values)
         if ciphertexts.key_id != self.id:
             raise CiphertextError(
                 f"The ciphertext was made under key {ciphertexts.key_id.hex()[:8]}, expected "
                 f"{self.id.hex()[:8]}; all offices of a round use one public key."
             )
-        if ciphertexts.packing.key_bits != self.bits:
+        if packing.key_bits != self.bits:
             raise CiphertextError(
-                f"The ciphertext says {ciphertexts.packing.key_bits} bits, the key has {self.bits}."
+                f"The ciphertext says {packing.key_bits} bits, the key has {self.bits}."
             )
-        if not 1 <= ciphertexts.terms <= ciphertexts.packing.max_terms:
+        if not 1 <= ciphertexts.terms <= packing.max_terms:
             raise CiphertextError(
                 f"The ciphertext claims {ciphertexts.terms} terms, its packing allows up to "
-                f"{ciphertexts.packing.max_terms}."
+                f"{packing.max_terms}."
             )
-        parts = ciphertexts.packing.plaintexts(ciphertexts.count)
-        if ciphertexts.count < 1 or len(ciphertexts.values) != parts:
+        if ciphertexts.count < 1 or packing.plaintexts(ciphertexts.count) != parts:
             raise CiphertextError(
-                f"{ciphertexts.count} values need {parts} ciphertexts, got "
-                f"{len(ciphertexts.values)}."
+                f"{ciphertexts.count} values need {packing.plaintexts(ciphertexts.count)} "
+                f"ciphertexts, got {parts}."
             )
         product = mpz(1)
         for i, c in enumerate(ciphertexts.values):
@@ -243,39 +206,23 @@ class PublicKey:
         Raises
         ------
         CiphertextError
-            As `check`, and if the message is cut short, too long or no such message.
+            As `check`, and if the message is cut short or none.
         """
-        if len(raw) < _HEADER.size or raw[:4] != _MAGIC:
-            raise CiphertextError(
-                f"Expected an encrypted vector, got {len(raw)} bytes that are none."
-            )
-        _, key, count, terms, value_bits, limit, max_terms, guard, bits = _HEADER.unpack_from(raw)
-        if key != self.id:
-            raise CiphertextError(
-                f"The ciphertext was made under key {key.hex()[:8]}, expected {self.id.hex()[:8]}; "
-                "all offices of a round use one public key."
-            )
         try:
-            packing = Packing(
-                key_bits=bits,
-                value_bits=value_bits,
-                limit=limit,
-                max_terms=max_terms,
-                guard_bits=guard,
-            )
-        except PaillierError as error:
-            raise CiphertextError(f"The header makes no sense: {error}") from None
-        width, body = -(-2 * self.bits // 8), raw[_HEADER.size :]
-        parts = packing.plaintexts(count)
-        if len(body) != parts * width:
+            wire = msgspec.msgpack.decode(raw, type=_Wire)
+        except msgspec.DecodeError:
             raise CiphertextError(
-                f"{count} values need {parts * width} bytes of ciphertext, got {len(body)}: the "
-                "message was cut short or something was added."
+                f"Expected an encrypted vector, got {len(raw)} bytes that are none: the message "
+                "was cut short, or is another."
+            ) from None
+        body, width = wire.body, _width(self.bits)
+        if len(body) % width:
+            raise CiphertextError(
+                f"{len(body)} bytes are no ciphertexts of {width} bytes: made under another key?"
             )
-        values = tuple(
-            mpz(int.from_bytes(body[at : at + width], "big")) for at in range(0, len(body), width)
-        )
-        return self.check(Ciphertexts(key, packing, count, terms, values))
+        values = (body[at : at + width] for at in range(0, len(body), width))
+        numbers = tuple(mpz(int.from_bytes(v, "big")) for v in values)
+        return self.check(Ciphertexts(wire.key_id, wire.packing, wire.count, wire.terms, numbers))
 
     def add(self, *ciphertexts: Ciphertexts) -> Ciphertexts:
         """Ciphertext of the sum.
@@ -297,14 +244,16 @@ class PublicKey:
                     f"Addends differ: {first.count} values as {first.packing} and {other.count} "
                     f"values as {other.packing}."
                 )
-        terms = sum(s.terms for s in ciphertexts)
+        terms = sum(c.terms for c in ciphertexts)
         if terms > first.packing.max_terms:
             raise CiphertextError(
                 f"The slots have room for {first.packing.max_terms} addends, got {terms}; sums "
                 "would run over. Pack with a larger max_terms."
             )
-        columns = zip(*(s.values for s in ciphertexts), strict=True)
-        values = tuple(_product(column, self.n_squared) for column in columns)
+        columns = zip(*(c.values for c in ciphertexts), strict=True)
+        values = tuple(
+            functools.reduce(lambda a, b: a * b % self.n_squared, column) for column in columns
+        )
         return Ciphertexts(self.id, first.packing, first.count, terms, values)
 
 
@@ -326,11 +275,6 @@ class PrivateKey:
         self.public = PublicKey(int(n), base)
         if base is None:
             self.public.base = self.noise(1)[0]
-
-    @classmethod
-    def from_phe(cls, private: Any) -> PrivateKey:
-        """From a `phe.PaillierPrivateKey`."""
-        return cls(private.p, private.q)
 
     def to_secret_bytes(self) -> bytes:
         """The whole key, for a file that only its owner can read; never for a log or a message."""
@@ -379,17 +323,11 @@ class PrivateKey:
             out.append(b + qq * ((a - b) * self._q_inverse % pp))
         return out
 
-    def precompute(self, count: int, kind: Noise = "fresh") -> NoisePool:
-        """As `PublicKey.precompute`."""
-        return NoisePool(self.public, self.noise(count, kind))
-
     def encrypt(
-        self, values: ArrayLike, packing: Packing, *, noise: Noise | NoisePool = "fresh"
+        self, values: ArrayLike, packing: Packing, *, noise: Noise = "fresh"
     ) -> Ciphertexts:
         """As `PublicKey.encrypt`, for a quarter to a third of the cost."""
-        if not isinstance(noise, NoisePool):
-            noise = self.precompute(packing.plaintexts(int(np.size(values))), noise)
-        return self.public.encrypt(values, packing, noise=noise)
+        return self.public._encrypt(values, packing, self, noise)
 
     def decrypt_integers(self, values: Iterable[mpz]) -> list[mpz]:
         """Plaintexts, integers below n, of checked ciphertexts."""
@@ -427,18 +365,22 @@ def generate(bits: int = 2048, *, for_tests: bool = False) -> PrivateKey:
     """
     from phe import paillier
 
+    check_length(bits, for_tests)
+    _, private = paillier.generate_paillier_keypair(n_length=bits)
+    return PrivateKey(private.p, private.q)
+
+
+def check_length(bits: int, for_tests: bool) -> None:
+    """PaillierError below 2048 bits, unless `for_tests`."""
     if bits < SMALLEST_KEY and not for_tests:
         raise PaillierError(
             f"{bits} bits are too few to protect anything: use at least {SMALLEST_KEY}."
         )
-    return PrivateKey.from_phe(paillier.generate_paillier_keypair(n_length=bits)[1])
 
 
 def _check_noise(kind: str) -> None:
     if kind not in get_args(Noise):
-        raise PaillierError(
-            f"noise is one of {', '.join(get_args(Noise))} or a pool, got {kind!r}."
-        )
+        raise PaillierError(f"noise is one of {', '.join(get_args(Noise))}, got {kind!r}.")
 
 
 def _unit(modulus: mpz) -> mpz:
@@ -448,10 +390,3 @@ def _unit(modulus: mpz) -> mpz:
 
 def _exponent() -> mpz:
     return mpz(secrets.randbits(SHORT_EXPONENT_BITS) | (1 << (SHORT_EXPONENT_BITS - 1)))
-
-
-def _product(factors: Iterable[mpz], modulus: mpz) -> mpz:
-    out = mpz(1)
-    for factor in factors:
-        out = out * factor % modulus
-    return out

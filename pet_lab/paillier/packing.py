@@ -10,7 +10,7 @@ import gmpy2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["CiphertextError", "Packing", "PaillierError", "SlotOverflow"]
+__all__ = ["CiphertextError", "Grid", "Packing", "PaillierError", "SlotOverflow"]
 
 
 class PaillierError(ValueError):
@@ -26,62 +26,34 @@ class CiphertextError(PaillierError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packing:
-    """How a vector becomes plaintexts. All parties of a sum use the same.
+class Grid:
+    """Real numbers as whole ones: q = round(x / step), ties to even.
 
-    A value x is rounded to q = round(x / step), |q| < 2^(value_bits - 1), and stored as the
-    non-negative digit q + 2^(value_bits - 1) - 1 in a slot of
-
-        width = value_bits + ceil(log2(max_terms)) + guard_bits
-
-    bits. A sum of `max_terms` honest digits leaves the guard bits at zero, so that a digit up to
-    2^(guard_bits) times too large shows up after decryption instead of running into its neighbour.
-    That catches mistakes of honest encoders. Whoever skips `encode` can send any plaintext, and a
-    digit of 2^width is, silently, one step more of the neighbour: no check word would help, since
-    a liar computes it too, and an office that may send any weights gains nothing by it.
-
-    key_bits    length of the key's modulus n
-    value_bits  bits of one quantised value, its sign included
+    value_bits  bits of one quantised value, its sign included: |q| < 2^(value_bits - 1)
     limit       largest magnitude of a value; the step is limit / (2^(value_bits - 1) - 1)
     max_terms   how many vectors may be added
-    guard_bits  at least 1
     """
 
-    key_bits: int
     value_bits: int = 24
     limit: float = 4.0
     max_terms: int = 4
-    guard_bits: int = 1
 
     def __post_init__(self) -> None:
         if not 2 <= self.value_bits <= 52:  # the digits pass through doubles
             raise PaillierError(f"value_bits must be between 2 and 52, got {self.value_bits}.")
         if not (math.isfinite(self.limit) and self.limit > 0):
             raise PaillierError(f"limit must be a positive number, got {self.limit}.")
-        if self.max_terms < 1 or self.guard_bits < 1:
-            raise PaillierError(
-                f"max_terms and guard_bits must be at least 1, got {self.max_terms} and "
-                f"{self.guard_bits}."
-            )
-        if self.width > self.key_bits - 1:
-            raise PaillierError(
-                f"A slot of {self.width} bits does not fit a key of {self.key_bits} bits; use "
-                "fewer value_bits, fewer terms or a longer key."
-            )
+        if self.max_terms < 1:
+            raise PaillierError(f"max_terms must be at least 1, got {self.max_terms}.")
 
     @property
-    def width(self) -> int:
-        """Bits of a slot."""
-        return self.value_bits + (self.max_terms - 1).bit_length() + self.guard_bits
-
-    @property
-    def slots(self) -> int:
-        """Values per plaintext. One bit of n stays free: any filled plaintext is below n."""
-        return (self.key_bits - 1) // self.width
+    def sum_bits(self) -> int:
+        """Bits of a sum of `max_terms` values."""
+        return self.value_bits + (self.max_terms - 1).bit_length()
 
     @property
     def half(self) -> int:
-        """Digit of zero, and the largest |q|."""
+        """The largest |q|, and the digit of zero."""
         return (1 << (self.value_bits - 1)) - 1
 
     @property
@@ -89,17 +61,8 @@ class Packing:
         """Distance of two neighbouring values; rounding errs by at most half of it."""
         return self.limit / self.half
 
-    def plaintexts(self, count: int) -> int:
-        """How many plaintexts hold `count` values."""
-        return -(-count // self.slots)
-
     def quantise(self, values: ArrayLike) -> NDArray[np.int64]:
-        """round(x / step) for each value, ties to even.
-
-        Parameters
-        ----------
-        values : array, shape (count,)
-            Finite, magnitudes up to `limit`.
+        """Whole numbers for a vector, shape (count,).
 
         Raises
         ------
@@ -126,6 +89,52 @@ class Packing:
                 f"{self.limit:g}; raise limit, or clip the values first."
             )
         return digits.astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing(Grid):
+    """How a vector becomes plaintexts. All parties of a sum use the same.
+
+    A quantised value is stored as the non-negative digit q + 2^(value_bits - 1) - 1 in a slot of
+
+        width = value_bits + ceil(log2(max_terms)) + guard_bits
+
+    bits. A sum of `max_terms` honest digits leaves the guard bits at zero, so that a digit up to
+    2^(guard_bits) times too large shows up after decryption instead of running into its neighbour.
+    That catches mistakes of honest encoders. Whoever skips `encode` can send any plaintext, and a
+    digit of 2^width is, silently, one step more of the neighbour: no check word would help, since
+    a liar computes it too, and an office that may send any weights gains nothing by it.
+
+    key_bits    length of the key's modulus n
+    guard_bits  at least 1
+    """
+
+    key_bits: int
+    guard_bits: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.guard_bits < 1:
+            raise PaillierError(f"guard_bits must be at least 1, got {self.guard_bits}.")
+        if self.width > self.key_bits - 1:
+            raise PaillierError(
+                f"A slot of {self.width} bits does not fit a key of {self.key_bits} bits; use "
+                "fewer value_bits, fewer terms or a longer key."
+            )
+
+    @property
+    def width(self) -> int:
+        """Bits of a slot."""
+        return self.sum_bits + self.guard_bits
+
+    @property
+    def slots(self) -> int:
+        """Values per plaintext. One bit of n stays free: any filled plaintext is below n."""
+        return (self.key_bits - 1) // self.width
+
+    def plaintexts(self, count: int) -> int:
+        """How many plaintexts hold `count` values."""
+        return -(-count // self.slots)
 
     def encode(self, values: ArrayLike) -> list[gmpy2.mpz]:
         """Plaintexts of a vector, first value in the lowest slot. Errors as `quantise`."""

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import gmpy2
+import numpy as np
 from gmpy2 import mpz
 from numpy.typing import NDArray
 
-from pet_lab.paillier.keys import SMALLEST_KEY, Ciphertexts, PublicKey
+from pet_lab.paillier.keys import Ciphertexts, PublicKey, check_length
 from pet_lab.paillier.packing import CiphertextError, PaillierError
 from pet_lab.shares import shamir_split
 
@@ -54,13 +55,8 @@ class Partial:
 
     def size_bytes(self, public: PublicKey) -> int:
         """Bytes on the network."""
-        width = -(-2 * public.bits // 8)
-        return (
-            8
-            + len(self.values) * width
-            + _CHALLENGE_BITS // 8
-            + -(-self.response.bit_length() // 8)
-        )
+        width, proof = -(-2 * public.bits // 8), _CHALLENGE_BITS + self.response.bit_length()
+        return 8 + len(self.values) * width - (-proof // 8)
 
 
 @dataclass(frozen=True)
@@ -132,18 +128,14 @@ class ThresholdKey:
             raise wrong
         if partial.response < 0 or partial.response.bit_length() > 6 * self.public.bits + 4096:
             raise wrong
-        base, claimed = self._combined(ciphertexts, partial.values)
-        known = self.check_values[partial.index - 1]
         e = mpz(partial.challenge)
-        first = (
-            gmpy2.powmod(base, partial.response, square)
-            * gmpy2.powmod(claimed, -e, square)
-            % square
+        pairs = (
+            self._combined(ciphertexts, partial.values),
+            (self.check_base, self.check_values[partial.index - 1]),
         )
-        second = (
-            gmpy2.powmod(self.check_base, partial.response, square)
-            * gmpy2.powmod(known, -e, square)
-            % square
+        first, second = (
+            gmpy2.powmod(b, partial.response, square) * gmpy2.powmod(known, -e, square) % square
+            for b, known in pairs
         )
         if self._challenge(partial.index, ciphertexts, partial.values, first, second) != e:
             raise wrong
@@ -193,9 +185,7 @@ class ThresholdKey:
         seed = self._hash(b"batch", ciphertexts, values)
         base, claimed = mpz(1), mpz(1)
         for k, (c, v) in enumerate(zip(ciphertexts.values, values, strict=True)):
-            rho = mpz(
-                int.from_bytes(hashlib.sha256(seed + k.to_bytes(4, "big")).digest()[:16], "big")
-            )
+            rho = int.from_bytes(hashlib.sha256(seed + k.to_bytes(4, "big")).digest()[:16], "big")
             base = base * gmpy2.powmod(c, 4 * rho, square) % square
             claimed = claimed * gmpy2.powmod(v, 2 * rho, square) % square
         return base, claimed
@@ -241,12 +231,8 @@ def deal(
             f"Expected 2 <= threshold <= parties, got {threshold} of {parties}; with a threshold "
             "of 1 every office alone could decrypt all."
         )
-    if bits < SMALLEST_KEY and not for_tests:
-        raise PaillierError(
-            f"{bits} bits are too few to protect anything: use at least {SMALLEST_KEY}."
-        )
-    p = safe_prime(bits // 2)
-    q = safe_prime(bits // 2)
+    check_length(bits, for_tests)
+    p = q = safe_prime(bits // 2)
     while q == p or (p * q).bit_length() != bits:
         q = safe_prime(bits // 2)
     n, m = p * q, (p - 1) // 2 * ((q - 1) // 2)
@@ -254,49 +240,38 @@ def deal(
     d = m * gmpy2.invert(m, n)  # 0 modulo m, 1 modulo n
     # The order is no prime: shares are joined over the integers, with D = parties! in front.
     values = shamir_split(int(d), range(1, parties + 1), needed=threshold, modulus=int(order))
-    shares = [KeyShare(i, mpz(value)) for i, value in values.items()]
+    shares = tuple(KeyShare(i, mpz(value)) for i, value in values.items())
     delta = mpz(math.factorial(parties))
     base = gmpy2.powmod(mpz(1 + secrets.randbelow(int(square) - 1)), 2, square)
     checks = tuple(gmpy2.powmod_sec(base, delta * s.value, square) for s in shares)
     short = gmpy2.powmod(mpz(1 + secrets.randbelow(int(n) - 1)), n, square)
-    return ThresholdKey(PublicKey(int(n), int(short)), parties, threshold, base, checks), tuple(
-        shares
-    )
+    public = PublicKey(int(n), int(short))
+    return ThresholdKey(public, parties, threshold, base, checks), shares
 
 
 def safe_prime(bits: int) -> mpz:
     """A random prime p of this length, its two top bits set, with (p - 1) / 2 prime as well."""
-    small = _small_primes()
+    small = [p for p in range(3, _SIEVE) if gmpy2.is_prime(p)]
     while True:
         # Candidates x, x + 2, ...: strike out those where x or 2 x + 1 has a small factor.
         x = mpz(secrets.randbits(bits - 1) | (3 << (bits - 3)) | 1)
-        alive = bytearray(b"\x01") * _SIEVE
+        alive = np.ones(_SIEVE, bool)
         for s in small:
             inverse = (s + 1) // 2
             for root in (-x * inverse % s, -(2 * x + 1) * inverse * inverse % s):
-                alive[int(root) :: s] = bytes(len(range(int(root), _SIEVE, s)))
-        for k in range(_SIEVE):
-            if alive[k]:
-                half = x + 2 * k
-                p = 2 * half + 1
-                # A cheap test each first; is_prime repeats with random bases.
-                if (
-                    gmpy2.is_strong_prp(half, 2)
-                    and gmpy2.is_strong_prp(p, 2)
-                    and gmpy2.is_prime(half, 40)
-                    and gmpy2.is_prime(p, 40)
-                    and p.bit_length() == bits
-                ):
-                    return p
-
-
-def _small_primes() -> list[int]:
-    limit = _SIEVE
-    alive = bytearray(b"\x01") * limit
-    for i in range(2, math.isqrt(limit) + 1):
-        if alive[i]:
-            alive[i * i :: i] = bytes(len(range(i * i, limit, i)))
-    return [i for i in range(3, limit) if alive[i]]
+                alive[int(root) :: s] = False
+        for k in np.flatnonzero(alive):
+            half = x + 2 * int(k)
+            p = 2 * half + 1
+            # A cheap test each first; is_prime repeats with random bases.
+            if (
+                gmpy2.is_strong_prp(half, 2)
+                and gmpy2.is_strong_prp(p, 2)
+                and gmpy2.is_prime(half, 40)
+                and gmpy2.is_prime(p, 40)
+                and p.bit_length() == bits
+            ):
+                return p
 
 
 def _lagrange(i: int, at: Sequence[int], delta: mpz) -> mpz:

@@ -35,7 +35,7 @@ def test_sum_of_the_survivors(before, after):
     alive = [i for i in range(1, 6) if i not in before]
     assert got.survivors == tuple(alive)
     want = sum(VECTORS[i - 1] for i in alive)
-    np.testing.assert_allclose(got.total, want, atol=5 * Quantiser(terms=5).step / 2 + 1e-12)
+    np.testing.assert_allclose(got.total, want, atol=5 * Quantiser(max_terms=5).step / 2 + 1e-12)
     assert got.up_bytes > 4 * 500 * len(alive) / 5
 
 
@@ -57,7 +57,7 @@ def test_one_unmasking_short_reveals_nothing():
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(np.nan, "nan"), (np.inf, "inf"), (9.0, "at most 4"), (-5.0, "at most 4")]
+    ("value", "words"), [(np.nan, "nan"), (np.inf, "inf"), (9.0, "up to 4"), (-5.0, "up to 4")]
 )
 def test_values_that_do_not_fit_are_refused(value, words):
     bad = VECTORS[0].copy()
@@ -72,11 +72,11 @@ def test_vectors_of_another_length_are_refused():
 
 
 def test_a_sum_beyond_what_honest_offices_can_make_is_noticed():
-    q = Quantiser(terms=4)
+    q = Quantiser(max_terms=4)
     with pytest.raises(MaskingError, match="more than 4 honest"):
         q.decode(np.array([5 * q.half], dtype=np.uint32), 4)
     with pytest.raises(MaskingError, match="do not fit the ring"):
-        Quantiser(bits=31, terms=4)
+        Quantiser(value_bits=31, max_terms=4)
 
 
 def crew(n=4, threshold=3):
@@ -86,7 +86,7 @@ def crew(n=4, threshold=3):
     return offices, public, wrapped
 
 
-VECTOR = Quantiser(terms=4).encode(VECTORS[0])
+VECTOR = Quantiser(max_terms=4).encode(VECTORS[0])
 
 
 def ready():
