@@ -21,7 +21,7 @@ from pet_lab.studies import federated_learning as study
 def main() -> None:
     frame, _ = fl.stand_in(np.random.default_rng(1))
     windows = fl.windows(frame)
-    setting = study.Setting(
+    setting = study.Federation(
         windows=windows,
         network=fl.Network((windows.X.shape[1], 50, 24, 6)),
         training=fl.LocalTraining(learning_rate=0.02),

@@ -1,7 +1,7 @@
 """Federated learning among offices: four scenarios, the price of adding, what leaks, what stops it.
 
 UNECE Project on Input Privacy Preservation, final report (2023), section 3.1. Each experiment is a
-function from a `Setting` to tidy rows with the column `experiment`.
+function from a `Federation` to tidy rows with the column `experiment`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ DP_TRAINING = fl.LocalTraining(learning_rate=0.05, batch_size=64, clip=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class Federation:
     """What all experiments share; `seed` is the root of every stream but those of keys."""
 
     windows: fl.Windows
@@ -139,7 +139,7 @@ def recordings(*, seed: int, stand_in: bool) -> tuple[fl.Windows, dict[str, Any]
 
 
 def scenarios(
-    setting: Setting, *, key: paillier.PrivateKey, encrypted_replicates: int, transport: str
+    setting: Federation, *, key: paillier.PrivateKey, encrypted_replicates: int, transport: str
 ) -> pd.DataFrame:
     """The four scenarios of table 3.1, and the fourth with the output layer only.
 
@@ -200,7 +200,7 @@ def _differences(
     }
 
 
-def comparison(setting: Setting) -> pd.DataFrame:
+def comparison(setting: Federation) -> pd.DataFrame:
     """What federation is held against: "centralised", all data in one hand, and "alone".
 
     The division of `scenarios`, and as many passes as its rounds make. Rows by setting, office and
@@ -223,7 +223,7 @@ def comparison(setting: Setting) -> pd.DataFrame:
     return rows.frame()
 
 
-def transports(setting: Setting, *, key: paillier.PrivateKey, rounds: int) -> pd.DataFrame:
+def transports(setting: Federation, *, key: paillier.PrivateKey, rounds: int) -> pd.DataFrame:
     """Scenarios 2 and 4 over each transport, on the same offices; no rows for 0 rounds.
 
     Rows by transport and scenario: wall_s, wall_s_round, same_model (1 if every weight equals that
@@ -243,7 +243,7 @@ def transports(setting: Setting, *, key: paillier.PrivateKey, rounds: int) -> pd
 
 
 def adding(
-    setting: Setting, offices: Sequence[fl.Office], *, key: paillier.PrivateKey, **how: int
+    setting: Federation, offices: Sequence[fl.Office], *, key: paillier.PrivateKey, **how: int
 ) -> pd.DataFrame:
     """One round of adding by every method, on the offices' weights after one round of training.
 
@@ -262,7 +262,7 @@ def adding(
 
 
 def inversions(
-    setting: Setting, office: fl.Office, *, batches: Sequence[int] = (1, 2, 4, 8, 12, 16, 64)
+    setting: Federation, office: fl.Office, *, batches: Sequence[int] = (1, 2, 4, 8, 12, 16, 64)
 ) -> pd.DataFrame:
     """Share of records read off an update's first layer: one step on a batch, one epoch on 64.
 
@@ -288,7 +288,7 @@ def inversions(
 
 
 def record_privacy(
-    setting: Setting, *, noise_multipliers: Sequence[float], delta: float
+    setting: Federation, *, noise_multipliers: Sequence[float], delta: float
 ) -> pd.DataFrame:
     """DP-SGD in every office. Rows by noise_multiplier: epsilon, accuracy_pooled."""
     rows = Rows(experiment="privacy of records")
@@ -304,7 +304,7 @@ def record_privacy(
 
 
 def office_privacy(
-    setting: Setting,
+    setting: Federation,
     *,
     delta: float,
     epsilons: Sequence[float] = (8.0, 50.0),
@@ -330,7 +330,7 @@ def office_privacy(
     return rows.frame()
 
 
-def membership(setting: Setting, *, noise_multiplier: float = 1.2) -> pd.DataFrame:
+def membership(setting: Federation, *, noise_multiplier: float = 1.2) -> pd.DataFrame:
     """The loss attack of `pet_lab.mia` on the global model: training windows against others.
 
     Members and others must be alike, or the attack sees the person and not the membership: both are
@@ -357,7 +357,7 @@ def membership(setting: Setting, *, noise_multiplier: float = 1.2) -> pd.DataFra
     return rows.frame()
 
 
-def backdoors(setting: Setting, *, poisoned: float) -> pd.DataFrame:
+def backdoors(setting: Federation, *, poisoned: float) -> pd.DataFrame:
     """A backdoor by one office under each rule of averaging, its change boosted or not.
 
     Rows by rule, poisoned (share of the office's rows), boost: backdoor_success, accuracy_pooled.
@@ -387,7 +387,7 @@ def backdoors(setting: Setting, *, poisoned: float) -> pd.DataFrame:
 
 
 def skews(
-    setting: Setting,
+    setting: Federation,
     *,
     offices: Sequence[int],
     skews: Sequence[float],

@@ -16,7 +16,7 @@ from pet_lab.studies import federated_learning as study
 @pytest.fixture(scope="module")
 def setting():
     frame, _ = fl.stand_in(np.random.default_rng(1), people=25, seconds=8)
-    return study.Setting(
+    return study.Federation(
         windows=fl.windows(frame),
         network=fl.Network((147, 50, 6)),
         training=fl.LocalTraining(learning_rate=0.02),
