@@ -3,6 +3,8 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -54,6 +56,30 @@ def test_profiles_fit_the_notebook(name):
         assert sweep.plan_profile(WS, name, profile)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_ends_under_plain_papermill_from_any_folder(name, tmp_path, monkeypatch):
+    """No runner of ours, nothing set, another working folder: the user's own command."""
+    monkeypatch.setenv("PET_LAB_OFFLINE", "1")
+    monkeypatch.setenv("PET_LAB_CACHE", str(tmp_path / "cache"))
+    for variable in ("PET_LAB_DATA", "PET_LAB_BATCH"):
+        monkeypatch.delenv(variable, raising=False)
+    smallest = sweep.plan_profile(WS, name, "smoke")[0]
+    parameters = tmp_path / "smoke.yaml"
+    parameters.write_text(json.dumps(smallest.parameters | {"out": ""}))
+    source = notebooks.path(WS, name)
+    subprocess.run(
+        [sys.executable, "-m", "papermill", source, "out.ipynb", "-f", parameters],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        timeout=900,
+    )
+    executed = notebooks.read(tmp_path / "out.ipynb")["cells"]
+    assert all(c["execution_count"] for c in executed if c["cell_type"] == "code")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_smallest_run_works_offline(name, tmp_path, monkeypatch):
     """The smoke profile in a workspace of its own, with neither network nor real data."""
