@@ -1,12 +1,17 @@
 """Intersection by Diffie-Hellman on Curve25519: each element is raised to both parties' secrets.
 
     initiator -> responder   a*H(x), shuffled
-    responder -> initiator   b*H(y), shuffled
+    responder -> initiator   b*H(y), shuffled; SHA-256 of a salt and of b*(a*H(x))
     initiator -> responder   a*(b*H(y)), in the order received (cardinality: shuffled again)
-    responder -> initiator   b*(a*H(x)), likewise
+    responder -> initiator   the salt, and b*(a*H(x)), likewise
 
 Both then hold ab*H(x) and ab*H(y) and compare. The scalars are fresh in every session, and the
 session is part of what is hashed, so nothing of one session means anything in another.
+
+The responder is bound to its answer before it sees a*(b*H(y)): what it then copies from there, all
+of it, a part or in another order, is not what it committed to and is refused. Without a proof for
+each element, some trust remains: who truly shares k keys can return its answers in another order,
+and then k other keys of the victim pass for common.
 
 References
 ----------
@@ -15,22 +20,19 @@ C. Meadows 1986; B. Huberman, M. Franklin, T. Hogg 1999; RFC 9380 for H; RFC 774
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 
 import numpy as np
 import numpy.typing as npt
 
 from . import curve25519 as curve
-from .elements import common_positions, in_threads, secret_permutation
-from .messages import Kind
-from .protocol import (
-    VARIANTS,
-    Bytes2D,
-    MessageError,
-    Variant,
-)
+from .elements import bytes_of, common_positions, in_threads, secret_permutation
+from .protocol import VARIANTS, Bytes2D, MessageError, Variant
 from .session import PsiSession
 
+SALT_WIDTH = DIGEST_WIDTH = 32
 DST = b"pet_lab-psi-V01-CS01-with-curve25519_XMD:SHA-512_ELL2_NU_"
 
 
@@ -63,7 +65,14 @@ class EcdhEngine:
 
             for start, stop, part in in_threads(blind, n, timer=timer):
                 mine[start:stop] = part
-        theirs = self._swap(talk, "blinded", mine, n_received=talk.peer_size)
+        responds = talk.role == "responder"
+        with talk.stage("exchange blinded", n):
+            # Never both at once, so that no side can block.
+            if not responds:
+                talk.send("blinded", mine)
+            theirs = talk.receive("blinded", width=curve.WIDTH, count=talk.peer_size)
+            if responds:
+                talk.send("blinded", mine)
         _refuse_echo(mine, theirs)
         m = len(theirs)
         del mine
@@ -77,7 +86,22 @@ class EcdhEngine:
             for start, stop, part in in_threads(blind_again, m, timer=timer):
                 theirs[start:stop] = part  # in place: a million elements are held once, not twice
         returned = theirs[secret_permutation(m)] if talk.variant == "cardinality" else theirs
-        mine_twice = self._swap(talk, "twice_blinded", returned, n_received=n)
+        with talk.stage("exchange twice_blinded", m):
+            if responds:
+                salt = os.urandom(SALT_WIDTH)
+                talk.send("commitment", bytes_of([_commitment(salt, returned)], DIGEST_WIDTH))
+                mine_twice = talk.receive("twice_blinded", width=curve.WIDTH, count=n)
+                talk.send("salt", bytes_of([salt], SALT_WIDTH))
+                talk.send("twice_blinded", returned)
+            else:
+                bound = talk.receive("commitment", width=DIGEST_WIDTH, count=1).tobytes()
+                talk.send("twice_blinded", returned)
+                salt = talk.receive("salt", width=SALT_WIDTH, count=1).tobytes()
+                mine_twice = talk.receive("twice_blinded", width=curve.WIDTH, count=n)
+                if not hmac.compare_digest(bound, _commitment(salt, mine_twice)):
+                    raise MessageError(
+                        "The peer's answer is not the one that it committed to before it saw ours."
+                    )
         # What came back is compared and no more, so it need not be checked to be in the group: a
         # wrong element matches nothing, as if the peer had lied about its set.
         with talk.stage("compare", n + m):
@@ -86,15 +110,9 @@ class EcdhEngine:
             return len(left)
         return order[left]
 
-    def _swap(self, talk: PsiSession, kind: Kind, rows: Bytes2D, *, n_received: int) -> Bytes2D:
-        """Send, then receive, or the other way round: never both at once, so no side can block."""
-        with talk.stage(f"exchange {kind}", len(rows)):
-            if talk.role == "initiator":
-                talk.send(kind, rows)
-                return talk.receive(kind, width=curve.WIDTH, count=n_received)
-            received = talk.receive(kind, width=curve.WIDTH, count=n_received)
-            talk.send(kind, rows)
-            return received
+
+def _commitment(salt: bytes, rows: Bytes2D) -> bytes:
+    return hashlib.sha256(b"pet_lab psi commitment 1" + salt + rows.tobytes()).digest()
 
 
 def _refuse_echo(mine: Bytes2D, theirs: Bytes2D) -> None:

@@ -31,10 +31,12 @@ from .tokens import TokenTable, tables_for_linkers
 ARROWS = {
     "hello": "greeting: names, sizes, key shares",
     "blinded": "own elements, blinded, shuffled",
+    "commitment": "commitment to the answer",
+    "salt": "salt of the commitment",
     "twice_blinded": "the other's elements, blinded again",
     "signed": "blind signatures",
     "tags": "tags of own elements, shuffled",
-    "matched": "tags found",
+    "matched": "proofs of the tags found",
     "blob": "public key or opaque blob",
     "attributes": "columns of the intersection",
     "tokens": "tokens of the intersection",

@@ -19,11 +19,13 @@ from pet_lab.parties.certificates import IDENTITY
 
 from .protocol import MAX_ELEMENTS, Role, Variant
 
-VERSION = 2
+VERSION = 3
 MAX_WIDTH = 4096
 NO_SESSION = bytes(16)
 Kind = Literal[
     "blinded",
+    "commitment",
+    "salt",
     "twice_blinded",
     "signed",
     "tags",

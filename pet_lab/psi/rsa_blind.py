@@ -1,17 +1,19 @@
 """Intersection by blind RSA signatures: the report's protocol (De Cristofaro and Tsudik 2010).
 
-    responder -> initiator   n (e is 65537)
+    responder -> initiator   n (e is 65537), and e-th roots of eight hashes of n
     initiator -> responder   H(x) * r^e, shuffled
     responder -> initiator   (H(x) * r^e)^d, same order;  t(H(y)^d), shuffled
-    initiator                H(x)^d = signed / r, checked against H(x); compares t(H(x)^d)
-    initiator -> responder   the tags found, so that both sides know the intersection
+    initiator                H(x)^d = signed / r, each checked against H(x); compares t(H(x)^d)
+    initiator -> responder   p(H(x)^d) of the tags found, so that both sides know the intersection
 
 Where the published program differs: full-domain hash onto Z_n (SHAKE-256 with 128 bits to spare), a
 modulus of 3072 bits, blinds from the CSPRNG, shuffled tags that are bound to the session, no header
 row, and at most as many signatures as the greeting announced, for the one authenticated peer.
 
-A key holder who makes a key with e | phi(n) could recognise blinded elements: such a key is outside
-the honest-but-curious model; a wrong signature is noticed (the screening of Bellare et al. 1998).
+With a key where e divides phi(n) a key holder could recognise blinded elements, so it must show
+roots first: a hash has one with probability 1/e then, and eight make 2^-128 (Goldberg, Reyzin,
+Sagga, Baldimtsi 2019). Tags are public in the session, so a tag claims nothing: p, a second hash of
+the signature, shows that the initiator has the signature. Swapped signatures do not verify.
 """
 
 from __future__ import annotations
@@ -24,19 +26,16 @@ import gmpy2
 import numpy as np
 import numpy.typing as npt
 
-from .elements import bytes_of, common_positions, in_threads, secret_permutation
-from .protocol import (
-    Bytes2D,
-    MessageError,
-    PsiError,
-    Variant,
-)
+from .elements import bytes_of, common_positions, in_threads, secret_permutation, strings
+from .protocol import Bytes2D, MessageError, PsiError, Variant
 from .rsa_raw import Backend, E, RsaPrivateKey
 from .session import PsiSession
 
 _HASH_DST = b"pet_lab psi rsa full-domain hash 1"
 _TAG_DST = b"pet_lab psi rsa tag 1"
+_PROOF_DST = b"pet_lab psi rsa proof 1"
 TAG_WIDTH = 32
+ROOTS = 8
 
 
 def full_domain_hash(key: bytes, *, modulus: int, session: bytes) -> int:
@@ -78,6 +77,14 @@ def check_modulus(modulus: int, bits: int) -> None:
         raise MessageError("The modulus is a prime or a power, not a product of two primes.")
 
 
+def root_hashes(modulus: int, session: bytes) -> list[int]:
+    """The numbers whose e-th roots show that e is prime to phi(n): hashes that nobody chooses."""
+    return [
+        full_domain_hash(b"root %d" % i, modulus=modulus, session=b"roots" + session)
+        for i in range(ROOTS)
+    ]
+
+
 class RsaEngine:
     """Blind RSA signatures; the responder holds the key.
 
@@ -112,13 +119,15 @@ class RsaEngine:
     def _sign(self, talk: PsiSession) -> npt.NDArray[np.int64]:
         with talk.stage("make key", 1):
             key = RsaPrivateKey(self.bits, self.backend)
-        talk.send("blob", bytes_of([key.modulus.to_bytes(key.width, "big")], key.width))
+            hashes = root_hashes(key.modulus, talk.session)
+            roots = key.power([h.to_bytes(key.width, "big") for h in hashes])
+        talk.send("blob", bytes_of([key.modulus.to_bytes(key.width, "big"), *roots], key.width))
         n = len(talk.elements)
         order = secret_permutation(n)
-        tags = np.empty((n, TAG_WIDTH), dtype=np.uint8)
+        tags, proofs = np.empty((2, n, TAG_WIDTH), dtype=np.uint8)
         with talk.stage("sign own elements", n) as timer:
 
-            def sign(start: int, stop: int) -> Bytes2D:
+            def sign(start: int, stop: int) -> tuple[Bytes2D, Bytes2D]:
                 hashed = [
                     full_domain_hash(talk.elements[i], modulus=key.modulus, session=talk.session)
                     for i in order[start:stop]
@@ -127,8 +136,8 @@ class RsaEngine:
                     key.power([h.to_bytes(key.width, "big") for h in hashed]), talk.session
                 )
 
-            for start, stop, part in in_threads(sign, n, timer=timer, step=256):
-                tags[start:stop] = part
+            for start, stop, parts in in_threads(sign, n, timer=timer, step=256):
+                tags[start:stop], proofs[start:stop] = parts
         with talk.stage("receive blinded", talk.peer_size):
             theirs = talk.receive("blinded", width=key.width, count=talk.peer_size)
         with talk.stage("check and sign", len(theirs)) as timer:
@@ -143,21 +152,23 @@ class RsaEngine:
         with talk.stage("send signatures and tags", n + len(theirs)):
             talk.send("signed", theirs)
             talk.send("tags", tags)
-        with talk.stage("receive the tags found", n):
-            matched = talk.receive("matched", width=TAG_WIDTH)
-            if len(matched) > n:
-                raise MessageError(f"{n} tags were sent, the peer claims {len(matched)} of them.")
-            mine, theirs_too = common_positions(tags, matched)
+        with talk.stage("receive the proofs", n):
+            matched = talk.receive("matched", width=TAG_WIDTH, at_most=n)
+            mine, theirs_too = common_positions(proofs, matched)
             if len(theirs_too) != len(matched):
-                raise MessageError("The peer claims a tag that was never sent.")
+                raise MessageError("The peer claims a match without a signature that proves it.")
+            mine = mine[np.argsort(strings(tags[mine]))]  # the order that both sides share
         return order[mine]
 
     # -- the one who asks ---------------------------------------------------------------------
     def _ask(self, talk: PsiSession) -> npt.NDArray[np.int64]:
         width = self.bits // 8
         with talk.stage("receive key", 1):
-            modulus = int.from_bytes(talk.receive("blob", width=width, count=1).tobytes(), "big")
+            sent = talk.receive("blob", width=width, count=1 + ROOTS)
+            modulus, *roots = (int.from_bytes(row.tobytes(), "big") for row in sent)
             check_modulus(modulus, self.bits)
+            if not verify(roots, root_hashes(modulus, talk.session), modulus):
+                raise MessageError("The key is not shown to be one: e may divide phi(n).")
         n = len(talk.elements)
         order = secret_permutation(n)
         hashed: list[list[gmpy2.mpz]] = []
@@ -190,21 +201,22 @@ class RsaEngine:
         with talk.stage("receive signatures", n + talk.peer_size):
             signed = talk.receive("signed", width=width, count=n)
             theirs = talk.receive("tags", width=TAG_WIDTH, count=talk.peer_size)
-        mine = np.empty((n, TAG_WIDTH), dtype=np.uint8)
+        mine, proofs = np.empty((2, n, TAG_WIDTH), dtype=np.uint8)
         with talk.stage("unblind and compare", n) as timer:
 
-            def finish(start: int, stop: int) -> Bytes2D:
+            def finish(start: int, stop: int) -> tuple[Bytes2D, Bytes2D]:
                 h, inverses = hashed[start // 256], unblind[start // 256]
                 values = [int.from_bytes(r.tobytes(), "big") for r in signed[start:stop]]
                 signatures = [s * i % modulus for s, i in zip(values, inverses, strict=True)]
-                screen(signatures, h, modulus)
+                if not verify(signatures, h, modulus):
+                    raise MessageError("The key holder's signatures are wrong: they do not verify.")
                 return _tags([int(s).to_bytes(width, "big") for s in signatures], talk.session)
 
-            for start, stop, part in in_threads(finish, n, timer=timer, step=256):
-                mine[start:stop] = part
-            left, right = common_positions(mine, theirs)
-        with talk.stage("send the tags found", len(left)):
-            talk.send("matched", theirs[right])
+            for start, stop, parts in in_threads(finish, n, timer=timer, step=256):
+                mine[start:stop], proofs[start:stop] = parts
+            left, _ = common_positions(mine, theirs)
+        with talk.stage("send the proofs", len(left)):
+            talk.send("matched", proofs[left])
         return order[left]
 
 
@@ -228,21 +240,16 @@ def invert_all(values: Sequence[gmpy2.mpz], modulus: int) -> list[gmpy2.mpz]:
     return out
 
 
-def screen(signatures: Sequence[int], hashed: Sequence[gmpy2.mpz], modulus: int) -> None:
-    """Refuse a batch unless the product of its signatures is one of the product of its messages."""
-    n = gmpy2.mpz(modulus)
-    left = right = gmpy2.mpz(1)
-    for s, h in zip(signatures, hashed, strict=True):
-        left, right = left * s % n, right * h % n
-    if gmpy2.powmod(left, E, n) != right:
-        raise MessageError("The key holder's signatures are wrong: they do not verify.")
+def verify(signatures: Sequence[int], hashed: Sequence[int], modulus: int) -> bool:
+    """Whether each signature is an e-th root of its own hash: a product would hide a swap."""
+    raised = gmpy2.powmod_base_list([gmpy2.mpz(s) for s in signatures], E, gmpy2.mpz(modulus))
+    return all(a == b for a, b in zip(raised, hashed, strict=True))
 
 
-def _tags(signatures: Sequence[bytes], session: bytes) -> Bytes2D:
-    start = hashlib.sha256(_TAG_DST + session)
-    out = []
-    for signature in signatures:
-        state = start.copy()
-        state.update(signature)
-        out.append(state.digest())
-    return bytes_of(out, TAG_WIDTH)
+def _tags(signatures: Sequence[bytes], session: bytes) -> tuple[Bytes2D, Bytes2D]:
+    """What is shown of each signature, and what proves that one has it."""
+    tags, proofs = (
+        bytes_of([hashlib.sha256(dst + session + s).digest() for s in signatures], TAG_WIDTH)
+        for dst in (_TAG_DST, _PROOF_DST)
+    )
+    return tags, proofs

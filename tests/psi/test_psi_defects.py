@@ -72,7 +72,7 @@ def test_nothing_is_signed_beyond_what_was_announced_and_nobody_else_is_served()
             return RsaEngine(2048).parameters()
 
         def speak(self, talk):
-            talk.receive("blob", width=256, count=1)
+            talk.receive("blob", width=256, count=1 + rsa_blind.ROOTS)
             talk.send("blinded", np.full((9, 256), 5, dtype=np.uint8))
             talk.receive("signed", width=256, count=9)
 

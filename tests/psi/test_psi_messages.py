@@ -71,7 +71,7 @@ def without(name):
         (without("nonce"), "missing required field `nonce`"),
         (changed_json(extra=1), "unknown field `extra`"),
         (changed_json(type="end"), "Invalid value 'end'"),
-        (changed_json(version=3), "<= 2"),
+        (changed_json(version=4), "<= 3"),
         (changed_json(version=True), "Expected `int`, got `bool`"),
         (changed_json(variant="all"), "Invalid enum value 'all'"),
         (changed_json(variant=[1]), "got `array`"),
