@@ -64,17 +64,19 @@ def test_ends_under_plain_papermill_from_any_folder(name, tmp_path, monkeypatch)
     monkeypatch.setenv("PET_LAB_CACHE", str(tmp_path / "cache"))
     for variable in ("PET_LAB_DATA", "PET_LAB_BATCH"):
         monkeypatch.delenv(variable, raising=False)
-    smallest = sweep.plan_profile(WS, name, "smoke")[0]
+    smallest = sweep.profile(WS, name, "smoke")
     parameters = tmp_path / "smoke.yaml"
     parameters.write_text(json.dumps(smallest.parameters | {"out": ""}))
     source = notebooks.path(WS, name)
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "papermill", source, "out.ipynb", "-f", parameters],
         cwd=tmp_path,
-        check=True,
+        check=False,
         capture_output=True,
+        text=True,
         timeout=900,
     )
+    assert done.returncode == 0, done.stderr[-4000:]
     executed = notebooks.read(tmp_path / "out.ipynb")["cells"]
     assert all(c["execution_count"] for c in executed if c["cell_type"] == "code")
 
