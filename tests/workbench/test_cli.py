@@ -165,7 +165,11 @@ def test_a_defect_of_ours_is_not_hidden(call, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent the POSIX way")
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(
+    "sign",
+    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+    ids=["ctrl-c", "sigterm"],
+)
 def test_a_stopped_sweep_says_that_it_resumes(make_workspace, sign):
     ws = make_workspace(
         {"group/slow": (IMPORTS, "import time; time.sleep(60)", "rows = []", WRITE)}
