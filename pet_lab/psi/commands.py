@@ -163,9 +163,15 @@ def _hold_session(
     holder = DataHolder(mine.name, _read(data, separator))
     if out is not None and variant == "cardinality":
         raise PsiError("--out needs rows; cardinality returns only a count.")
+    speaker = engine_named(engine)
+    if not speaker.symmetric and (linkers or (out is not None and role == "responder")):
+        raise PsiError(
+            f"The engine {engine} tells the party that joins only, so the other has no rows for "
+            "--out or a linker; use ecdh or rsa-3072."
+        )
     speak = functools.partial(
         run_party,
-        engine_named(engine),
+        speaker,
         holder=holder,
         role=role,
         on=on,
@@ -188,7 +194,7 @@ def _hold_session(
         party=outcome.party,
         peer=outcome.peer,
         session=outcome.session.hex(),
-        cardinality=outcome.cardinality,
+        cardinality="not known" if outcome.cardinality is None else outcome.cardinality,
         own_size=outcome.own_size,
         peer_size=outcome.peer_size,
         bytes_sent=sum(s.bytes_sent for s in outcome.stages),
@@ -199,12 +205,29 @@ def _hold_session(
     if state is not None:
         write_atomic(state, _pack_state(outcome, on), secret=True)
     if out is not None and outcome.positions is not None:
-        rows = holder.key_set(on).rows_of(outcome.positions)
-        holder.frame.iloc[rows].to_csv(out, index=False)
+        write_atomic(
+            out, _common_rows(holder, outcome, on).to_csv(index=False).encode(), secret=True
+        )
     if linkers:
         _send(holder, outcome, mine, on, linkers, columns, values)
     if by:
         _query(outcome, mine, linkers, by, total)
+
+
+def _common_rows(holder: DataHolder, outcome: PsiOutcome, on: list[str]) -> pd.DataFrame:
+    """The rows of the intersection, with the columns that the peer handed over for them."""
+    keys, positions = holder.key_set(on), outcome.positions
+    assert positions is not None
+    rows = keys.rows_of(positions)
+    table = holder.frame.iloc[rows].reset_index(drop=True)
+    if outcome.enriched is None:
+        return table
+    place = np.empty(len(keys), dtype=np.int64)
+    place[positions] = np.arange(len(positions))
+    received = outcome.enriched.iloc[place[keys.codes[rows]]].reset_index(drop=True)
+    return table.join(
+        received.rename(columns=lambda c: f"{outcome.peer}:{c}" if c in table.columns else c)
+    )
 
 
 @app.command()
@@ -442,11 +465,14 @@ class SessionState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     role: Role
     variant: Variant
     session: bytes
-    cardinality: int
+    cardinality: int | None
     own_size: int
     peer_size: int
     link_key: bytes
     positions: bytes | None
+
+    def __repr__(self) -> str:
+        return f"SessionState(party={self.party!r}, peer={self.peer!r})"
 
 
 def _pack_state(outcome: PsiOutcome, on: list[str]) -> bytes:

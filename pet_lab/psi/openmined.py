@@ -1,7 +1,8 @@
 """OpenMined's PSI library as a peer engine: ECDH on P-256, one side learns.
 
 Its client (our initiator) learns the result; its server (our responder) learns the size only.
-To compare like with like, the initiator then tells the responder nothing, and `symmetric` is False.
+The initiator then tells the responder nothing, so `symmetric` is False, and the responder's outcome
+is "not known". Nothing proves to the initiator that the responder answered for its own set.
 """
 
 from __future__ import annotations
@@ -40,12 +41,13 @@ class OpenMinedEngine:
         """What both sides must agree on, beyond the name; see `PsiEngine`."""
         return {"structure": "raw", "version": str(self._library.__version__)}
 
-    def speak(self, talk: PsiSession) -> npt.NDArray[np.int64] | int:
-        """Own positions of the common elements, or their number; see `PsiEngine`."""
+    def speak(self, talk: PsiSession) -> npt.NDArray[np.int64] | int | None:
+        """Own positions of the common elements, or their number; None for the responder."""
         reveal = talk.variant == "psi"
         items = [(talk.session + e).hex() for e in talk.elements]
         if talk.role == "responder":
-            return self._serve(talk, items, reveal)
+            self._serve(talk, items, reveal)
+            return None
         library = self._library
         with talk.stage("hash and blind", len(items)):
             client = library.client.CreateWithNewKey(reveal)
@@ -68,9 +70,7 @@ class OpenMinedEngine:
                 ) from None
         return np.array(sorted(common), dtype=np.int64) if reveal else int(common)
 
-    def _serve(
-        self, talk: PsiSession, items: list[str], reveal: bool
-    ) -> npt.NDArray[np.int64] | int:
+    def _serve(self, talk: PsiSession, items: list[str], reveal: bool) -> None:
         library = self._library
         with talk.stage("hash and blind", len(items)):
             server = library.server.CreateWithNewKey(reveal)
@@ -89,7 +89,6 @@ class OpenMinedEngine:
                 ) from None
         _send(talk, setup.SerializeToString())
         _send(talk, response.SerializeToString())
-        return np.empty(0, dtype=np.int64) if reveal else 0  # the server learns nothing
 
 
 def _send(talk: PsiSession, raw: bytes) -> None:

@@ -35,6 +35,10 @@ class PsiError(PartyError):
     """A refusal, in one sentence that may be shown to the peer: it never quotes a secret."""
 
 
+class OwnFileError(PsiError):
+    """A refusal about one's own file; the peer hears that there was one, not what it says."""
+
+
 class MessageError(PsiError):
     """A message that is malformed, out of order, of another session or not in the group."""
 
@@ -61,8 +65,8 @@ class KeySet:
     codes     int array, one per row of the file: which distinct key the row has, -1 = no key
     """
 
-    encoded: list[bytes]
-    codes: npt.NDArray[np.int64]
+    encoded: list[bytes] = field(repr=False)
+    codes: npt.NDArray[np.int64] = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -102,7 +106,8 @@ class DataHolder:
         Parameters
         ----------
         on : column name, or several: together they form the key
-        missing : what to do with a row that lacks a part of its key; it can never be linked
+        missing : what to do with a row that lacks a part of its key (none, or empty text): with
+            the same part missing at the peer it would link to whoever shares the rest
 
         Raises
         ------
@@ -114,10 +119,10 @@ class DataHolder:
             raise PsiError("A key needs at least one column; got none.")
         self._check_text(columns)
         part = self.frame[columns]
-        gone = part.isna().any(axis=1).to_numpy() | (part == "").all(axis=1).to_numpy()
+        gone = part.isna().any(axis=1).to_numpy() | (part == "").any(axis=1).to_numpy()
         if gone.any() and missing == "refuse":
-            raise PsiError(
-                f"{self.name}: {int(gone.sum())} of {len(part)} rows have no key in {columns}; "
+            raise OwnFileError(
+                f"{self.name}: {int(gone.sum())} of {len(part)} rows lack a part of {columns}; "
                 "complete them, or pass missing='drop' to leave them out."
             )
         codes = np.full(len(part), -1, dtype=np.int64)
@@ -127,11 +132,18 @@ class DataHolder:
         codes[~gone] = [place.setdefault(key, len(place)) for key in encoded]
         return KeySet(list(place), codes)
 
-    def _check_text(self, columns: Iterable[str]) -> None:
+    def check_columns(self, columns: Iterable[str]) -> None:
+        """Refuse columns that are not in the file, by an error that names those that are."""
         for column in columns:
             if column not in self.frame.columns:
                 known = ", ".join(map(str, self.frame.columns))
-                raise PsiError(f"{self.name} has no column {column!r}; its columns are {known}.")
+                raise OwnFileError(
+                    f"{self.name} has no column {column!r}; its columns are {known}."
+                )
+
+    def _check_text(self, columns: Sequence[str]) -> None:
+        self.check_columns(columns)
+        for column in columns:
             present = self.frame[column].dropna()
             wrong = next((v for v in present if not isinstance(v, str)), None)
             if wrong is not None:
@@ -234,9 +246,9 @@ class Stage:
 class PsiOutcome:
     """All that one party learns from a session.
 
-    cardinality  distinct keys that both files hold
+    cardinality  distinct keys that both files hold; None where the engine tells this side nothing
     positions    distinct keys of one's own that the peer also holds, in an order that both share;
-                 None for the cardinality variant
+                 None for the cardinality variant, and where the engine tells this side nothing
     link_key     32 bytes agreed between the two data holders, unknown to any linker
     enriched     columns of the peer, aligned with `positions` (enrichment only)
     """
@@ -246,7 +258,7 @@ class PsiOutcome:
     role: Role
     variant: Variant
     session: bytes
-    cardinality: int
+    cardinality: int | None
     positions: npt.NDArray[np.int64] | None
     own_size: int
     peer_size: int
@@ -259,7 +271,7 @@ class PsiOutcome:
 class PsiResult:
     """Both outcomes of a session that ran in one process, as a simulation can see them."""
 
-    keys: frozenset[str] | frozenset[tuple[str, ...]] | None
+    keys: frozenset[str] | frozenset[tuple[str, ...]] | None = field(repr=False)
     left: PsiOutcome
     right: PsiOutcome
     left_rows: npt.NDArray[np.int64] | None
@@ -269,6 +281,7 @@ class PsiResult:
     @property
     def cardinality(self) -> int:
         """Distinct keys that both files hold."""
+        assert self.left.cardinality is not None  # every engine tells the initiator
         return self.left.cardinality
 
     @property
@@ -296,5 +309,6 @@ class PsiEngine(Protocol):
     def parameters(self) -> dict[str, str | int]:
         """What both sides must agree on, beyond the name."""
 
-    def speak(self, talk: PsiSession) -> npt.NDArray[np.int64] | int:
-        """Own positions in the shared order, or only their number for the cardinality variant."""
+    def speak(self, talk: PsiSession) -> npt.NDArray[np.int64] | int | None:
+        """Own positions in the shared order; only their number for the cardinality variant; None
+        if this side is told nothing."""

@@ -33,6 +33,7 @@ from .protocol import (
     KeySet,
     Message,
     MessageError,
+    OwnFileError,
     PsiEngine,
     PsiError,
     PsiOutcome,
@@ -311,6 +312,9 @@ def run_party(
         return _speak(engine, session, holder, names, columns, missing)
     except PeerLost:
         raise
+    except OwnFileError:
+        channel.refuse(Refused(f"The file of {session.party} does not fit this session."))
+        raise
     except PartyError as error:
         channel.refuse(error)
         raise
@@ -337,10 +341,11 @@ def _speak(  # noqa: PLR0917 - `run_party` names them
             f"The engine {engine.name} cannot answer {variant}; "
             f"it answers {', '.join(engine.variants)}."
         )
+    holder.check_columns(columns)
     with session.stage("read keys", len(holder.frame)):
         keys = holder.key_set(names, missing=missing)
     if variant == "enrichment" and not keys.unique:
-        raise PsiError(
+        raise OwnFileError(
             f"{holder.name}: enrichment needs a unique key, but some keys of {names} repeat."
         )
     if columns and variant != "enrichment":
@@ -351,7 +356,7 @@ def _speak(  # noqa: PLR0917 - `run_party` names them
         link_key = greet(session, engine, keys, names, columns)
     session.elements = keys.encoded
     answer = engine.speak(session)
-    positions = None if isinstance(answer, int) else answer
+    positions = answer if isinstance(answer, np.ndarray) else None
     enriched = None
     if variant == "enrichment":
         if positions is None:
@@ -364,7 +369,7 @@ def _speak(  # noqa: PLR0917 - `run_party` names them
         role=session.role,
         variant=variant,
         session=session.session,
-        cardinality=answer if isinstance(answer, int) else len(answer),
+        cardinality=len(answer) if isinstance(answer, np.ndarray) else answer,
         positions=positions,
         own_size=len(keys),
         peer_size=session.peer_size,
@@ -404,8 +409,8 @@ def _exchange_columns(
 def _pack_cell(text: str) -> bytes:
     raw = text.encode()
     if len(raw) > CELL.size - 1:
-        raise PsiError(
-            f"A cell to hand over has at most {CELL.size - 1} bytes; shorten {text[:20]!r}..."
+        raise OwnFileError(
+            f"A cell to hand over has at most {CELL.size - 1} bytes, this one has {len(raw)}."
         )
     return CELL.pack(len(raw), raw)
 
@@ -483,7 +488,8 @@ def intersect(
     for thread in threads:
         thread.join()
     if failed:
-        raise next((e for e in failed if not isinstance(e, PeerLost)), failed[0])
+        # Who has the reason says most; who only lost the other says least.
+        raise min(failed, key=lambda e: isinstance(e, PeerLost) - isinstance(e, OwnFileError))
     a, b = outcomes["initiator"], outcomes["responder"]
     names = [on] if isinstance(on, str) else list(on)
     rows = [

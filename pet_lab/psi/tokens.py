@@ -223,11 +223,11 @@ def tables_for_linkers(
     Raises
     ------
     PsiError
-        The cardinality variant (nobody knows the rows), values with one linker, values that are not
+        A session that told this side no rows, values with one linker, values that are not
         whole numbers or could overflow 63 bits when summed.
     """
     if outcome.positions is None:
-        raise PsiError("After the cardinality variant nobody knows the rows; choose analytics.")
+        raise PsiError("After this session nobody here knows the rows; choose analytics and ecdh.")
     values = dict(values or {})
     if values and linkers < 2:
         raise PsiError(
@@ -289,9 +289,7 @@ def tables_for_linkers(
 
 
 def _check_column(party: DataHolder, name: str) -> None:
-    if name not in party.frame.columns:
-        known = ", ".join(map(str, party.frame.columns))
-        raise PsiError(f"{party.name} has no column {name!r}; its columns are {known}.")
+    party.check_columns([name])
     if not COLUMN_NAME.fullmatch(name):
         raise PsiError("A column name has 1 to 63 letters, digits, dots, dashes or spaces.")
 

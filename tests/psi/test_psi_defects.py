@@ -221,6 +221,26 @@ def test_commands_say_what_they_expected(tmp_path):
     )
 
 
+def test_the_rows_of_the_intersection_are_private_and_keep_what_was_handed_over(tmp_path):
+    left = psi.DataHolder("a", pd.DataFrame({"id": ["x", "q", "y"], "size": ["s", "m", "l"]}))
+    right = psi.DataHolder("b", pd.DataFrame({"id": ["y", "x"], "size": ["9", "7"]}))
+    result = psi.intersect(
+        psi.EcdhEngine(), left, right, on="id", variant="enrichment", right_columns=["size"]
+    )
+    rows = commands._common_rows(left, result.left, ["id"])
+    assert rows.values.tolist() == [["x", "s", "7"], ["y", "l", "9"]]
+    assert rows.columns.tolist() == ["id", "size", "b:size"]
+    rows = commands._common_rows(right, result.right, ["id"])  # was handed nothing
+    assert rows.values.tolist() == [["y", "9"], ["x", "7"]]
+
+
+def test_an_engine_that_tells_one_side_only_is_refused_for_rows_and_linkers(tmp_path):
+    file = str(tmp_path / "a.csv")
+    data = ["--data", file, "--on", "id", "--peer", "cbs", "--engine", "openmined"]
+    for more in (["--out", file], ["--linker", "l@h:1"]):
+        assert "tells the party that joins only" in refused(tmp_path, "serve", *data, *more)
+
+
 def test_a_kept_session_is_private_and_read_back(tmp_path):
     result = psi.intersect(psi.EcdhEngine(), *sides(["x", "y"], ["x"]), on="id")
     path = tmp_path / "state"

@@ -4,6 +4,7 @@ import math
 import threading
 import time
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,11 +15,13 @@ from plain import PlainEngine
 from pet_lab import psi
 from pet_lab.parties.blocking import memory_pair
 from pet_lab.parties.channel import Options
+from pet_lab.psi.commands import SessionState, _pack_state
 from pet_lab.psi.messages import Hello
 from pet_lab.psi.openmined import OpenMinedEngine
-from pet_lab.psi.protocol import encode_key
+from pet_lab.psi.protocol import OwnFileError, encode_key
 from pet_lab.psi.rsa_blind import RsaEngine
 from pet_lab.psi.session import run_party
+from pet_lab.psi.tokens import tables_for_linkers
 
 ENGINES = [
     PlainEngine(),
@@ -217,9 +220,10 @@ def test_nothing_secret_is_shown_by_repr(small_parties):
     result = psi.intersect(psi.EcdhEngine(), *small_parties, on="business_id")
     shown = repr(result) + repr(small_parties)
     assert repr(result.left.link_key)[2:-1] not in shown
-    assert "B17" not in shown.replace("keys=frozenset({'B17', 'B42'})", "").replace(
-        "keys=frozenset({'B42', 'B17'})", ""
-    )
+    shown += repr(small_parties[0].key_set("business_id"))
+    shown += repr(msgspec.msgpack.decode(_pack_state(result.left, ["id"]), type=SessionState))
+    assert "B17" not in shown
+    assert "link_key" not in shown
 
 
 # -- keys ------------------------------------------------------------------------------------------
@@ -247,10 +251,70 @@ def test_numbers_are_refused_as_keys_because_zeros_are_lost():
 
 def test_missing_keys_are_refused_or_left_out_by_name():
     left, right = party("a", ["k", None, ""]), party("b", ["k", "m"])
-    with pytest.raises(psi.PsiError, match="2 of 3 rows have no key"):
+    with pytest.raises(psi.PsiError, match="2 of 3 rows lack a part of"):
         psi.intersect(psi.EcdhEngine(), left, right, on="business_id")
     result = psi.intersect(psi.EcdhEngine(), left, right, on="business_id", missing="drop")
     assert result.left_rows.tolist() == [0]
+
+
+def test_a_key_that_lacks_a_part_does_not_link():
+    # Both Bobs lack a year of birth: they are not known to be one.
+    rows = pd.DataFrame({"name": ["ann", "bob"], "born": ["1990", ""]})
+    left, right = psi.DataHolder("a", rows), psi.DataHolder("b", rows)
+    with pytest.raises(psi.PsiError, match=r"1 of 2 rows lack a part of \['name', 'born'\]"):
+        psi.intersect(psi.EcdhEngine(), left, right, on=["name", "born"])
+    result = psi.intersect(psi.EcdhEngine(), left, right, on=["name", "born"], missing="drop")
+    assert result.keys == {("ann", "1990")}
+
+
+def test_who_is_told_nothing_says_not_known_and_has_no_rows():
+    left, right = party("a", ["k", "m"]), party("b", ["k"])
+    result = psi.intersect(OpenMinedEngine(), left, right, on="business_id")
+    assert result.left.cardinality == 1
+    assert result.right.cardinality is None
+    assert result.right.positions is None
+    with pytest.raises(psi.PsiError, match="nobody here knows the rows"):
+        tables_for_linkers(right, result.right, on="business_id")
+    counted = psi.intersect(OpenMinedEngine(), left, right, on="business_id", variant="cardinality")
+    assert (counted.left.cardinality, counted.right.cardinality) == (1, None)
+
+
+@pytest.mark.parametrize("fault", ["unknown key", "unknown column", "no key", "repeats", "long"])
+def test_an_error_about_a_file_does_not_travel(fault):
+    # Names of columns, counts of rows and cells are the file's owner's business.
+    frame = pd.DataFrame({"id": ["k", "m"], "diagnosis": ["x" * 80, "y"]})
+    if fault == "no key":
+        frame.loc[1, "id"] = None
+    if fault == "repeats":
+        frame.loc[1, "id"] = "k"
+    on = "nope" if fault == "unknown key" else "id"
+    column = "nope" if fault == "unknown column" else "diagnosis"
+
+    def mine(channel):
+        run_party(
+            psi.EcdhEngine(),
+            channel,
+            psi.DataHolder("a", frame),
+            role="initiator",
+            on=on,
+            variant="enrichment",
+            columns=[column],
+        )
+
+    def theirs(channel):
+        run_party(
+            psi.EcdhEngine(),
+            channel,
+            psi.DataHolder("b", pd.DataFrame({"id": ["k"], "size": ["s"]})),
+            role="responder",
+            on="id",
+            variant="enrichment",
+            columns=["size"],
+        )
+
+    own, peers = both(mine, theirs)
+    assert isinstance(own, OwnFileError)
+    assert str(peers) == "The file of a does not fit this session."
 
 
 def test_duplicate_keys_are_one_element_and_all_their_rows():

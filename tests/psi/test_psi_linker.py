@@ -220,7 +220,7 @@ def test_after_cardinality_nobody_can_send_rows():
     result = psi.intersect(
         psi.EcdhEngine(), left, psi.DataHolder("b", left.frame), on="id", variant="cardinality"
     )
-    with pytest.raises(psi.PsiError, match="nobody knows the rows"):
+    with pytest.raises(psi.PsiError, match="nobody here knows the rows"):
         tokens.tables_for_linkers(left, result.left, on="id")
 
 

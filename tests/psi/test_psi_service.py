@@ -22,7 +22,7 @@ from pet_lab.parties import blocking, certificates, channel
 from pet_lab.parties.certificates import TestAuthority
 from pet_lab.parties.channel import Options
 from pet_lab.parties.errors import PartyError, Refused
-from pet_lab.psi import end_to_end, service, tokens
+from pet_lab.psi import commands, end_to_end, service, tokens
 from pet_lab.psi.disclosure import OutputRules
 from pet_lab.psi.linker import Linker, LinkerAnswer, Query
 from pet_lab.psi.messages import Hello
@@ -411,6 +411,33 @@ def linked():
     server = service.LinkerServer(linker, LINKER, options=QUICK)
     yield server, f"127.0.0.1:{server.port}", result, a, b
     server.close()
+
+
+def test_a_file_of_common_rows_is_0600(tmp_path):
+    left, right = parties(30)
+    served = Served(right)
+    left.frame.to_csv(tmp_path / "left.csv", index=False)
+    home = certificates.save(STATCAN, tmp_path / "home")
+    commands._hold_session(
+        "initiator",
+        data=tmp_path / "left.csv",
+        on=["id"],
+        peer="cbs",
+        address=served.address,
+        credentials=home,
+        engine="ecdh",
+        variant="psi",
+        state=None,
+        out=tmp_path / "rows.csv",
+        **{key: [] for key in ("linkers", "columns", "values", "by")},
+        total=None,
+        separator="",
+        timeout=5,
+        wait=5,
+        delay=0,
+    )
+    assert (tmp_path / "rows.csv").stat().st_mode & 0o777 == 0o600
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 1 + served.result().cardinality
 
 
 def send(table, address, credentials):
