@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from msgspec import structs
 
 from pet_lab.noise import discrete_laplace
 from pet_lab.shares import ShareError, mersenne_prime
@@ -108,6 +107,18 @@ def check(task: Task) -> Function:
     for name, given in task.parameters.items():
         if f.needs.get(name) not in {"columns", "int"} and not isinstance(given, str):
             raise TaskError(f"{name} is text, got {given!r}.")
+    _check_terms(task, f)
+    if f.joins:
+        _check_join(task)
+    for name, kind in f.needs.items():
+        _check_need(task, name, kind)
+    if any(d.rows < 1 for d in task.inputs):
+        raise TaskError("A data set has no rows.")
+    modulus(task)
+    return f
+
+
+def _check_terms(task: Task, f: Function) -> None:
     if task.level not in f.levels:
         raise TaskError(f"{f.name} runs at {listed(f.levels)}, not at {task.level!r}.")
     if task.level == "all-but-one" and task.min_group and task.epsilon is None:
@@ -121,14 +132,11 @@ def check(task: Task) -> Function:
         raise TaskError("The dominance rule needs values that are never negative.")
     if task.epsilon is not None and "statistics" not in f.name and f.name != "join_size":
         raise TaskError(f"{f.name} cannot add noise; set epsilon to None.")
-    if f.joins:
-        _check_join(task)
-    for name, kind in f.needs.items():
-        _check_need(task, name, kind)
-    if any(d.rows < 1 for d in task.inputs):
-        raise TaskError("A data set has no rows.")
-    modulus(task)
-    return f
+    if task.epsilon is not None and task.level == "checked":
+        raise TaskError(
+            "Level checked does not cover noise, so one party could shift the answer unnoticed: "
+            "take level majority and trust all parties with the noise, or set epsilon to None."
+        )
 
 
 def _check_join(task: Task) -> None:
@@ -137,6 +145,13 @@ def _check_join(task: Task) -> None:
         raise TaskError(f"join is one of {listed(list(JOINS))}, got {how!r}.")
     if how == "hidden" and task.level == "checked":
         raise TaskError("A hidden join is not covered by the check of products; take join opened.")
+    if how == "opened" and task.model == "mixed" and (task.epsilon or task.min_group > 1):
+        raise TaskError(
+            "A user that processes an opened join counts its matches, whatever noise or smallest "
+            "group the task asks: take join hidden, or outsiders as processing parties."
+        )
+    if how == "aligned" and task.function == "join_size":
+        raise TaskError("Of aligned files the join's size is public: it is their number of rows.")
     if how == "aligned" and task.inputs[0].rows != task.inputs[1].rows:
         raise TaskError("Aligned files have the same rows; run a private set intersection first.")
     for d in task.inputs:
@@ -347,15 +362,13 @@ def _polynomial(at: Sequence[int], values: Sequence[int], p: int) -> list[int]:
 
 
 class PublicFacts(Record, frozen=True):
-    """What all processing parties know of an answer.
+    """What the output party gets beside its numbers: what the output checks decided, no counts.
 
     withheld  groups that do not leave, by position; a regression is group 0
-    matches   rows of the join, where the join tells it
     singular  whether a regression has no unique solution
     """
 
     withheld: tuple[int, ...] = ()
-    matches: int | None = None
     singular: bool = False
 
 
@@ -363,11 +376,11 @@ class PublicFacts(Record, frozen=True):
 class AnswerShares:
     """A party's shares of the answer, for the output party alone, and the facts beside it."""
 
-    shares: list[int]
+    shares: list[int] = field(repr=False)
     public: PublicFacts
 
 
-@dataclass
+@dataclass(repr=False)
 class Joined:
     """Rows of the join; with a hidden join all rows of x, zero where there is no match."""
 
@@ -385,7 +398,7 @@ async def compute(a: Arithmetic, task: Task, x: list[int], y: list[int]) -> Answ
         return await _release(a, task, [both[3 * g : 3 * g + 3] for g in range(groups)])
     rows = await _join(a, task, await a.vector(x), await a.vector(y))
     answer: AnswerShares = await _STEPS[task.function](a, task, rows)
-    return replace(answer, public=structs.replace(answer.public, matches=rows.matches))
+    return answer
 
 
 def _group_count(task: Task) -> int:
@@ -483,13 +496,17 @@ async def _release(
     if task.min_group > 1 and task.epsilon is None:
         counts = a.concat([c[:1] for c in cells])
         small = await a.zero(await _product(a, counts, range(1, task.min_group)))
-    withheld = [g for g in range(len(cells)) if small[g] or (dominated and dominated[g])]
+    withheld = {g for g in range(len(cells)) if small[g] or (dominated and dominated[g])}
+    if any(small) and task.parameters.get("join", "aligned") == "aligned":
+        # The numbers of rows are public: without a second group they give away the first.
+        empty = await a.zero(a.concat([c[:1] for c in cells]))
+        withheld |= {*[g for g in range(len(cells)) if g not in withheld and not empty[g]][:1]}
     shares = [v for g, c in enumerate(cells) if g not in withheld for v in c.z]
     await a.verify()
     if task.epsilon is not None:
         rows = await a.put_in(noise(task, len(shares)))
         shares = [(s + sum(n)) % a.p for s, *n in zip(shares, *rows, strict=True)]
-    return AnswerShares(shares, PublicFacts(withheld=tuple(withheld)))
+    return AnswerShares(shares, PublicFacts(withheld=tuple(sorted(withheld))))
 
 
 async def _product(a: Arithmetic, counts: Vector, steps: Sequence[int]) -> Vector:
@@ -518,7 +535,7 @@ def noise(task: Task, n: int) -> list[int]:
         name = task.parameters["value"]
         bound = max(d.schema[name].largest for d in task.inputs if name in d.schema)
     kinds = [1] if task.function == "join_size" else [1, bound, bound * bound]
-    budget = Fraction(task.epsilon).limit_denominator(10_000) / len(kinds)
+    budget = Fraction(task.epsilon) / len(kinds)
     return [discrete_laplace(Fraction(kinds[i % len(kinds)]) / budget) for i in range(n)]
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from msgspec import Meta
+from msgspec.structs import replace
 
-from pet_lab.parties.log import Head, SignedEntry
+from pet_lab.parties.log import Head, SignedEntry, canonical
 
 from .catalogue import PublicFacts
 from .policy import Approval
@@ -19,6 +20,8 @@ Hash = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Numbers = Annotated[tuple[Hex, ...], Meta(max_length=100_000)]
 Approvals = Annotated[tuple[Approval, ...], Meta(max_length=100)]
 Text = Annotated[str, Meta(max_length=4000)]
+Share = Annotated[bytes, Meta(max_length=2**26)]
+Salt = Annotated[bytes, Meta(max_length=64)]
 
 
 class Member(Record, frozen=True):
@@ -67,8 +70,11 @@ class Deposit(Request, frozen=True):
     """From an owner to a processing party: its share of an input, with the commitment's salt."""
 
     task: Hash
-    share: Annotated[bytes, Meta(max_length=2**26)]
-    salt: Annotated[bytes, Meta(max_length=64)]
+    share: Share
+    salt: Salt
+
+    def __repr__(self) -> str:
+        return f"Deposit(task={self.task!r})"
 
 
 class Open(Request, frozen=True):
@@ -100,8 +106,8 @@ class Done(Request, frozen=True):
     heads: Annotated[tuple[Head, ...], Meta(max_length=100)] = ()
 
 
-class Accuse(Request, frozen=True):
-    """To a processing party: an owner's signed check values, which some share does not fit."""
+class Justify(Request, frozen=True):
+    """To a processing party: open a share if the check value that its owner signed is wrong."""
 
     task: Hash
     owner: Name
@@ -110,8 +116,39 @@ class Accuse(Request, frozen=True):
     signature: Hex
 
 
+class Opening(Record, frozen=True, kw_only=True):
+    """What an accused party says, signed: the owner's check value fits, or the share it was given.
+
+    An honest party opens a share only if its owner signed a wrong value, so never by another's lie.
+    """
+
+    task: Hash
+    owner: Name
+    party: Name
+    fits: bool
+    share: Share = b""
+    salt: Salt = b""
+    signature: Hex = ""
+
+    @property
+    def signed(self) -> bytes:
+        """What the signature covers."""
+        return canonical(replace(self, signature=""))
+
+
+class Accuse(Request, frozen=True):
+    """To a processing party: check values that a share did not fit, and what the accused opened."""
+
+    case: Justify
+    opening: Opening
+
+
 class SendLog(Request, frozen=True):
     """To any party: its log."""
+
+
+class SendHead(Request, frozen=True):
+    """To any party: the latest head that it keeps of the asking party's log."""
 
 
 AnyRequest = (
@@ -124,8 +161,10 @@ AnyRequest = (
     | Check
     | Finish
     | Done
+    | Justify
     | Accuse
     | SendLog
+    | SendHead
 )
 
 
@@ -133,7 +172,9 @@ AnyRequest = (
 
 
 class Accepted(Record, frozen=True):
-    """Done as asked."""
+    """Done as asked; an owner that handed in data adds the head of its log."""
+
+    head: Head | None = None
 
 
 class Description(Record, frozen=True):
@@ -164,16 +205,23 @@ class Checked(Record, frozen=True):
 
 
 class SignedShares(Record, frozen=True):
-    """What a processing party signs: its shares of the answer to one task."""
+    """What a processing party signs: its shares of the answer to one task.
+
+    salt  random, so that the hash in the log tells nobody what the answer may be
+    """
 
     task: Hash
     party: Name
     public: PublicFacts
     shares: Numbers
+    salt: Hex
 
 
 class TaskCost(Record, frozen=True):
-    """What a task cost one processing party; `to` are bytes of shares by receiver."""
+    """What a task cost one processing party; `to` are bytes of shares by receiver.
+
+    It stays with the party's own operator: products and bytes tell how many rows match.
+    """
 
     party: Name
     wall_s: float
@@ -191,13 +239,18 @@ class Finished(Record, frozen=True):
     answer: SignedShares
     signature: Hex
     head: Head
-    cost: TaskCost
 
 
 class Named(Record, frozen=True):
     """Parties whose share does not fit, as this party sees it."""
 
     wrong: Annotated[tuple[Name, ...], Meta(max_length=100)]
+
+
+class KeptHead(Record, frozen=True):
+    """The latest head of the asking party's log that this party witnessed, if any."""
+
+    head: Head | None
 
 
 class LogCopy(Record, frozen=True):

@@ -10,9 +10,9 @@ A module of another name that calls `run` with a subclass of `Console` is starte
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import traceback
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from pet_lab.parties.errors import PartyError, Refused
 from pet_lab.parties.log import Signer
 
 from .mesh import Endpoint
-from .messages import LogCopy, Member
+from .messages import LogCopy, Member, TaskCost
 from .party import ServiceParty
 from .policy import Policy
 from .tasks import ColumnSchema, Record
@@ -83,9 +83,10 @@ class TakeSent(Order, frozen=True):
 
 
 class Messages(Record, frozen=True):
-    """The answer to `TakeSent`."""
+    """The answer to `TakeSent`: messages, and what computing cost this party since then."""
 
     sent: list[Sent]
+    costs: list[TaskCost]
 
 
 class Console:
@@ -112,6 +113,7 @@ class Console:
         match order:
             case Members():
                 party.members = {one.name: one for one in order.members}
+                await party.compare_log()
             case Compute():
                 return await party.request(
                     order.owners, order.terms, approve_only=order.approve_only
@@ -126,23 +128,27 @@ class Console:
             case ShowLog():
                 return LogCopy(entries=tuple(party.log.entries), public=party.signer.public)
             case TakeSent():
-                answer = Messages(sent=list(party.sent))
+                answer = Messages(sent=list(party.sent), costs=list(party.costs))
                 party.sent.clear()
+                party.costs.clear()
                 return answer
         return None
 
-    async def answer(self, line: bytes) -> dict[str, Any]:
+    async def answer(self, line: bytes | None) -> bytes:
         """The answer to one line of the console: {"answer": ...} or {"refusal": ...}."""
         try:
+            if line is None:
+                raise Refused(f"An order is one line of at most {MAX_LINE} bytes.")
             order = msgspec.json.decode(line, type=self.orders)
-            return {"answer": await self.obey(order)}
-        except msgspec.MsgspecError as error:
-            return {"refusal": Refusal.of(Refused(f"No such order: {error}."))}
+            return msgspec.json.encode({"answer": await self.obey(order)})
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            refusal = Refused(f"No such order: {str(error)[:200]}.")
         except PartyError as error:
-            return {"refusal": Refusal.of(error)}
+            refusal = error
         except Exception as error:  # the console must answer, whatever happened
             traceback.print_exc()
-            return {"refusal": Refusal.of(Refused(f"{type(error).__name__}: {error}"))}
+            refusal = Refused(f"{type(error).__name__}: {str(error)[:200]}")
+        return msgspec.json.encode({"refusal": Refusal.of(refusal)})
 
 
 def read_schema(home: Path) -> dict[str, ColumnSchema] | None:
@@ -155,16 +161,32 @@ def read_schema(home: Path) -> dict[str, ColumnSchema] | None:
 
 async def run(home: Path, console_type: type[Console] = Console) -> None:
     """Listen, report who this is, and obey the console until it is closed."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # mpyc and others print: not among the answers
     console = console_type(home)
     member = await console.party.listen(console.host)
-    print(json.dumps(msgspec.to_builtins(member)), flush=True)
+    print(msgspec.json.encode(member).decode(), flush=True, file=answers)
     reader = asyncio.StreamReader(limit=MAX_LINE)
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
     )
-    while line := await reader.readline():
-        answer = await console.answer(line)
-        print(msgspec.json.encode(answer).decode(), flush=True)
+    async for line in lines(reader):
+        print((await console.answer(line)).decode(), flush=True, file=answers)
+
+
+async def lines(reader: asyncio.StreamReader) -> AsyncIterator[bytes | None]:
+    """Lines until the stream ends; None stands for one that is too long, however long it is."""
+    whole = True
+    while True:
+        try:
+            line = await reader.readuntil(b"\n")
+        except asyncio.LimitOverrunError as error:
+            await reader.readexactly(error.consumed)
+            whole = False
+            continue
+        except asyncio.IncompleteReadError:
+            return
+        yield line if whole else None
+        whole = True
 
 
 if __name__ == "__main__":

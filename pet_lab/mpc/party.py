@@ -15,13 +15,17 @@ that are revealed only then, `finish` computes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -32,7 +36,15 @@ from pet_lab import shares
 from pet_lab.parties import channel
 from pet_lab.parties.channel import Channel, Options, Sent
 from pet_lab.parties.errors import PartyError, PeerLost, Refused
-from pet_lab.parties.log import Head, SignedLog, Signer, canonical, digest, verify_signature
+from pet_lab.parties.log import (
+    Head,
+    SignedLog,
+    Signer,
+    canonical,
+    digest,
+    verify,
+    verify_signature,
+)
 
 from . import catalogue, costs
 from . import messages as m
@@ -45,26 +57,32 @@ from .tasks import ColumnSchema, DataRef, Record, Task, read_task
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+RESERVED_S = 600.0  # how long an owner keeps prepared data, and their budget, for a task
 IDLE_S = 120.0  # a computation whose output party fell silent makes room after this
 MAX_FRAME = 2**27  # shares of one input of a party, in JSON
 
 
-@dataclass
+@dataclass(repr=False)
 class PreparedData:
-    """What an owner keeps between preparing data for a task and handing it in."""
+    """What an owner keeps between preparing data for a task and handing it in: a reservation."""
 
     draft: Task
     ref: DataRef
     rows: list[list[int]]
     salts: list[bytes]
+    until: float = field(default_factory=lambda: time.monotonic() + RESERVED_S)
 
 
-@dataclass
+@dataclass(repr=False)
 class Computation:
     """A computation under way at a processing party."""
 
     task: Task
+    deposits: dict[str, m.Deposit]
+    points: tuple[str, ...] = ()
     mesh: Mesh | None = None
     arithmetic: Arithmetic | None = None
     inputs: list[list[list[int]]] = field(default_factory=list)  # by side, by processing party
@@ -87,7 +105,6 @@ class TaskOutcome(Record, frozen=True):
     table: dict[str, list[Any]] | None = None
     public: catalogue.PublicFacts | None = None
     suspects: tuple[str, ...] = ()
-    costs: tuple[m.TaskCost, ...] = ()
     wall_s: float = 0.0
 
 
@@ -118,10 +135,12 @@ class ServiceParty:
         self.log = SignedLog(signer, home / "audit.jsonl")
         self.members: dict[str, m.Member] = {}
         self.sent: list[Sent] = []
+        self.costs: list[m.TaskCost] = []
+        self._halted = ""
         self._options = Options(max_frame=MAX_FRAME, delay_s=endpoint.delay_s)
         self._listener: socket.socket | None = None
         self._tasks: dict[str, Task] = {}
-        self._safe: dict[str, dict[str, list[int]]] = {}
+        self._safe: dict[str, dict[str, m.Deposit]] = {}
         self._prepared: dict[str, PreparedData] = {}
         self._session: Computation | None = None
         self._work: asyncio.Task[Any] | None = None
@@ -176,9 +195,13 @@ class ServiceParty:
             m.Check: self._check,
             m.Finish: self._finish,
             m.Done: self._done,
+            m.Justify: self._justify,
             m.Accuse: self._accuse,
             m.SendLog: self._send_log,
+            m.SendHead: self._send_head,
         }
+        if self._halted:
+            raise Refused(self._halted)
         answer = steps[type(request)](peer, request)
         return await answer if inspect.isawaitable(answer) else answer
 
@@ -208,12 +231,39 @@ class ServiceParty:
             await line.send(request)
             return await line.receive(answer_type, within=within)
 
-    def bar(self, *names: str, why: str, task: str = "") -> None:
-        """Exclude parties from now on, here; kept in the log, so also after a restart."""
-        for name in names:
-            if name not in {self.name, *self.endpoint.barred}:
-                self.endpoint.barred.add(name)
-                self.log.add("excluded", party=name, why=why, task=task)
+    def bar(self, name: str, *, why: str, task: str = "") -> None:
+        """Exclude a party from now on, here; kept in the log, so also after a restart."""
+        if name not in {self.name, *self.endpoint.barred}:
+            self.endpoint.barred.add(name)
+            self.log.add("excluded", party=name, why=why, task=task)
+
+    async def compare_log(self) -> None:
+        """Hold the own log against what the members kept of it; one that lost its end stops here.
+
+        Raises
+        ------
+        PartyError
+            Also for every request from then on.
+        """
+
+        async def kept(name: str) -> Head | None:
+            try:
+                return (await self.ask(name, m.SendHead(), m.KeptHead, within=5.0)).head
+            except PartyError:
+                return None  # not up yet, or gone: its head can be compared another time
+
+        heads = await asyncio.gather(*(kept(n) for n in self.members if n != self.name))
+        # A member can witness only what was signed here, so its lies do not stop this party.
+        known = [
+            h
+            for h in heads
+            if h is not None and verify_signature(self.signer.public, h.signed, h.signature)
+        ]
+        try:
+            verify(self.log.entries, self.name, self.signer.public, known)
+        except PartyError as error:
+            self._halted = f"{self.name} does nothing until its log is restored: {error}"
+            raise PartyError(self._halted) from None
 
     def _publics(self) -> dict[str, str]:
         return {name: member.public for name, member in self.members.items()}
@@ -223,10 +273,22 @@ class ServiceParty:
     def _table(self) -> pd.DataFrame:
         if self.schema is None:
             raise Refused(f"{self.name} offers no data.")
-        import pandas as pd  # only owners need it, and it is slow to load
+        from pet_lab.data.reader import read_table  # only owners need it, and it is slow to load
 
-        text = {k: str for k, c in self.schema.items() if c.kind != "number"}
-        return pd.read_csv(self.home / "data.csv", dtype=text)
+        text = [k for k, c in self.schema.items() if c.kind != "number"]
+        with self._discreet():
+            return read_table(self.home / "data.csv", as_text=text).frame
+
+    @contextlib.contextmanager
+    def _discreet(self) -> Iterator[None]:
+        """What is wrong with the data is for this party's own operator alone (stderr)."""
+        try:
+            yield
+        except (TaskError, ValueError) as error:
+            log.warning("the data of %s: %s", self.name, error)
+            raise Refused(
+                f"The data of {self.name} are not as their schema says; its operator knows more."
+            ) from None
 
     def _describe(self, peer: str, request: m.Describe) -> m.Description:
         return m.Description(rows=len(self._table()), schema=dict(self.schema or {}))
@@ -237,15 +299,13 @@ class ServiceParty:
         if peer != draft.output_party:
             raise Refused("Only the output party of a task prepares it.")
         catalogue.check(draft)
-        spent = self._spent("handed in", draft)
-        reasons = objections(self.policy, draft, spent, excluded=self.endpoint.barred)
-        if reasons:
-            self.log.add("refused", function=draft.function, why=reasons)
-            raise Refused(f"{self.name} gives no data: {' '.join(reasons)}")
+        self._within_limits(draft)
         p, points = catalogue.modulus(draft), _numbers(request.points)
         if len(points) != draft.k or not all(0 < v < p for v in points):
             raise Refused("A check needs one point for each processing party.")
-        self._prepared[draft.nonce] = split = self._split(draft, self._table())
+        frame = self._table()
+        with self._discreet():
+            self._prepared[draft.nonce] = split = self._split(draft, frame)
         values = _hex(
             shares.check_value(row, at, p) for row, at in zip(split.rows, points, strict=True)
         )
@@ -255,10 +315,28 @@ class ServiceParty:
             ref=split.ref, check_values=values, signature=self.signer.sign(canonical(signed))
         )
 
-    def _spent(self, kind: str, task: Task) -> Spent:
-        """What this party's log says about earlier tasks on data of the same owners."""
-        bodies = [e.body for e in self.log.of(kind) if e.body["owners"] == task.owners]
-        return Spent(len(bodies), sum(b["epsilon"] or 0.0 for b in bodies))
+    def _within_limits(self, task: Task) -> None:
+        """Refuse what this owner's policy, with all that is spent and reserved, does not allow."""
+        now = time.monotonic()
+        self._prepared = {k: v for k, v in self._prepared.items() if v.until > now}
+        spent = self._spent("handed in", self.name, (v.draft for v in self._prepared.values()))
+        reasons = objections(self.policy, task, spent, excluded=self.endpoint.barred)
+        if reasons:
+            self.log.add("refused", function=task.function, why=reasons)
+            raise Refused(f"{self.name} gives no data: {' '.join(reasons)}")
+
+    def _spent(self, kind: str, owner: str, reserved: Iterable[Task] = ()) -> Spent:
+        """What was agreed to on one owner's data, by the log and by what is reserved.
+
+        An owner offers one data set, and its account goes on when the file changes: the people in
+        it may be the same. All tasks count, whoever the other owner is.
+        """
+        used = [e.body["epsilon"] for e in self.log.of(kind) if owner in e.body["owners"]]
+        used += [task.epsilon for task in reserved]
+        budgets = [Decimal(str(v or 0)) for v in used]
+        if not all(v.is_finite() and v >= 0 for v in budgets):
+            raise Refused(f"The log of {self.name} holds a budget that is no number.")
+        return Spent(len(used), sum(budgets, Decimal(0)))
 
     def _split(self, draft: Task, frame: pd.DataFrame) -> PreparedData:
         p = catalogue.modulus(draft)
@@ -279,26 +357,25 @@ class ServiceParty:
         """Send each processing party its share, if the task is the one prepared for."""
         task = request.task
         split = self._prepared.pop(task.nonce, None)
-        if split is None or peer != task.output_party:
+        if split is None or peer != task.output_party or split.until < time.monotonic():
             raise Refused("No data was prepared for this task, or it was handed in already.")
         as_drafted = replace(
             task, inputs=tuple(replace(d, commitments=("",) * task.k) for d in task.inputs)
         )
         if as_drafted != split.draft or task.input(self.name) != split.ref:
             raise Refused("The task is not the one that the data was prepared for.")
-        if task.expired():
-            raise Refused(f"The task expired at {task.expires}.")
         check_approvals(task, request.approvals, self._publics())
+        self._within_limits(task)
         p = catalogue.modulus(task)
         deposits = [
             m.Deposit(task=task.sha256, share=shares.pack(row, p), salt=salt)
             for row, salt in zip(split.rows, split.salts, strict=True)
         ]
+        body = {"task": task.sha256, "data": split.ref.sha256, "epsilon": _text(task.epsilon)}
+        self.log.add("handed in", **body, owners=task.owners)
         to = zip(task.processing_parties, deposits, strict=True)
         await asyncio.gather(*(self.ask(name, deposit, m.Accepted) for name, deposit in to))
-        body = {"task": task.sha256, "data": split.ref.sha256, "epsilon": task.epsilon}
-        self.log.add("handed in", **body, owners=task.owners)
-        return m.Accepted()
+        return m.Accepted(head=self.log.head())
 
     # --- as a processing party ----------------------------------------------------------------
 
@@ -317,10 +394,11 @@ class ServiceParty:
             self.log.add("refused", task=task.sha256, why=[str(error)])
             raise
         if not any(e.body["task"] == task.sha256 for e in self.log.of("approved")):
+            both = [self._spent("approved", owner) for owner in task.owners]
             reasons = objections(
                 self.policy,
                 task,
-                self._spent("approved", task),
+                Spent(max(s.queries for s in both), max(s.epsilon for s in both)),
                 too_long=costs.too_long(task, self.policy.max_seconds),
                 excluded=self.endpoint.barred,
             )
@@ -334,7 +412,7 @@ class ServiceParty:
                 owners=task.owners,
                 output=task.output_party,
                 purpose=task.purpose,
-                epsilon=task.epsilon,
+                epsilon=_text(task.epsilon),
                 data=[d.sha256 for d in task.inputs],
                 warnings=list(task.warnings),
             )
@@ -372,7 +450,7 @@ class ServiceParty:
             )
         if peer in self._safe.setdefault(task.sha256, {}):
             raise Refused(f"{peer} handed in its share already.")
-        self._safe[task.sha256][peer] = row
+        self._safe[task.sha256][peer] = request
         self.log.add("deposited", task=task.sha256, owner=peer)
         return m.Accepted()
 
@@ -398,18 +476,18 @@ class ServiceParty:
             self._drop()
         approvals = msgspec.to_builtins(request.approvals)
         self.log.add("started", task=task.sha256, approvals=approvals)
-        self._session = session = Computation(task)
-        rows = self._deposited(task)
+        self._session = session = Computation(task, self._safe.pop(task.sha256))
+        rows = self._deposited(session)
         if task.level == "all-but-one":
             session.inputs = [[row] for row in rows]
         else:
             await self._guard(self._put_in(session, rows))
         return m.Accepted()
 
-    def _deposited(self, task: Task) -> list[list[int]]:
-        """This party's share of each input, taken out of the safe."""
-        safe = self._safe.pop(task.sha256)
-        return [safe[d.owner] for d in task.inputs]
+    def _deposited(self, session: Computation) -> list[list[int]]:
+        """This party's share of each input."""
+        p = catalogue.modulus(session.task)
+        return [shares.unpack(session.deposits[d.owner].share, p) for d in session.task.inputs]
 
     async def _put_in(self, session: Computation, rows: list[list[int]]) -> None:
         task, p = session.task, catalogue.modulus(session.task)
@@ -428,10 +506,11 @@ class ServiceParty:
     async def _check(self, peer: str, request: m.Check) -> m.Checked:
         """Compute the check value of every share that was put in."""
         session = self._current(peer, request.task)
+        points = _numbers(request.points)
+        if len(points) != session.task.k or session.points:
+            raise Refused("A check needs one point for each processing party, and is made once.")
+        session.points = request.points
         if session.arithmetic is not None:
-            points = _numbers(request.points)
-            if len(points) != session.task.k:
-                raise Refused("A check needs one point for each processing party.")
             await self._guard(self._open_check_values(session, session.arithmetic, points))
         return m.Checked(check_values={k: _hex(v) for k, v in session.check_values.items()})
 
@@ -452,14 +531,14 @@ class ServiceParty:
             party=self.name,
             public=answer.public,
             shares=_hex(answer.shares),
+            salt=secrets.token_hex(16),
         )
-        public = msgspec.to_builtins(answer.public)
-        self.log.add("finished", task=request.task, public=public, answer=digest(canonical(signed)))
+        self.log.add("finished", task=request.task, answer=digest(canonical(signed)))
+        self.costs.append(self._cost(session))
         return m.Finished(
             answer=signed,
             signature=self.signer.sign(canonical(signed)),
             head=self.log.head(),
-            cost=self._cost(session),
         )
 
     async def _compute(self, session: Computation) -> catalogue.AnswerShares:
@@ -508,17 +587,68 @@ class ServiceParty:
         if member and verify_signature(member.public, head.signed, head.signature):
             self.log.add("witnessed", **msgspec.to_builtins(head))
 
+    def _justify(self, peer: str, request: m.Justify) -> m.Opening:
+        """Say that the owner's check value fits, or prove by the share that it does not."""
+        task = self._case(peer, request).task
+        deposit = self._current(peer, request.task).deposits[request.owner]
+        bare = m.Opening(task=task.sha256, owner=request.owner, party=self.name, fits=False)
+        opened = replace(bare, share=deposit.share, salt=deposit.salt)
+        if _opened(task, request, opened) == request.check_values[task.party_index(self.name)]:
+            opened = replace(bare, fits=True)
+        else:
+            self.log.add("opened a share", task=task.sha256, owner=request.owner)
+        return replace(opened, signature=self.signer.sign(opened.signed))
+
     def _accuse(self, peer: str, request: m.Accuse) -> m.Named:
-        """Exclude a party whose share did not fit, if this party can see that for itself."""
-        session = self._current(peer, request.task)
-        task, owner = session.task, session.task.input(request.owner).owner
-        signed = m.signed_check_values(task, owner, request.points, request.check_values)
-        if not verify_signature(self.members[owner].public, canonical(signed), request.signature):
-            raise Refused("The accusation does not carry the owner's signature.")
-        wrong = _wrong(task, request.check_values, _hex(session.check_values.get(owner, ())))
-        why = f"used a share other than the one {owner} gave it"
-        self.bar(*wrong, why=why, task=task.sha256)
-        return m.Named(wrong=wrong)
+        """Exclude whoever deviated, if this party can see that for itself."""
+        session = self._case(peer, request.case)
+        guilty = self._guilty(
+            session.task,
+            request.case,
+            request.opening,
+            _hex(session.check_values.get(request.case.owner, ())),
+        )
+        for name, why in guilty.items():
+            self.bar(name, why=why, task=session.task.sha256)
+        return m.Named(wrong=tuple(guilty))
+
+    def _case(self, peer: str, case: m.Justify) -> Computation:
+        """The computation under way, if the check values are its owner's, at its points."""
+        session = self._current(peer, case.task)
+        owner = session.task.input(case.owner).owner
+        signed = m.signed_check_values(session.task, owner, case.points, case.check_values)
+        if (
+            case.points != session.points
+            or len(case.check_values) != session.task.k
+            or not verify_signature(self.members[owner].public, canonical(signed), case.signature)
+        ):
+            raise Refused("The accusation does not carry the owner's signature for these points.")
+        return session
+
+    def _guilty(
+        self, task: Task, case: m.Justify, opening: m.Opening, measured: Sequence[str]
+    ) -> dict[str, str]:
+        """Who deviated in a case, and how, by what the accused opened; nobody if it opened nothing.
+
+        An honest party can always show which it is, and a signed opening is no one else's word.
+        """
+        owner, party, i = case.owner, opening.party, task.party_index(opening.party)
+        about = (opening.task, opening.owner) == (task.sha256, owner) and len(measured) == task.k
+        if not about or measured[i] == case.check_values[i]:
+            return {}
+        if not verify_signature(self.members[party].public, opening.signed, opening.signature):
+            return {}
+        value, guilty = _opened(task, case, opening), {}
+        if value is not None and value != case.check_values[i]:
+            guilty[owner] = f"signed a check value that its share for {party} does not have"
+        if value != measured[i]:
+            guilty[party] = f"used a share other than the one {owner} gave it"
+        return guilty
+
+    def _send_head(self, peer: str, request: m.SendHead) -> m.KeptHead:
+        heads = [e.body for e in self.log.of("witnessed") if e.body["party"] == peer]
+        last = max(heads, key=lambda head: head["n"], default=None)
+        return m.KeptHead(head=last and msgspec.convert(last, Head))
 
     def _send_log(self, peer: str, request: m.SendLog) -> m.LogCopy:
         return m.LogCopy(entries=tuple(self.log.entries), public=self.signer.public)
@@ -591,6 +721,8 @@ class ServiceParty:
         PartyError
             Whatever stopped it: a refusal with the reasons, a lost party, a deviation.
         """
+        if self._halted:
+            raise Refused(self._halted)
         begun = time.monotonic()
         draft = await self._draft(owners, terms)
         points = _hex(1 + secrets.randbelow(catalogue.modulus(draft) - 1) for _ in range(draft.k))
@@ -604,7 +736,9 @@ class ServiceParty:
             return outcome
         self._require_all(task, approvals, decisions)
         hand_in = m.HandIn(task=task, approvals=approvals)
-        await asyncio.gather(*(self.ask(o, hand_in, m.Accepted, within=300.0) for o in owners))
+        handed = await asyncio.gather(
+            *(self.ask(o, hand_in, m.Accepted, within=300.0) for o in owners)
+        )
         try:
             started = m.Open(task=task.sha256, approvals=approvals)
             await self._ask_all(task, started, m.Accepted)
@@ -612,25 +746,28 @@ class ServiceParty:
             checked = await self._ask_all(task, check, m.Checked)
             await self._compare_check_values(task, points, prepared, checked)
             answers = await self._ask_all(task, m.Finish(task=task.sha256), m.Finished)
-            numbers, suspects = self._read(task, points, prepared, answers)
+            rows = self._signed_rows(task, answers)
+            if task.level == "all-but-one":
+                await self._compare_sums(task, points, prepared, rows)
+            numbers, suspects = self._read(task, rows)
         except PartyError as error:
             await self._tell_done(m.Done(task=task.sha256, why=str(error)), task.processing_parties)
             self.log.add("aborted", task=task.sha256, why=str(error))
             raise
-        heads = tuple(a.head for a in answers)
+        heads = (*(a.head for a in answers), *(h.head for h in handed if h.head))
         done = m.Done(task=task.sha256, finished=True, heads=heads)
         await self._tell_done(done, task.processing_parties)
         for head in heads:
             self._witness(head)
         public = answers[0].answer.public
         table = catalogue.decode(task, numbers, public)
-        self.log.add("received", task=task.sha256, answer=digest(canonical(table.to_json())))
+        hashes = [digest(canonical(a.answer)) for a in answers]  # those in the parties' logs
+        self.log.add("received", task=task.sha256, answers=hashes)
         return replace(
             outcome,
             table=table.to_dict(orient="split", index=False),
             public=public,
             suspects=suspects,
-            costs=tuple(a.cost for a in answers),
             wall_s=time.monotonic() - begun,
         )
 
@@ -709,49 +846,109 @@ class ServiceParty:
         values = checked[0].check_values
         if any(c.check_values != values for c in checked) or set(values) != set(prepared):
             raise Cheating("The processing parties report different check values.")
+        guilty: dict[str, str] = {}
+        unclear: dict[str, str] = {}
         for owner, split in prepared.items():
-            wrong = _wrong(task, split.check_values, values[owner])
-            if not wrong:
-                continue
-            accusation = m.Accuse(
-                task=task.sha256,
-                owner=owner,
-                points=points,
-                check_values=split.check_values,
-                signature=split.signature,
-            )
-            others = (n for n in task.processing_parties if n not in wrong)
-            asked = (self.ask(n, accusation, m.Named) for n in others)
-            await asyncio.gather(*asked, return_exceptions=True)
-            why = f"used a share other than the one {owner} gave it"
-            self.bar(*wrong, why=why, task=task.sha256)
-            sentence = f"{', '.join(wrong)} {why}, and is excluded. Nothing was computed."
-            raise Cheating(sentence, wrong)
+            for accused in _wrong(task, split.check_values, values[owner]):
+                case, opening = await self._ask_to_open(task, owner, accused, points, split)
+                found = opening and self._guilty(task, case, opening, values[owner])
+                if not opening or not found:
+                    unclear |= {accused: owner}
+                    continue
+                guilty |= found
+                accusation = m.Accuse(case=case, opening=opening)
+                asked = (self.ask(n, accusation, m.Named) for n in task.processing_parties)
+                await asyncio.gather(*asked, return_exceptions=True)
+        self._exclude(task, guilty, unclear)
 
-    def _read(
+    async def _ask_to_open(
         self,
         task: Task,
-        points: Sequence[str],
+        owner: str,
+        accused: str,
+        points: tuple[str, ...],
+        split: m.Prepared,
+    ) -> tuple[m.Justify, m.Opening | None]:
+        case = m.Justify(
+            task=task.sha256,
+            owner=owner,
+            points=points,
+            check_values=split.check_values,
+            signature=split.signature,
+        )
+        try:
+            opening = await self.ask(accused, case, m.Opening)
+        except PartyError:
+            return case, None
+        its_own = (opening.task, opening.owner, opening.party) == (task.sha256, owner, accused)
+        signed = verify_signature(self.members[accused].public, opening.signed, opening.signature)
+        return case, opening if its_own and signed else None
+
+    def _exclude(
+        self,
+        task: Task,
+        guilty: Mapping[str, str],
+        unclear: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Exclude who deviated, and stop; where that stays open, name both and exclude nobody."""
+        for name, why in guilty.items():
+            self.bar(name, why=why, task=task.sha256)
+        sentences = [f"{name} {why}, and is excluded." for name, why in guilty.items()]
+        sentences += [
+            f"{accused} and {owner} contradict each other about a share, and {accused} did not "
+            "open it: one of them deviated, and nobody is excluded."
+            for accused, owner in unclear.items()
+        ]
+        if sentences:
+            named = dict.fromkeys([*guilty, *unclear, *unclear.values()])
+            raise Cheating(" ".join([*sentences, "Nothing has left."]), tuple(named))
+
+    async def _compare_sums(
+        self,
+        task: Task,
+        points: tuple[str, ...],
         prepared: Mapping[str, m.Prepared],
-        answers: Sequence[m.Finished],
-    ) -> tuple[list[int], tuple[str, ...]]:
-        """Open the answer from all signed shares; returns its numbers, and parties corrected."""
-        p, rows, names = catalogue.modulus(task), [], task.processing_parties
+        rows: Sequence[Sequence[int]],
+    ) -> None:
+        """At level all-but-one: every sum fits its shares. Noise is the parties' own: no check."""
+        if task.epsilon is not None:
+            return
+        p, guilty, unclear = catalogue.modulus(task), {}, {}
+        for i, name in enumerate(task.processing_parties):
+            sent = shares.check_value(rows[i], int(points[i], 16), p)
+            if sent == sum(int(s.check_values[i], 16) for s in prepared.values()) % p:
+                continue
+            values = []
+            for owner, split in prepared.items():
+                case, opening = await self._ask_to_open(task, owner, name, points, split)
+                if opening is None:
+                    unclear[name] = owner
+                    continue
+                values.append(_opened(task, case, opening))
+                if values[-1] not in {None, split.check_values[i]}:
+                    guilty[owner] = f"signed a check value that its share for {name} does not have"
+            complete = name not in unclear
+            if complete and (None in values or sent != sum(int(v, 16) for v in values if v) % p):
+                guilty[name] = "sent a sum that does not fit its shares"
+        self._exclude(task, guilty, unclear)
+
+    def _signed_rows(self, task: Task, answers: Sequence[m.Finished]) -> list[list[int]]:
+        """The shares of the answer, one row a party, each signed by it."""
+        rows, names = [], task.processing_parties
         for name, a in zip(names, answers, strict=True):
-            signed = canonical(a.answer)
             its_own = (a.answer.party, a.answer.task) == (name, task.sha256)
-            if not its_own or not verify_signature(self.members[name].public, signed, a.signature):
+            public = self.members[name].public
+            if not its_own or not verify_signature(public, canonical(a.answer), a.signature):
                 raise Cheating(f"The answer of {name} does not carry its signature.", (name,))
             rows.append(_numbers(a.answer.shares))
-        public = answers[0].answer.public
-        if any(a.answer.public != public for a in answers) or len({*map(len, rows)}) != 1:
+        if len({a.answer.public for a in answers}) != 1 or len({*map(len, rows)}) != 1:
             raise Cheating("The processing parties report different facts about the answer.")
+        return rows
+
+    def _read(self, task: Task, rows: list[list[int]]) -> tuple[list[int], tuple[str, ...]]:
+        """Open the answer from all shares; returns its numbers, and parties corrected."""
+        p, names = catalogue.modulus(task), task.processing_parties
         if task.level == "all-but-one":
-            wrong = _wrong_sums(task, points, prepared, rows, p)
-            if wrong:
-                why = "sent a sum that does not fit its shares"
-                self.bar(*wrong, why=why, task=task.sha256)
-                raise Cheating(f"{', '.join(wrong)} {why}.", wrong)
             return shares.additive_join(rows, p)[:-1], ()
         if not rows[0]:
             return [], ()
@@ -761,8 +958,9 @@ class ServiceParty:
         except shares.SharesContradict as error:
             raise Cheating(str(error)) from None
         suspects = tuple(names[point - 1] for point in opened.wrong)
-        why = "sent a share of the answer that contradicts all others"
-        self.bar(*suspects, why=why, task=task.sha256)
+        for name in suspects:
+            why = "sent a share of the answer that contradicts all others"
+            self.bar(name, why=why, task=task.sha256)
         return opened.values, suspects
 
     async def _tell_done(self, done: m.Done, names: Iterable[str]) -> None:
@@ -790,19 +988,19 @@ def _wrong(task: Task, expected: Sequence[str], computed: Sequence[str]) -> tupl
     )
 
 
-def _wrong_sums(
-    task: Task,
-    points: Sequence[str],
-    prepared: Mapping[str, m.Prepared],
-    rows: Sequence[Sequence[int]],
-    p: int,
-) -> tuple[str, ...]:
-    """Whose sums do not fit; with noise that cannot be told, for the noise is theirs."""
-    if task.epsilon is not None:
-        return ()
-    return tuple(
-        name
-        for i, name in enumerate(task.processing_parties)
-        if shares.check_value(rows[i], int(points[i], 16), p)
-        != sum(int(split.check_values[i], 16) for split in prepared.values()) % p
-    )
+def _opened(task: Task, case: m.Justify, opening: m.Opening) -> str | None:
+    """The check value of an opened share; None if it is not the share in the commitment."""
+    i, p = task.party_index(opening.party), catalogue.modulus(task)
+    if opening.fits:
+        return case.check_values[i]
+    if shares.commit(opening.share, opening.salt) != task.input(case.owner).commitments[i]:
+        return None
+    try:
+        row = shares.unpack(opening.share, p)
+    except shares.ShareError:
+        return None
+    return f"{shares.check_value(row, int(case.points[i], 16), p):x}"
+
+
+def _text(epsilon: Decimal | None) -> str | None:
+    return None if epsilon is None else f"{epsilon:f}"

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
-from pet_lab.parties.errors import Refused
+from pet_lab.parties.errors import PartyError, Refused
 from pet_lab.parties.log import Signer, canonical, verify_signature
 
 from .tasks import Name, Names, Record, Task, listed
@@ -24,8 +25,8 @@ class Policy(Record, frozen=True):
     purposes, levels, joins  what a task may say
     min_group      smallest group that may leave unless noise is added
     dominance_percent  largest share of one record in a total; 0 asks for no rule
-    max_queries    approved tasks that name the same pair of owners
-    epsilon_total  budget of tasks with noise for the same pair of owners
+    max_queries    tasks on the data of one owner, whoever the other owner is
+    epsilon_total  budget of tasks with noise on the data of one owner
     noise_required refuses exact results
     max_seconds    longest computation by the estimate
     """
@@ -37,17 +38,23 @@ class Policy(Record, frozen=True):
     min_group: int = 3
     dominance_percent: int = 0
     max_queries: int = 10
-    epsilon_total: float = 1.0
+    epsilon_total: Decimal = Decimal(1)
     noise_required: bool = False
     max_seconds: float = 600.0
+
+    def __post_init__(self) -> None:
+        total = Decimal(str(self.epsilon_total))
+        if not (total.is_finite() and total >= 0):
+            raise PartyError(f"epsilon_total is a number from 0 on, got {total}.")
+        force_setattr(self, "epsilon_total", total)
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What a party has approved so far for the same pair of owners."""
+    """What a party has agreed to so far on the data of one owner."""
 
     queries: int = 0
-    epsilon: float = 0.0
+    epsilon: Decimal = Decimal(0)
 
 
 def objections(
@@ -87,10 +94,10 @@ def objections(
         reasons.append(f"No record may be more than {policy.dominance_percent} % of a total.")
     if spent.queries >= policy.max_queries:
         reasons.append(f"These data were used {spent.queries} times, the limit of this party.")
-    if task.epsilon is not None and spent.epsilon + task.epsilon > policy.epsilon_total + 1e-12:
+    if task.epsilon is not None and spent.epsilon + task.epsilon > policy.epsilon_total:
         reasons.append(
-            f"The budget is {policy.epsilon_total:g}, {spent.epsilon:g} is spent, "
-            f"and the task asks for {task.epsilon:g}."
+            f"The budget is {policy.epsilon_total:f}, {spent.epsilon:f} is spent or reserved, "
+            f"and the task asks for {task.epsilon:f}."
         )
     if too_long:
         reasons.append(too_long)

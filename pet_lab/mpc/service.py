@@ -18,7 +18,7 @@ import pandas as pd
 
 from pet_lab.files import write_atomic
 from pet_lab.parties.certificates import TestAuthority, save
-from pet_lab.parties.channel import Refusal, Sent
+from pet_lab.parties.channel import Refusal
 from pet_lab.parties.errors import PartyError
 from pet_lab.parties.launch import Process, stop_all
 from pet_lab.parties.log import Head, SignedEntry, Signer, verify
@@ -108,7 +108,7 @@ class Service:
                 (home / "config.json").write_bytes(msgspec.json.encode(config))
                 if name in data:
                     self._write_data(home, data[name])
-                self.processes[name] = Process(name, module, [str(home)])
+                self.processes[name] = Process(name, module, [str(home)], remove=self.folder)
             self.members = {
                 name: msgspec.convert(process.read(START_S), Member)
                 for name, process in self.processes.items()
@@ -178,42 +178,40 @@ class Service:
         PartyError
             What stopped it: Refused, TaskError, PeerLost or Cheating.
         """
-        self._take_sent()  # forget earlier messages
+        self._take_sent()  # forget earlier messages and costs
         outcome = self._request(self.terms(function, parameters, **more))
         answer = outcome.table or {"data": [], "columns": []}
         table = pd.DataFrame(answer["data"], columns=answer["columns"])
         numeric = [c for c in table.columns if c not in {"term", parameters.get("group")}]
-        costs = pd.DataFrame(msgspec.to_builtins(outcome.costs))
+        messages, costs = self._messages()
         return Result(
             table=table.astype(dict.fromkeys(numeric, float)),
             task=outcome.task,
             decisions=outcome.decisions,
-            costs=costs.drop(columns="to"),
+            costs=costs,
             estimate=outcome.estimate,
             public=outcome.public or PublicFacts(),
             suspects=outcome.suspects,
             warnings=outcome.warnings,
-            messages=self._messages(outcome),
+            messages=messages,
             wall_s=outcome.wall_s,
         )
 
-    def _take_sent(self) -> list[Sent]:
-        return [
-            sent
-            for name, process in self.processes.items()
-            if process.alive
-            for sent in self.order(name, node.TakeSent(), node.Messages).sent
-        ]
+    def _take_sent(self) -> list[node.Messages]:
+        alive = [name for name, process in self.processes.items() if process.alive]
+        return [self.order(name, node.TakeSent(), node.Messages) for name in alive]
 
-    def _messages(self, outcome: TaskOutcome) -> pd.DataFrame:
-        rows: list[tuple[str, str, str, int, int]] = [
-            (s.sender, s.receiver, s.kind, 1, s.size) for s in self._take_sent()
-        ]
-        for cost in outcome.costs:
+    def _messages(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """What all operators together know of the last task: its messages, and its costs."""
+        taken = self._take_sent()
+        rows = [(s.sender, s.receiver, s.kind, 1, s.size) for one in taken for s in one.sent]
+        costs = [cost for one in taken for cost in one.costs]
+        for cost in costs:
             rows += [(cost.party, to, "shares", cost.rounds, n) for to, n in cost.to.items()]
         keys = ["sender", "receiver", "kind"]
         frame = pd.DataFrame(rows, columns=[*keys, "messages", "bytes"])
-        return frame.groupby(keys, as_index=False)[["messages", "bytes"]].sum()
+        grouped = frame.groupby(keys, as_index=False)[["messages", "bytes"]].sum()
+        return grouped, pd.DataFrame(msgspec.to_builtins(costs)).drop(columns="to")
 
     def decisions(
         self, function: str, parameters: Mapping[str, Any], **more: Any
@@ -247,7 +245,7 @@ class Service:
         for name, (entries, public) in logs.items():
             mine = [head for head in witnessed if head.party == name]
             try:
-                verify(entries, public, mine)
+                verify(entries, name, public, mine)
                 verdict = "holds"
             except PartyError as error:
                 verdict = str(error)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 else:
     Parameter = str | int | float | Annotated[list[str], Meta(max_length=200)]
 
+EPSILON_LEAST, EPSILON_MOST, EPSILON_STEP = Decimal("0.0001"), Decimal(100), Decimal("0.000001")
+LARGEST = 1e15  # of a bound of a column
 Name = Annotated[str, Meta(min_length=1, max_length=100)]
 Names = Annotated[tuple[Name, ...], Meta(max_length=1000)]
 Hex = Annotated[str, Meta(max_length=1000, pattern=r"\A[0-9a-f]*\Z")]
@@ -69,9 +71,9 @@ class ColumnSchema(Record, frozen=True, kw_only=True):
 
     kind: str
     levels: Names = ()
-    decimals: int = 0
-    low: float = 0.0
-    high: float = 0.0
+    decimals: Annotated[int, Meta(ge=0, le=9)] = 0
+    low: Annotated[float, Meta(ge=-LARGEST, le=LARGEST)] = 0.0
+    high: Annotated[float, Meta(ge=-LARGEST, le=LARGEST)] = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in {"key", "category", "number"}:
@@ -117,7 +119,7 @@ def check_table(frame: pd.DataFrame, schema: Schema) -> None:
         raise TaskError(f"The schema names {', '.join(missing)}, which the table lacks.")
     for name, column in schema.items():
         cells = frame[name]
-        if cells.isna().any():
+        if cells.isna().any() or (cells.astype(str) == "").any():
             raise TaskError(f"Column {name} has missing cells; drop or fill those rows first.")
         if column.kind == "key" and cells.astype(str).duplicated().any():
             raise TaskError(f"Key {name} repeats; an exact join needs each key once in a file.")
@@ -137,7 +139,7 @@ class DataRef(Record, frozen=True, kw_only=True):
 
     owner: Name
     schema: Annotated[dict[Name, ColumnSchema], Meta(max_length=100)]
-    rows: Annotated[int, Meta(ge=0)]
+    rows: Annotated[int, Meta(ge=0, le=10_000_000)]
     commitments: Annotated[tuple[Hex, ...], Meta(max_length=100)]
 
     @property
@@ -157,7 +159,7 @@ class Task(Record, frozen=True, kw_only=True):
     level                 see LEVELS
     min_group             a group of 1 to min_group - 1 records does not leave; 0 switches this off
     dominance_percent     a total does not leave if one record is more than this share; 0: no rule
-    epsilon               with noise for this budget, or None for exact results
+    epsilon               with noise for this budget, or None for exact results; an exact decimal
     expires               UTC, ISO 8601; nothing happens after it
     nonce                 makes two equal requests two tasks
     """
@@ -170,9 +172,9 @@ class Task(Record, frozen=True, kw_only=True):
     model: str = "fixed"
     level: str = "majority"
     purpose: Name = "statistics"
-    min_group: int = 3
-    dominance_percent: int = 0
-    epsilon: float | None = None
+    min_group: Annotated[int, Meta(ge=0, le=1000)] = 3
+    dominance_percent: Annotated[int, Meta(ge=0, lt=100)] = 0
+    epsilon: Decimal | None = None
     expires: str
     nonce: Name = field(default_factory=lambda: secrets.token_hex(16))
 
@@ -201,15 +203,15 @@ class Task(Record, frozen=True, kw_only=True):
                 f"Level {self.level} needs an honest majority, which two parties cannot have: "
                 "take three, or a function that level all-but-one can do."
             )
-        if self.min_group < 0 or not 0 <= self.dominance_percent < 100:
-            raise TaskError("min_group is a count and dominance_percent a share below 100.")
-        if self.epsilon is not None and not 0 < self.epsilon < math.inf:
-            raise TaskError(f"epsilon is a positive number or None, got {self.epsilon}.")
+        if not 0 <= self.min_group <= 1000 or not 0 <= self.dominance_percent < 100:
+            raise TaskError(
+                "min_group is a count up to 1000 and dominance_percent a share below 100."
+            )
         if any(len(d.commitments) != len(parties) for d in self.inputs):
             raise TaskError("Each data set carries one commitment for each processing party.")
         _time(self.expires)
-        if self.epsilon is not None:  # 1 and 1.0 would be two hashes
-            force_setattr(self, "epsilon", float(self.epsilon))
+        if self.epsilon is not None:
+            force_setattr(self, "epsilon", _epsilon(self.epsilon))
 
     @property
     def k(self) -> int:
@@ -294,6 +296,17 @@ def in_hours(hours: float) -> str:
     """A time from now, as `expires` wants it."""
     then = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=hours)
     return then.isoformat(timespec="seconds")
+
+
+def _epsilon(given: Any) -> Decimal:
+    """A budget as an exact number, so that what is charged is what is used; one form, one hash."""
+    exact = Decimal(str(given))
+    if not exact.is_finite() or not EPSILON_LEAST <= exact <= EPSILON_MOST or exact % EPSILON_STEP:
+        raise TaskError(
+            f"epsilon is None or between {EPSILON_LEAST} and {EPSILON_MOST} with at most six "
+            f"decimals, got {str(given)[:40]}."
+        )
+    return exact.normalize()
 
 
 def _time(text: str) -> datetime.datetime:

@@ -11,6 +11,7 @@ import collections
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +40,8 @@ class Process:
         Its command line; it holds no secrets.
     environment : mapping
         Variables added to those of this process.
+    remove : Path, optional
+        A folder of keys and data that goes away with the parent, however the parent ends.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Process:
         arguments: Sequence[str] = (),
         *,
         environment: Mapping[str, str] | None = None,
+        remove: Path | None = None,
         cwd: Path | None = None,
     ) -> None:
         self.name = name
@@ -56,7 +60,15 @@ class Process:
         self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         self._writing = threading.Lock()
         self.popen = subprocess.Popen(  # noqa: S603 - our own interpreter and module, no shell
-            [sys.executable, "-m", __name__, str(os.getpid()), module, *arguments],
+            [
+                sys.executable,
+                "-m",
+                __name__,
+                str(os.getpid()),
+                str(remove or ""),
+                module,
+                *arguments,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -202,23 +214,25 @@ def _kill_tree(leader: int) -> None:
                 child.kill()
 
 
-def _end_with(parent: int) -> None:
-    """End this process and its children as soon as `parent` is gone."""
+def _end_with(parent: int, remove: str) -> None:
+    """End this process, its children and a folder as soon as `parent` is gone."""
     import psutil
 
     while os.getppid() == parent and psutil.pid_exists(parent):
         time.sleep(0.3)
+    if remove:
+        shutil.rmtree(remove, ignore_errors=True)
     _kill_tree(os.getpid())
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run a module as `python -m` does, tied to the life of its parent: PARENT MODULE ARGUMENTS."""
+    """Run a module as `python -m` does, tied to its parent: PARENT REMOVE MODULE ARGUMENTS."""
     import runpy
 
     import psutil
 
-    parent, module, *rest = arguments
-    threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+    parent, remove, module, *rest = arguments
+    threading.Thread(target=_end_with, args=(int(parent), remove), daemon=True).start()
     sys.argv = [module, *rest]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

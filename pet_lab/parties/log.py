@@ -9,6 +9,7 @@ somebody else kept earlier. Bodies hold what was asked and decided, never data, 
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from pet_lab.files import canonical_json, sha256
 
 from .errors import PartyError
 
-START = "0" * 64
+
+def _start(party: str) -> str:
+    """What the first entry follows: the keeper's name, so that no log passes for another's."""
+    return digest(b"log", party.encode())
 
 
 def canonical(value: Any) -> bytes:
@@ -105,30 +109,41 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SignedLog:
-    """Append-only. With a path, every entry is on disk before the party acts on it."""
+    """Append-only. With a path, every entry is on disk before the party acts on it.
+
+    A last line without its end was never acted on: it is cut off, and an entry `repaired` says so.
+    """
 
     def __init__(self, signer: Signer, path: Path | None = None) -> None:
         self.signer, self.path = signer, path
         self.entries: list[SignedEntry] = []
         if path is not None and path.exists():
+            torn = len(path.read_bytes().rpartition(b"\n")[2])
+            if torn:
+                with path.open("r+b") as file:
+                    file.truncate(path.stat().st_size - torn)
             self.entries = read(path)
-            verify(self.entries, signer.public)
+            verify(self.entries, signer.name, signer.public)
+            if torn:
+                self.add("repaired", bytes_cut=torn)
 
     def add(self, kind: str, **body: Any) -> SignedEntry:
         """Sign and append one event."""
-        previous = self.entries[-1].sha256 if self.entries else START
+        previous = self.entries[-1].sha256 if self.entries else _start(self.signer.name)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         bare = SignedEntry(len(self.entries), now, kind, body, previous)
         entry = replace(bare, signature=self.signer.sign(bare.signed))
         if self.path is not None:
             with self.path.open("ab") as file:
                 file.write(msgspec.json.encode(entry) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
         self.entries.append(entry)
         return entry
 
     def head(self) -> Head:
         """The signed state of the log, for others to keep."""
-        last = self.entries[-1].sha256 if self.entries else START
+        last = self.entries[-1].sha256 if self.entries else _start(self.signer.name)
         bare = Head(self.signer.name, len(self.entries), last)
         return replace(bare, signature=self.signer.sign(bare.signed))
 
@@ -148,31 +163,34 @@ def read(path: Path) -> list[SignedEntry]:
     return entries
 
 
-def verify(entries: Sequence[SignedEntry], public: str, witnesses: Iterable[Head] = ()) -> None:
-    """Check a log against its keeper's public key, and against heads that others kept.
+def verify(
+    entries: Sequence[SignedEntry], party: str, public: str, witnesses: Iterable[Head] = ()
+) -> None:
+    """Check a log against its keeper's name and public key, and against heads that others kept.
 
     Raises
     ------
     PartyError
         Naming the first entry that does not fit, or the witness that saw another history.
     """
-    previous = START
+    previous = _start(party)
     for i, entry in enumerate(entries):
         if entry.n != i:
             raise PartyError(f"The log has entry {entry.n} in place {i}: one is missing or moved.")
         if entry.previous != previous:
-            raise PartyError(f"Entry {i} of the log does not follow the one before it.")
+            before = "the one before it" if i else f"the start of a log of {party}"
+            raise PartyError(f"Entry {i} of the log does not follow {before}.")
         if not verify_signature(public, entry.signed, entry.signature):
             raise PartyError(f"Entry {i} of the log was changed after it was signed.")
         previous = entry.sha256
     for head in witnesses:
-        if not verify_signature(public, head.signed, head.signature):
+        if head.party != party or not verify_signature(public, head.signed, head.signature):
             raise PartyError("A witnessed head does not carry the keeper's signature.")
         if head.n > len(entries):
             raise PartyError(
                 f"The log has {len(entries)} entries, but a witness saw {head.n}: "
                 "its end was cut off."
             )
-        seen = entries[head.n - 1].sha256 if head.n else START
+        seen = entries[head.n - 1].sha256 if head.n else _start(party)
         if seen != head.sha256:
             raise PartyError(f"The log differs from what a witness saw at entry {head.n}.")

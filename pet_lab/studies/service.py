@@ -482,7 +482,7 @@ def _tried(attempts: Mapping[str, Callable[[], Any]]) -> pd.DataFrame:
 
 
 def of_five(*, n: int, seed: int) -> pd.DataFrame:
-    """Of five parties one sends a wrong share of the answer; of three others one dies."""
+    """Of five parties one sends a wrong share of the answer; one dies; then an owner lies."""
     names = [f"pp-{i + 1}" for i in range(5)]
     with Service(names, example(n, seed), module=DEVIATING) as service:
         three = functools.partial(attempt, service, processing_parties=names[:3])
@@ -493,6 +493,11 @@ def of_five(*, n: int, seed: int) -> pd.DataFrame:
                 ),
                 "a party dies in the middle": three(fault=("pp-3", "die")),
                 "a party is missing": three(),
+                "an owner accuses an honest party": attempt(
+                    service,
+                    processing_parties=[*names[:2], names[4]],
+                    fault=("px", "wrong_check_value"),
+                ),
             }
         )
 
@@ -524,7 +529,7 @@ def tampered(service: Service, *, cut: bool = False) -> None:
     at = next(i for i, e in enumerate(entries) if e.kind == "approved")
     other = replace(entries[at], body={**entries[at].body, "purpose": "another"})
     changed = entries[:at] if cut else [*entries[:at], other, *entries[at + 1 :]]
-    verify(changed, public, heads(service.log(witness)[0], keeper))
+    verify(changed, keeper, public, heads(service.log(witness)[0], keeper))
 
 
 def stranger(service: Service, *, expired: bool = False) -> None:

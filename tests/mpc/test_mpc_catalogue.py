@@ -166,6 +166,15 @@ def test_noise_has_the_scale_that_the_budget_asks_for():
     assert catalogue.noise(task(), 4) == [0] * 4
 
 
+def test_the_noise_is_of_the_budget_that_was_charged(monkeypatch):
+    """Rounded to fractions of 10,000, 0.00016 was charged and 0.0002 was used."""
+    scales = []
+    monkeypatch.setattr(catalogue, "discrete_laplace", lambda scale: scales.append(scale) or 0)
+    size = {"function": "join_size", "parameters": {"key": "id", "join": "opened"}}
+    catalogue.noise(task(**size, epsilon="0.00016"), 1)
+    assert scales == [Fraction(100_000, 16)]
+
+
 @pytest.mark.parametrize("k", [3, 5])
 def test_the_estimate_grows_as_the_product_of_the_sizes(k):
     pps = tuple(f"pp-{i}" for i in range(k))

@@ -1,5 +1,7 @@
 """Policies decide, approvals bind."""
 
+from decimal import Decimal
+
 import pytest
 from mpc_examples import STATISTICS, X, task
 from msgspec.structs import replace
@@ -14,9 +16,10 @@ from pet_lab.mpc.policy import (
     objections,
 )
 from pet_lab.mpc.tasks import DataRef, in_hours
-from pet_lab.parties.errors import Refused
+from pet_lab.parties.errors import PartyError, Refused
 from pet_lab.parties.log import Signer
 
+HALF = Decimal("0.5")
 OPEN = Policy(functions=("joined_statistics",), min_group=3, max_queries=3, epsilon_total=1.0)
 
 
@@ -33,7 +36,7 @@ def test_a_task_within_the_policy_meets_no_objection():
         (replace(OPEN, joins=("hidden",)), {}, Spent(), "Join 'opened'"),
         (OPEN, {"min_group": 2}, Spent(), "Groups below 3"),
         (OPEN, {}, Spent(queries=3), "used 3 times"),
-        (OPEN, {"epsilon": 0.6}, Spent(epsilon=0.5), "budget is 1, 0.5 is spent"),
+        (OPEN, {"epsilon": 0.6}, Spent(epsilon=HALF), "budget is 1.0, 0.5 is spent"),
         (replace(OPEN, noise_required=True), {}, Spent(), "wants noise"),
         (replace(OPEN, dominance_percent=70), {"dominance_percent": 90}, Spent(), "70 %"),
         (replace(OPEN, dominance_percent=70), {}, Spent(), "70 %"),
@@ -47,7 +50,16 @@ def test_each_rule_objects(policy, changes, spent, says):
 
 
 def test_noise_replaces_the_smallest_group_and_the_budget_is_exact():
-    assert objections(OPEN, task(min_group=0, epsilon=0.5), Spent(epsilon=0.5)) == []
+    assert objections(OPEN, task(min_group=0, epsilon=0.5), Spent(epsilon=HALF)) == []
+    tenths = Spent(epsilon=sum([Decimal("0.1")] * 9, Decimal(0)))
+    assert objections(OPEN, task(min_group=0, epsilon=0.1), tenths) == []
+    assert objections(OPEN, task(min_group=0, epsilon=0.100001), tenths) != []
+
+
+@pytest.mark.parametrize("total", ["NaN", "-1", "Infinity"])
+def test_a_budget_that_is_no_number_is_no_policy(total):
+    with pytest.raises(PartyError, match="epsilon_total is a number"):
+        Policy(epsilon_total=Decimal(total))
 
 
 def test_an_excluded_party_cannot_take_any_role():

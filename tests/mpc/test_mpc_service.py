@@ -122,6 +122,37 @@ def test_small_groups_and_dominated_totals_do_not_leave(three, tables):
     assert made.table["sum"].isna().tolist() == (share > limit).tolist()
 
 
+@pytest.mark.parametrize(
+    ("function", "parameters", "terms"),
+    [
+        ("join_size", SIZE, {"epsilon": 0.05}),
+        ("joined_statistics", STATISTICS, {"min_group": 5}),
+        ("joined_linear_regression", LINEAR, {"min_group": 5}),
+    ],
+    ids=["noise", "smallest group", "regression"],
+)
+def test_only_what_the_checks_saw_leaves(three, tables, function, parameters, terms):
+    """No count beside the answer, in the answer or in a log that any member may ask for."""
+    exact = len(tables[0].merge(tables[1], on="id"))
+    before = {name: len(three.log(name)[0]) for name in three.processes}
+    made = three.compute(function, parameters, **terms)
+    assert set(msgspec.to_builtins(made.public)) == {"withheld", "singular"}
+    received, finished = {}, set()
+    for name, n in before.items():
+        for entry in three.log(name)[0][n:]:
+            body = {k: v for k, v in entry.body.items() if k != "approvals"}
+            assert exact not in body.values(), (name, entry)
+            assert "public" not in body
+            if entry.kind == "received":
+                received = set(body["answers"])
+            elif entry.kind == "finished":
+                finished.add(body["answer"])
+    assert received == finished
+    assert len(finished) == 3, "salted, so that a hash of a small answer tells nothing"
+    sent = three.order("pz", node.TakeSent(), node.Messages)
+    assert sent.costs == [], "products tell matches: costs stay with the processing parties"
+
+
 def test_noise_is_added_by_the_parties(three, tables):
     """Each of three adds discrete Laplace noise of scale 1 / epsilon = 10."""
     exact = len(tables[0].merge(tables[1], on="id"))
@@ -143,14 +174,14 @@ def test_a_tampered_log_is_found(three):
     three.compute("join_size", SIZE)
     entries, public = three.log("pp-1")
     mine = heads(three.log("pp-2")[0], "pp-1")
-    verify(entries, public, mine)
+    verify(entries, "pp-1", public, mine)
     at = next(i for i, e in enumerate(entries) if e.kind == "approved")
     changed = [*entries]
     changed[at] = replace(changed[at], body={**changed[at].body, "function": "join_size2"})
     with pytest.raises(PartyError, match=f"Entry {at}"):
-        verify(changed, public, mine)
+        verify(changed, "pp-1", public, mine)
     with pytest.raises(PartyError, match="cut off"):
-        verify(entries[:at], public, mine)
+        verify(entries[:at], "pp-1", public, mine)
 
 
 def test_no_secret_is_on_a_command_line_or_in_a_log(three, tables):
@@ -276,6 +307,8 @@ def to_json(task):
         (b'{"do":"check","task":"' + b"0" * 64 + b'","points":["1g"]}', "matching regex"),
         (b'{"do":"propose","task":{}}', "missing required field"),
         (b"[" * 5000, "Expected `object`"),
+        (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "something else than a"),
+        (b'{"do":"open","task":' + b"9" * 400 + b"}", "something else than a"),
         (b"not json", "malformed"),
     ],
     ids=lambda v: v[:20] if isinstance(v, bytes) else "",
@@ -377,9 +410,26 @@ def test_a_wrong_input_share_names_and_excludes_and_a_lost_party_is_named(owned)
             service.compute("join_size", SIZE)
         with pytest.raises(Refused, match="revoked or excluded"):
             send(service, "pp-3", "pp-1", {"do": "sendlog"})
+        assert set(service.audit()["verdict"]) == {"holds"}
         restarted = node.Console(service.folder / "pp-1")
         barred = restarted.party.endpoint.barred
         assert barred == {"pp-3"}, "the log remembers what the process forgot"
+
+
+def test_a_lying_owner_is_excluded_and_no_honest_party(owned):
+    with Service(THREE, owned, module=DEVIATING) as service:
+        misbehave(service, "px", "wrong_check_value")
+        misbehave(service, "pp-1", "silent")
+        with pytest.raises(Cheating, match=r"contradict each other.*nobody is excluded") as caught:
+            service.compute("join_size", SIZE)
+        assert set(caught.value.suspects) == {"px", "pp-1"}
+        misbehave(service, "pp-1")
+        with pytest.raises(Cheating, match="px signed a check value that its share") as caught:
+            service.compute("join_size", SIZE)
+        assert caught.value.suspects == ("px",)
+        for name in (*THREE, "pz"):
+            entries, _ = service.log(name)
+            assert [e.body["party"] for e in entries if e.kind == "excluded"] == ["px"]
 
 
 @pytest.mark.slow
@@ -396,7 +446,7 @@ def test_a_party_that_dies_and_one_that_is_missing(owned):
         assert "aborted" in kinds
         assert set(service.audit()["verdict"]) == {"holds"}
         lines = read(service.folder / "pp-2" / "audit.jsonl")
-        verify(lines, service.members["pp-2"].public)
+        verify(lines, "pp-2", service.members["pp-2"].public)
 
 
 # --- five parties, users that process, sums alone -----------------------------------------------
@@ -454,6 +504,11 @@ def test_two_parties_can_add_and_are_warned_about(pooled):
         with pytest.raises(Cheating, match="pp-2 sent a sum") as caught:
             service.compute("pooled_statistics", POOL, level="all-but-one")
         assert caught.value.suspects == ("pp-2",)
+    with Service(("pp-1", "pp-2"), pooled, module=DEVIATING) as service:
+        misbehave(service, "px", "wrong_check_value")
+        with pytest.raises(Cheating, match="px signed a check value") as caught:
+            service.compute("pooled_statistics", POOL, level="all-but-one")
+        assert caught.value.suspects == ("px",)
 
 
 @pytest.mark.slow
@@ -483,6 +538,9 @@ def test_pooled_statistics_and_aligned_files_among_three(pooled, tables):
         for level in ("majority", "checked"):
             made = service.compute("pooled_statistics", POOL, level=level)
             assert same(made.table, want)
+        # Two people are in the west, and everybody knows the numbers of rows.
+        made = service.compute("pooled_statistics", POOL, min_group=3)
+        assert made.table["count"].isna().tolist() == [True, False, True]
 
 
 def _renamed(schema):

@@ -1,6 +1,7 @@
 """Tasks: what makes one, what its hash covers, and what is not a task."""
 
 import datetime
+from decimal import Decimal
 
 import msgspec
 import pandas as pd
@@ -61,7 +62,13 @@ def test_the_hash_covers_the_data():
         ({"model": "mixed"}, "Say fixed"),
         ({"model": "loose"}, "fixed or mixed"),
         ({"level": "perfect"}, "level is one of"),
-        ({"epsilon": 0.0}, "positive"),
+        ({"epsilon": 0.0}, "between 0.0001 and 100"),
+        ({"epsilon": 1e-9}, "between 0.0001 and 100"),
+        ({"epsilon": 6e-5}, "between 0.0001 and 100"),
+        ({"epsilon": 10**400}, "between 0.0001 and 100"),
+        ({"epsilon": "NaN"}, "between 0.0001 and 100"),
+        ({"epsilon": 0.1234567}, "at most six decimals"),
+        ({"min_group": 10**400}, "count up to 1000"),
         ({"min_group": -1}, "count"),
         ({"expires": "tomorrow"}, "time like"),
         ({"expires": "2030-01-01T00:00:00"}, "time zone"),
@@ -106,7 +113,10 @@ WHOLE = msgspec.to_builtins(task())
         {},
         {"inputs": 3},
         {**WHOLE, "extra": 1},
-        {**WHOLE, "epsilon": "1"},
+        {**WHOLE, "epsilon": "one"},
+        {**WHOLE, "min_group": 10**9},
+        {**WHOLE, "min_group": 10**400},
+        {**WHOLE, "inputs": [{**WHOLE["inputs"][0], "rows": 10**400}, WHOLE["inputs"][1]]},
         {**WHOLE, "processing_parties": ["x" * 101, "y", "z"]},
         {**WHOLE, "parameters": {"key": {"a": 1}}},
         {**WHOLE, "inputs": WHOLE["inputs"][:1]},
@@ -124,7 +134,7 @@ def test_a_number_has_one_hash_however_it_is_written():
         canonical(msgspec.json.decode(msgspec.json.encode(whole), type=ColumnSchema))
     )
     same = {"nonce": "n", "expires": "2030-01-01T00:00:00+00:00"}
-    assert task(**same, epsilon=1).sha256 == task(**same, epsilon=1.0).sha256
+    assert len({task(**same, epsilon=e).sha256 for e in (1, 1.0, "1.000", Decimal("1E+0"))}) == 1
 
 
 @pytest.mark.parametrize(
@@ -140,6 +150,11 @@ def test_a_number_has_one_hash_however_it_is_written():
         ({"parameters": {**STATISTICS, "value": "weight"}}, "in 0"),
         ({"parameters": {**STATISTICS, "value": "region"}}, "number column"),
         ({"level": "all-but-one"}, "runs at"),
+        ({"level": "checked", "epsilon": 1.0}, "does not cover noise"),
+        (
+            {"model": "mixed", "processing_parties": ("px", "py", "pz")},
+            "A user that processes an opened join counts its matches",
+        ),
         ({"dominance_percent": 50}, "never negative"),
         ({"dominance_percent": 50, "level": "checked"}, "dominance rule"),
         (
@@ -203,6 +218,7 @@ def test_sums_alone_cannot_check_a_count():
         ({"age": 101}, "outside"),
         ({"age": 30.5}, "decimals"),
         ({"age": None}, "missing"),
+        ({"id": ""}, "missing"),
     ],
 )
 def test_a_table_that_is_not_as_its_schema_says(change, says):

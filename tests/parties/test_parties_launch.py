@@ -97,10 +97,14 @@ def test_stopping_kills_children_of_children_and_the_stubborn(module):
 
 
 @pytest.mark.slow
-def test_no_process_outlives_a_parent_that_is_killed(module, tmp_path):
+def test_neither_process_nor_keys_outlive_a_parent_that_is_killed(module, tmp_path):
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "key.pem").write_text("secret")
     program = (
         "import sys, time; from pathlib import Path; from pet_lab.parties.launch import Process\n"
-        "child = Process('a', 'child_of_test', ['grandchild'], cwd=Path.cwd())\n"
+        f"child = Process('a', 'child_of_test', ['grandchild'], cwd=Path.cwd(), "
+        f"remove=Path({str(keys)!r}))\n"
         "ready = child.wait_for('listening', 20)\n"
         "print(ready['pid'], ready['grandchild'], flush=True); time.sleep(60)\n"
     )
@@ -112,7 +116,9 @@ def test_no_process_outlives_a_parent_that_is_killed(module, tmp_path):
     )
     pids = [int(p) for p in parent.stdout.readline().split()]
     assert len(pids) == 2
+    assert keys.exists()
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
     assert all(gone(pid) for pid in pids)
+    assert not keys.exists()

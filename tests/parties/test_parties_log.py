@@ -1,5 +1,7 @@
 """The signed log: every way of rewriting it is noticed."""
 
+import os
+
 import pytest
 from msgspec.structs import replace
 
@@ -16,11 +18,11 @@ def log(tmp_path):
 
 
 def test_a_log_holds_and_survives_a_restart(log):
-    verify(log.entries, log.signer.public, [log.head()])
+    verify(log.entries, "anne", log.signer.public, [log.head()])
     again = SignedLog(log.signer, log.path)
     assert again.entries == log.entries
     again.add("finished")
-    verify(read(log.path), log.signer.public, [log.head(), again.head()])
+    verify(read(log.path), "anne", log.signer.public, [log.head(), again.head()])
     assert [e.body["task"] for e in again.of("approved")] == ["0", "1", "2", "3"]
 
 
@@ -44,22 +46,22 @@ def test_a_log_holds_and_survives_a_restart(log):
 )
 def test_a_rewritten_log_is_noticed_by_its_chain(log, tamper, reason):
     with pytest.raises(PartyError, match=reason):
-        verify(tamper(log.entries), log.signer.public)
+        verify(tamper(log.entries), "anne", log.signer.public)
 
 
 def test_a_cut_end_or_a_new_history_shows_only_against_a_witness(log):
     witness = log.head()
-    verify(log.entries[:2], log.signer.public)
+    verify(log.entries[:2], "anne", log.signer.public)
     with pytest.raises(PartyError, match="4: its end was cut off"):
-        verify(log.entries[:2], log.signer.public, [witness])
+        verify(log.entries[:2], "anne", log.signer.public, [witness])
     other = SignedLog(log.signer)
     for _ in range(5):
         other.add("approved", task="another")
-    verify(other.entries, log.signer.public)
+    verify(other.entries, "anne", log.signer.public)
     with pytest.raises(PartyError, match="differs from what a witness saw at entry 4"):
-        verify(other.entries, log.signer.public, [witness])
+        verify(other.entries, "anne", log.signer.public, [witness])
     with pytest.raises(PartyError, match="does not carry the keeper's signature"):
-        verify(log.entries, log.signer.public, [replace(witness, n=3)])
+        verify(log.entries, "anne", log.signer.public, [replace(witness, n=3)])
 
 
 def test_a_log_of_another_keeper_or_a_damaged_file_is_refused(log):
@@ -69,9 +71,35 @@ def test_a_log_of_another_keeper_or_a_damaged_file_is_refused(log):
     log.path.write_text("\n".join([lines[0], lines[1].replace('"1"', '"7"'), *lines[2:]]) + "\n")
     with pytest.raises(PartyError, match=r"^Entry 1"):
         SignedLog(log.signer, log.path)
+    log.path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(PartyError, match="does not follow the start of a log of bert"):
+        SignedLog(Signer("bert", log.signer.raw()), log.path)
     log.path.write_text("\n".join([*lines, '{"n": 4}']) + "\n")
     with pytest.raises(PartyError, match="Line 5 of the log is damaged"):
         read(log.path)
+
+
+def test_a_torn_last_line_is_cut_off_and_that_is_said(log):
+    whole = log.path.read_bytes()
+    log.path.write_bytes(whole + whole.splitlines()[-1][:40])
+    again = SignedLog(log.signer, log.path)
+    assert again.entries[:-1] == log.entries
+    assert again.entries[-1].kind == "repaired"
+    assert again.entries[-1].body == {"bytes_cut": 40}
+    assert SignedLog(log.signer, log.path).entries == again.entries
+
+
+def test_an_entry_is_on_the_disk_before_it_counts(log, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
+    log.add("approved", task="4")
+    assert synced == [log.path.stat().st_size]
+
+
+def test_a_head_of_another_party_is_no_witness(log):
+    other = SignedLog(Signer("bert", log.signer.raw()))
+    with pytest.raises(PartyError, match="does not carry the keeper's signature"):
+        verify(log.entries, "anne", log.signer.public, [other.head()])
 
 
 def test_a_signature_fits_one_key_and_one_message():

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
+from msgspec import structs
 
 from pet_lab.mpc import catalogue, messages, node
 from pet_lab.mpc.arithmetic import Arithmetic
 from pet_lab.mpc.messages import AnyRequest
 from pet_lab.mpc.party import Computation, PreparedData, ServiceParty
-from pet_lab.mpc.tasks import Task
+from pet_lab.parties.errors import Refused
+from pet_lab.parties.log import canonical
 
 
 class Faults(node.Order, frozen=True):
@@ -28,6 +30,8 @@ class Faults(node.Order, frozen=True):
 
     push           start a task that was refused
     change_data    alter a cell after the approvals
+    wrong_check_value  sign another check value for the first processing party, as an owner
+    silent         open nothing when accused
     wrong_share    put in another share of an input than was deposited
     wrong_product  compute the first product of a task wrongly
     wrong_result   send a wrong share of the answer
@@ -77,10 +81,24 @@ class Deviating(ServiceParty):
             self._prepared[request.task.nonce] = replace(other, ref=split.ref)
         return await super()._hand_in(peer, request)
 
-    def _deposited(self, task: Task) -> list[list[int]]:
-        rows = super()._deposited(task)
+    def _prepare(self, peer: str, request: messages.Prepare) -> messages.Prepared:
+        prepared = super()._prepare(peer, request)
+        if "wrong_check_value" not in self.faults:
+            return prepared
+        values = ("1", *prepared.check_values[1:])
+        signed = messages.signed_check_values(request.task, self.name, request.points, values)
+        signature = self.signer.sign(canonical(signed))
+        return structs.replace(prepared, check_values=values, signature=signature)
+
+    def _justify(self, peer: str, request: messages.Justify) -> messages.Opening:
+        if "silent" in self.faults:
+            raise Refused("I say nothing.")
+        return super()._justify(peer, request)
+
+    def _deposited(self, session: Computation) -> list[list[int]]:
+        rows = super()._deposited(session)
         if "wrong_share" in self.faults:
-            rows[0][0] = (rows[0][0] + 1) % catalogue.modulus(task)
+            rows[0][0] = (rows[0][0] + 1) % catalogue.modulus(session.task)
         return rows
 
     async def _put_in(self, session: Computation, rows: list[list[int]]) -> None:
