@@ -12,6 +12,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import math
+import operator
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,25 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "MERSENNE_EXPONENTS",
-    "Opened",
-    "ShareError",
-    "SharesContradict",
-    "additive_join",
-    "additive_split",
-    "check_value",
-    "commit",
-    "interpolate",
-    "mersenne_prime",
-    "pack",
-    "ring_join",
-    "ring_split",
-    "shamir_join",
-    "shamir_open",
-    "shamir_split",
-    "unpack",
-]
+__all__ = ["MERSENNE_EXPONENTS", "Opened", "ShareError", "SharesContradict", "additive_join"]
+__all__ += ["additive_split", "check_value", "commit", "interpolate", "mersenne_prime", "pack"]
+__all__ += ["ring_join", "ring_split", "shamir_join", "shamir_open", "shamir_split", "unpack"]
 
 # 2**e - 1 is prime for each, and 3 modulo 4, as mpyc's test for zero needs it.
 MERSENNE_EXPONENTS = (127, 521, 1279, 2203)
@@ -52,15 +38,8 @@ class SharesContradict(ShareError):
 
 
 def mersenne_prime(bits: int) -> int:
-    """The smallest of a few Mersenne primes that has room for numbers of `bits` bits.
+    """The smallest of a few Mersenne primes that has room for `bits` bits, or ShareError.
 
-    Raises
-    ------
-    ShareError
-        If none is large enough.
-
-    Examples
-    --------
     >>> mersenne_prime(100) == 2**127 - 1
     True
     """
@@ -70,9 +49,6 @@ def mersenne_prime(bits: int) -> int:
     raise ShareError(
         f"The exact result may need {bits} bits, the largest field has {MERSENNE_EXPONENTS[-1]}."
     )
-
-
-# --- additive ------------------------------------------------------------------------------------
 
 
 def additive_split(values: Sequence[int], parties: int, modulus: int) -> list[list[int]]:
@@ -88,8 +64,6 @@ def additive_split(values: Sequence[int], parties: int, modulus: int) -> list[li
 def additive_join(rows: Sequence[Sequence[int]], modulus: int) -> list[int]:
     """The values of additive shares; the rows of all parties are needed.
 
-    Examples
-    --------
     >>> additive_join(additive_split([3, 4], parties=3, modulus=11), 11)
     [3, 4]
     """
@@ -109,15 +83,10 @@ def ring_split(values: NDArray[np.int64], parties: int) -> list[NDArray[np.uint6
 def ring_join(shares: Iterable[NDArray[np.uint64]]) -> NDArray[np.int64]:
     """The whole numbers, or sums of them, whose shares modulo 2**64 these are.
 
-    Examples
-    --------
     >>> ring_join(ring_split(np.array([-5, 7]), parties=3)).tolist()
     [-5, 7]
     """
     return np.sum(list(shares), axis=0, dtype=np.uint64).view(np.int64)
-
-
-# --- Shamir --------------------------------------------------------------------------------------
 
 
 def shamir_split(
@@ -141,31 +110,20 @@ def shamir_split(
     ShareError
         Points or numbers that make no sense.
     """
-    at = _share_points(points, modulus)
+    at = _points(points, modulus)
     if not 1 <= needed <= len(at):
         raise ShareError(f"Expected 1 to {len(at)} needed shares, got {needed}.")
     if not 0 <= secret < modulus:
         raise ShareError("The secret is outside the field: pick a larger modulus.")
-    coefficients = [secret, *(secrets.randbelow(modulus) for _ in range(needed - 1))]
-    shares = {}
-    for x in at:
-        value = 0
-        for c in reversed(coefficients):
-            value = (value * x + c) % modulus
-        shares[x] = value
-    return shares
+    drawn = [secrets.randbelow(modulus) for _ in range(needed - 1)]
+    return {
+        x: functools.reduce(lambda v, c: (v * x + c) % modulus, [*drawn, secret], 0) for x in at
+    }
 
 
 def shamir_join(shares: Mapping[int, int], *, needed: int, prime: int) -> int:
-    """The secret of at least `needed` Shamir shares, given as point -> value.
+    """The secret of at least `needed` Shamir shares, point -> value; errors as `shamir_open`.
 
-    Raises
-    ------
-    ShareError
-        Too few shares, points that make no sense, or more shares than needed that contradict.
-
-    Examples
-    --------
     >>> shares = shamir_split(42, points=[1, 2, 5], needed=2, modulus=101)
     >>> shamir_join({x: shares[x] for x in (5, 1)}, needed=2, prime=101)
     42
@@ -175,8 +133,8 @@ def shamir_join(shares: Mapping[int, int], *, needed: int, prime: int) -> int:
 
 def interpolate(shares: Mapping[int, int], prime: int, at: int = 0) -> int:
     """Value at `at` of the polynomial through the points (x, y), all x distinct, modulo a prime."""
-    weights = _lagrange(_distinct(shares, prime), at, prime)
-    return sum(w * y for w, y in zip(weights, shares.values(), strict=True)) % prime
+    weights = _lagrange(_points(shares, prime, zero=True), at, prime)
+    return _weighted([list(shares.values())], weights, prime)[0]
 
 
 @dataclass(frozen=True)
@@ -207,7 +165,7 @@ def shamir_open(rows: Mapping[int, Sequence[int]], *, needed: int, prime: int) -
     ShareError
         Too few rows, rows of different lengths, or points that make no sense.
     """
-    points = _share_points(rows, prime)
+    points = _points(rows, prime)
     if len(points) < needed:
         raise ShareError(f"{len(points)} shares are here, {needed} are needed.")
     if len({len(row) for row in rows.values()}) != 1:
@@ -229,19 +187,15 @@ def shamir_open(rows: Mapping[int, Sequence[int]], *, needed: int, prime: int) -
 
 
 def _weighted(columns: Sequence[Sequence[int]], weights: Sequence[int], p: int) -> list[int]:
-    return [sum(w * y for w, y in zip(weights, ys, strict=True)) % p for ys in columns]
+    return [sum(map(operator.mul, weights, ys)) % p for ys in columns]
 
 
-def _distinct(points: Iterable[int], modulus: int) -> tuple[int, ...]:
+def _points(points: Iterable[int], modulus: int, *, zero: bool = False) -> tuple[int, ...]:
     at = tuple(points)
-    if len({x % modulus for x in at}) != len(at):
+    residues = {x % modulus for x in at}
+    if len(residues) != len(at):
         raise ShareError(f"Points must be distinct modulo {modulus}, got {list(at)}.")
-    return at
-
-
-def _share_points(points: Iterable[int], modulus: int) -> tuple[int, ...]:
-    at = _distinct(points, modulus)
-    if any(x % modulus == 0 for x in at):
+    if 0 in residues and not zero:
         raise ShareError(f"No share lies at 0, where the secret is; got the points {list(at)}.")
     return at
 
@@ -249,17 +203,11 @@ def _share_points(points: Iterable[int], modulus: int) -> tuple[int, ...]:
 @functools.lru_cache(maxsize=1024)  # a round opens many secrets at the same points
 def _lagrange(points: tuple[int, ...], at: int, p: int) -> tuple[int, ...]:
     """Weights with which values at `points` give the value at `at`."""
-    weights = []
-    for x in points:
-        top = bottom = 1
-        for other in points:
-            if other != x:
-                top, bottom = top * (at - other) % p, bottom * (x - other) % p
-        weights.append(top * pow(bottom, -1, p) % p)
-    return tuple(weights)
-
-
-# --- sending, committing, checking ---------------------------------------------------------------
+    rest = {x: [other for other in points if other != x] for x in points}
+    return tuple(
+        math.prod(at - o for o in others) * pow(math.prod(x - o for o in others), -1, p) % p
+        for x, others in rest.items()
+    )
 
 
 def pack(values: Sequence[int], modulus: int) -> bytes:
@@ -269,13 +217,7 @@ def pack(values: Sequence[int], modulus: int) -> bytes:
 
 
 def unpack(raw: bytes, modulus: int) -> list[int]:
-    """The numbers of a packed share vector.
-
-    Raises
-    ------
-    ShareError
-        If the length does not fit or a number is outside the field.
-    """
+    """The numbers of a packed share vector; ShareError if its length or a number does not fit."""
     size = (modulus.bit_length() + 7) // 8
     if len(raw) % size:
         raise ShareError(f"A share vector of {len(raw)} bytes is no multiple of {size}.")

@@ -386,7 +386,7 @@ def processes(
         raise ValueError("The offices need the private key to train; this scheme has none.")
     wall = time.perf_counter()
     authority, started = certificates.TestAuthority(), list[Process]()
-    environment = {"OMP_NUM_THREADS": "1", "GRPC_VERBOSITY": "NONE"}
+    environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GRPC_VERBOSITY": "NONE"}
     with tempfile.TemporaryDirectory(prefix="pet_lab_federated_") as root:
         try:
             place = certificates.save(authority.issue(SERVER), Path(root, SERVER))

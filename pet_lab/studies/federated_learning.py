@@ -6,11 +6,13 @@ function from a `Federation` to tidy rows with the column `experiment`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from pet_lab import data, mia, paillier
 from pet_lab import federated as fl
@@ -103,8 +105,9 @@ class Federation:
         """Rounds in a plain loop, added in the clear; `more` as of `simulate`, and `rule`."""
         scheme = fl.Plain(self.network.parameters, rule=more.pop("rule", None))
         more = {"rounds": self.rounds, "seed": self.seed + replicate, **more}
-        more = {"evaluate_every": more["rounds"], **more}
-        return fl.simulate(offices, self.network, how, scheme, **more)
+        return fl.simulate(
+            offices, self.network, how, scheme, **{"evaluate_every": more["rounds"], **more}
+        )
 
     def pooled(self, weights: np.ndarray, everyone: fl.Office) -> dict[str, float]:
         """Accuracy and loss of a model on all test windows."""
@@ -166,21 +169,16 @@ def scenarios(
                 seed=setting.seed + 1000 * replicate,
                 server_starts=scenario == 3,
             )
-            by_round = {
-                k: {"accuracy": e.accuracy, "loss": e.loss} for k, e in run.evaluations.items()
+            results = {
+                at: {"accuracy": e.accuracy, "loss": e.loss} for at, e in run.evaluations.items()
             }
-            by_round[0, "all"] = setting.pooled(run.weights, everyone) | run.totals()
+            results[0, "all"] = setting.pooled(run.weights, everyone) | run.totals()
             if scenario == 4:
-                by_round[0, "all"] |= _differences(setting.network, runs[2], run, everyone)
-            for (number, office), metrics in sorted(by_round.items()):
-                rows.add(
-                    scenario=scenario,
-                    encrypted=encrypted,
-                    replicate=replicate,
-                    round=number,
-                    office=office,
-                    metrics=metrics,
-                )
+                results[0, "all"] |= _differences(setting.network, runs[2], run, everyone)
+            how: dict[str, Any] = {"scenario": scenario, "encrypted": encrypted}
+            for (number, office), metrics in sorted(results.items()):
+                at = how | {"replicate": replicate, "round": number, "office": office}
+                rows.add(**at, metrics=metrics)
     return rows.frame()
 
 
@@ -189,14 +187,12 @@ def _differences(
 ) -> dict[str, float]:
     right, runs = everyone.y_test, (second, fourth)
     answers = [np.argmax(network.logits(r.weights, everyone.X_test), axis=1) for r in runs]
-    first = min(second.evaluations)  # of the first round, one office
+    losses = [r.evaluations[min(r.evaluations)].loss for r in runs]  # first round, one office
     return {
         "weight_difference": np.abs(fourth.weights - second.weights).max(),
         "changed_answers": np.mean(answers[0] != answers[1]),
         "accuracy_difference": np.mean(answers[1] == right) - np.mean(answers[0] == right),
-        "first_round_loss_difference": abs(
-            fourth.evaluations[first].loss - second.evaluations[first].loss
-        ),
+        "first_round_loss_difference": abs(losses[1] - losses[0]),
     }
 
 
@@ -214,12 +210,11 @@ def comparison(setting: Federation) -> pd.DataFrame:
             rng = np.random.default_rng([setting.seed, replicate, k, 5])
             start = setting.network.initial(rng)
             weights = setting.network.train(start, office.X, office.y, how, rng)
-            rows.add(
-                setting="alone" if k else "centralised",
-                office=office.name,
-                replicate=replicate,
-                metrics=setting.pooled(weights, everyone),
-            )
+            who: dict[str, Any] = {
+                "setting": "alone" if k else "centralised",
+                "office": office.name,
+            }
+            rows.add(**who, replicate=replicate, metrics=setting.pooled(weights, everyone))
     return rows.frame()
 
 
@@ -227,14 +222,15 @@ def transports(setting: Federation, *, key: paillier.PrivateKey, rounds: int) ->
     """Scenarios 2 and 4 over each transport, on the same offices; no rows for 0 rounds.
 
     Rows by transport and scenario: wall_s, wall_s_round, same_model (1 if every weight equals that
-    of the first transport).
+    of the first transport). One thread of linear algebra in all: sums differ by their order.
     """
     rows, offices = Rows(experiment="transports"), setting.divide()
     for scenario, encrypted in [(2, "nothing"), (4, "all layers")] if rounds else []:
         scheme, first = setting.scheme(encrypted, key, len(offices)), None
+        args, how = (offices, setting.network, setting.training, scheme), {"seed": setting.seed}
         for name, transport in TRANSPORTS.items():
-            how = {"rounds": rounds, "seed": setting.seed}
-            run = transport(offices, setting.network, setting.training, scheme, **how)
+            with threadpool_limits(limits=1):
+                run = transport(*args, rounds=rounds, **how)
             first = run.weights if first is None else first
             metrics = {"wall_s": run.wall_s, "wall_s_round": run.wall_s / rounds}
             metrics["same_model"] = float(np.array_equal(first, run.weights))
@@ -291,14 +287,12 @@ def record_privacy(
     setting: Federation, *, noise_multipliers: Sequence[float], delta: float
 ) -> pd.DataFrame:
     """DP-SGD in every office. Rows by noise_multiplier: epsilon, accuracy_pooled."""
-    rows = Rows(experiment="privacy of records")
+    rows, rounds = Rows(experiment="privacy of records"), setting.rounds
     for replicate, offices, everyone in setting.divisions():
         for z in noise_multipliers:
             how = replace(DP_TRAINING, noise_multiplier=z)
             metrics = setting.pooled(setting.train(offices, replicate, how).weights, everyone)
-            metrics["epsilon"] = private.record_epsilon(
-                offices, how, rounds=setting.rounds, delta=delta
-            )
+            metrics["epsilon"] = private.record_epsilon(offices, how, rounds=rounds, delta=delta)
             rows.add(noise_multiplier=float(z), replicate=replicate, metrics=metrics)
     return rows.frame()
 
@@ -314,19 +308,16 @@ def office_privacy(
 
     Rows by epsilon and offices: accuracy_pooled, noise_to_signal, noise_multiplier.
     """
-    rows, network, rounds = Rows(experiment="privacy of offices"), setting.network, setting.rounds
-    for epsilon in epsilons:
+    rows, net, rounds = Rows(experiment="privacy of offices"), setting.network, setting.rounds
+    for epsilon, k in itertools.product(epsilons, offices):
         how = private.office_level(epsilon, clip=0.1, rounds=rounds, delta=delta)
-        for k in offices:
-            ratio = private.noise_to_signal(how, offices=k, parameters=network.parameters)
-            for replicate, split, everyone in setting.divisions(offices=k):
-                seed = setting.seed + replicate
-                run = private.train_office_level(
-                    split, network, setting.training, how, rounds=rounds, seed=seed
-                )
-                metrics = setting.pooled(run.weights, everyone) | {"noise_to_signal": ratio}
-                metrics["noise_multiplier"] = how.noise_multiplier
-                rows.add(epsilon=float(epsilon), offices=k, replicate=replicate, metrics=metrics)
+        ratio = private.noise_to_signal(how, offices=k, parameters=net.parameters)
+        noise = {"noise_to_signal": ratio, "noise_multiplier": how.noise_multiplier}
+        for replicate, split, everyone in setting.divisions(offices=k):
+            rounds_of: dict[str, int] = {"rounds": rounds, "seed": setting.seed + replicate}
+            run = private.train_office_level(split, net, setting.training, how, **rounds_of)
+            metrics = setting.pooled(run.weights, everyone) | noise
+            rows.add(epsilon=float(epsilon), offices=k, replicate=replicate, metrics=metrics)
     return rows.frame()
 
 
@@ -338,20 +329,18 @@ def membership(setting: Federation, *, noise_multiplier: float = 1.2) -> pd.Data
     half of them. Rows by training ("plain", "DP-SGD") and round: mia_auc, tpr_at_fpr_1_percent,
     members and others (numbers of windows).
     """
-    rows = Rows(experiment="membership")
+    rows, network = Rows(experiment="membership"), setting.network
     noisy = replace(DP_TRAINING, noise_multiplier=noise_multiplier)
     for replicate, offices, _ in setting.divisions():
         rng = np.random.default_rng([setting.seed, replicate, 17])
         halves, rest = zip(*(o.halves(rng) for o in offices), strict=True)
         sides = fl.pooled(halves), fl.pooled(rest)
+        sizes = {"members": sides[0].n, "others": sides[1].n}
         for name, how in (("plain", setting.training), ("DP-SGD", noisy)):
             for length in (setting.rounds, 2 * setting.rounds):
-                weights = setting.train(halves, replicate, how, rounds=length).weights
-                scores = [
-                    -mia.from_logits(setting.network.logits(weights, o.X), o.y).loss for o in sides
-                ]
-                metrics = {"mia_auc": mia.auc(*scores)}
-                metrics |= {"members": sides[0].n, "others": sides[1].n}
+                w = setting.train(halves, replicate, how, rounds=length).weights
+                scores = [-mia.from_logits(network.logits(w, o.X), o.y).loss for o in sides]
+                metrics = {"mia_auc": mia.auc(*scores)} | sizes
                 metrics["tpr_at_fpr_1_percent"] = mia.tpr_at_fpr(*scores, fpr=0.01)
                 rows.add(training=name, round=length, replicate=replicate, metrics=metrics)
     return rows.frame()
@@ -367,22 +356,14 @@ def backdoors(setting: Federation, *, poisoned: float) -> pd.DataFrame:
         rng = np.random.default_rng([setting.seed, replicate, 13])
         for share in (0.0, poisoned):
             offices = [BACKDOOR.poison(honest[0], share=share, rng=rng), *honest[1:]]
-            for boost in (1.0, 4.0) if share else (1.0,):
+            for boost, name in itertools.product((1.0, 4.0) if share else (1.0,), robust.RULES):
                 transform = {} if boost == 1 else {offices[0].name: attacks.boosted(boost)}
-                for name, rule in robust.RULES.items():
-                    how = {"rule": rule, "transform": transform}
-                    weights = setting.train(offices, replicate, setting.training, **how).weights
-                    metrics = setting.pooled(weights, everyone)
-                    metrics["backdoor_success"] = BACKDOOR.success(
-                        setting.network, weights, everyone
-                    )
-                    rows.add(
-                        rule=name,
-                        poisoned=float(share),
-                        boost=boost,
-                        replicate=replicate,
-                        metrics=metrics,
-                    )
+                how = {"rule": robust.RULES[name], "transform": transform}
+                weights = setting.train(offices, replicate, setting.training, **how).weights
+                metrics = setting.pooled(weights, everyone)
+                metrics["backdoor_success"] = BACKDOOR.success(setting.network, weights, everyone)
+                at: dict[str, Any] = {"rule": name, "poisoned": float(share), "boost": boost}
+                rows.add(**at, replicate=replicate, metrics=metrics)
     return rows.frame()
 
 
@@ -399,21 +380,16 @@ def skews(
     """
     rows, often = Rows(experiment="skew", participation=participation), max(setting.rounds // 5, 1)
     how = {"participation": participation, "evaluate_every": often}
-    for k in offices:
-        for skew in skews:
-            for replicate, split, everyone in setting.divisions(offices=k, skew=skew):
-                # The first office tests on all windows, so that its rows are the pooled test.
-                split[0] = replace(split[0], X_test=everyone.X_test, y_test=everyone.y_test)
-                run = setting.train(split, replicate, setting.training, **how)
-                for (number, office), e in run.evaluations.items():
-                    if office == split[0].name:
-                        rows.add(
-                            offices=k,
-                            skew=float(skew),
-                            round=number,
-                            replicate=replicate,
-                            metrics={"accuracy_pooled": e.accuracy, "loss_pooled": e.loss},
-                        )
+    for k, skew in itertools.product(offices, skews):
+        for replicate, split, everyone in setting.divisions(offices=k, skew=skew):
+            # The first office tests on all windows, so that its rows are the pooled test.
+            split[0] = replace(split[0], X_test=everyone.X_test, y_test=everyone.y_test)
+            run = setting.train(split, replicate, setting.training, **how)
+            for (number, office), e in run.evaluations.items():
+                if office == split[0].name:
+                    metrics = {"accuracy_pooled": e.accuracy, "loss_pooled": e.loss}
+                    at: dict[str, Any] = {"offices": k, "skew": float(skew), "round": number}
+                    rows.add(**at, replicate=replicate, metrics=metrics)
     return rows.frame()
 
 
@@ -503,11 +479,10 @@ def numbers(rows: pd.DataFrame) -> dict[str, Any]:
     curve = second[second["metric"] == "accuracy"].groupby("round")["value"].mean()
     loss = wide(second[second["metric"] == "loss"], index="office", columns="round")
     leaks = rows[rows["experiment"] == "inversion"].groupby(["metric", "update", "batch"])["value"]
-    read = leaks.mean()["recovered"]
+    read, guesses = leaks.mean()["recovered"], table(rows, "membership")
     least, most = (table(rows, "privacy of records").iloc[k] for k in (0, -1))
     few = table(rows, "privacy of offices").iloc[0]
     attacked = table(rows, "backdoor").query("poisoned > 0 and boost == 1").set_index("rule")
-    guesses = table(rows, "membership")
     uneven = rows[(rows["experiment"] == "skew") & (rows["metric"] == "accuracy_pooled")]
     at_end = uneven[uneven["round"] == uneven["round"].max()].groupby(["offices", "skew"])["value"]
     return {
@@ -524,10 +499,8 @@ def numbers(rows: pd.DataFrame) -> dict[str, Any]:
         "gain": packed["times less than naive"],
         "bytes_gain": naive["kB up"] / packed["kB up"],
         "masking_gain": packed["office CPU s"] / office_cpu["masking"],
-        "read_one": read["one step", 1],
         "read_one_error": leaks.median()["relative_error", "one step", 1],
-        "read_eight": read["one step", 8],
-        "read_64": read["one step", 64],
+        **{f"read_{k}": read["one step", b] for k, b in (("one", 1), ("eight", 8), ("64", 64))},
         "read_epoch": read["one epoch", 64],
         "record_noise": most["noise_multiplier"],
         "record_epsilon": most["epsilon"],
