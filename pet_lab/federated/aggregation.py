@@ -18,7 +18,8 @@ import dataclasses
 import functools
 import operator
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -36,6 +37,14 @@ Message = list[bytes]
 
 class Rejected(ValueError):
     """A contribution that the server or an office cannot accept; the sentence says why."""
+
+
+@contextmanager
+def _rejecting() -> Iterator[None]:
+    try:
+        yield
+    except paillier.PaillierError as error:
+        raise Rejected(str(error)) from None
 
 
 class Scheme(Protocol):
@@ -189,10 +198,8 @@ class Paillier:
         """Packed ciphertexts of the weights from `encrypted_from` on, doubles before."""
         values = _vector(weights, self.parameters) * share
         encryptor = self.public if self.key is None else self.key
-        try:
+        with _rejecting():
             ciphertexts = encryptor.encrypt(values[self._mask], self.packing, noise=self.noise)
-        except paillier.PaillierError as error:
-            raise Rejected(str(error)) from None
         return [pack(values[~self._mask]), ciphertexts.to_bytes()]
 
     def _read(self, message: Message) -> tuple[NDArray[np.float64], paillier.Ciphertexts]:
@@ -200,10 +207,8 @@ class Paillier:
             raise Rejected(f"Expected weights and ciphertexts, got {len(message)} parts.")
         secret = int(self._mask.sum())
         clear = unpack(message[0], self.parameters - secret)
-        try:
+        with _rejecting():
             ciphertexts = self.public.read(message[1])
-        except paillier.PaillierError as error:
-            raise Rejected(str(error)) from None
         if ciphertexts.count != secret or ciphertexts.packing != self.packing:
             raise Rejected(
                 f"Expected {secret} encrypted weights as {self.packing}, got "
@@ -220,10 +225,8 @@ class Paillier:
     def add(self, messages: Sequence[Message]) -> Message:
         """Sums of ciphertexts, and of what is in the clear."""
         read = [self._read(m) for m in messages]
-        try:
+        with _rejecting():
             total = self.public.add(*(s for _, s in read))
-        except paillier.PaillierError as error:
-            raise Rejected(str(error)) from None
         return [pack(np.sum([c for c, _ in read], axis=0)), total.to_bytes()]
 
     def decrypt(self, message: Message, total_share: float) -> NDArray[np.float64]:
@@ -233,10 +236,8 @@ class Paillier:
         clear, ciphertexts = self._read(message)
         out = np.empty(self.parameters)
         out[~self._mask] = clear
-        try:
+        with _rejecting():
             out[self._mask] = self.key.decrypt(ciphertexts)
-        except paillier.PaillierError as error:
-            raise Rejected(str(error)) from None
         return out / total_share
 
     def public_side(self) -> Paillier:

@@ -29,12 +29,6 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
 from numpy.typing import ArrayLike, NDArray
 
 from pet_lab.federated.aggregation import Rejected
@@ -138,7 +132,8 @@ class MaskingOffice(_Round):
 
     def advertise(self) -> Keys:
         """Trip 1: public keys."""
-        return _raw(self._mask_key.public_key()), _raw(self._wrap_key.public_key())
+        mask, wrap = self._mask_key.public_key(), self._wrap_key.public_key()
+        return mask.public_bytes_raw(), wrap.public_bytes_raw()
 
     def share(self, public: Mapping[int, Keys]) -> dict[int, bytes]:
         """Trip 2: given everybody's public keys, encrypted shares for each other office.
@@ -156,9 +151,10 @@ class MaskingOffice(_Round):
         if len({k for keys in public.values() for k in keys}) != 2 * len(public):
             raise MaskingError("Two offices advertise the same key; one copies the other.")
         self._public = dict(public)
-        key = self._mask_key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
-        seeds = _split(self._seed, sorted(public), self.threshold)
-        keys = _split(key, sorted(public), self.threshold)
+        seeds, keys = (
+            _split(secret, sorted(public), self.threshold)
+            for secret in (self._seed, self._mask_key.private_bytes_raw())
+        )
         out = {}
         for other in public:
             body = seeds[other] + keys[other]
@@ -293,7 +289,7 @@ class MaskingServer(_Round):
                 total = total - _stream(secret, self.count)
                 continue
             key = X25519PrivateKey.from_private_bytes(secret)
-            if _raw(key.public_key()) != self.public[owner][0]:
+            if key.public_key().public_bytes_raw() != self.public[owner][0]:
                 raise MaskingError(f"The shares of office {owner} do not fit its public key.")
             for other in self.masked:  # masks that the survivors put on for the one who left
                 pad = _stream(_agreed(key, self.public[other][0]), self.count)
@@ -395,10 +391,6 @@ def aggregate(
 
 
 # --- pieces ------------------------------------------------------------------------------------
-
-
-def _raw(key: X25519PublicKey) -> bytes:
-    return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
 def _route(sender: int, receiver: int) -> bytes:

@@ -309,17 +309,15 @@ class PrivateKey:
         _check_noise(kind)
         p, q, pp, qq = self._p, self._q, self._pp, self._qq
         out = []
-        if kind == "short":
-            base = mpz(self.public.base)
-            at_p, at_q = base % pp, base % qq
         for _ in range(count):
             if kind == "fresh":
                 # r^n mod p^2 = (r^q)^p, and r^q runs through all units modulo p as r does.
-                a = gmpy2.powmod_sec(_unit(p), p, pp)
-                b = gmpy2.powmod_sec(_unit(q), q, qq)
+                a, b = (gmpy2.powmod_sec(_unit(r), r, r * r) for r in (p, q))
             else:
                 e = _exponent()
-                a, b = gmpy2.powmod_sec(at_p, e, pp), gmpy2.powmod_sec(at_q, e, qq)
+                a, b = (
+                    gmpy2.powmod_sec(self.public.base % square, e, square) for square in (pp, qq)
+                )
             out.append(b + qq * ((a - b) * self._q_inverse % pp))
         return out
 
