@@ -400,7 +400,7 @@ def _build_reports(ws: Workspace, names: Sequence[str], profile: Which) -> bool:
 
     try:
         reports.build(ws, list(names), profile)
-    except reports.Refused as error:
+    except reports.RefusedReports as error:
         typer.echo(f"pet-lab: {error}", err=True)
         return True
     return False

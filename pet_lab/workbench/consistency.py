@@ -19,7 +19,7 @@ from math import ceil, floor, isinf
 
 import numpy as np
 
-from pet_lab.workbench.published import Cell, PublishedError, Table, Value
+from pet_lab.workbench.published import Cell, PrintedTable, PublishedError, Value
 
 Interval = tuple[float, float]
 
@@ -37,7 +37,7 @@ class Contradiction:
     sentence: str
 
 
-def check(tables: Iterable[Table]) -> list[Contradiction]:
+def check(tables: Iterable[PrintedTable]) -> list[Contradiction]:
     """All contradictions that the declared checks of `tables` find, in their order.
 
     A check that needs a table which is not among `tables` uses what is there.
@@ -182,8 +182,8 @@ def auc_bounds(advantage: float, *, absolute: bool = True) -> Interval:
 
 
 def _confusion(
-    table: Table,
-    known: Mapping[str, Table],
+    table: PrintedTable,
+    known: Mapping[str, PrintedTable],
     *,
     accuracy: str,
     precision: str | list[str],
@@ -236,7 +236,7 @@ def _confusion(
 
 
 def _sum(
-    table: Table, known: Mapping[str, Table], *, metric: str, total: int
+    table: PrintedTable, known: Mapping[str, PrintedTable], *, metric: str, total: int
 ) -> Iterator[Contradiction]:
     """Counts that must add up; counts have no rounding."""
     cells = _cells(table, metric)
@@ -246,7 +246,7 @@ def _sum(
 
 
 def _equal(
-    table: Table, known: Mapping[str, Table], *, metric: str, same_as: str
+    table: PrintedTable, known: Mapping[str, PrintedTable], *, metric: str, same_as: str
 ) -> Iterator[Contradiction]:
     """The same numbers printed in another table, to the same digits."""
     others = _cells(known[same_as], metric) if same_as in known else []
@@ -260,8 +260,8 @@ def _equal(
 
 
 def _whole_counts(
-    table: Table,
-    known: Mapping[str, Table],
+    table: PrintedTable,
+    known: Mapping[str, PrintedTable],
     *,
     n: Mapping[str, int],
     where: Mapping[str, Value] | None = None,
@@ -278,8 +278,8 @@ def _whole_counts(
 
 
 def _roc(
-    table: Table,
-    known: Mapping[str, Table],
+    table: PrintedTable,
+    known: Mapping[str, PrintedTable],
     *,
     auc: str,
     advantage: str,
@@ -301,8 +301,8 @@ def _roc(
 
 
 def _epsilon(
-    table: Table,
-    known: Mapping[str, Table],
+    table: PrintedTable,
+    known: Mapping[str, PrintedTable],
     *,
     metric: str,
     noise: str,
@@ -354,7 +354,7 @@ def _contradiction(cell: Cell, sentence: str) -> Contradiction:
     return Contradiction(table=cell.table, where=cell.where, metric=cell.metric, sentence=sentence)
 
 
-def _cells(table: Table, metric: str) -> list[Cell]:
+def _cells(table: PrintedTable, metric: str) -> list[Cell]:
     cells = [c for c in table.cells if c.metric == metric]
     if not cells:
         raise PublishedError(f"table {table.id}: a check names {metric!r}, which no cell has.")

@@ -151,7 +151,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class PrintedTable:
     """One printed table: its cells, where it stands, and the notebook that reproduces it."""
 
     id: str
@@ -171,7 +171,7 @@ class Table:
         return next((n.cause for n in self.notes if n.covers(cell, reading)), "")
 
 
-def load(ws_or_path: _Folders | Path | str | None = None) -> list[Table]:
+def load(ws_or_path: _Folders | Path | str | None = None) -> list[PrintedTable]:
     """Read printed tables, in the order of their ids.
 
     Parameters
@@ -195,7 +195,7 @@ def load(ws_or_path: _Folders | Path | str | None = None) -> list[Table]:
     files = sorted(path.rglob("*.toml")) if path.is_dir() else [path]
     if not files:
         raise PublishedError(f"{path}: expected at least one .toml of printed numbers, found none.")
-    tables: dict[str, Table] = {}
+    tables: dict[str, PrintedTable] = {}
     for file in files:
         table = _table(file)
         if table.id in tables:
@@ -266,7 +266,7 @@ def _natural(text: str) -> list[tuple[int, int, str]]:
     return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.findall(r"\d+|[^\d.]+", text)]
 
 
-def _table(file: Path) -> Table:
+def _table(file: Path) -> PrintedTable:
     name = file.name
     try:
         raw = _typed_as(_File, tomllib.loads(file.read_text(encoding="utf-8")), name)
@@ -291,7 +291,7 @@ def _table(file: Path) -> Table:
         if not any(note.covers(cell, note.reading) for cell in cells.values()):
             raise PublishedError(f"{name}, notes[{i}]: no cell has these conditions and metric.")
     texts = {k: getattr(raw, k) for k in ("id", "title", "source", "place", "licence", "notebook")}
-    return Table(
+    return PrintedTable(
         **texts,
         keys=raw.keys,
         cells=tuple(cells.values()),

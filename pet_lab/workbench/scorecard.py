@@ -36,7 +36,14 @@ from scipy.special import ndtri, stdtrit
 from pet_lab import files
 from pet_lab.workbench import consistency, published
 from pet_lab.workbench.consistency import Contradiction
-from pet_lab.workbench.published import READINGS, Cell, PublishedError, Table, Value, where_text
+from pet_lab.workbench.published import (
+    READINGS,
+    Cell,
+    PrintedTable,
+    PublishedError,
+    Value,
+    where_text,
+)
 from pet_lab.workbench.runs import DataFingerprint
 from pet_lab.workbench.workspace import Workspace
 
@@ -136,7 +143,7 @@ def _undecided(cell: Cell, luck: float, gap: float, margin: float) -> str:
 
 def score(
     rows: pd.DataFrame,
-    tables: Table | str | Iterable[Table | str] | None = None,
+    tables: PrintedTable | str | Iterable[PrintedTable | str] | None = None,
     *,
     not_run: str = "",
     contradictions: Iterable[Contradiction] | None = None,
@@ -150,7 +157,7 @@ def score(
         `replicates_n` and `reading` (absent means "described"). A cell takes the rows whose factor
         columns equal its conditions, averaged over replicates. NaN is left out and reported. A
         column `table` reserves rows for one printed table; empty means any.
-    tables : Table, id, or several of them, optional
+    tables : PrintedTable, id, or several of them, optional
         Default: every table that ships with the package.
     not_run : str
         Why cells without rows have none, where the caller knows better ("stand-in data").
@@ -199,10 +206,10 @@ def score(
     return _frame(records)
 
 
-def _tables(tables: Table | str | Iterable[Table | str] | None) -> list[Table]:
+def _tables(tables: PrintedTable | str | Iterable[PrintedTable | str] | None) -> list[PrintedTable]:
     if tables is None:
         return published.load()
-    chosen = [tables] if isinstance(tables, Table | str) else list(tables)
+    chosen = [tables] if isinstance(tables, PrintedTable | str) else list(tables)
     named = any(isinstance(t, str) for t in chosen)
     known = {t.id: t for t in published.load()} if named else {}
     for t in chosen:
@@ -226,7 +233,9 @@ def _grouped(rows: pd.DataFrame) -> _Groups:
     return {(str(m), str(r)): part for (m, r), part in rows.groupby(labels, sort=False)}
 
 
-def _judge(table: Table, cell: Cell, reading: str, groups: _Groups, not_run: str) -> dict[str, Any]:
+def _judge(
+    table: PrintedTable, cell: Cell, reading: str, groups: _Groups, not_run: str
+) -> dict[str, Any]:
     rows = _matching(groups.get((cell.metric, reading)), cell)
     if rows is None or rows.empty:
         ours, (word, note) = Ours(mean=nan, replicates=0), ("not run", "")

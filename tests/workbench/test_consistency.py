@@ -12,7 +12,7 @@ from scipy.special import log_ndtr, ndtr
 
 from pet_lab.workbench import consistency, published
 from pet_lab.workbench.consistency import auc_bounds, check, confusion_range, f1_range, is_share_of
-from pet_lab.workbench.published import Cell, PublishedError, Table
+from pet_lab.workbench.published import Cell, PrintedTable, PublishedError
 
 CONFUSION = (
     {
@@ -33,7 +33,7 @@ def cell(metric, printed, table="t", **where):
 
 
 def table(*cells, checks, name="t"):
-    return Table(
+    return PrintedTable(
         id=name,
         title="",
         source="",
@@ -346,7 +346,7 @@ def test_every_declared_check_looks_at_something():
         at = next(i for i, c in enumerate(cells) if c.metric == metric)
         known = vars(cells[at]) | {"printed": printed}
         cells[at] = Cell(**known)
-        changed = tables | {name: Table(**(vars(tables[name]) | {"cells": tuple(cells)}))}
+        changed = tables | {name: PrintedTable(**(vars(tables[name]) | {"cells": tuple(cells)}))}
         after = {(f.table, f.metric) for f in check(changed.values())}
         assert (name, metric) in after - before, name
     assert {t.id for t in tables.values() if t.checks} == set(spoilt)

@@ -164,7 +164,7 @@ def test_one_refused_report_costs_no_other(built, tmp_path):
     ]
     demo.add_run(ws, "private_ml/training", content, demo.rows_of(0.2, 8))
     with pytest.raises(
-        report.Refused, match=r"private_ml/training: .*local path .* in cell 8"
+        report.RefusedReports, match=r"private_ml/training: .*local path .* in cell 8"
     ) as e:
         report.build(ws)
     assert list(e.value.reasons) == ["private_ml/training"]

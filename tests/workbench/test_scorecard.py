@@ -18,7 +18,7 @@ from scipy import stats
 
 from pet_lab.workbench import published, scorecard
 from pet_lab.workbench.consistency import Contradiction
-from pet_lab.workbench.published import Cell, Note, PublishedError, Table
+from pet_lab.workbench.published import Cell, Note, PrintedTable, PublishedError
 from pet_lab.workbench.scorecard import Ours, critical, headline, score, tally, to_json, verdict
 from pet_lab.workbench.workspace import Workspace
 
@@ -40,7 +40,7 @@ def cell(printed="0.50", kind="mean", margin=0.1, metric="m", where=None, **more
 
 def table(*cells, **more):
     known = {"id": "t", "title": "", "source": "s", "place": "", "licence": "", "notebook": "a/b"}
-    return Table(**known | {"keys": (), "cells": cells} | more)
+    return PrintedTable(**known | {"keys": (), "cells": cells} | more)
 
 
 def rows(values, metric="m", k=1, **more):

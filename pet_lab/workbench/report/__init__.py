@@ -7,12 +7,12 @@ guard(html)                                       what no page may hold
 """
 
 from pet_lab.workbench.report.guard import GuardError, Objection, guard, objections, sanitise
-from pet_lab.workbench.report.pages import Refused, build, build_index, build_run, page_name
+from pet_lab.workbench.report.pages import RefusedReports, build, build_index, build_run, page_name
 
 __all__ = [
     "GuardError",
     "Objection",
-    "Refused",
+    "RefusedReports",
     "build",
     "build_index",
     "build_run",

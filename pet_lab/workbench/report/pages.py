@@ -42,7 +42,7 @@ NOTICES = {
 MOST_METRICS = 12  # pictures on a sweep page
 
 
-class Refused(WorkbenchError):
+class RefusedReports(WorkbenchError):
     """Some reports were refused; all others were written.
 
     written  paths of the pages that were written
@@ -83,7 +83,7 @@ def build(
 
     Raises
     ------
-    Refused
+    RefusedReports
         After all others are written, if the guard refused a report.
     """
     known = notebooks.find(ws)
@@ -106,7 +106,7 @@ def build(
                 refused[name] = _reason(ws, error)
     written += build_index(ws, profile=profile, refused=refused)
     if refused:
-        raise Refused(written, refused)
+        raise RefusedReports(written, refused)
     return written
 
 
@@ -115,7 +115,7 @@ def build_run(ws: Workspace, record: RunRecord) -> Path:
 
     Raises
     ------
-    Refused
+    RefusedReports
         If the guard refused it; then nothing is written.
     """
     target = ws.reports / page_name(record.notebook, run=record.run_id)
@@ -125,7 +125,7 @@ def build_run(ws: Workspace, record: RunRecord) -> Path:
     except OSError:
         raise
     except Exception as error:
-        raise Refused([], {record.notebook: _reason(ws, error)}) from None
+        raise RefusedReports([], {record.notebook: _reason(ws, error)}) from None
 
 
 def build_index(
