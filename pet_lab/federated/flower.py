@@ -433,6 +433,12 @@ def _task(folder: Path) -> FederationTask:
     return msgspec.json.decode((folder / "task.json").read_bytes(), type=FederationTask)
 
 
+def _named_by(peer: Mapping[str, Sequence[bytes]]) -> str:
+    """The one name of a certificate, a DNS name: an e-mail or web address is none. Else ""."""
+    names = list(peer.get("x509_subject_alternative_name", []))
+    return names[0].decode() if len(names) == 1 and list(peer.get("peer_dns", [])) == names else ""
+
+
 def serve(folder: Path) -> None:
     """The server's process: reports its address, waits for the offices, runs the rounds, reports.
 
@@ -451,8 +457,7 @@ def serve(folder: Path) -> None:
 
     class ByCertificate(FlowerServiceServicer):
         def Join(self, request_iterator: Any, context: Any) -> Iterator[Any]:
-            names = context.auth_context().get("x509_subject_alternative_name", [])
-            name = names[0].decode() if len(names) == 1 else ""
+            name = _named_by(context.auth_context())
             if name not in task.shares:
                 context.abort(grpc.StatusCode.PERMISSION_DENIED, "Not one of the offices.")
             inner = FlowerServiceServicer(

@@ -198,6 +198,21 @@ def test_what_cannot_run_between_processes_is_refused(offices, network, training
         run(flower.processes, offices, network, training, encrypted.public_side())
 
 
+@pytest.mark.parametrize(
+    ("peer", "name"),
+    [
+        ({"x509_subject_alternative_name": [b"ons"], "peer_dns": [b"ons"]}, "ons"),
+        ({"x509_subject_alternative_name": [b"ons"], "peer_email": [b"ons"]}, ""),
+        ({"x509_subject_alternative_name": [b"ons"], "peer_uri": [b"ons"]}, ""),
+        ({"x509_subject_alternative_name": [b"ons", b"cbs"], "peer_dns": [b"ons", b"cbs"]}, ""),
+        ({"x509_subject_alternative_name": [b"ons", b"x"], "peer_dns": [b"ons"]}, ""),
+        ({"x509_common_name": [b"ons"]}, ""),
+    ],
+)
+def test_an_office_is_who_one_dns_name_of_its_certificate_says(peer, name):
+    assert flower._named_by(peer) == name
+
+
 def program(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "pet_lab.federated", *arguments],
