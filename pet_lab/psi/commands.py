@@ -67,6 +67,13 @@ Columns = Annotated[list[str], typer.Option("--column", help="Column to send; re
 Values = Annotated[
     list[str], typer.Option("--value", help="COLUMN:DECIMALS, sent as additive shares; repeat.")
 ]
+Labels = Annotated[
+    list[str],
+    typer.Option("--label", help="COLUMN=LABEL, one of all its public labels; repeat."),
+]
+Bound = Annotated[
+    int | None, typer.Option("--value-bound", min=1, help="Clip values to this, as linkers ask.")
+]
 By = Annotated[list[str], typer.Option("--by", help="PARTY:COLUMN to group by; repeat.")]
 Total = Annotated[str | None, typer.Option(help="PARTY:COLUMN to total instead of counting.")]
 Separator = Annotated[
@@ -151,6 +158,8 @@ def _hold_session(
     linkers: list[str],
     columns: list[str],
     values: list[str],
+    labels: list[str],
+    value_bound: int | None,
     by: list[str],
     total: str | None,
     separator: str,
@@ -209,7 +218,7 @@ def _hold_session(
             out, _common_rows(holder, outcome, on).to_csv(index=False).encode(), secret=True
         )
     if linkers:
-        _send(holder, outcome, mine, on, linkers, columns, values)
+        _send(holder, outcome, mine, on, linkers, columns, values, labels, value_bound)
     if by:
         _query(outcome, mine, linkers, by, total)
 
@@ -244,6 +253,8 @@ def serve(
     linkers: Linkers = [],
     columns: Columns = [],
     values: Values = [],
+    labels: Labels = [],
+    value_bound: Bound = None,
     by: By = [],
     total: Total = None,
     separator: Separator = "",
@@ -271,6 +282,8 @@ def join(
     linkers: Linkers = [],
     columns: Columns = [],
     values: Values = [],
+    labels: Labels = [],
+    value_bound: Bound = None,
     by: By = [],
     total: Total = None,
     separator: Separator = "",
@@ -293,7 +306,12 @@ def linker(
     epsilon: Annotated[float | None, typer.Option(help="Noise per query; none without.")] = None,
     budget: Annotated[float, typer.Option(help="Epsilon of all queries together.")] = 1.0,
     value_bound: Annotated[int | None, typer.Option(help="Largest value of one row.")] = None,
-    adds_noise: Annotated[bool, typer.Option(help="Off for all linkers of shares but one.")] = True,
+    owner_total_min: Annotated[
+        int, typer.Option(help="Smallest group whose exact total its owner gets; 0 = all.")
+    ] = 1000,
+    exact_sessions: Annotated[
+        int, typer.Option(help="Sessions with answers without noise; more only for other files.")
+    ] = 1,
     log: Annotated[Path | None, typer.Option(help="Query log, JSON lines; read at start.")] = None,
 ) -> None:
     """Serve two parties until stopped: match rows, count, total, check what leaves."""
@@ -307,11 +325,13 @@ def linker(
                 epsilon_per_query=epsilon,
                 epsilon_total=budget,
                 value_bound=value_bound,
+                owner_total_min=owner_total_min,
+                exact_sessions=exact_sessions,
             )
         except ValueError as error:
             raise PsiError(str(error)) from None
         queries = QueryLog.open(log) if log is not None else QueryLog()
-        served = Linker((parties[0], parties[1]), rules=rules, log=queries, add_noise=adds_noise)
+        served = Linker((parties[0], parties[1]), rules=rules, log=queries)
         server = service.LinkerServer(served, load(credentials), listen)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -332,6 +352,8 @@ def send(
     credentials: Folder = None,
     columns: Columns = [],
     values: Values = [],
+    labels: Labels = [],
+    value_bound: Bound = None,
     separator: Separator = "",
 ) -> None:
     """Send the tokens of the intersection to one linker, or shares to several."""
@@ -340,7 +362,7 @@ def send(
         mine = load(credentials)
         outcome, on = _unpack_state(state)
         holder = DataHolder(mine.name, _read(data, separator))
-        _send(holder, outcome, mine, on, linkers, columns, values)
+        _send(holder, outcome, mine, on, linkers, columns, values, labels, value_bound)
 
     _run(work)
 
@@ -405,7 +427,15 @@ def _send(
     linkers: list[str],
     columns: list[str],
     values: list[str],
+    labels: list[str],
+    value_bound: int | None,
 ) -> None:
+    public: dict[str, list[str]] = {}
+    for text in labels:
+        column, equals, label = text.partition("=")
+        if not equals:
+            raise PsiError(f"A public label is written COLUMN=LABEL, got {text[:80]!r}.")
+        public.setdefault(column, []).append(label)
     from .end_to_end import whole_numbers
 
     tables = tables_for_linkers(
@@ -414,6 +444,8 @@ def _send(
         on=on,
         columns=columns,
         values=whole_numbers(holder, values),
+        public=public,
+        value_bound=value_bound,
         linkers=len(linkers),
     )
     for table, one in zip(tables, linkers, strict=True):

@@ -5,6 +5,11 @@ from everything released so far **and from its own file**: each data holder know
 are in the intersection, so it knows the margin over its own columns. Instead of this, discrete
 Laplace noise with a stated budget. Every query is logged.
 
+Row tags differ from session to session, so no audit reaches across them: exact answers leave one
+session of a pair of parties (`exact_sessions`), or the same files without one person would tell
+that person by the difference. Exact totals of large groups only go to the owner of the values, who
+could find the subset of its own values that adds up to a small one.
+
 Not covered: a cell that holds all of a group tells the attribute of everyone in it, however large
 the group; totals can be dominated by one unit, which a linker that sees only shares cannot check.
 """
@@ -12,20 +17,32 @@ the group; totals can be dominated by one unit, which a linker that sees only sh
 from __future__ import annotations
 
 import datetime
-import json
+import functools
+import logging
+import os
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+
+from pet_lab.files import write_atomic
 
 from .protocol import PsiError
 
 MAX_CELLS = 4096
+AUDIT_CPU_S = 10.0
+log = logging.getLogger(__name__)
 Counts = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+
+
+class AuditTooLong(PsiError):
+    """A table whose check takes too long: refused, and not tried again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +52,10 @@ class OutputRules:
     min_cell           counts from 1 to min_cell - 1 are withheld; 0 or 1 switches this off
     complementary      withhold further cells so that the first cannot be worked out
     epsilon_per_query  discrete Laplace noise of scale 1/epsilon on every cell; None = no noise
-    epsilon_total      budget of all queries of a session together
-    value_bound        largest absolute value of one row, for noise on totals
+    epsilon_total      budget of all queries of all sessions together
+    value_bound        largest absolute value of one row, for noise on totals; owners clip to it
+    owner_total_min    smallest group whose exact total is told to the owner of the values; 0 = all
+    exact_sessions     sessions from which answers without noise leave
     """
 
     min_cell: int = 10
@@ -44,10 +63,17 @@ class OutputRules:
     epsilon_per_query: float | None = None
     epsilon_total: float = 1.0
     value_bound: int | None = None
+    owner_total_min: int = 1000
+    exact_sessions: int = 1
 
     def __post_init__(self) -> None:
         if self.min_cell < 0:
             raise ValueError(f"min_cell is a count, got {self.min_cell}; 0 switches the check off.")
+        if self.owner_total_min < 0 or self.exact_sessions < 1:
+            raise ValueError(
+                "owner_total_min is 0 or more and exact_sessions 1 or more, got "
+                f"{self.owner_total_min} and {self.exact_sessions}."
+            )
         if (
             self.epsilon_per_query is not None
             and not 0 < self.epsilon_per_query <= self.epsilon_total
@@ -147,6 +173,7 @@ class _Audit:
     ) -> None:
         self.full, self.axes, self.owners = full, list(full_axes), list(owners)
         self.earlier = earlier
+        self._give_up = time.thread_time() + AUDIT_CPU_S
 
     def _sums(self, axes: Sequence[str]) -> npt.NDArray[np.float64]:
         """Matrix of shape (cells of the margin, cells of the full table)."""
@@ -178,6 +205,11 @@ class _Audit:
             matrix = np.concatenate([own, *shown])
             sums = matrix @ everything
             for target in targets:
+                if time.thread_time() > self._give_up:
+                    raise AuditTooLong(
+                        "The check against working out a withheld cell takes longer than "
+                        f"{AUDIT_CPU_S:g} s for this table; group by fewer columns or labels."
+                    )
                 # No interval can be wider than the party's own margin around the cell.
                 reach = sum(float(line @ everything) for line in own if (line * target).any())
                 low, high = (
@@ -200,7 +232,7 @@ class QueryEntry:
     state: str
     cells: int = 0
     withheld: int = 0
-    epsilon: float = 0.0
+    epsilon: Annotated[float, msgspec.Meta(ge=0)] = 0.0
 
 
 @dataclass
@@ -212,16 +244,31 @@ class QueryLog:
 
     @classmethod
     def open(cls, path: Path) -> QueryLog:
-        """Read a log that exists, so that a restarted linker still knows what was spent."""
-        entries = []
-        if path.exists():
-            for i, line in enumerate(path.read_text().splitlines()):
-                try:
-                    entries.append(QueryEntry(**json.loads(line)))
-                except (ValueError, TypeError):
-                    raise PsiError(
-                        f"Line {i + 1} of the query log is damaged; restore the log."
-                    ) from None
+        """Read a log that exists, so that a restarted linker still knows what was spent.
+
+        A last line without its end was being written when the linker stopped; its answer had not
+        left. It is removed, with a warning.
+
+        Raises
+        ------
+        PsiError
+            If any other line is damaged.
+        """
+        entries: list[QueryEntry] = []
+        *lines, torn = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        for i, line in enumerate(lines):
+            try:
+                entries.append(msgspec.json.decode(line, type=QueryEntry))
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                raise PsiError(
+                    f"Line {i + 1} of the query log is damaged; restore the log."
+                ) from None
+        if torn:
+            write_atomic(path, b"".join(line + b"\n" for line in lines), secret=True)
+            log.warning(
+                "Line %d of the query log was cut off when the linker stopped; it is removed.",
+                len(lines) + 1,
+            )
         return cls(path, entries)
 
     def add(self, party: str, session: str, query: dict[str, Any], state: str, **more: Any) -> None:
@@ -230,9 +277,16 @@ class QueryLog:
         entry = QueryEntry(now, party, session, query, state, **more)
         self.entries.append(entry)
         if self.path is not None:
-            with self.path.open("a") as file:
-                file.write(json.dumps(asdict(entry)) + "\n")
+            with open(self.path, "ab", opener=functools.partial(os.open, mode=0o600)) as file:
+                file.write(msgspec.json.encode(entry) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())  # on disk before the answer leaves
 
     def spent(self) -> float:
         """Epsilon of all answered queries, by simple composition."""
         return sum(e.epsilon for e in self.entries)
+
+    def answered(self, *, exactly: bool = False) -> set[str]:
+        """Sessions (hexadecimal) that were answered, or only those answered without noise."""
+        noisy = {e.session for e in self.entries if exactly and e.epsilon}
+        return {e.session for e in self.entries if e.state == "answered"} - noisy

@@ -112,6 +112,7 @@ def run(
     total: str | None = None,
     values: Mapping[str, Sequence[str]] | None = None,
     joins: Mapping[str, Sequence[str]] | None = None,
+    public: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
     engine: str = "ecdh",
     min_cell: int = 10,
     separate: bool = False,
@@ -133,6 +134,8 @@ def run(
         party; without, pairs are counted at one linker.
     joins : mapping
         Further keys that the linker compares (one process only), see `tables_for_linkers`.
+    public : mapping
+        DataHolder name -> column -> all its labels, where they are public (one process only).
     separate : bool
         True runs three processes (four for totals) over mutual TLS on loopback.
     keep_payloads : bool
@@ -145,8 +148,8 @@ def run(
     PsiError
         The first refusal of any party, in one sentence.
     """
-    if separate and joins:
-        raise PsiError("Joins are compared in one process here; leave out joins or separate.")
+    if separate and (joins or public):
+        raise PsiError("Joins and public labels are for one process; leave out them or separate.")
     if separate:
         return _as_processes(
             initiator,
@@ -185,6 +188,7 @@ def run(
             columns=columns.get(party.name, ()),
             values=numbers,
             joins=joins,
+            public=(public or {}).get(party.name),
             linkers=len(linkers),
         )
         size = 0

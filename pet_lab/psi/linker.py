@@ -20,7 +20,15 @@ from msgspec import Meta
 from pet_lab.noise import discrete_laplace
 from pet_lab.shares import ring_join
 
-from .disclosure import MAX_CELLS, Counts, OutputRules, QueryLog, Released, protect
+from .disclosure import (
+    MAX_CELLS,
+    AuditTooLong,
+    Counts,
+    OutputRules,
+    QueryLog,
+    Released,
+    protect,
+)
 from .elements import strings
 from .messages import SessionId
 from .protocol import Bytes2D, PsiError, PsiOutcome
@@ -31,6 +39,7 @@ if TYPE_CHECKING:
 
 MAX_PAIRS = 50_000_000
 MAX_SESSIONS = 64
+MAX_WAITING = 8
 ColumnOf = Annotated[str, Meta(max_length=130, pattern="^[^:\n]*:[^:\n]*\\Z")]
 Token = Annotated[bytes, Meta(min_length=TOKEN_WIDTH, max_length=TOKEN_WIDTH)]
 
@@ -121,6 +130,12 @@ class _Linked:
     right: npt.NDArray[np.int64]
     released: list[Released] = field(default_factory=list)
     remembered: dict[Query, LinkerAnswer] = field(default_factory=dict)
+    too_long: dict[frozenset[str], AuditTooLong] = field(default_factory=dict)
+
+    @property
+    def part(self) -> int:
+        """Which linker of the session this one is; both parties say the same."""
+        return next(iter(self.tables.values())).part
 
 
 class Linker:
@@ -130,9 +145,14 @@ class Linker:
     ----------
     parties : the two identities; everyone else is refused
     rules : the output checks
-    log : the query log; a fresh one in memory if not given
-    add_noise : False for every linker but one when totals are shared between several, so that the
-        noise is added once
+    log : the query log; a fresh one in memory if not given. It is the history of releases across
+        sessions and restarts
+
+    Notes
+    -----
+    Where totals are shared between linkers, the tables say which linker is the first. It alone
+    counts, so that no party asks one linker for a table and another for its margin, and it alone
+    adds noise.
     """
 
     def __init__(
@@ -141,18 +161,15 @@ class Linker:
         *,
         rules: OutputRules | None = None,
         log: QueryLog | None = None,
-        add_noise: bool = True,
     ) -> None:
         if len(set(parties)) != 2:
             raise PsiError(f"A linker serves two different parties, got {parties}.")
         self.parties = parties
         self.rules = rules or OutputRules()
         self.log = log or QueryLog()
-        self.add_noise = add_noise
         self._waiting: dict[bytes, dict[str, TokenTable]] = {}
         self._linked: dict[bytes, _Linked] = {}
         self._lock = threading.Lock()
-        self._before_restart = {e.session for e in self.log.entries if e.state == "answered"}
 
     def check_sender(self, sender: str) -> None:
         """Refuse whoever is not one of the two parties."""
@@ -165,8 +182,13 @@ class Linker:
         Raises
         ------
         PsiError
-            Wrong sender, a table in another's name, a second table for a session, a session that
-            was already answered before a restart.
+            Wrong sender, a table in another's name or for another linker, a second table for a
+            session, a session that was answered and is no longer held.
+
+        Notes
+        -----
+        A party has at most 8 tables that wait for the other's, and 64 sessions are held: the oldest
+        makes room, so no party can fill the linker.
         """
         self.check_sender(sender)
         if table.party != sender or table.peer not in self.parties or table.peer == sender:
@@ -175,23 +197,28 @@ class Linker:
             )
         with self._lock:
             name = table.session
-            if name.hex() in self._before_restart:
-                raise PsiError(
-                    "This session was answered before the linker restarted, and what was released "
-                    "is no longer known here; run the intersection again."
-                )
-            if name in self._linked or sender in self._waiting.get(name, {}):
+            here = self._waiting.get(name, {})
+            if name in self._linked or sender in here:
                 raise PsiError(f"{sender} has already sent its table for this session.")
-            if name not in self._waiting and len(self._waiting) + len(self._linked) >= MAX_SESSIONS:
-                raise PsiError(f"The linker holds {MAX_SESSIONS} sessions, which is its limit.")
-            here = self._waiting.setdefault(name, {})
-            here[sender] = table
-            if len(here) < 2:
+            if name.hex() in self.log.answered():
+                raise PsiError(
+                    "This session was answered before the linker restarted or made room, and what "
+                    "was released is no longer known in full; it cannot be sent again."
+                )
+            if any(other.part != table.part for other in here.values()):
+                raise PsiError("The parties name the linkers of this session in another order.")
+            if not here:
+                mine = [n for n, tables in self._waiting.items() if sender in tables]
+                for oldest in mine[: max(0, len(mine) + 1 - MAX_WAITING)]:
+                    del self._waiting[oldest]
+                self._waiting[name] = {sender: table}
                 return -1
+            both = {**here, sender: table}
+            left, right = join(*(both[p] for p in self.parties))
             del self._waiting[name]
-            a, b = (here[p] for p in self.parties)
-            left, right = join(a, b)
-            self._linked[name] = _Linked(here, left, right)
+            for oldest in list(self._linked)[: max(0, len(self._linked) + 1 - MAX_SESSIONS)]:
+                del self._linked[oldest]
+            self._linked[name] = _Linked(both, left, right)
             return len(left)
 
     def is_linked(self, session: bytes) -> bool:
@@ -207,7 +234,7 @@ class Linker:
         with self._lock:
             try:
                 known = query in self._remembered(query.session)
-                answer = self._answer(query)
+                answer = self._answer(query, sender)
             except PsiError as error:
                 self.log.add(sender, session, asked, f"refused: {error}")
                 raise
@@ -226,20 +253,24 @@ class Linker:
         linked = self._linked.get(session)
         return {} if linked is None else linked.remembered
 
-    def _answer(self, query: Query) -> LinkerAnswer:
+    def _answer(self, query: Query, sender: str) -> LinkerAnswer:
         linked = self._linked.get(query.session)
         if linked is None:
             missing = [p for p in self.parties if p not in self._waiting.get(query.session, {})]
             raise PsiError(
                 f"No table of {' and '.join(missing)} is here for this session; send it."
             )
-        if query in linked.remembered:  # the same noise again: averaging gains nothing
-            return linked.remembered[query]
+        if linked.part and query.measure == "count":
+            raise PsiError("Counts come from the first linker of a session; this one has shares.")
         axes = [self._axis(linked, name) for name in query.group_by]
         counts = _cross(axes)
         values: npt.NDArray[Any] = counts
         if query.value is not None:
             values = self._totals(linked, query.value, axes)
+        if self.rules.epsilon_per_query is None:
+            self._check_exact(query, counts, sender)
+        if query in linked.remembered:  # the same noise again: averaging gains nothing
+            return linked.remembered[query]
         noise = self.rules.epsilon_per_query
         epsilon = 0.0
         if noise is not None:
@@ -256,13 +287,28 @@ class Linker:
         linked.remembered[query] = answer
         return answer
 
+    def _check_exact(self, query: Query, counts: Counts, sender: str) -> None:
+        """Refuse what exact answers would give away beyond this session and this table."""
+        others = self.log.answered(exactly=True) - {query.session.hex()}
+        if len(others) >= self.rules.exact_sessions:
+            raise PsiError(
+                f"Exact answers of {len(others)} other session(s) have left this linker, and two "
+                "sessions of nearly the same files tell their difference; ask with noise."
+            )
+        least = self.rules.owner_total_min
+        owned = query.value is not None and query.value.split(":")[0] == sender
+        if owned and ((counts > 0) & (counts < least)).any():
+            raise PsiError(
+                f"The owner of {query.value} gets exact totals of groups of at least {least}: it "
+                "could tell who is in a smaller one; ask with noise or by larger groups."
+            )
+
     def _axis(self, linked: _Linked, name: str) -> tuple[npt.NDArray[np.int64], Bytes2D]:
         """The code of each linked pair in one column, and the tokens that codes stand for."""
         party, column = name.split(":")
         table = linked.tables.get(party)
         if table is None or column not in table.codes:
-            known = [f"{p}:{c}" for p, t in sorted(linked.tables.items()) for c in t.codes]
-            raise PsiError(f"There is no column {name!r}; columns here are {', '.join(known)}.")
+            raise PsiError(f"There is no column {name!r} here; ask {party} what it sent.")
         pairs = linked.left if party == self.parties[0] else linked.right
         return table.codes[column].astype(np.int64)[pairs], table.labels[column]
 
@@ -270,10 +316,7 @@ class Linker:
         party, column = name.split(":")
         table = linked.tables.get(party)
         if table is None or column not in table.shares:
-            known = [f"{p}:{c}" for p, t in sorted(linked.tables.items()) for c in t.shares]
-            raise PsiError(
-                f"There is no value column {name!r}; here are {', '.join(known) or 'none'}."
-            )
+            raise PsiError(f"There is no value column {name!r} here; ask {party} what it sent.")
         pairs = linked.left if party == self.parties[0] else linked.right
         shape = [len(tokens) for _, tokens in axes]
         totals = np.zeros(int(np.prod(shape)), dtype=np.uint64)
@@ -288,15 +331,22 @@ class Linker:
         size = int(np.prod([len(tokens) for _, tokens in axes]))
         needs_full = self.rules.complementary and self.rules.min_cell > 1
         full = _cross(axes) if needs_full and size <= MAX_CELLS else np.zeros(size, dtype=np.int64)
-        shown = protect(
-            counts,
-            query.group_by,
-            rules=self.rules,
-            full=full,
-            full_axes=names,
-            owners=[n.split(":")[0] for n in names],
-            earlier=linked.released,
-        )
+        asked = frozenset(query.group_by)
+        if asked in linked.too_long:  # more has left since, so the check is no shorter
+            raise linked.too_long[asked]
+        try:
+            shown = protect(
+                counts,
+                query.group_by,
+                rules=self.rules,
+                full=full,
+                full_axes=names,
+                owners=[n.split(":")[0] for n in names],
+                earlier=linked.released,
+            )
+        except AuditTooLong as error:
+            linked.too_long[asked] = error
+            raise
         linked.released.append(Released(query.group_by, counts, shown))
         return shown
 
@@ -307,10 +357,16 @@ class Linker:
                 f"The budget of epsilon {self.rules.epsilon_total:g} is spent ("
                 f"{self.log.spent():g}); no further query is answered."
             )
+        for party, column in (name.split(":") for name in query.group_by):
+            if column not in linked.tables[party].public:
+                raise PsiError(
+                    f"With noise the labels of {party}:{column} must be a public list, because one "
+                    "that one person has would show; its owner sends it with --label."
+                )
         for pairs in (linked.left, linked.right):
             if len(np.unique(pairs)) != len(pairs):
                 raise PsiError("Noise is calibrated to keys that are unique; these repeat.")
-        budget = Fraction(epsilon).limit_denominator(10**6)
+        budget = Fraction(epsilon)  # exactly what is charged
         bound = 1
         if query.measure == "total":
             if self.rules.value_bound is None:
@@ -318,6 +374,12 @@ class Linker:
                     "Noise on totals needs a bound on one row's value; the linker has none."
                 )
             bound = self.rules.value_bound
+            party, column = str(query.value).split(":")
+            if (linked.tables[party].bound or bound + 1) > bound:
+                raise PsiError(
+                    f"Noise is made for values up to {bound}, and {party} did not clip {column} "
+                    "to that; it sends them with --value-bound."
+                )
             budget /= 2  # half for the counts that decide what is shown
         noisy_counts = np.array(
             [int(c) + discrete_laplace(1 / budget) for c in counts.ravel()], dtype=np.int64
@@ -325,7 +387,7 @@ class Linker:
         shown = noisy_counts >= self.rules.min_cell
         if query.measure == "count":
             return shown | (self.rules.min_cell <= 1), noisy_counts, epsilon
-        if not self.add_noise:
+        if linked.part:
             return np.ones_like(shown), values, epsilon
         noise = [discrete_laplace(Fraction(bound) / budget) % (1 << 64) for _ in range(values.size)]
         return shown, values + np.array(noise, dtype=np.uint64).reshape(values.shape), epsilon

@@ -14,9 +14,9 @@ import hashlib
 import hmac
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -40,6 +40,7 @@ TAG_WIDTH = 16
 LABEL_BYTES = 31
 TOKEN_WIDTH = 16 + 1 + LABEL_BYTES
 MAX_COLUMNS = 32
+MAX_PUBLIC = 4096
 MAX_LABELS = 1 << 24  # a join column has about as many tokens as rows
 ANYONE = "*"
 COLUMN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .-]{0,62}")
@@ -96,6 +97,9 @@ class TokenTable:
     labels   per column, its distinct tokens, shape (k, 48), in ascending order
     codes    per column, which of its tokens each row has, uint32 of shape (n,)
     shares   per value column, uint64 of shape (n,): one additive share, uniform on its own
+    part     which linker of the session this is for; the first counts and adds noise, others add
+    public   columns whose tokens are all labels of a public list, whether a row has them or not
+    bound    what the owner clipped the absolute values of `shares` to
     """
 
     session: bytes
@@ -105,6 +109,9 @@ class TokenTable:
     labels: Mapping[str, Bytes2D] = field(repr=False)
     codes: Mapping[str, npt.NDArray[np.uint32]] = field(repr=False)
     shares: Mapping[str, npt.NDArray[np.uint64]] = field(repr=False)
+    part: int = 0
+    public: tuple[str, ...] = ()
+    bound: int | None = None
 
     def __len__(self) -> int:
         return len(self.tags)
@@ -118,6 +125,9 @@ class TokenTable:
             rows=len(self),
             columns={name: len(tokens) for name, tokens in self.labels.items()},
             shares=tuple(self.shares),
+            part=self.part,
+            public=self.public,
+            bound=self.bound,
         )
 
     def pack(self) -> Bytes2D:
@@ -139,6 +149,9 @@ class TableHeader(
     rows: Count
     columns: Annotated[dict[ColumnName, Size], Meta(max_length=MAX_COLUMNS)]
     shares: Annotated[tuple[ColumnName, ...], Meta(max_length=MAX_COLUMNS)]
+    part: Annotated[int, Meta(ge=0, lt=MAX_COLUMNS)] = 0
+    public: Annotated[tuple[ColumnName, ...], Meta(max_length=MAX_COLUMNS)] = ()
+    bound: Annotated[int, Meta(ge=1, lt=1 << 62)] | None = None
 
     def __post_init__(self) -> None:
         names = (*self.columns, *self.shares)
@@ -146,8 +159,11 @@ class TableHeader(
             raise ValueError(f"A table has at most {MAX_COLUMNS} columns")
         if len(set(names)) != len(names):
             raise ValueError("A column is named twice")
-        if any(size > self.rows for size in self.columns.values()):
-            raise ValueError("A column has at most as many values as rows")
+        if not set(self.public) <= set(self.columns):
+            raise ValueError("A column with public labels is one of the columns")
+        for name, size in self.columns.items():
+            if size > (MAX_PUBLIC if name in self.public else self.rows):
+                raise ValueError("A column has at most as many values as rows")
 
     @property
     def width(self) -> int:
@@ -188,7 +204,9 @@ def unpack(header: TableHeader, labels: Mapping[str, Bytes2D], rows: Bytes2D) ->
     text = strings(tags)
     if np.less(text[1:], text[:-1]).any():
         raise MessageError("The row tags of a table are in ascending order.")
-    return TokenTable(header.session, header.party, header.peer, tags, labels, codes, shares)
+    names = (header.session, header.party, header.peer)
+    more = (header.part, header.public, header.bound)
+    return TokenTable(*names, tags, labels, codes, shares, *more)
 
 
 def row_tags(keys: Sequence[bytes], link_key: bytes) -> Bytes2D:
@@ -202,9 +220,11 @@ def tables_for_linkers(
     outcome: PsiOutcome,
     *,
     on: str | Sequence[str],
-    columns: Iterable[str] = (),
+    columns: Sequence[str] = (),
     values: Mapping[str, npt.ArrayLike] | None = None,
     joins: Mapping[str, Sequence[str]] | None = None,
+    public: Mapping[str, Sequence[str]] | None = None,
+    value_bound: int | None = None,
     linkers: int = 1,
     missing: Literal["refuse", "drop"] = "refuse",
 ) -> list[TokenTable]:
@@ -218,6 +238,10 @@ def tables_for_linkers(
     joins : further keys by name, each of one or more columns: their tokens are the same on both
         sides, so that the linker sees which linked rows also agree in them (`agreement`), and
         neither party learns it
+    public : all labels that a column may have, as published: all are sent, so that a label that
+        one person has does not show by being there; a linker that adds noise insists on them
+    value_bound : values are clipped to -value_bound..value_bound, on which noise is calibrated; a
+        linker that sees only shares cannot do it
     linkers : number of tables to make; they differ in the shares only
 
     Raises
@@ -228,7 +252,9 @@ def tables_for_linkers(
     """
     if outcome.positions is None:
         raise PsiError("After this session nobody here knows the rows; choose analytics and ecdh.")
-    values = dict(values or {})
+    values, public = dict(values or {}), dict(public or {})
+    if not set(public) <= set(columns):
+        raise PsiError("Public labels belong to columns that are sent; name those too.")
     if values and linkers < 2:
         raise PsiError(
             "Totals by additive shares need two linkers that do not collude; with one linker use "
@@ -264,6 +290,8 @@ def tables_for_linkers(
         texts[name] = (ANYONE, np.array(alone, dtype=object))
     for name, (bound_to, text) in texts.items():
         code, distinct = pd.factorize(text)
+        if name in public:
+            code, distinct = _public_codes(text, public[name], name)
         if len(distinct) > MAX_LABELS:
             raise PsiError(
                 f"Column {name} has {len(distinct)} values, at most {MAX_LABELS} are sent."
@@ -275,17 +303,47 @@ def tables_for_linkers(
         rank = np.empty(len(place), dtype=np.uint32)
         rank[place] = np.arange(len(place), dtype=np.uint32)
         labels[name], codes[name] = encrypted[place], rank[code]
-    shared = [dict[str, npt.NDArray[np.uint64]]() for _ in range(linkers)]
+    return [
+        TokenTable(
+            *(outcome.session, party.name, outcome.peer, tags, labels, codes, share),
+            part=part,
+            public=tuple(public),
+            bound=value_bound,
+        )
+        for part, share in enumerate(
+            _split_values(values, len(party.frame), rows, linkers, value_bound)
+        )
+    ]
+
+
+def _public_codes(
+    text: npt.NDArray[np.object_], labels: Sequence[str], name: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_]]:
+    import pandas as pd
+
+    distinct = np.array(sorted(set(labels)), dtype=object)
+    code = pd.Index(distinct).get_indexer(text)
+    if (code < 0).any():
+        raise PsiError(
+            f"Column {name} has labels that are not in its public list; complete it or recode them."
+        )
+    return code, distinct
+
+
+def _split_values(
+    values: Mapping[str, npt.ArrayLike], n: int, rows: Any, linkers: int, bound: int | None
+) -> list[dict[str, npt.NDArray[np.uint64]]]:
+    """For each linker its share of each value column, clipped to the bound."""
+    shared: list[dict[str, npt.NDArray[np.uint64]]] = [{} for _ in range(linkers)]
     for name, given in values.items():
         if not COLUMN_NAME.fullmatch(name):
             raise PsiError("A column name has 1 to 63 letters, digits, dots, dashes or spaces.")
-        whole = _whole_numbers(given, len(party.frame), name)[rows]
+        whole = _whole_numbers(given, n, name)[rows]
+        if bound is not None:
+            whole = whole.clip(-bound, bound)
         for part, share in zip(shared, ring_split(whole, linkers), strict=True):
             part[name] = share
-    return [
-        TokenTable(outcome.session, party.name, outcome.peer, tags, labels, codes, s)
-        for s in shared
-    ]
+    return shared
 
 
 def _check_column(party: DataHolder, name: str) -> None:

@@ -102,6 +102,7 @@ def run(data: AnnexFiles, *, engine: str, min_cell: int) -> end_to_end.EndToEnd:
         by=[f"istat:{PAIR[0]}", f"bank:{PAIR[1]}"],
         columns=data.columns(),
         engine=engine,
+        public=istat_bi.DOMAIN,
         min_cell=min_cell,
         keep_payloads=True,
     )

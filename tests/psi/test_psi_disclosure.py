@@ -1,13 +1,16 @@
 """Output checks: nobody works out a withheld cell; noise has its distribution; the budget holds."""
 
 import itertools
+import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_psi_linker import BOTH, files, linked, query
 
 from pet_lab import psi
-from pet_lab.psi.disclosure import OutputRules, Released, protect
+from pet_lab.psi import disclosure, tokens
+from pet_lab.psi.disclosure import OutputRules, QueryLog, Released, protect
 from pet_lab.psi.linker import combine_totals
 
 
@@ -158,7 +161,11 @@ def test_noisy_totals_need_a_bound_and_have_it_once():
         made[0].answer(q, "cbs")
     bounded = OutputRules(min_cell=0, epsilon_per_query=1.0, epsilon_total=2.0, value_bound=10**9)
     made, result = linked(left, right, values={"v": values}, linkers=2, rules=bounded)
-    made[1].add_noise = False
+    with pytest.raises(psi.PsiError, match="statcan did not clip v"):
+        made[0].answer(query(result, *BOTH, measure="total", value="statcan:v"), "cbs")
+    made, result = linked(
+        left, right, values={"v": values}, linkers=2, rules=bounded, value_bound=10**9
+    )
     q = query(result, *BOTH, measure="total", value="statcan:v")
     got = combine_totals([one.answer(q, "cbs") for one in made], result.right)
     frame = left.frame.assign(v=values).merge(right.frame, on="id")
@@ -169,14 +176,119 @@ def test_noisy_totals_need_a_bound_and_have_it_once():
 
 
 def test_noise_is_refused_for_keys_that_repeat():
-    import pandas as pd
-
-    left = psi.DataHolder("statcan", pd.DataFrame({"id": ["k", "k"], "pref": ["1", "2"]}))
-    right = psi.DataHolder("cbs", pd.DataFrame({"id": ["k"], "size": ["s"]}))
+    left = psi.DataHolder("statcan", pd.DataFrame({"id": ["k", "k"], "pref": ["100", "300"]}))
+    right = psi.DataHolder("cbs", pd.DataFrame({"id": ["k"], "size": ["small"]}))
     rules = OutputRules(epsilon_per_query=1.0)
     (one,), result = linked(left, right, rules=rules)
     with pytest.raises(psi.PsiError, match="these repeat"):
         one.answer(query(result, *BOTH), "cbs")
+
+
+# -- what a party gets that merely asks ------------------------------------------------------------
+
+
+def test_the_owner_of_the_values_gets_no_exact_totals_of_small_groups():
+    # With its own values it could search for the subset that adds up to a total: who has a label.
+    left, right, values = files(n=240)
+    made, result = linked(left, right, values={"v": values}, linkers=2)
+    q = query(result, "cbs:size", measure="total", value="statcan:v")
+    for one in made:
+        one.answer(q, "cbs")  # does not know the values
+        with pytest.raises(psi.PsiError, match="exact totals of groups of at least 1000"):
+            one.answer(q, "statcan")
+    few = OutputRules(min_cell=0, owner_total_min=70)
+    made, result = linked(left, right, values={"v": values}, linkers=2, rules=few)
+    sizes = right.frame["size"][right.frame["id"].isin(left.frame["id"])].value_counts()
+    assert sizes.min() >= 70
+    q = query(result, "cbs:size", measure="total", value="statcan:v")
+    assert None not in made[0].answer(q, "statcan").values
+
+
+def test_a_margin_is_not_to_be_had_at_another_linker():
+    left, right, values = files(n=60)
+    made, result = linked(left, right, values={"v": values}, linkers=2)
+    made[0].answer(query(result, *BOTH), "cbs")
+    for names in (BOTH, BOTH[:1], BOTH[1:]):
+        with pytest.raises(psi.PsiError, match="Counts come from the first linker"):
+            made[1].answer(query(result, *names), "cbs")
+
+
+def test_two_sessions_do_not_tell_their_difference(tmp_path):
+    left, right, _ = files(n=60)
+    log = QueryLog.open(tmp_path / "queries.jsonl")
+    (one,), result = linked(left, right, log=log)
+    one.answer(query(result, *BOTH), "cbs")
+    one.answer(query(result, *BOTH[:1]), "cbs")  # within the session the audit sees both
+    without = psi.DataHolder("statcan", left.frame.drop(index=40))
+    again = linked(without, right, log=QueryLog.open(tmp_path / "queries.jsonl"))
+    with pytest.raises(psi.PsiError, match="Exact answers of 1 other session"):
+        again[0][0].answer(query(again[1], *BOTH), "cbs")
+    rules = OutputRules(min_cell=0, epsilon_per_query=0.5)
+    noisy = linked(without, right, log=QueryLog.open(tmp_path / "queries.jsonl"), rules=rules)
+    noisy[0][0].answer(query(noisy[1], *BOTH), "cbs")
+    more = OutputRules(min_cell=0, exact_sessions=2)  # for those who know that the files differ
+    allowed = linked(without, right, log=QueryLog.open(tmp_path / "queries.jsonl"), rules=more)
+    allowed[0][0].answer(query(allowed[1], *BOTH), "cbs")
+
+
+def test_under_noise_a_label_that_one_person_has_does_not_show():
+    left, right, _ = files(n=60)
+    left.frame.loc[50, "pref"] = "300"
+    left.frame.loc[left.frame.index != 50, "pref"] = "100"
+    rules = OutputRules(min_cell=0, epsilon_per_query=0.5)
+    (one,), result = linked(left, right, rules=rules, public=False)
+    with pytest.raises(psi.PsiError, match="statcan:pref must be a public list"):
+        one.answer(query(result, "statcan:pref"), "cbs")
+    shown = []
+    for one_person in ("300", "100"):
+        left.frame.loc[50, "pref"] = one_person
+        (one,), result = linked(left, right, rules=rules)
+        table = one.answer(query(result, "statcan:pref"), "cbs").table(result.right.link_key)
+        shown.append(table["pref"].tolist())
+    assert shown == [["100", "300"]] * 2
+    left.frame.loc[50, "pref"] = "900"
+    with pytest.raises(psi.PsiError, match="labels that are not in its public list"):
+        tokens.tables_for_linkers(
+            left, result.left, on="id", columns=["pref"], public={"pref": ["100", "300"]}
+        )
+
+
+def test_values_are_clipped_by_their_owner_to_what_the_noise_is_made_for():
+    left, right, _ = files(n=60)
+    values = np.full(60, 3)
+    values[50] = 10**9
+    made, result = linked(left, right, values={"v": values}, linkers=2, value_bound=5)
+    q = query(result, "statcan:pref", measure="total", value="statcan:v")
+    got = combine_totals([one.answer(q, "cbs") for one in made], result.right)
+    assert got["total"].sum() == 3 * 44 + 5
+    rules = OutputRules(min_cell=0, epsilon_per_query=0.5, value_bound=4)
+    made, result = linked(left, right, values={"v": values}, linkers=2, rules=rules, value_bound=5)
+    q = query(result, "statcan:pref", measure="total", value="statcan:v")
+    with pytest.raises(psi.PsiError, match="made for values up to 4, and statcan did not clip v"):
+        made[0].answer(q, "cbs")
+
+
+def test_the_audit_of_a_large_table_ends_in_time_and_is_not_tried_twice(monkeypatch):
+    rng = np.random.default_rng(1)
+    left, right = (
+        psi.DataHolder(
+            name,
+            pd.DataFrame(
+                {"id": [f"{i}" for i in range(3000)], c: rng.integers(0, 28, 3000).astype(str)}
+            ),
+        )
+        for name, c in (("statcan", "pref"), ("cbs", "size"))
+    )
+    monkeypatch.setattr(disclosure, "AUDIT_CPU_S", 0.5)
+    (one,), result = linked(left, right, rules=OutputRules(min_cell=10))
+    for q in (query(result, *BOTH), query(result, *BOTH[::-1])):
+        begun = time.thread_time()
+        with pytest.raises(
+            psi.PsiError, match=r"takes longer than 0\.5 s for this table; group by"
+        ):
+            one.answer(q, "cbs")
+        spent = time.thread_time() - begun
+    assert spent < 0.4  # the second time it is known
 
 
 def test_rules_that_make_no_sense_are_refused():

@@ -1,5 +1,6 @@
 """Tokens, joins, counts and totals at the linker, against the tables in clear."""
 
+import dataclasses
 import json
 
 import msgspec
@@ -40,12 +41,39 @@ def files(n=400, seed=1, overlap=0.75):
     )
 
 
-def linked(left, right, *, values=None, linkers=1, rules=OPEN, on="id", add_noise=True, **more):
+PUBLIC = {"pref": ["100", "300"], "size": ["small", "large"]}
+
+
+def linked(
+    left,
+    right,
+    *,
+    values=None,
+    linkers=1,
+    rules=OPEN,
+    on="id",
+    value_bound=None,
+    public=True,
+    **more,
+):
     result = psi.intersect(psi.EcdhEngine(), left, right, on=on, variant="analytics")
+    labels = [
+        {c: PUBLIC[c]} if public and set(side.frame[c]) <= set(PUBLIC[c]) else None
+        for side, c in ((left, "pref"), (right, "size"))
+    ]
     a = tokens.tables_for_linkers(
-        left, result.left, on=on, columns=["pref"], values=values, linkers=linkers
+        left,
+        result.left,
+        on=on,
+        columns=["pref"],
+        values=values,
+        linkers=linkers,
+        value_bound=value_bound,
+        public=labels[0],
     )
-    b = tokens.tables_for_linkers(right, result.right, on=on, columns=["size"], linkers=linkers)
+    b = tokens.tables_for_linkers(
+        right, result.right, on=on, columns=["size"], linkers=linkers, public=labels[1]
+    )
     made = [Linker(("statcan", "cbs"), rules=rules, **more) for _ in range(linkers)]
     for one, x, y in zip(made, a, b, strict=True):
         one.accept(x, "statcan")
@@ -120,7 +148,7 @@ def test_the_join_is_that_of_pandas_for_any_multiplicities():
 def test_an_empty_intersection_gives_an_empty_answer():
     left = psi.DataHolder("statcan", pd.DataFrame({"id": ["a"], "pref": ["100"]}))
     right = psi.DataHolder("cbs", pd.DataFrame({"id": ["b"], "size": ["small"]}))
-    (one,), result = linked(left, right)
+    (one,), result = linked(left, right, public=False)
     answer = one.answer(query(result, *BOTH), "cbs")
     assert answer.values == ()
     assert len(again(answer).table(result.right.link_key)) == 0
@@ -256,12 +284,12 @@ def test_a_table_is_taken_once_and_only_when_both_are_here_is_answered():
         one.answer(query(result, "statcan:pref"), "cbs")
 
 
-def test_unknown_columns_are_answered_with_the_known_ones():
+def test_unknown_columns_are_refused_without_the_names_of_others():
     left, right, values = files(n=40)
     (one, _), result = linked(left, right, values={"v": values}, linkers=2)
-    with pytest.raises(psi.PsiError, match="columns here are cbs:size, statcan:pref"):
+    with pytest.raises(psi.PsiError, match=r"no column 'cbs:income' here; ask cbs"):
         one.answer(query(result, "cbs:income"), "cbs")
-    with pytest.raises(psi.PsiError, match="no value column 'cbs:v'; here are statcan:v"):
+    with pytest.raises(psi.PsiError, match=r"no value column 'cbs:v' here; ask cbs"):
         one.answer(query(result, "cbs:size", measure="total", value="cbs:v"), "cbs")
 
 
@@ -293,6 +321,60 @@ def test_a_restarted_linker_asks_for_the_tables_and_refuses_answered_sessions(tm
     path.write_text("not json\n")
     with pytest.raises(psi.PsiError, match="Line 1 of the query log is damaged"):
         QueryLog.open(path)
+
+
+def test_a_torn_last_line_of_the_log_is_removed_and_said(tmp_path, caplog):
+    left, right, _ = files(n=40)
+    path = tmp_path / "queries.jsonl"
+    (one,), result = linked(left, right, log=QueryLog.open(path))
+    one.answer(query(result, *BOTH), "cbs")
+    assert path.stat().st_mode & 0o777 == 0o600
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[: len(whole) // 2])
+    log = QueryLog.open(path)
+    assert len(log.entries) == 1
+    assert "Line 2 of the query log was cut off" in caplog.text
+    assert path.read_bytes() == whole
+    log.add("cbs", "00", {}, "answered")
+    assert len(QueryLog.open(path).entries) == 2
+    for wrong in ("NaN", "-1.0", '"0"'):  # any of these would disable the budget
+        path.write_bytes(whole.replace(b'"epsilon":0.0', f'"epsilon":{wrong}'.encode()))
+        with pytest.raises(psi.PsiError, match="Line 1 of the query log is damaged"):
+            QueryLog.open(path)
+
+
+def test_no_party_fills_the_linker():
+    left, right, _ = files(n=20)
+    one = Linker(("statcan", "cbs"), rules=OPEN)
+    result = psi.intersect(psi.EcdhEngine(), left, right, on="id")
+    (a,) = tokens.tables_for_linkers(left, result.left, on="id", columns=["pref"])
+    (b,) = tokens.tables_for_linkers(right, result.right, on="id", columns=["size"])
+    for i in range(200):
+        one.accept(dataclasses.replace(a, session=i.to_bytes(16, "big")), "statcan")
+    assert len(one._waiting) == linker.MAX_WAITING
+    assert one.accept(b, "cbs") == -1  # the other party is not kept out
+    assert one.accept(a, "statcan") == len(a)
+    for i in range(200, 200 + 2 * linker.MAX_SESSIONS):
+        for table in (a, b):
+            fresh = dataclasses.replace(table, session=i.to_bytes(16, "big"))
+            one.accept(fresh, table.party)
+        if i == 200:
+            one.answer(query(result, *BOTH), "cbs")
+    assert len(one._linked) == linker.MAX_SESSIONS
+    with pytest.raises(psi.PsiError, match="restarted or made room"):
+        one.accept(a, "statcan")
+
+
+def test_tables_for_another_linker_are_refused():
+    left, right, values = files(n=20)
+    result = psi.intersect(psi.EcdhEngine(), left, right, on="id")
+    a = tokens.tables_for_linkers(left, result.left, on="id", values={"v": values[:20]}, linkers=2)
+    b = tokens.tables_for_linkers(right, result.right, on="id", linkers=2)
+    one = Linker(("statcan", "cbs"))
+    one.accept(a[0], "statcan")
+    with pytest.raises(psi.PsiError, match="name the linkers of this session in another order"):
+        one.accept(b[1], "cbs")
+    assert one.accept(b[0], "cbs") == 15
 
 
 def test_too_coarse_keys_and_too_many_cells_are_refused(monkeypatch):
