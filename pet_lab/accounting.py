@@ -185,8 +185,8 @@ def epsilon(
     delta : float
         In (0, 1); usually well below 1 / n.
     accountant : "rdp" or "pld"
-        Renyi orders, or the privacy loss distribution. The latter is tighter; without sampling it
-        is computed by the exact closed form, with sampling on a grid that rounds upwards.
+        Renyi orders, or the privacy loss distribution: without sampling by the exact closed form,
+        with sampling the smaller of a grid that rounds upwards and the Renyi bound.
     neighbouring : "add_remove" or "replace_one"
         Add or remove in the usual reading: the record's gradient is blanked while the batches and
         their divisors stay as they are.
@@ -445,7 +445,10 @@ def _rdp(z: float, q: float, steps: int, orders: tuple[float, ...] | None) -> An
     if q < 1:
         event = dp_accounting.PoissonSampledDpEvent(q, event)
     account = rdp.RdpAccountant(None if orders is None else list(orders))
-    account.compose(dp_accounting.SelfComposedDpEvent(event, steps))
+    try:
+        account.compose(dp_accounting.SelfComposedDpEvent(event, steps))
+    except ValueError:  # noise so large that the divergence is lost in rounding: leave out sampling
+        return _rdp(z, 1.0, steps, orders)
     # At large z rounding leaves a divergence of -1e-11, which dp-accounting 0.4.3 then refuses.
     account._rdp = np.maximum(account._rdp, 0.0)
     return account
@@ -473,19 +476,20 @@ def _poisson(
         return _composed(z / scale, steps, delta, accountant)
     by_delta = _rdp_accountant(z, q, steps)
     if accountant == "pld":
-        scale = min(by_delta(delta), gaussian_epsilon(mu=math.sqrt(steps) / z, delta=delta))
-        by_delta = _pld_accountant(z, q, steps, scale)
+        by_renyi = by_delta
+        scale = min(by_renyi(delta), gaussian_epsilon(mu=math.sqrt(steps) / z, delta=delta))
+        by_losses = _pld_accountant(z, q, steps, scale)
+
+        # A grid loses tail below 1e-14 or so, and grows with the steps: each bound holds, so take
+        # the smaller (at 10^7 steps, or at delta 1e-15, Renyi orders are tighter by far).
+        def by_delta(delta: float) -> float:
+            return min(by_renyi(delta), by_losses(delta))
+
     if neighbouring == "add_remove":
         return by_delta(delta)
     # Group privacy: (e, d) for add/remove gives (2 e, (1 + exp(e)) d) for replace-one. Look for the
     # d that ends at `delta`, as far as floats reach. The bound without amplification holds too.
-    # A loss distribution on a grid has no tail below 1e-14 or so, Renyi orders have: try both.
     bound = _composed(z / 2, steps, delta, accountant)
-    if accountant == "pld":
-        bound = min(
-            bound,
-            _poisson(z, q=q, steps=steps, delta=delta, accountant="rdp", neighbouring=neighbouring),
-        )
 
     def excess(log_d: float) -> float:
         return float(np.logaddexp(0.0, by_delta(math.exp(log_d))) + log_d - math.log(delta))

@@ -424,3 +424,29 @@ def test_rho_at_its_ends():
     for rho, delta in ((-0.1, 1e-5), (0.1, 0.0), (0.1, 1.0)):
         with pytest.raises(ValueError, match="rho must be >= 0"):
             epsilon_from_rho(rho, delta)
+
+
+@pytest.mark.parametrize("accountant", ["rdp", "pld"])
+@pytest.mark.parametrize("neighbouring", ["add_remove", "replace_one"])
+def test_noise_without_bound_costs_next_to_nothing(accountant, neighbouring):
+    run = {"n": 10_000, "batch_size": 100, "epochs": 10, "delta": 1e-5, "sampling": "poisson"}
+    how = {"accountant": accountant, "neighbouring": neighbouring}
+    assert 0 <= accounting.epsilon(1e8, **run, **how).epsilon < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("delta", "n", "batch_size", "epochs"), [(1e-15, 10_000, 100, 10), (1e-300, 1000, 100, 1)]
+)
+def test_the_loss_distribution_never_reports_more_than_renyi_orders(delta, n, batch_size, epochs):
+    """Its grid has no tail below 1e-14 or so; both are bounds, so the smaller one holds."""
+    run = {
+        "n": n,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "delta": delta,
+        "sampling": "poisson",
+    }
+    by_losses, by_orders = (
+        accounting.epsilon(1.0, **run, accountant=a).epsilon for a in ("pld", "rdp")
+    )
+    assert by_losses <= by_orders < 100
