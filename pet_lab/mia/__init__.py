@@ -14,6 +14,7 @@ from pet_lab.mia.attacks import (
     ATTACKS,
     SLICES,
     AttackResult,
+    check_attacks,
     holdout_logistic,
     run_suite,
     slice_masks,
@@ -60,9 +61,11 @@ from pet_lab.mia.shadow import (
 )
 from pet_lab.mia.tables import closeness_scores, density_ratio_scores, nearest_distances
 from pet_lab.mia.targets import (
+    ONE_CLASS,
     Coins,
     Split,
     Target,
+    check_plan,
     coin_trainings,
     report_split,
     split_streams,
@@ -71,6 +74,7 @@ from pet_lab.mia.targets import (
 
 __all__ = [
     "ATTACKS",
+    "ONE_CLASS",
     "SLICES",
     "AttackModels",
     "AttackResult",
@@ -90,6 +94,8 @@ __all__ = [
     "auc_interval",
     "chance_advantage",
     "chance_auc_sd",
+    "check_attacks",
+    "check_plan",
     "clopper_pearson",
     "closeness_scores",
     "coin_trainings",

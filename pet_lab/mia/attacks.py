@@ -182,6 +182,12 @@ def _judged(
     )
 
 
+def check_attacks(attacks: Sequence[str]) -> None:
+    """Refuse names that the suite does not know, and none at all."""
+    if not attacks or set(attacks) - set(ATTACKS):
+        raise ValueError(f"attacks are some of {', '.join(ATTACKS)}, got {list(attacks)}.")
+
+
 def run_suite(
     members: Outputs,
     nonmembers: Outputs,
@@ -214,9 +220,7 @@ def run_suite(
     ValueError
         If a side is empty or a name unknown. NaN answers never get here: `Outputs` refuses them.
     """
-    unknown = [a for a in attacks if a not in ATTACKS]
-    if unknown or not attacks:
-        raise ValueError(f"attacks are some of {', '.join(ATTACKS)}, got {list(attacks)}.")
+    check_attacks(attacks)
     with _seeded(rng):
         return [
             _judged(attack, name, inside, outside, _one)
@@ -269,7 +273,7 @@ def holdout_logistic(
 
     The larger side is cut down to the smaller, a random `share` of the records of both sides
     together is held out, and the attack is judged on that share alone, not stratified: for a class
-    with 22 non-members on 11 records, say 4 members against 7.
+    with 22 non-members on 11 records, most likely 4 members against 7.
 
     Parameters
     ----------
@@ -317,7 +321,8 @@ def _holdout_one(
     order = rng.permutation(2 * size)
     test = int(np.ceil(share * 2 * size))
     held, rest = order[:test], order[test:]
-    if min(np.bincount(member[held], minlength=2).min(), np.bincount(member[rest]).min()) < 1:
+    counts = [np.bincount(member[part], minlength=2).min() for part in (held, rest)]
+    if counts[0] < 1 or counts[1] < 3:  # one of each to judge on, three folds to choose C on
         return None
     search = GridSearchCV(LogisticRegression(solver="lbfgs"), {"C": np.logspace(-4, 2, 10)}, cv=3)
     with _quietly():

@@ -100,8 +100,10 @@ class EpsilonBound:
         True for noisy full-batch steps whose outcome is seen, a good approximation for many sampled
         ones, and then much tighter than the ratio of two rates (arXiv:2302.07956).
         """
-        mu = stats.norm.ppf(self.tpr_low) - stats.norm.ppf(self.fpr_high)
-        return gaussian_epsilon(mu=float(mu), delta=self.delta)
+        mu = float(stats.norm.ppf(self.tpr_low) - stats.norm.ppf(self.fpr_high))
+        if self.delta == 0:  # no Gaussian mechanism has a finite epsilon there
+            return float("inf") if mu > 0 else 0.0
+        return gaussian_epsilon(mu=mu, delta=self.delta)
 
 
 def largest_provable_epsilon(

@@ -19,7 +19,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 class SynthesisError(ValueError):
-    """The target's answers lead to no records of a class, so it cannot be imitated."""
+    """The target's answers lead to no records of a class, or its imitations to no attack."""
 
 
 @dataclass(frozen=True)
@@ -328,7 +328,7 @@ def attack_models(
             model = LogisticRegression() if make is None else make()
             fitted[label] = model.fit(features[rows], member[rows].astype(int))
     if not fitted:
-        raise ValueError("No class has both members and non-members among the shadow answers.")
+        raise SynthesisError("No class has both members and non-members among the shadow answers.")
     return AttackModels(fitted)
 
 

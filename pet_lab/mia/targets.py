@@ -7,7 +7,7 @@ the seed, so it is the same alone or among others, and settings are compared on 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,62 @@ from pet_lab import dpsgd
 from pet_lab.dpsgd.config import Engine
 from pet_lab.mia.lira import random_halves
 from pet_lab.mia.scores import signed_logits
+
+ONE_CLASS = "all records to train on are of one class"
+
+
+def check_plan(
+    y: ArrayLike,
+    *,
+    batch_size: int | None = None,
+    members: int | None = None,
+    delta: float | None = None,
+    at_least: Mapping[str, tuple[float, float]] | None = None,
+    **lists: Sequence[float],
+) -> None:
+    """Refuse parameters that cannot go together, before anything is trained.
+
+    Parameters
+    ----------
+    y : array of 0 and 1, shape (n,)
+    batch_size, members : int, optional
+        Records per step, and those that a training sees.
+    delta : float, optional
+    at_least : mapping from a number's name to (its value, the least that will do)
+    **lists
+        Lists of numbers that must not be empty.
+    """
+    records, classes = np.size(y), np.unique(y)
+    if records < 6:
+        raise ValueError(
+            f"Expected at least 6 records to train on, hold out and attack, got {records}; use a "
+            "larger table."
+        )
+    if classes.size < 2:
+        raise ValueError(
+            f"Expected two classes, got {records} records of class {classes[0]:g} alone; choose "
+            "another target."
+        )
+    for name, (value, least) in (at_least or {}).items():
+        if value < least:
+            raise ValueError(
+                f"{name} must be at least {least:g}, got {value:g}; give a larger one."
+            )
+    for name, values in lists.items():
+        if not len(values):
+            raise ValueError(f"{name} is empty; give at least one value.")
+    if delta is not None and not 0 < delta < 1:
+        raise ValueError(f"delta is a probability strictly between 0 and 1, got {delta:g}.")
+    if batch_size is not None and members is not None and batch_size > members:
+        raise ValueError(
+            f"batch_size = {batch_size} is larger than the {members} records that a training sees; "
+            "use a smaller batch."
+        )
+
+
+def _both_classes(members: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Which rows of `members`, shape (replicas, n), hold records of class 0 and of class 1."""
+    return (members & (y > 0)).any(axis=1) & (members & (y <= 0)).any(axis=1)
 
 
 @dataclass(frozen=True)
@@ -54,6 +110,7 @@ class Target:
     split      its members (train) and others
     logits     of all records, shape (n,); NaN where the training diverged
     seed       stream for attacks on this replicate, equal for all settings
+    status     "ok", or why there is nothing to attack
     """
 
     config: dpsgd.Config
@@ -61,6 +118,7 @@ class Target:
     split: Split
     logits: np.ndarray
     seed: np.random.SeedSequence
+    status: str = "ok"
 
     @property
     def diverged(self) -> bool:
@@ -105,27 +163,36 @@ def train_targets(
     Returns
     -------
     Targets, setting by setting; within a replicate all settings start from the same weights and see
-    the same batches.
+    the same batches. Where all members are of one class nothing is trained: see `Target.status`.
     """
     x, target = np.asarray(X, dtype=float), np.asarray(y)
     streams = split_streams(len(target), seed=seed, replicates=replicates)
     masks = np.zeros((replicates, len(target)), bool)
     for mask, (split, _, _) in zip(masks, streams, strict=True):
         mask[split.train] = True
-    runs = dpsgd.train(
-        x,
-        target,
-        [c for c in configs for _ in range(replicates)],
-        seeds=[training for _, training, _ in streams] * len(configs),
-        members=np.tile(masks, (len(configs), 1)),
-        engine=engine,
-        curve_every=0,
-    )
-    logits = np.where(runs.diverged[:, None], np.nan, runs.predict(x))
+    usable = np.flatnonzero(_both_classes(masks, target))
+    logits = np.full((len(configs), replicates, len(target)), np.nan)
+    status = np.full((len(configs), replicates), ONE_CLASS, object)
+    if usable.size:
+        runs = dpsgd.train(
+            x,
+            target,
+            [c for c in configs for _ in usable],
+            seeds=[streams[r][1] for r in usable] * len(configs),
+            members=np.tile(masks[usable], (len(configs), 1)),
+            engine=engine,
+            curve_every=0,
+        )
+        answers = np.where(runs.diverged[:, None], np.nan, runs.predict(x))
+        logits[:, usable] = answers.reshape(len(configs), usable.size, -1)
+        outcome = np.where(runs.diverged, "the training diverged", "ok").astype(object)
+        status[:, usable] = outcome.reshape(len(configs), -1)
     for i, config in enumerate(configs):
         for r, (split, _, other) in enumerate(streams):
-            own = logits[i * replicates + r]
-            yield Target(config=config, replicate=r, split=split, logits=own, seed=other)
+            yield Target(
+                config=config, replicate=r, split=split, logits=logits[i, r], seed=other,
+                status=status[i, r],
+            )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +202,13 @@ class Coins:
     statistics  signed logit of every record under every model, shape (models, n)
     member      which model was trained on which record, bool, shape (models, n)
     diverged    models that were left out because their training diverged
+    one_class   models that were left out because their coins chose one class only
     """
 
     statistics: np.ndarray
     member: np.ndarray
     diverged: int
+    one_class: int = 0
 
     def accuracy(self, *, members: bool) -> np.ndarray:
         """Share of right answers of each model on its members, or on the others, (models,)."""
@@ -173,6 +242,10 @@ def coin_trainings(
     x, target = np.asarray(X, dtype=float), np.asarray(y)
     first, *seeds = np.random.SeedSequence(seed).spawn(models + 1)
     member = random_halves(models, len(target), rng=np.random.default_rng(first))
+    both = _both_classes(member, target)
+    if not both.any():
+        raise ValueError(f"Expected both classes in some half of the records: {ONE_CLASS}.")
+    member, seeds = member[both], [seed for seed, ok in zip(seeds, both, strict=True) if ok]
     runs = dpsgd.train(
         x, target, config, seeds=seeds, members=member, curve_every=0, workers=workers
     )
@@ -181,4 +254,5 @@ def coin_trainings(
         statistics=signed_logits(runs.predict(x), target)[keep],
         member=member[keep],
         diverged=int((~keep).sum()),
+        one_class=int((~both).sum()),
     )

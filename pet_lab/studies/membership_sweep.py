@@ -36,6 +36,7 @@ LABELS = {
 REPORT_MEMBERS = 252  # the printed training accuracies are multiples of 1 / 252
 REPORT_BATCH = 22  # the batch size that gives all printed epsilons
 WHOLE = "Entire dataset"
+BEST = "maximum over slices"
 SETTING = ["learning_rate", "noise_multiplier"]
 
 
@@ -48,6 +49,28 @@ def configs(
         for rate in learning_rates
         for noise in noise_multipliers
     ]
+
+
+def check(
+    y: np.ndarray,
+    *,
+    attacks: Sequence[str],
+    replicates: int,
+    epochs: Sequence[int],
+    batch_size: int,
+    delta: float,
+    **lists: Sequence[float],
+) -> None:
+    """Refuse parameters that cannot go together before anything is trained; `lists` by name."""
+    mia.check_attacks(attacks)
+    mia.check_plan(
+        y,
+        batch_size=batch_size,
+        members=len(y) and mia.report_split(max(len(y), 6), np.random.default_rng(0)).train.size,
+        delta=delta,
+        at_least={"replicates": (replicates, 1), "epochs": (min(epochs, default=1), 1)},
+        **lists,
+    )
 
 
 def attack(
@@ -69,11 +92,13 @@ def attack(
     `holdout` judges as earlier releases of the suite did, by the logistic attack only.
 
     Returns rows: epochs, learning_rate, noise_multiplier, attack, slice, members, nonmembers,
-    reading, replicate, metric, value. Metrics score.train, .validation, .test and .gap without
-    attack; mia.auc and mia.attacker_advantage by attack and slice. A diverged training has NaN
-    scores and no attack. `prefix` goes before each metric.
+    reading, replicate, status, metric, value. Metrics score.train, .validation, .test and .gap
+    without attack; mia.auc and mia.attacker_advantage by attack and slice, and their maximum over
+    slices, which is what the suite's summary of its best result prints. What could not run is NaN,
+    and `status` says why. `prefix` goes before each metric.
     """
     rows = Rows(reading=reading)
+    metrics = [f"{prefix}mia.auc", f"{prefix}mia.attacker_advantage"]
     for target in mia.train_targets(
         X, y, settings, seed=seed, replicates=replicates, engine=engine
     ):
@@ -88,8 +113,8 @@ def attack(
         score = {f"{prefix}score.{k}": target.accuracy(part, y) for k, part in parts.items()}
         score[f"{prefix}score.gap"] = score[f"{prefix}score.train"] - score[f"{prefix}score.test"]
         sizes = {"members": split.train.size, "nonmembers": split.test.size}
-        rows.add(attack="", slice="", metrics=score, **sizes, **factors)
-        if target.diverged:
+        rows.add(attack="", slice="", status=target.status, metrics=score, **sizes, **factors)
+        if target.status != "ok":
             continue
         inside, outside = (
             mia.from_logits(target.logits[part], y[part]) for part in (split.train, split.test)
@@ -101,18 +126,23 @@ def attack(
             if holdout
             else mia.run_suite(inside, outside, attacks=attacks, slices=slices, rng=rng)
         )
+        best: dict[str, list[list[float]]] = {}
         for one in results:
+            values = [one.auc, one.advantage]
+            best.setdefault(one.attack, []).append(values)
             rows.add(
                 attack=one.attack,
                 slice=one.slice,
+                status=one.status,
                 members=one.member_scores.size,
                 nonmembers=one.nonmember_scores.size,
-                metrics={
-                    f"{prefix}mia.auc": one.auc,
-                    f"{prefix}mia.attacker_advantage": one.advantage,
-                },
+                metrics=dict(zip(metrics, values, strict=True)),
                 **factors,
             )
+        for name, values in best.items():
+            if len(values) > 1 and np.isfinite(values).any():
+                most = dict(zip(metrics, np.nanmax(values, axis=0), strict=True))
+                rows.add(attack=name, slice=BEST, status="ok", metrics=most, **factors)
     return rows.frame()
 
 
@@ -241,8 +271,8 @@ def decimal_points(cells: pd.DataFrame, *, delta: float) -> pd.DataFrame:
 
 
 def class_0(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
-    """Mean and SD of a guess on 4 against 7 records, and of our logistic attack on CLASS=0."""
-    guess = Rows(attacker="guessing, 4 against 7")
+    """Mean and SD of a guess on 4 against 7 records (the most likely sizes), and of our attack."""
+    guess = Rows(attacker="guessing, 4 against 7 (most likely)")
     chance = mia.chance_advantage(4, 7, rng=np.random.default_rng(seed), two_sided=True)
     guess.add(metrics={"mean": 0.5, "sd": mia.chance_auc_sd(4, 7)}, of="mia.auc")
     guess.add(metrics={"mean": chance.mean(), "sd": chance.std()}, of="mia.attacker_advantage")
@@ -270,6 +300,26 @@ def figure_printed(cells: pd.DataFrame) -> pd.DataFrame:
     return chosen[["noise_multiplier", "metric", "printed"]]
 
 
+def best_slices(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Each printed AUC, its slice, and ours as published on that slice and over all slices."""
+    import pandas as pd
+
+    ours = rows[(rows["reading"] == "published") & (rows["metric"] == "mia.auc")]
+    lines = []
+    for cell in cells[cells["metric"] == "mia.auc"].itertuples():
+        here = ours[
+            np.isclose(ours["learning_rate"], cell.learning_rate)
+            & np.isclose(ours["noise_multiplier"], cell.noise_multiplier)
+        ]
+        line: dict[str, Any] = {"table": cell.table, **{k: getattr(cell, k) for k in SETTING}}
+        line |= {"printed": cell.printed, "printed slice": cell.slice}
+        for name, part in (("that slice", cell.slice), (BEST, BEST)):
+            values = here[here["slice"] == part]["value"]
+            line |= {f"ours, {name}": values.mean(), f"sd, {name}": values.std()}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
 def by_attack(rows: pd.DataFrame, metric: str = "mia.auc") -> pd.DataFrame:
     """Mean AUC of each attack on each slice as described, over all settings it ran on."""
     part = rows[(rows["reading"] == "described") & (rows["metric"] == metric)]
@@ -278,7 +328,7 @@ def by_attack(rows: pd.DataFrame, metric: str = "mia.auc") -> pd.DataFrame:
 
 def best_afterwards(rows: pd.DataFrame) -> dict[str, float]:
     """Mean over trainings of the best AUC of all attacks and slices, by reading."""
-    areas = rows[rows["metric"] == "mia.auc"]
+    areas = rows[(rows["metric"] == "mia.auc") & (rows["slice"] != BEST)]
     best = areas.groupby(["reading", *SETTING, "replicate"])["value"].max()
     return best.groupby("reading").mean().to_dict()
 
@@ -297,7 +347,8 @@ def correlations(pairs: pd.DataFrame) -> dict[str, float]:
     settings = pairs.groupby(SETTING)[columns]
     within = pairs[columns] - settings.transform("mean")
     r = within.corr().iloc[0, 1]
-    half_width = 1.96 / math.sqrt(max(len(within) - settings.ngroups - 2, 1))
+    free = max(len(within) - settings.ngroups - 2, 1)
+    half_width = stats.t.isf(0.025, free) / math.sqrt(free)
     fisher = np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12))
     low, high = np.tanh([fisher - half_width, fisher + half_width])
     return {"within": r, "low": low, "high": high, "between": settings.mean().corr().iloc[0, 1]}
@@ -371,20 +422,26 @@ def _printed_order(rows: pd.DataFrame, cells: pd.DataFrame) -> Claim:
     )
 
 
+def _t(n: float) -> float:
+    """Half-width of a 95 % interval for a mean of `n`, in standard errors."""
+    return float(stats.t.isf(0.025, n - 1)) if n > 1 else math.inf
+
+
 def _fall(part: pd.DataFrame, rate: float) -> Claim:
-    first, last = part.sort_values("noise_multiplier").iloc[[0, -1]].itertuples()
+    ordered = part.sort_values("noise_multiplier")
+    first, last = ordered.iloc[0], ordered.iloc[-1]
     return Claim(
         "At step size {rate:g}, as described, noise lowers the logistic attack on all records: "
         "mean AUC {a:.2f} at noise {z:g}, {b:.2f} at noise {w:g}.",
         # Conservative: the hold-outs are the same, so that the difference is known better.
-        holds=first.mean - last.mean > 1.96 * math.hypot(first.se, last.se),
+        holds=first["mean"] - last["mean"] > _t(first["n"]) * math.hypot(first["se"], last["se"]),
         otherwise="At step size {rate:g}, as described, no fall of the logistic attack with the "
         "noise can be shown: mean AUC {a:.2f} at noise {z:g}, {b:.2f} at noise {w:g}.",
         rate=rate,
-        a=first.mean,
-        b=last.mean,
-        z=first.noise_multiplier,
-        w=last.noise_multiplier,
+        a=first["mean"],
+        b=last["mean"],
+        z=first["noise_multiplier"],
+        w=last["noise_multiplier"],
     )
 
 
@@ -399,7 +456,7 @@ def _longer(rows: pd.DataFrame) -> Claim:
         "Overfitting drives the attack: from {first:g} to {last:g} epochs without DP, on the same "
         "hold-outs, the accuracy gap widens by {gap:.2f} and the AUC of the loss threshold rises "
         "by {auc:.2f} to {level:.2f}.",
-        holds=all(d.mean() > 1.96 * d.sem() for d in changes),
+        holds=all(d.mean() > _t(len(d)) * d.sem() for d in changes),
         otherwise="From {first:g} to {last:g} epochs without DP gap and attack are not shown to "
         "rise (by {gap:.2f} and {auc:.2f}).",
         first=first,

@@ -150,6 +150,17 @@ def test_the_old_reading_judges_class_0_on_a_dozen_records():
     assert results["Entire dataset"].member_scores.size > judged.member_scores.size
 
 
+def test_a_held_out_share_that_leaves_fewer_than_three_of_a_kind_is_said_not_raised():
+    few = [side.take(np.arange(6)) for side in (MEMBERS, NONMEMBERS)]
+    statuses = {
+        mia.holdout_logistic(
+            *few, slices=["Entire dataset"], share=0.5, rng=np.random.default_rng(seed)
+        )[0].status
+        for seed in range(12)
+    }
+    assert statuses == {"ok", "too few to train an attack (6 members, 6 non-members)"}
+
+
 def test_the_best_of_many_guesses_flatters():
     rng = np.random.default_rng(8)
     best = []

@@ -22,6 +22,29 @@ def test_clopper_pearson_in_closed_form_at_the_ends():
     assert mia.clopper_pearson(20, 20)[0] == pytest.approx(0.025 ** (1 / 20))
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_clopper_pearson_covers_few_trials_up_to_the_edges(n):
+    k = np.arange(n + 1)
+    ends = np.array([mia.clopper_pearson(int(i), n) for i in k])
+    for share in (0.0, 1e-12, 1e-3, 0.025, 0.5, 0.975, 0.999, 1.0):
+        inside = (ends[:, 0] <= share) & (share <= ends[:, 1])
+        assert stats.binom.pmf(k, n, share)[inside].sum() >= 0.95 - 1e-12
+    assert (ends[:, 0] < k / n + 1e-12).all()
+    assert (ends[:, 1] > k / n - 1e-12).all()
+
+
+def test_few_trials_prove_little_and_every_reading_of_the_bound_is_a_number():
+    for inside, outside in (([0.0], [1.0]), ([1.0], [1.0]), ([1.0], [0.0]), ([1.0] * 9, [0.0] * 9)):
+        for delta in (0.0, 1e-3):
+            bound = mia.epsilon_lower_bound(inside, outside, delta=delta, threshold=0.5)
+            assert 0 <= bound.epsilon <= bound.ceiling + 1e-9
+            assert bound.gaussian_epsilon >= 0
+    # At delta = 0 no Gaussian mechanism has a finite epsilon, once anything is proven.
+    assert bound.gaussian_epsilon < np.inf
+    exact = mia.epsilon_lower_bound([1.0] * 9, [0.0] * 9, delta=0.0, threshold=0.5)
+    assert exact.gaussian_epsilon == np.inf
+
+
 def test_what_a_perfect_attack_could_prove():
     # 128 of 128 and 0 of 128 at 97.5 % each: log(x / (1 - x)) with x = 0.025^(1/128).
     x = 0.025 ** (1 / 128)

@@ -53,6 +53,42 @@ def test_a_diverged_target_answers_nothing():
     assert np.isfinite(coins.statistics).all()
 
 
+def test_a_hold_out_whose_members_are_of_one_class_says_so_and_the_others_run():
+    rare = (np.arange(90) == 7).astype(int)  # one record of class 1: a member in about 5 of 8
+    targets = list(mia.train_targets(X, rare, [dpsgd.Config(**SMALL)], seed=0, replicates=8))
+    for target in targets:
+        holds = 7 in target.split.train
+        assert (target.status == "ok") is holds
+        assert (target.status == mia.ONE_CLASS) is not holds
+        assert np.isfinite(target.logits).all() == holds
+    assert {t.status for t in targets} == {"ok", mia.ONE_CLASS}
+    coins = mia.coin_trainings(X, rare, dpsgd.Config(**SMALL), models=8, seed=0)
+    assert coins.member[:, 7].all()
+    assert coins.one_class == 8 - len(coins.member) > 0
+
+
+GOOD = {"batch_size": 12, "members": 57, "delta": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("y", "changes", "words"),
+    [
+        (Y[:5], {}, "at least 6 records to train on, hold out and attack, got 5"),
+        (np.zeros(90), {}, "two classes, got 90 records of class 0 alone"),
+        (Y, {"at_least": {"replicates": (0, 1)}}, "replicates must be at least 1, got 0"),
+        (Y, {"at_least": {"epochs": (0, 1)}}, "epochs must be at least 1, got 0"),
+        (Y, {"at_least": {"models": (8, 16)}}, "models must be at least 16, got 8"),
+        (Y, {"noise_multipliers": []}, "noise_multipliers is empty"),
+        (Y, {"delta": 2.0}, "delta is a probability strictly between 0 and 1, got 2"),
+        (Y, {"batch_size": 58}, "batch_size = 58 is larger than the 57 records"),
+    ],
+)
+def test_parameters_that_cannot_go_together_are_refused_before_training(y, changes, words):
+    mia.check_plan(Y, **GOOD, noise_multipliers=[0.0], at_least={"models": (16, 16)})
+    with pytest.raises(ValueError, match=words):
+        mia.check_plan(y, **(GOOD | changes))
+
+
 def test_coins_are_the_same_for_every_setting():
     a, b = (
         mia.coin_trainings(X, Y, dpsgd.Config(noise_multiplier=z, **SMALL), models=6, seed=5)

@@ -51,6 +51,45 @@ def test_a_table_of_the_members_themselves_is_the_worst_case(frame):
     assert areas["density ratio"] > 0.9
 
 
+@pytest.mark.parametrize("refuses", [True, False])
+def test_a_table_that_cannot_be_attacked_is_a_row_that_says_why(frame, monkeypatch, refuses):
+    class Released:
+        def __init__(self, table):
+            self.frame = table.assign(**{"pass": table["pass"].max()})  # of one class
+
+    def synthesise(table, **_):
+        if refuses:
+            raise ValueError("budget too small")
+        return Released(table)
+
+    monkeypatch.setattr(study.synth, "synthesise", synthesise)
+    plain = dpsgd.Config(hidden=(8,), epochs=4, batch_size=12, clip=math.inf)
+    rows = study.attack_synthetic(
+        frame, target="pass", epsilons=[1.0, math.inf], config=plain, seed=0, replicates=2
+    )
+    finite = rows[np.isfinite(rows["epsilon"])]
+    words = "budget too small" if refuses else "Expected two classes"
+    assert finite["value"].isna().all()
+    assert finite["status"].str.startswith(f"no table to attack: {words}").all()
+    assert rows[np.isinf(rows["epsilon"])]["value"].notna().all()  # the rest ran
+    assert study.headline(rows).text
+    assert study.takeaways(rows, base_rate=0.6)
+
+
+def test_parameters_are_checked_against_each_other():
+    y = np.arange(60) % 2
+    good = {"replicates": 2, "data_replicates": 1, "epochs": 5, "batch_size": 12, "delta": 1e-5}
+    study.check(y, epsilons=[1.0], **good)
+    for changes, words in (
+        ({"epsilons": []}, "epsilons is empty"),
+        ({"epsilons": [0.0]}, "epsilons are above 0, got 0"),
+        ({"data_replicates": 0}, "data_replicates must be at least 1"),
+        ({"batch_size": 39}, "batch_size = 39 is larger than the 38 records"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            study.check(y, **({"epsilons": [1.0]} | good | changes))
+
+
 def invented(auc, replicates=5):
     rng = np.random.default_rng(0)
     lines = []

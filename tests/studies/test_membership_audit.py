@@ -40,14 +40,57 @@ def test_rows_are_by_definition(attacked, rows):
     assert not rows.duplicated(keys).any()
 
 
-def test_the_claim_is_for_the_smallest_training_set(attacked, rows):
+def test_the_claim_is_for_the_training_that_is_protected_least(attacked, rows):
     run = attacked["noise 16"]
-    smallest = int(run.coins.member.sum(axis=1).min())
-    want = accounting.of(run.config, n=smallest, delta=DELTA, accountant="pld").epsilon
+    sizes = {int(n) for n in run.coins.member.sum(axis=1)}
+    want = max(accounting.of(run.config, n=n, delta=DELTA, accountant="pld").epsilon for n in sizes)
     table = study.bounds(rows).set_index("training")
     assert table.loc["noise 16", "claimed"] == want
     assert table.loc["no DP", "claimed"] == math.inf
     assert (table["most_exposed_record"] <= table["provable_at_most"] + 1e-9).all()
+
+
+def test_one_record_more_can_mean_one_more_step_and_less_privacy():
+    config = dpsgd.Config(
+        epochs=200, batch_size=32, noise_multiplier=0.5, sampling="poisson", learning_rate=0.1
+    )
+    member = np.arange(200) < np.array([[192], [193], [199]])
+    run = study.Attacked(config, mia.Coins(statistics=member * 1.0, member=member, diverged=0), {})
+    claim = study.guarantee(run, delta=1e-5).epsilon
+    each = [
+        accounting.of(config, n=n, delta=1e-5, accountant="pld").epsilon for n in (192, 193, 199)
+    ]
+    assert claim == max(each) == each[1]
+    assert claim == pytest.approx(293.39, abs=0.005)
+
+
+def test_what_cannot_run_is_a_row_that_says_why():
+    coins = mia.coin_trainings(X, Y, BASE, models=24, seed=1)
+    few = mia.Coins(statistics=coins.statistics[:3], member=coins.member[:3], diverged=21)
+    nan = np.full(few.member.shape, np.nan)
+    run = study.Attacked(
+        BASE, few, {study.ATTACK: nan, study.LOSS: few.statistics}, {study.ATTACK: "too few"}
+    )
+    rows = study.measure({"no DP": run}, delta=DELTA, seed=0)
+    lira = rows[rows["attack"] == study.ATTACK]
+    assert lira["value"].isna().all()
+    assert lira["status"].eq("too few").all()
+    exposed = rows[rows["metric"] == "audit.most_exposed_record"].iloc[0]
+    assert np.isnan(exposed["value"])
+    assert "at least 16 trainings" in exposed["status"]
+    assert rows[rows["metric"] == "pooled.auc"]["value"].notna().any()
+
+
+def test_parameters_are_checked_against_each_other():
+    good = {"models": 24, "epochs": 4, "batch_size": 20, "delta": 1e-3, "noise_multipliers": [1.0]}
+    study.check(Y, **good)
+    for changes, words in (
+        ({"models": 8}, "models must be at least 16, got 8"),
+        ({"batch_size": 61}, "batch_size = 61 is larger than the 60 records"),
+        ({"noise_multipliers": []}, "noise_multipliers is empty"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            study.check(Y, **(good | changes))
 
 
 def test_claims_follow_the_rows(rows):

@@ -44,6 +44,13 @@ def test_every_metric_for_every_setting_and_reproducible():
     alone = study.attack(X, Y, settings[1:], seed=3, replicates=2, holdout=True)
     joint = first[first["noise_multiplier"] == 1.0].reset_index(drop=True)
     np.testing.assert_allclose(joint["value"], alone["value"], atol=1e-9)
+    best = first[first["slice"] == study.BEST].set_index(
+        ["noise_multiplier", "replicate", "metric"]
+    )
+    slices = first[(first["slice"] != study.BEST) & first["metric"].str.startswith("mia.")]
+    largest = slices.groupby(["noise_multiplier", "replicate", "metric"])["value"].max()
+    assert len(best) == 2 * 2 * 2
+    assert best["value"].to_dict() == largest.to_dict()
     scores = {f"score.{part}" for part in ("train", "validation", "test", "gap")}
     assert set(first["metric"]) == scores | {"mia.auc", "mia.attacker_advantage"}
     assert not first.duplicated(KEYS).any()
@@ -67,7 +74,50 @@ def test_a_diverged_training_is_a_nan_row_and_no_attack():
     wild = dpsgd.Config(**{**SMALL, "learning_rate": 1e30, "clip": math.inf, "epochs": 8})
     rows = study.attack(X * 1e6, Y, [wild], seed=0, replicates=2, holdout=True)
     assert rows[rows["metric"].str.startswith("score")]["value"].isna().all()
+    assert rows["status"].eq("the training diverged").all()
     assert not rows["metric"].str.startswith("mia").any()
+
+
+def test_a_slice_without_members_is_a_row_that_says_why():
+    sure = (X[:, 0] > 0.5).astype(int)  # easily learned: nobody is classified wrongly
+    config = dpsgd.Config(**(SMALL | {"epochs": 150, "learning_rate": 0.5}))
+    rows = study.attack(X, sure, [config], seed=3, replicates=1, attacks=["THRESHOLD_ATTACK"])
+    empty = rows[rows["slice"] == "CORRECTLY_CLASSIFIED=False"]
+    assert empty["value"].isna().all()
+    assert empty["status"].str.startswith("empty slice").all()
+
+
+def test_the_printed_slice_is_set_beside_the_maximum_over_slices():
+    lines = [
+        {"learning_rate": 0.01, "noise_multiplier": 0.4, "reading": "published", "replicate": r}
+        | {"metric": "mia.auc", "slice": part, "value": value + 0.1 * r}
+        for r in (0, 1)
+        for part, value in (("CLASS=0", 0.5), (study.BEST, 0.7))
+    ]
+    table = study.best_slices(pd.DataFrame(lines), CELLS)
+    row = table[(table["table"] == "3.4") & (table["noise_multiplier"] == 0.4)].iloc[0]
+    assert row["printed slice"] == "CLASS=0"
+    assert row["ours, that slice"] == pytest.approx(0.55)
+    assert row["ours, maximum over slices"] == pytest.approx(0.75)
+    assert len(table) == (CELLS["metric"] == "mia.auc").sum()
+
+
+def test_parameters_are_checked_against_each_other():
+    good = {"attacks": ["THRESHOLD_ATTACK"], "replicates": 2, "epochs": [5, 2], "batch_size": 12}
+    good |= {"delta": 1e-5, "learning_rates": [0.1]}
+    study.check(Y, **good)
+    for changes, words in (
+        ({"attacks": ["GUESS"]}, "attacks are some of"),
+        ({"replicates": 0}, "replicates must be at least 1, got 0"),
+        ({"epochs": [5, 0]}, "epochs must be at least 1, got 0"),
+        ({"batch_size": 58}, "batch_size = 58 is larger than the 57 records"),
+        ({"learning_rates": []}, "learning_rates is empty"),
+        ({"delta": 1.5}, "delta is a probability"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            study.check(Y, **(good | changes))
+    with pytest.raises(ValueError, match="at least 6 records"):
+        study.check(Y[:4], **good)
 
 
 def test_epsilon_of_both_readings():

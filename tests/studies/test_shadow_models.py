@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pet_lab import dpsgd, mia
+from pet_lab import data, dpsgd, mia
 from pet_lab.studies import shadow_models as study
 from pet_lab.workbench import published
 
@@ -46,8 +46,52 @@ def test_a_target_that_predicts_one_class_only_is_counted_not_attacked():
     ones = (np.arange(90) > 3).astype(int)
     lazy = dpsgd.Config(hidden=(4,), epochs=60, batch_size=30, learning_rate=0.5)
     rows = study.shadow_attack(X, ones, DOMAIN, lazy, seed=0, replicates=1, models=2, held_out=0.1)
-    assert rows[rows["metric"] == "synthesis.failed"]["value"].tolist() == [1.0]
+    failed = rows[rows["metric"] == "synthesis.failed"]
+    assert failed["value"].tolist() == [1.0]
+    assert "records of class 0" in failed["status"].iloc[0]
     assert not rows["metric"].eq("accuracy").any()
+
+
+def test_a_target_or_imitations_that_teach_nothing_are_rows_that_say_why(monkeypatch):
+    first = (np.arange(90) == 0).astype(int)
+    rows = study.shadow_attack(X, first, DOMAIN, PLAIN, seed=0, replicates=8, models=2)
+    assert {mia.ONE_CLASS} < set(rows["status"])
+
+    def nothing(*_):
+        raise mia.SynthesisError("No class has both members and non-members.")
+
+    monkeypatch.setattr(mia, "attack_models", nothing)
+    rows = study.shadow_attack(X, Y, DOMAIN, PLAIN, seed=1, replicates=1, models=2)
+    assert rows[rows["metric"] == "synthesis.failed"]["status"].tolist()[0].startswith("No class")
+
+
+def test_steps_on_all_records_at_once_spend_the_same_epsilon_and_learn():
+    frame = data.open_table("student_mat", target="G3>=10", stand_in=True).frame
+    rival = study.full_batch(n=296, epsilon=1.1, delta=1e-3)
+    assert rival.guarantee(n=296, delta=1e-3).epsilon == pytest.approx(1.1, rel=1e-4)
+    how = {"target": "G3>=10", "held_out": 0.25, "replicates": 8, "models": 16, "seed": 0}
+    rows = study.run_full_batch(frame, rival, documented=True, **how)
+    means = rows.groupby("metric")["value"].mean()
+    y = data.positives(frame, "G3>=10")
+    assert means["target.accuracy"] > max(y.mean(), 1 - y.mean()) + 0.1  # the base rate
+    assert means["lira.auc"] == pytest.approx(0.5, abs=0.05)
+    unknown = study.run_full_batch(frame, rival, documented=False, **how)
+    assert unknown["value"].isna().all()
+    assert unknown["status"].tolist() == ["no documented ranges to scale by"]
+
+
+def test_parameters_are_checked_against_each_other():
+    good = {"held_out": 0.25, "batch_size": 12, "epochs": [5, 2], "delta": 1e-3}
+    good |= {"shadow_models": 2, "replicates": 1, "lira_models": 16}
+    study.check(Y, **good)
+    for changes, words in (
+        ({"held_out": 1.0}, "held_out is a share"),
+        ({"shadow_models": 0}, "shadow_models must be at least 1"),
+        ({"lira_models": 4}, "lira_models must be at least 16"),
+        ({"batch_size": 46}, "batch_size = 46 is larger than the 45 records"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            study.check(Y, **(good | changes))
 
 
 def test_settings_spend_what_they_state():
