@@ -257,13 +257,8 @@ def in_process(
     loop = flwr.server.Server(client_manager=manager, strategy=strategy)
     loop.set_max_workers(1)  # one after the other: CPU seconds mean something, results repeat
     loop.fit(num_rounds=rounds, timeout=timeout_s)
-    return History(
-        clients[0].decrypt(strategy.last)[0],
-        evaluations,
-        tuple(server.left_out),
-        tuple(server.costs),
-        time.perf_counter() - wall,
-    )
+    weights, _ = clients[0].decrypt(strategy.last)
+    return server.history(weights, evaluations, time.perf_counter() - wall)
 
 
 # --- processes ---------------------------------------------------------------------------------

@@ -34,7 +34,9 @@ __all__ = [
     "start",
 ]
 
-Transform = Callable[[int, NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+Array = NDArray[np.float64]
+Evaluations = Mapping[tuple[int, str], Evaluation]
+Transform = Callable[[int, Array, Array], Array]
 """(round, weights received, weights trained) -> weights sent: clipping, or an attack."""
 
 CPU_STEPS = ("train_cpu_s", "encrypt_cpu_s", "decrypt_cpu_s")
@@ -98,14 +100,14 @@ class Client:
     scheme: Scheme
     seed: int
     transform: Transform | None = None
-    shared_cache: dict[bytes, tuple[NDArray[np.float64], float]] = field(default_factory=dict)
+    shared_cache: dict[bytes, tuple[Array, float]] = field(default_factory=dict)
 
     def initial(self) -> Global:
         """A starting model, in the clear: it has seen no data."""
         rng = np.random.default_rng([self.seed, self.number, 0])
         return Global([pack(self.network.initial(rng))])
 
-    def decrypt(self, model: Global) -> tuple[NDArray[np.float64], float]:
+    def decrypt(self, model: Global) -> tuple[Array, float]:
         """Weights in the clear and the CPU seconds that took.
 
         Raises
@@ -204,6 +206,10 @@ class Aggregator:
         self.costs.append(Cost(number, "server", "down_bytes", sum(map(len, total))))
         return Global(total, sum(self.shares[u.office] for u in good))
 
+    def history(self, weights: Array, evaluations: Evaluations, wall_s: float) -> History:
+        """What the training leaves behind."""
+        return History(weights, evaluations, tuple(self.left_out), tuple(self.costs), wall_s)
+
 
 @dataclass(frozen=True)
 class History:
@@ -216,8 +222,8 @@ class History:
     wall_s       seconds on the clock
     """
 
-    weights: NDArray[np.float64] = field(repr=False)
-    evaluations: Mapping[tuple[int, str], Evaluation] = field(repr=False)
+    weights: Array = field(repr=False)
+    evaluations: Evaluations = field(repr=False)
     left_out: tuple[tuple[int, str, str], ...]
     costs: tuple[Cost, ...] = field(repr=False)
     wall_s: float
@@ -231,7 +237,7 @@ class History:
         sent = [c.value for c in self.costs if c.step == "up_bytes"]
         return {
             "clients": len({office for _, office in self.evaluations}),
-            "rounds": max(number for number, _ in self.evaluations),
+            "rounds": max((number for number, _ in self.evaluations), default=0),
             **{step: self.cost(step) for step in (*CPU_STEPS, "add_cpu_s")},
             "up_bytes_office_round": sum(sent) / max(len(sent), 1),
             "wall_s": self.wall_s,
@@ -284,7 +290,7 @@ def start(
         As `shares_of`.
     """
     shares, transforms = shares_of(offices), transform or {}
-    cache: dict[bytes, tuple[NDArray[np.float64], float]] = {}
+    cache: dict[bytes, tuple[Array, float]] = {}
     clients = [
         Client(o, k, shares[o.name], network, training, scheme, seed, transforms.get(o.name), cache)
         for k, o in enumerate(offices)
@@ -342,10 +348,5 @@ def simulate(
         if number % evaluate_every == 0 or number == rounds:
             for client in clients:
                 evaluations[number, client.office.name] = client.evaluate(model)
-    return History(
-        clients[0].decrypt(model)[0],
-        evaluations,
-        tuple(server.left_out),
-        tuple(server.costs),
-        time.perf_counter() - wall,
-    )
+    weights, _ = clients[0].decrypt(model)
+    return server.history(weights, evaluations, time.perf_counter() - wall)

@@ -101,12 +101,6 @@ class PublicKey:
     def __repr__(self) -> str:
         return f"PublicKey({self.bits} bits, {self.id.hex()[:8]})"
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, PublicKey) and self.n == other.n
-
-    def __hash__(self) -> int:
-        return hash(self.n)
-
     @cached_property
     def id(self) -> bytes:
         """16 bytes that name the key."""
@@ -354,13 +348,7 @@ class PrivateKey:
 
 
 def generate(bits: int = 2048, *, for_tests: bool = False) -> PrivateKey:
-    """A fresh key pair, by python-paillier.
-
-    Raises
-    ------
-    PaillierError
-        Below 2048 bits, unless `for_tests`.
-    """
+    """A fresh key pair, by python-paillier; PaillierError as `check_length`."""
     from phe import paillier
 
     check_length(bits, for_tests)
