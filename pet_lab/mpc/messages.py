@@ -84,7 +84,7 @@ class Open(Request, frozen=True):
     approvals: Approvals
 
 
-class Check(Request, frozen=True):
+class Compare(Request, frozen=True):
     """To a processing party: check values of what was put in, at points revealed only now."""
 
     task: Hash
@@ -158,7 +158,7 @@ AnyRequest = (
     | Propose
     | Deposit
     | Open
-    | Check
+    | Compare
     | Finish
     | Done
     | Justify

@@ -142,7 +142,7 @@ class Console:
             order = msgspec.json.decode(line, type=self.orders)
             return msgspec.json.encode({"answer": await self.obey(order)})
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            refusal = Refused(f"No such order: {str(error)[:200]}.")
+            refusal: PartyError = Refused(f"No such order: {str(error)[:200]}.")
         except PartyError as error:
             refusal = error
         except Exception as error:  # the console must answer, whatever happened

@@ -6,9 +6,9 @@ one party wants from another it asks over mutual TLS; its own operator speaks to
 
 A task runs in five steps, each a message of the output party to all processing parties:
 
-    propose -> (deposit, from the owners) -> open -> check -> finish -> done
+    propose -> (deposit, from the owners) -> open -> compare -> finish -> done
 
-`open` puts the shares in, `check` compares them with the check values of their owners at points
+`open` puts the shares in, `compare` holds them with the check values of their owners at points
 that are revealed only then, `finish` computes.
 """
 
@@ -192,7 +192,7 @@ class ServiceParty:
             m.Propose: self._decide,
             m.Deposit: self._deposit,
             m.Open: self._open,
-            m.Check: self._check,
+            m.Compare: self._check,
             m.Finish: self._finish,
             m.Done: self._done,
             m.Justify: self._justify,
@@ -503,7 +503,7 @@ class ServiceParty:
         # Nobody learns a point before everybody's shares are in everybody's hands.
         await session.arithmetic.coin()
 
-    async def _check(self, peer: str, request: m.Check) -> m.Checked:
+    async def _check(self, peer: str, request: m.Compare) -> m.Checked:
         """Compute the check value of every share that was put in."""
         session = self._current(peer, request.task)
         points = _numbers(request.points)
@@ -648,7 +648,7 @@ class ServiceParty:
     def _send_head(self, peer: str, request: m.SendHead) -> m.KeptHead:
         heads = [e.body for e in self.log.of("witnessed") if e.body["party"] == peer]
         last = max(heads, key=lambda head: head["n"], default=None)
-        return m.KeptHead(head=last and msgspec.convert(last, Head))
+        return m.KeptHead(head=msgspec.convert(last, Head | None))
 
     def _send_log(self, peer: str, request: m.SendLog) -> m.LogCopy:
         return m.LogCopy(entries=tuple(self.log.entries), public=self.signer.public)
@@ -742,7 +742,7 @@ class ServiceParty:
         try:
             started = m.Open(task=task.sha256, approvals=approvals)
             await self._ask_all(task, started, m.Accepted)
-            check = m.Check(task=task.sha256, points=points)
+            check = m.Compare(task=task.sha256, points=points)
             checked = await self._ask_all(task, check, m.Checked)
             await self._compare_check_values(task, points, prepared, checked)
             answers = await self._ask_all(task, m.Finish(task=task.sha256), m.Finished)
@@ -806,7 +806,7 @@ class ServiceParty:
             raise Refused(f"{len(approvals)} of {task.k} approvals, so the data stay locked. {why}")
 
     async def _ask_all(
-        self, task: Task, request: m.Open | m.Check | m.Finish, answer_type: type[T]
+        self, task: Task, request: m.Open | m.Compare | m.Finish, answer_type: type[T]
     ) -> list[T]:
         """Ask all processing parties at once.
 
@@ -851,11 +851,11 @@ class ServiceParty:
         for owner, split in prepared.items():
             for accused in _wrong(task, split.check_values, values[owner]):
                 case, opening = await self._ask_to_open(task, owner, accused, points, split)
-                found = opening and self._guilty(task, case, opening, values[owner])
-                if not opening or not found:
+                verdict = opening and self._guilty(task, case, opening, values[owner])
+                if not opening or not verdict:
                     unclear |= {accused: owner}
                     continue
-                guilty |= found
+                guilty |= verdict
                 accusation = m.Accuse(case=case, opening=opening)
                 asked = (self.ask(n, accusation, m.Named) for n in task.processing_parties)
                 await asyncio.gather(*asked, return_exceptions=True)

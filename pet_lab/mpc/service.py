@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +35,9 @@ from .tasks import ColumnSchema, Task, in_hours
 T = TypeVar("T")
 START_S = 60.0
 ORDER_S = 3600.0  # an order may be a long computation, which has limits of its own
-PERMISSIVE = Policy(functions=tuple(CATALOGUE), min_group=0, max_queries=1000, epsilon_total=100.0)
+PERMISSIVE = Policy(
+    functions=tuple(CATALOGUE), min_group=0, max_queries=1000, epsilon_total=Decimal(100)
+)
 
 
 @dataclass(frozen=True)

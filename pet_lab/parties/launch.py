@@ -232,7 +232,8 @@ def main(arguments: Sequence[str]) -> None:
     import psutil
 
     parent, remove, module, *rest = arguments
-    threading.Thread(target=_end_with, args=(int(parent), remove), daemon=True).start()
+    watcher = threading.Thread(target=_end_with, args=(int(parent), remove), daemon=True)
+    watcher.start()
     sys.argv = [module, *rest]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -240,6 +241,8 @@ def main(arguments: Sequence[str]) -> None:
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
                 child.kill()
+        if remove:  # the console may have closed because the parent is dying
+            watcher.join(1.0)
 
 
 if __name__ == "__main__":

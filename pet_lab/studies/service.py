@@ -719,10 +719,12 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
         ),
         Claim(
             "{stopped} of {n} forbidden attempts were stopped or corrected, {named} with a name. A "
-            "wrong input share names its user; a wrong product, or one wrong share of an answer "
-            "among three, stops the task without a name; among five the wrong answer is corrected.",
+            "wrong input share names its user, a wrong accusation its owner; a wrong product, or "
+            "one wrong share of an answer among three, stops the task without a name; among five "
+            "the wrong answer is corrected.",
             holds=bool(tried["stopped"].all())
             and bool(tried.loc["a wrong share of an input", "named"])
+            and bool(tried.loc["an owner accuses an honest party", "named"])
             and not tried.loc["a wrong product, level checked", "named"],
             stopped=int(tried["stopped"].sum()),
             n=len(tried),

@@ -304,7 +304,7 @@ def to_json(task):
         (b'{"do":"open the safe"}', "Invalid value"),
         (b'{"do":"describe","more":1}', "unknown field"),
         (b'{"do":"open","task":"xyz","approvals":[]}', "matching regex"),
-        (b'{"do":"check","task":"' + b"0" * 64 + b'","points":["1g"]}', "matching regex"),
+        (b'{"do":"compare","task":"' + b"0" * 64 + b'","points":["1g"]}', "matching regex"),
         (b'{"do":"propose","task":{}}', "missing required field"),
         (b"[" * 5000, "Expected `object`"),
         (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "something else than a"),
@@ -554,7 +554,7 @@ def test_the_messages_of_a_task_are_counted_without_their_content(three, tables)
     expected = {"describe": 4, "prepare": 4, "handin": 4, "deposit": 12, "shares": 6}
     assert counts == {
         **expected,
-        **dict.fromkeys(("propose", "open", "check", "finish", "done"), 6),
+        **dict.fromkeys(("propose", "open", "compare", "finish", "done"), 6),
     }
     sent = made.messages.set_index(["sender", "receiver", "kind"])["bytes"]
     assert sent["px", "pp-1", "deposit"] > 16 * (len(tables[0]) + 1)

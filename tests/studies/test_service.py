@@ -142,6 +142,7 @@ def rows_of_a_run():
     study.coalitions(rows, 3, trials=5)
     for attempt, named in (
         ("a wrong share of an input", 1.0),
+        ("an owner accuses an honest party", 1.0),
         ("a wrong product, level checked", 0.0),
     ):
         rows.add(experiment="attempts", attempt=attempt, metrics={"stopped": 1.0, "named": named})
@@ -158,7 +159,7 @@ def test_claims_hold_on_good_rows_and_say_so_otherwise():
     assert "exponent 2.0 to 2.0" in claims[3].text
     assert "from 0.1 s at 1 ms to 10.0 s" in claims[4].text
     assert "3 of 3 exact tasks" in study.headline(rows).text
-    assert "2 of 2 forbidden" in study.headline(rows).text
+    assert "3 of 3 forbidden" in study.headline(rows).text
     worse = rows.copy()
     worse.loc[worse["metric"].isin(["equal", "stopped"]), "value"] = 0.0
     assert [claim.holds for claim in study.takeaways(worse)[1:3]] == [False, False]

@@ -122,6 +122,7 @@ class DeviatingConsole(node.Console):
     orders: ClassVar[Any] = node.Console.orders | Faults | Send
 
     async def obey(self, order: Any) -> Any:
+        """Carry out one order; returns a record, or None."""
         if isinstance(order, Faults):
             self.party.faults = frozenset(order.faults)  # type: ignore[attr-defined]
             return None
