@@ -152,9 +152,13 @@ def identity(certificate: Mapping[str, Any] | None) -> str:
     Raises
     ------
     Refused
-        If it names none or several.
+        If it names none or several, in whatever way, or by another kind of name than DNS.
     """
-    names = [v for kind, v in (certificate or {}).get("subjectAltName", ()) if kind == "DNS"]
+    every = (certificate or {}).get("subjectAltName", ())
+    names = [entry for entry in every if entry[0] != "IP Address"]  # where it is, not who
     if len(names) != 1:
         raise Refused(f"A certificate names exactly one party, this one names {len(names)}.")
-    return str(names[0])
+    ((kind, name),) = names
+    if kind != "DNS" or not IDENTITY.fullmatch(name):
+        raise Refused("A certificate names its party by a DNS name, this one does not.")
+    return str(name)

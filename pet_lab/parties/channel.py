@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import json
 import logging
 import socket
 import ssl
@@ -176,8 +177,9 @@ class Channel:
         payload = await self._next(JSON, within)
         try:
             decoded: T = _decoder(message_type).decode(payload)  # type: ignore[arg-type]
+            json.loads(payload, object_pairs_hook=_once)  # msgspec takes the last of two
             return decoded
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             expected = getattr(message_type, "__name__", "message that is known here")
             reason = printable(str(error), 200).rstrip(".")
             raise Refused(f"{self.peer} sent something else than a {expected}: {reason}.") from None
@@ -260,6 +262,11 @@ def _decoder(message_type: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(message_type)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("a field is there twice")
+
+
 def _name(message: msgspec.Struct) -> str:
     return type(message).__name__.lower()
 
@@ -322,7 +329,8 @@ async def connect(
                 reader, writer = await asyncio.open_connection(
                     host, port, ssl=context, server_hostname=peer, limit=2**18
                 )
-            identity(writer.get_extra_info("peercert"))
+            if identity(writer.get_extra_info("peercert")) != peer:  # not only a match, as of "*.x"
+                raise Refused(f"The certificate at {host}:{port} is not that of {peer}.")
             break
         except ssl.SSLCertVerificationError as error:
             raise Refused(

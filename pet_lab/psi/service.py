@@ -30,6 +30,7 @@ from .session import PsiSession
 from .tokens import TOKEN_WIDTH, TableHeader, TokenTable, unpack
 
 log = logging.getLogger(__name__)
+MAX_CALLS = 4
 Speak = Callable[[BlockingChannel], PsiOutcome]
 
 
@@ -151,7 +152,16 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 
 class LinkerServer:
-    """A `Linker` behind mutual TLS: each connection is one upload, query or status request."""
+    """A `Linker` behind mutual TLS: each connection is one upload, query or status request.
+
+    Parameters
+    ----------
+    max_rows : int
+        Largest table.
+    call_s : float
+        Longest time of one call from its first message to its answer, however it trickles in; each
+        party has at most 4 calls at a time, so neither keeps the other out.
+    """
 
     def __init__(
         self,
@@ -161,8 +171,10 @@ class LinkerServer:
         *,
         options: Options | None = None,
         max_rows: int = 10_000_000,
+        call_s: float = 900.0,
     ) -> None:
-        self.linker, self.max_rows = linker, max_rows
+        self.linker, self.max_rows, self.call_s = linker, max_rows, call_s
+        self._calls = {party: threading.BoundedSemaphore(MAX_CALLS) for party in linker.parties}
         self._uploading = {party: threading.Lock() for party in linker.parties}
         host, port = _host_and_port(listen)
         self._server = blocking.serve(
@@ -181,6 +193,18 @@ class LinkerServer:
 
     def _handle(self, channel: BlockingChannel) -> None:
         self.linker.check_sender(channel.peer)
+        if not self._calls[channel.peer].acquire(blocking=False):
+            raise PsiError(f"{channel.peer} has {MAX_CALLS} calls under way; end one first.")
+        in_time = threading.Timer(self.call_s, channel.close)  # then every read ends
+        in_time.daemon = True
+        in_time.start()
+        try:
+            self._serve(channel)
+        finally:
+            in_time.cancel()
+            self._calls[channel.peer].release()
+
+    def _serve(self, channel: BlockingChannel) -> None:
         request = channel.receive(TableHeader | Query | StatusRequest)  # type: ignore[arg-type]
         if isinstance(request, TableHeader):
             with self._upload_of(channel.peer):

@@ -72,6 +72,8 @@ def without(name):
         (changed_json(extra=1), "unknown field `extra`"),
         (changed_json(type="end"), "Invalid value 'end'"),
         (changed_json(version=4), "<= 3"),
+        (changed_json()[:-1] + b', "size": 2}', "a field is there twice"),
+        (changed_json(parameters={"a": 1}).replace(b'"a": 1', b'"a": 1, "a": 2'), "twice"),
         (changed_json(version=True), "Expected `int`, got `bool`"),
         (changed_json(variant="all"), "Invalid enum value 'all'"),
         (changed_json(variant=[1]), "got `array`"),

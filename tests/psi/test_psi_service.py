@@ -25,7 +25,7 @@ from pet_lab.parties.errors import PartyError, Refused
 from pet_lab.psi import commands, end_to_end, service, tokens
 from pet_lab.psi.disclosure import OutputRules
 from pet_lab.psi.linker import Linker, LinkerAnswer, Query
-from pet_lab.psi.messages import Hello
+from pet_lab.psi.messages import Hello, Stream
 from pet_lab.psi.rsa_blind import RsaEngine
 from pet_lab.psi.session import PsiSession, run_party
 
@@ -248,6 +248,50 @@ def test_whoever_lacks_the_right_certificate_is_turned_away(who):
     assert join(left, served.address).cardinality == served.result().cardinality == 20
 
 
+NAMES = {
+    "two names": (["statcan", "cbs"], None),
+    "a name and an e-mail address": (["statcan", "who@statcan"], None),
+    "an e-mail address": (["who@statcan"], None),
+    "an address": (["127.0.0.1"], None),
+    "a wildcard": (["*.statcan.example"], None),
+    "a common name": (["who@statcan"], "statcan"),
+}
+
+
+def named(identities, common_name):
+    leaf = AUTHORITY._authority.issue_cert(*identities, common_name=common_name)
+    return certificates.Credentials(
+        "statcan",
+        AUTHORITY.certificate,
+        leaf.cert_chain_pems[0].bytes(),
+        leaf.private_key_pem.bytes(),
+    )
+
+
+@pytest.mark.parametrize("which", NAMES)
+def test_a_party_is_the_one_dns_name_of_its_certificate(which):
+    left, right = parties(30)
+    served = Served(right)
+    stranger = named(*NAMES[which])
+    with pytest.raises(PartyError):
+        join(psi.DataHolder("statcan", left.frame), served.address, credentials=stranger)
+    assert join(left, served.address).cardinality == served.result().cardinality == 20
+
+
+@pytest.mark.parametrize("identities", [["*.cbs.org"], ["a.cbs.org", "b.cbs.org"]])
+def test_a_server_is_the_one_dns_name_of_its_certificate(identities):
+    server = blocking.serve(named(identities, None), lambda channel: None)
+    with server, pytest.raises(Refused, match=r"names exactly one party|by a DNS name"):
+        blocking.connect(STATCAN, "a.cbs.org", "127.0.0.1", server.port, options=QUICK)
+
+
+def test_the_service_speaks_tls_1_3():
+    _, right = parties(30)
+    served = Served(right)
+    with connected(served.port) as line:
+        assert line._inner._writer.get_extra_info("ssl_object").version() == "TLSv1.3"
+
+
 def without_certificate(context):
     context.load_verify_locations(cadata=CBS.ca.decode())
 
@@ -411,6 +455,38 @@ def linked():
     server = service.LinkerServer(linker, LINKER, options=QUICK)
     yield server, f"127.0.0.1:{server.port}", result, a, b
     server.close()
+
+
+def test_an_upload_that_trickles_in_ends_in_time_and_neither_party_keeps_the_other_out(linked):
+    one, address, _, a, b = linked
+    server = service.LinkerServer(one.linker, LINKER, options=QUICK, call_s=1.0)
+    address = f"127.0.0.1:{server.port}"
+    begun = time.monotonic()
+    with connected(server.port, name="linker") as line:
+        session = PsiSession(line)
+        line.send(a.header())
+        for labels in a.labels.values():
+            session.send("tokens", labels)
+        stream = Stream(
+            kind="tokens", session=bytes(16), number=1, width=a.header().width, count=len(a)
+        )
+        line.send(stream)
+        with pytest.raises(PartyError):  # noqa: PT012 - some later row is refused
+            for row in a.pack():
+                time.sleep(0.1)  # each within the time limit of a message
+                line.send_bytes(row.tobytes())
+        assert 0.9 < time.monotonic() - begun < 8
+    silent = [connected(server.port, name="linker") for _ in range(2 * service.MAX_CALLS)]
+    try:
+        assert send(b, address, CBS)[0] == -1
+        with pytest.raises(psi.PsiError, match="statcan has 4 calls under way"):
+            send(a, address, STATCAN)
+        until(lambda: all(s._value == service.MAX_CALLS for s in server._calls.values()))
+        assert send(a, address, STATCAN)[0] == 200
+    finally:
+        for line in silent:
+            line.close()
+        server.close()
 
 
 def test_a_file_of_common_rows_is_0600(tmp_path):
