@@ -133,6 +133,17 @@ def test_membership_shows_where_labels_are_learnt_by_heart_and_not_under_dp_sgd(
     assert abs(auc["DP-SGD"] - 0.5) < 4 * se
 
 
+def test_a_half_that_is_easier_by_chance_is_no_membership(setting):
+    """A model that ignores its training: every office sends one and the same weights."""
+    fixed = setting.network.initial(np.random.default_rng(3))
+    deaf = dataclasses.replace(setting, replicates=1, rounds=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fl.Network, "train", lambda *_: fixed)
+        guesses = study.membership(deaf)
+    auc = guesses.query("metric == 'mia_auc'")["value"]
+    np.testing.assert_allclose(auc, 0.5, atol=1e-12)
+
+
 def test_skew_rows_say_the_participation_and_fewer_offices_learn_something_else(parts, setting):
     assert set(parts["skew"]["participation"]) == {0.7}
     full = study.skews(setting, offices=[3], skews=[0.0])
