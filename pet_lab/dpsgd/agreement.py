@@ -18,7 +18,7 @@ from pet_lab.dpsgd.network import layer_shapes, logits
 if TYPE_CHECKING:
     import pandas as pd
 
-_SIDE_BY_SIDE = 32  # replicas of the batched engine, as a study trains them
+_SIDE_BY_SIDE = 32  # replicas of the batched engine, fewer where a step holds many records
 
 
 def _watched(
@@ -62,16 +62,17 @@ def agreement(
     and, as difference, the largest over all weights and epochs; one step's noise (SD) in units of
     noise_multiplier * clip / divisor, 1 by definition; epsilon as the library states it for the
     noise (its function `compute_dp_sgd_privacy`); CPU seconds per epoch of one training, for the
-    batched engine as one of 32.
+    batched engine as one of up to 32 side by side.
     """
     import pandas as pd
     from tensorflow_privacy.privacy.analysis import compute_dp_sgd_privacy_lib as library
 
     x, y = np.asarray(X, np.float32), np.asarray(y, np.float32)
     noise, batch = config.noise_multiplier or 1.0, config.batch_size or len(y)
+    copies = min(_SIDE_BY_SIDE, max(4, 2048 // batch))
     quiet = replace(config, noise_multiplier=0.0, epochs=epochs)
     theirs, their_cpu = _watched(reference.run, x, y, quiet, seed=seed)
-    ours, our_cpu = _watched(batched.run_chunk, x, y, quiet, seed=seed, copies=_SIDE_BY_SIDE)
+    ours, our_cpu = _watched(batched.run, x, y, quiet, seed=seed, copies=copies)
     shapes = layer_shapes(x.shape[1], config.hidden)
     z = logits(np.array([theirs[-1], ours[-1]]), shapes, x, config.activation)
     losses = (np.logaddexp(0, z) - y * z).mean(axis=1)
@@ -79,11 +80,11 @@ def agreement(
     groups = config.microbatches or 1
     part = slice(0, len(y) - len(y) % groups)
     once = replace(quiet, sampling="full", batch_size=None, epochs=1, optimiser="sgd")
-    still, _ = _watched(batched.run_chunk, x[part], y[part], once, seed=seed)
+    still, _ = _watched(batched.run, x[part], y[part], once, seed=seed)
     divisor = config.microbatches or len(y[part])
     unit = divisor / (noise * config.clip * config.learning_rate)
     spreads = []
-    for engine in (reference.run, batched.run_chunk):
+    for engine in (reference.run, batched.run):
         noisy = replace(once, noise_multiplier=noise)
         moved, _ = _watched(engine, x[part], y[part], noisy, seed=seed)
         spreads.append(float(np.std(moved[-1] - still[-1]) * unit))

@@ -13,6 +13,7 @@ clipped gradients is one matrix product with the errors scaled by the clip facto
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,11 +36,6 @@ from pet_lab.dpsgd.streams import Batch, Record, Seed, Streams, normals
 ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON = 0.9, 0.999, 1e-7  # Keras's defaults
 _NOISE_BLOCK = 24_000  # numbers drawn at a time: long enough for vector units, short enough for L2
 _ROWS_AT_A_TIME = 2048  # replicas x records in one step: keeps activations near the cache
-
-
-def replicas_at_a_time(records_per_step: int) -> int:
-    """How many replicas to train side by side for a given batch size."""
-    return int(np.clip(_ROWS_AT_A_TIME // max(records_per_step, 1), 4, 64))
 
 
 @dataclass
@@ -259,7 +255,7 @@ class _Program:
         self.noise = None
 
 
-def run_chunk(
+def _run_chunk(
     x: Array,
     y: Array,
     *,
@@ -268,11 +264,7 @@ def run_chunk(
     members: Sequence[NDArray[np.intp]],
     record: Record,
 ) -> tuple[Array, NDArray[np.int64]]:
-    """Train a few replicas side by side.
-
-    `record(rows, epoch, weights)` is called with the replicas in training before the first epoch
-    and after each one. Returns the final weights (R, P) and the number of updates (R,).
-    """
+    """`run` for a few replicas side by side."""
     shapes = layer_shapes(x.shape[1], configs[0].hidden)
     streams = [Streams(s, m) for s, m in zip(seeds, members, strict=True)]
     weights = np.empty((len(seeds), parameter_count(shapes)), x.dtype)
@@ -298,3 +290,41 @@ def run_chunk(
                 program.keep(~done)
                 rows = rows[~done]
     return final, updates
+
+
+def run(
+    x: Array,
+    y: Array,
+    *,
+    configs: Sequence[Config],
+    seeds: Sequence[Seed],
+    members: Sequence[NDArray[np.intp]],
+    record: Record,
+    workers: int = 1,
+) -> tuple[Array, NDArray[np.int64]]:
+    """Train the replicas, as many side by side as the cache holds.
+
+    `record(rows, epoch, weights)` is called with the replicas in training before the first epoch
+    and after each one. Returns the final weights (R, P) and the number of updates (R,).
+    """
+    from threadpoolctl import threadpool_limits
+
+    per_step = configs[0].batch_size or max(i.size for i in members)
+    size = int(np.clip(_ROWS_AT_A_TIME // per_step, 4, 64))
+    size = min(size, -(-len(seeds) // workers))
+    chunks = [np.arange(s, min(s + size, len(seeds))) for s in range(0, len(seeds), size)]
+
+    def part(chunk: NDArray[np.intp]) -> tuple[Array, NDArray[np.int64]]:
+        return _run_chunk(
+            x,
+            y,
+            configs=[configs[r] for r in chunk],
+            seeds=[seeds[r] for r in chunk],
+            members=[members[r] for r in chunk],
+            record=lambda rows, epoch, weights: record(chunk[rows], epoch, weights),
+        )
+
+    # One BLAS thread: the products are small, and a second thread costs more than it brings.
+    with threadpool_limits(limits=1), ThreadPoolExecutor(workers) as pool:
+        results = list((pool.map if workers > 1 else map)(part, chunks))
+    return np.concatenate([w for w, _ in results]), np.concatenate([u for _, u in results])

@@ -81,7 +81,7 @@ def run(
     record: Record,
     vectorized: bool = False,
 ) -> tuple[NDArray, NDArray[np.int64]]:
-    """Train the replicas in turn; arguments and result as `batched.run_chunk`.
+    """Train the replicas in turn; arguments and result as `batched.run`.
 
     Sets TensorFlow's global seed, because the library's optimisers take none.
     """

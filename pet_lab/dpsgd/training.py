@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -14,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pet_lab.dpsgd import batched, network
 from pet_lab.dpsgd.config import PER_REPLICA, Config, Engine, one_of
 from pet_lab.dpsgd.network import layer_shapes
-from pet_lab.dpsgd.streams import Record, Seed
+from pet_lab.dpsgd.streams import Seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,19 +106,12 @@ class Training:
         for r, config in enumerate(self.configs):
             keep = self.epochs_recorded <= config.epochs
             settings = {k: v for k, v in asdict(config).items() if k in PER_REPLICA}
-            for metric, curve in named.items():
-                if curve is not None:
-                    parts.append(
-                        pd.DataFrame(
-                            {
-                                "replicate": r,
-                                **settings,
-                                "epoch": self.epochs_recorded[keep],
-                                "metric": metric,
-                                "value": curve[r, keep],
-                            }
-                        )
-                    )
+            at = {"replicate": r, **settings, "epoch": self.epochs_recorded[keep]}
+            parts += [
+                pd.DataFrame({**at, "metric": metric, "value": curve[r, keep]})
+                for metric, curve in named.items()
+                if curve is not None
+            ]
         return pd.concat(parts, ignore_index=True)
 
 
@@ -313,7 +305,7 @@ def train(
     curves = _Curves(x, target, mask=mask, validation=held_out, configs=configs, every=curve_every)
     replicas: dict[str, Any] = {"configs": configs, "seeds": seeds, "members": indices}
     if engine == "batched":
-        weights, steps = _run_batched(x, target, **replicas, record=curves.record, workers=workers)
+        weights, steps = batched.run(x, target, **replicas, record=curves.record, workers=workers)
     else:
         from pet_lab.dpsgd import reference
 
@@ -365,40 +357,3 @@ def _check_batches(config: Config, sizes: Sequence[int]) -> None:
             "equal microbatches (tensorflow-privacy refuses it too); set drop_remainder=True or "
             "another batch size."
         )
-
-
-def _run_batched(
-    x: NDArray,
-    y: NDArray,
-    *,
-    configs: Sequence[Config],
-    seeds: Sequence[Seed],
-    members: Sequence[NDArray[np.intp]],
-    record: Record,
-    workers: int,
-) -> tuple[NDArray, NDArray[np.int64]]:
-    from threadpoolctl import threadpool_limits
-
-    replicas = len(seeds)
-    per_step = configs[0].batch_size or max(i.size for i in members)
-    size = min(batched.replicas_at_a_time(per_step), -(-replicas // workers))
-    chunks = [np.arange(s, min(s + size, replicas)) for s in range(0, replicas, size)]
-
-    def run(chunk: NDArray[np.intp]) -> tuple[NDArray, NDArray[np.int64]]:
-        return batched.run_chunk(
-            x,
-            y,
-            configs=[configs[r] for r in chunk],
-            seeds=[seeds[r] for r in chunk],
-            members=[members[r] for r in chunk],
-            record=lambda rows, epoch, weights: record(chunk[rows], epoch, weights),
-        )
-
-    # One BLAS thread: the products are small, and a second thread costs more than it brings.
-    with threadpool_limits(limits=1):
-        if workers == 1 or len(chunks) == 1:
-            results = [run(c) for c in chunks]
-        else:
-            with ThreadPoolExecutor(workers) as pool:
-                results = list(pool.map(run, chunks))
-    return np.concatenate([w for w, _ in results]), np.concatenate([s for _, s in results])

@@ -266,14 +266,14 @@ def holdout_logistic(
     *,
     slices: Sequence[str] = SLICES,
     share: float = 0.25,
-    one_column: bool = True,
     rng: np.random.Generator,
 ) -> list[AttackResult]:
     """The suite's logistic attack as its earlier releases judged it.
 
     The larger side is cut down to the smaller, a random `share` of the records of both sides
-    together is held out, and the attack is judged on that share alone, not stratified: for a class
-    with 22 non-members on 11 records, most likely 4 members against 7.
+    together is held out, and the attack, which sees (p, loss) of a model with one output column, is
+    judged on that share alone, not stratified: for a class with 22 non-members on 11 records, most
+    likely 4 members against 7.
 
     Parameters
     ----------
@@ -281,8 +281,6 @@ def holdout_logistic(
     slices : sequence of str
     share : float
         Share held out, in (0, 1).
-    one_column : bool
-        The model has one output column: see `slice_masks`. The features are then (p, loss).
     rng : numpy Generator
 
     Returns
@@ -291,10 +289,10 @@ def holdout_logistic(
     """
     if not 0 < share < 1:
         raise ValueError(f"share is a fraction in (0, 1), got {share}; the suite used 0.25.")
-    run = functools.partial(_holdout_one, share=share, one_column=one_column, rng=rng)
+    run = functools.partial(_holdout_one, share=share, rng=rng)
     return [
         _judged("LOGISTIC_REGRESSION", name, inside, outside, run)
-        for name, inside, outside in _sliced(members, nonmembers, slices, one_column)
+        for name, inside, outside in _sliced(members, nonmembers, slices, True)
     ]
 
 
@@ -304,7 +302,6 @@ def _holdout_one(
     attack: str,
     *,
     share: float,
-    one_column: bool,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray] | None:
     from sklearn.linear_model import LogisticRegression
@@ -314,8 +311,7 @@ def _holdout_one(
     parts = []
     for side in (inside, outside):
         kept = side.take(rng.permutation(side.size)[:size])
-        answers = kept.probabilities[:, 1:] if one_column else kept.probabilities
-        parts.append(np.column_stack([answers, kept.loss]))
+        parts.append(np.column_stack([kept.probabilities[:, 1:], kept.loss]))
     features = np.concatenate(parts)
     member = np.repeat([1, 0], size)
     order = rng.permutation(2 * size)

@@ -52,20 +52,6 @@ def _checked_fpr(fpr: float) -> float:
     return fpr
 
 
-def _allowed(fpr: float, n_nonmembers: int, resolvable: bool) -> int:
-    """False alarms that a rate of `fpr` allows among `n_nonmembers`."""
-    # 0.29 * 100 is 28.999999999999996.
-    allowed = int(np.floor(fpr * n_nonmembers + 1e-9))
-    if resolvable and allowed == 0:
-        needed = f"at least {int(np.ceil(1 / fpr - 1e-9))}" if fpr else "infinitely many"
-        raise ValueError(
-            f"fpr={fpr:g} needs {needed} "
-            f"non-members to allow one false alarm, got {n_nonmembers}; the smallest rate that "
-            f"these resolve is {1 / n_nonmembers:.3g}."
-        )
-    return allowed
-
-
 def tpr_at_fpr(
     member_scores: ArrayLike,
     nonmember_scores: ArrayLike,
@@ -99,13 +85,15 @@ def tpr_at_fpr(
     ----------
     arXiv:2112.03570 (why the low-FPR corner is the number to report).
     """
-    members = checked_scores(member_scores, "member")
-    nonmembers = np.sort(checked_scores(nonmember_scores, "non-member"))
-    allowed = _allowed(_checked_fpr(fpr), nonmembers.size, resolvable)
-    if allowed == nonmembers.size:
-        return 1.0
-    threshold = nonmembers[nonmembers.size - 1 - allowed]
-    return float(np.mean(members > threshold))
+    curve = roc(member_scores, nonmember_scores)
+    if resolvable and _checked_fpr(fpr) * curve.n_nonmembers < 1 - 1e-9:
+        needed = f"at least {int(np.ceil(1 / fpr - 1e-9))}" if fpr else "infinitely many"
+        raise ValueError(
+            f"fpr={fpr:g} needs {needed} non-members to allow one false alarm, got "
+            f"{curve.n_nonmembers}; the smallest rate that these resolve is "
+            f"{curve.smallest_fpr:.3g}."
+        )
+    return curve.tpr_at(fpr)
 
 
 def auc(member_scores: ArrayLike, nonmember_scores: ArrayLike) -> float:
@@ -231,15 +219,14 @@ def chance_advantage(
 class Roc:
     """Receiver operating characteristic: one corner per distinct threshold, from (0, 0) to (1, 1).
 
-    fpr, tpr              shapes (k,): shares strictly above each threshold, non-decreasing
-    thresholds            shape (k,), decreasing, the last -inf
-    n_members, n_nonmembers
+    fpr, tpr      shapes (k,): shares strictly above each threshold, non-decreasing
+    thresholds    shape (k,), decreasing, the last -inf
+    n_nonmembers  behind `fpr`
     """
 
     fpr: np.ndarray
     tpr: np.ndarray
     thresholds: np.ndarray
-    n_members: int
     n_nonmembers: int
 
     @property
@@ -289,7 +276,6 @@ def roc(member_scores: ArrayLike, nonmember_scores: ArrayLike) -> Roc:
         fpr=np.append(above_n / nonmembers.size, 1.0),
         tpr=np.append(above_m / members.size, 1.0),
         thresholds=np.append(values, -np.inf),
-        n_members=members.size,
         n_nonmembers=nonmembers.size,
     )
 

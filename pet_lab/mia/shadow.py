@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike
 
 from pet_lab.mia.scores import Outputs
 
+_REJECTIONS = 5  # steps without an improvement before fewer attributes are redrawn
+
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
@@ -110,8 +112,6 @@ def synthesise(
     rng: np.random.Generator,
     confidence: float = 0.8,
     k_max: int | None = None,
-    k_min: int = 1,
-    max_rejections: int = 5,
     max_steps: int = 200,
     parallel: int = 512,
 ) -> Synthesis:
@@ -130,11 +130,11 @@ def synthesise(
     confidence : float
         A record is taken with the probability that the target gives to `label`, and only where
         that exceeds `confidence` and `label` is the predicted class.
-    k_max, k_min : int
-        Attributes redrawn per step: all at first, halved after `max_rejections` steps without
-        an improvement, never fewer than `k_min`.
-    max_rejections, max_steps : int
-        `max_steps` steps without success end a start.
+    k_max : int, optional
+        Attributes redrawn per step at first, all by default; halved after 5 steps without an
+        improvement.
+    max_steps : int
+        So many steps without success end a start.
     parallel : int
         Starts that climb together; the law of the result does not depend on it.
 
@@ -159,11 +159,8 @@ def synthesise(
             f"Expected n >= 1 records and a confidence in [0, 1), got {n} and {confidence}."
         )
     top = len(domain.groups) if k_max is None else k_max
-    if not 1 <= k_min <= top <= len(domain.groups):
-        raise ValueError(
-            f"Expected 1 <= k_min <= k_max <= {len(domain.groups)} attributes, got {k_min} and "
-            f"{top}."
-        )
+    if not 1 <= top <= len(domain.groups):
+        raise ValueError(f"Expected 1 <= k_max <= {len(domain.groups)} attributes, got {top}.")
     taken: list[np.ndarray] = []
     count = queries = tried = 0
     while count < n:
@@ -181,8 +178,6 @@ def synthesise(
             rng=rng,
             confidence=confidence,
             k_max=top,
-            k_min=k_min,
-            max_rejections=max_rejections,
             max_steps=max_steps,
         )
         taken.append(records)
@@ -199,8 +194,6 @@ def _climb(
     rng: np.random.Generator,
     confidence: float,
     k_max: int,
-    k_min: int,
-    max_rejections: int,
     max_steps: int,
 ) -> tuple[np.ndarray, int]:
     current = domain.draw(starts, rng)
@@ -222,8 +215,8 @@ def _climb(
         up, down = active[better], active[~better]
         best[up], level[up], rejections[up] = current[up], own[better], 0
         rejections[down] += 1
-        tired = down[rejections[down] > max_rejections]
-        k[tired] = np.maximum(k_min, -(-k[tired] // 2))
+        tired = down[rejections[down] > _REJECTIONS]
+        k[tired] = -(-k[tired] // 2)
         rejections[tired] = 0
         active = active[~success]
         if not active.size:
@@ -276,14 +269,8 @@ class AttackModels:
         return result
 
 
-def attack_models(
-    answers: ArrayLike,
-    train: ArrayLike,
-    test: ArrayLike,
-    *,
-    make: Callable[[], Any] | None = None,
-) -> AttackModels:
-    """Learn membership from the shadow models' answers, one attack model per predicted class.
+def attack_models(answers: ArrayLike, train: ArrayLike, test: ArrayLike) -> AttackModels:
+    """Learn membership from the shadow models' answers: a logistic regression per predicted class.
 
     Parameters
     ----------
@@ -291,8 +278,6 @@ def attack_models(
         Probabilities that each shadow model gives to every record of the pool.
     train, test : bool arrays, shape (models, records)
         Its members and its non-members.
-    make : callable, optional
-        Gives a fresh scikit-learn classifier; logistic regression by default.
 
     Returns
     -------
@@ -325,8 +310,7 @@ def attack_models(
     for label in range(p.shape[2]):
         rows = predicted == label
         if member[rows].any() and not member[rows].all():
-            model = LogisticRegression() if make is None else make()
-            fitted[label] = model.fit(features[rows], member[rows].astype(int))
+            fitted[label] = LogisticRegression().fit(features[rows], member[rows].astype(int))
     if not fitted:
         raise SynthesisError("No class has both members and non-members among the shadow answers.")
     return AttackModels(fitted)
