@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.random import Generator
 
 from .errors import DataError
+from .reader import read_table
 
 FILES = {"istat": "DATASET_A_ISTAT.csv", "bank": "DATASET_B_BANCA_ITALIA.csv"}
 KEY = "IDKEY"
@@ -69,17 +70,13 @@ def load(*, rng: Generator, folder: Path | None = None) -> UseCase:
         return stand_in(rng)
     frames, provenance = {}, []
     for name, file in FILES.items():
-        try:
-            raw = (folder / file).read_bytes()
-            frame = pd.read_csv(folder / file, sep=";", dtype=str, keep_default_na=False)
-        except (OSError, ValueError):
-            raise DataError(
-                f"{file} is not in the folder, or not a CSV file with semicolons."
-            ) from None
-        if list(frame.columns) != [KEY, *DOMAIN[name]]:
+        if not (folder / file).is_file():
+            raise DataError(f"{file} is not in the folder; put it there, or name another folder.")
+        table = read_table(folder / file, as_text=True, separator=";")
+        if list(table.frame.columns) != [KEY, *DOMAIN[name]]:
             raise DataError(f"{file} has the columns {KEY}, {', '.join(DOMAIN[name])}; check it.")
-        frames[name] = frame
-        provenance.append(_provenance(name, "real", hashlib.sha256(raw).hexdigest()))
+        frames[name] = table.frame
+        provenance.append(_provenance(name, "real", table.sha256))
     return UseCase(**frames, provenance=tuple(provenance))
 
 

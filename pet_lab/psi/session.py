@@ -182,8 +182,9 @@ class PsiSession:
         have, digest = 0, hashlib.sha256()
         while have < stream.count:
             payload = self.channel.receive_bytes()
-            batch, odd = divmod(len(payload), width)
-            if odd or not batch or have + batch > stream.count:
+            # Full batches only: a stream that trickles in would last as long as its sender likes.
+            batch = min(max(1, BATCH_BYTES // width), stream.count - have)
+            if len(payload) != batch * width:
                 raise MessageError(
                     f"{stream.count} elements of {kind} of {width} bytes were announced; more came,"
                     " none, or parts."

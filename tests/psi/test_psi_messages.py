@@ -187,7 +187,7 @@ def test_a_stream_is_read_back():
         ([FRAMES[0], rows_of(bytes(128)), end()], "more came, none, or parts"),
         ([FRAMES[0], rows_of(b""), end()], "more came, none, or parts"),
         ([FRAMES[0], rows_of(bytes(40)), end()], "more came, none, or parts"),
-        ([FRAMES[0], rows_of(bytes(64)), FRAMES[2]], "another form"),
+        ([FRAMES[0], rows_of(bytes(64)), FRAMES[2]], "more came, none, or parts"),
         ([*FRAMES[:2], rows_of(bytes(32)), FRAMES[2]], "another form"),
         ([FRAMES[0], rows_of(ROWS.tobytes()[:-1] + b"\0"), FRAMES[2]], "digests differ"),
         ([FRAMES[0], rows_of(ROWS[::-1].tobytes()), FRAMES[2]], "digests differ"),

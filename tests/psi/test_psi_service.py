@@ -457,7 +457,24 @@ def linked():
     server.close()
 
 
-def test_an_upload_that_trickles_in_ends_in_time_and_neither_party_keeps_the_other_out(linked):
+def test_a_row_at_a_time_is_refused(linked):
+    _, address, _, a, _ = linked
+    header = a.header()
+    with connected(int(address.rpartition(":")[2]), name="linker") as line:
+        session = PsiSession(line)
+        line.send(header)
+        for labels in a.labels.values():
+            session.send("tokens", labels)
+        stream = Stream(
+            kind="tokens", session=bytes(16), number=1, width=header.width, count=len(a)
+        )
+        line.send(stream)
+        line.send_bytes(a.pack()[0].tobytes())
+        with pytest.raises(psi.MessageError, match="more came, none, or parts"):
+            line.receive(service.Receipt)
+
+
+def test_an_upload_that_falls_silent_ends_in_time_and_neither_party_keeps_the_other_out(linked):
     one, address, _, a, b = linked
     server = service.LinkerServer(one.linker, LINKER, options=QUICK, call_s=1.0)
     address = f"127.0.0.1:{server.port}"
@@ -467,14 +484,8 @@ def test_an_upload_that_trickles_in_ends_in_time_and_neither_party_keeps_the_oth
         line.send(a.header())
         for labels in a.labels.values():
             session.send("tokens", labels)
-        stream = Stream(
-            kind="tokens", session=bytes(16), number=1, width=a.header().width, count=len(a)
-        )
-        line.send(stream)
-        with pytest.raises(PartyError):  # noqa: PT012 - some later row is refused
-            for row in a.pack():
-                time.sleep(0.1)  # each within the time limit of a message
-                line.send_bytes(row.tobytes())
+        with pytest.raises(psi.PeerLost, match="linker left before the end"):
+            line.receive(service.Receipt)
         assert 0.9 < time.monotonic() - begun < 8
     silent = [connected(server.port, name="linker") for _ in range(2 * service.MAX_CALLS)]
     try:
