@@ -118,11 +118,10 @@ class Arithmetic:
             raise Cheating(str(error)) from None
         if len({len(r) for r in rows}) != 1:
             raise Cheating("A party sent too many or too few shares.")
-        if self.rt.threshold == 1:  # the fast way for three parties: the same check in closed form
-            return self._open_three(rows) if len(rows) == 3 else self._open(rows)
-        return self._open(rows)
+        return self._open_three(rows) if len(rows) == 3 else self._open(rows)
 
     def _open_three(self, rows: list[Ints]) -> Ints:
+        """The check of `_open` in closed form: threshold 1."""
         p = self.p
         if any((a - 2 * b + c) % p for a, b, c in zip(*rows, strict=True)):
             raise Cheating("The shares of an opened number contradict each other.")

@@ -394,19 +394,17 @@ async def compute(a: Arithmetic, task: Task, x: list[int], y: list[int]) -> Answ
     """Run the function of a task on Shamir shares of its two encoded inputs."""
     if task.function == "pooled_statistics":
         both = a.add(await a.vector(x), await a.vector(y))
-        groups = _group_count(task)
-        return await _release(a, task, [both[3 * g : 3 * g + 3] for g in range(groups)])
+        cells = [both[3 * g : 3 * g + 3] for g in range(group_count(task))]
+        return await _release(a, task, cells)
     rows = await _join(a, task, await a.vector(x), await a.vector(y))
     answer: AnswerShares = await _STEPS[task.function](a, task, rows)
     return answer
 
 
-def _group_count(task: Task) -> int:
+def group_count(task: Task) -> int:
+    """Number of groups of statistics: levels of a column that a checked task has."""
     name = task.parameters["group"]
-    for d in task.inputs:
-        if name in d.schema:
-            return len(d.schema[name].levels)
-    raise TaskError(f"No file has column {name!r}.")
+    return next(len(d.schema[name].levels) for d in task.inputs if name in d.schema)
 
 
 async def _join(a: Arithmetic, task: Task, x: Vector, y: Vector) -> Joined:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,14 +48,10 @@ def statistics(
     frame: pd.DataFrame, group: str, value: str, schema: Mapping[str, ColumnSchema]
 ) -> pd.DataFrame:
     """Count, sum, mean and variance of a column for each level of another."""
-    rows = []
-    for level in schema[group].levels:
-        cells = frame.loc[frame[group].astype(str) == level, value].astype(float)
-        n = len(cells)
-        mean = float(cells.mean()) if n else math.nan
-        variance = float(cells.var(ddof=1)) if n > 1 else math.nan
-        rows.append((level, float(n), float(cells.sum()), mean, variance))
-    return pd.DataFrame(rows, columns=[group, "count", "sum", "mean", "variance"])
+    levels = pd.Categorical(frame[group].astype(str), schema[group].levels)
+    cells = frame[value].astype(float).groupby(levels, observed=False)
+    table = cells.agg(["count", "sum", "mean", "var"]).rename(columns={"var": "variance"})
+    return table.astype({"count": float}).rename_axis(group).reset_index().astype({group: str})
 
 
 def _design(

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from pet_lab.files import duration
 
-from .catalogue import P_BITS, X_BITS, design_names, length, modulus, parts
+from .catalogue import P_BITS, X_BITS, design_names, group_count, length, modulus, parts
 from .tasks import Record, Task
 
 PRODUCT_S = 6e-6  # CPU seconds of one of three parties for one product; grows with K squared
@@ -84,7 +84,7 @@ def _counts(task: Task) -> tuple[int, int, int, int]:
     products = opened = bits = 0
     rounds = 5
     if task.function == "pooled_statistics":
-        groups = length(task, 0) // 3
+        groups = group_count(task)
         small = groups * (max(task.min_group - 2, 0) + 1) if task.min_group > 1 else 0
         return small, groups, rounds + 3, 0
     n = min(nx, ny)
@@ -96,7 +96,7 @@ def _counts(task: Task) -> tuple[int, int, int, int]:
         products = nx * (ny - 1) + nx * (1 + right) + 90 * nx + nx * columns
         opened, rounds = 30 * nx, rounds + math.ceil(math.log2(max(ny, 2))) + 10
     if task.function == "joined_statistics":
-        products += n + 5 * _groups(task)
+        products += n + 5 * group_count(task)
         rounds += 6
         if task.dominance_percent:
             products, rounds = products + n * 270, rounds + 20
@@ -110,8 +110,3 @@ def _counts(task: Task) -> tuple[int, int, int, int]:
         bits = steps * d * (P_BITS + X_BITS + 10 + 8)
         rounds += 12 * steps
     return products, opened, rounds, bits
-
-
-def _groups(task: Task) -> int:
-    name = task.parameters["group"]
-    return len(next(d.schema[name].levels for d in task.inputs if name in d.schema))

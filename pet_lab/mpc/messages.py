@@ -60,6 +60,12 @@ class HandIn(Request, frozen=True):
     approvals: Approvals
 
 
+class Withdraw(Request, frozen=True):
+    """To an owner: what it prepared under this nonce is not needed; its reservation ends."""
+
+    nonce: Name
+
+
 class Propose(Request, frozen=True):
     """To a processing party: decide about a task."""
 
@@ -155,6 +161,7 @@ AnyRequest = (
     Describe
     | Prepare
     | HandIn
+    | Withdraw
     | Propose
     | Deposit
     | Open

@@ -100,7 +100,6 @@ class TaskOutcome(Record, frozen=True):
 
     task: Task
     decisions: dict[str, str]
-    warnings: tuple[str, ...]
     estimate: costs.Estimate
     table: dict[str, list[Any]] | None = None
     public: catalogue.PublicFacts | None = None
@@ -189,6 +188,7 @@ class ServiceParty:
             m.Describe: self._describe,
             m.Prepare: self._prepare,
             m.HandIn: self._hand_in,
+            m.Withdraw: self._withdraw,
             m.Propose: self._decide,
             m.Deposit: self._deposit,
             m.Open: self._open,
@@ -376,6 +376,12 @@ class ServiceParty:
         to = zip(task.processing_parties, deposits, strict=True)
         await asyncio.gather(*(self.ask(name, deposit, m.Accepted) for name, deposit in to))
         return m.Accepted(head=self.log.head())
+
+    def _withdraw(self, peer: str, request: m.Withdraw) -> m.Accepted:
+        split = self._prepared.get(request.nonce)
+        if split is not None and peer == split.draft.output_party:
+            del self._prepared[request.nonce]
+        return m.Accepted()
 
     # --- as a processing party ----------------------------------------------------------------
 
@@ -731,10 +737,16 @@ class ServiceParty:
         task = draft.with_data(*(prepared[o].ref for o in owners))
         self.log.add("requested", task=task.sha256, function=task.function)
         decisions, approvals = await self._collect(task)
-        outcome = TaskOutcome(task, decisions, task.warnings, costs.estimate(task))
+        outcome = TaskOutcome(task, decisions, costs.estimate(task))
+        not_needed = m.Withdraw(nonce=task.nonce)
         if approve_only:
+            await self._tell(not_needed, owners)
             return outcome
-        self._require_all(task, approvals, decisions)
+        try:
+            self._require_all(task, approvals, decisions)
+        except Refused:
+            await self._tell(not_needed, owners)
+            raise
         hand_in = m.HandIn(task=task, approvals=approvals)
         handed = await asyncio.gather(
             *(self.ask(o, hand_in, m.Accepted, within=300.0) for o in owners)
@@ -751,12 +763,12 @@ class ServiceParty:
                 await self._compare_sums(task, points, prepared, rows)
             numbers, suspects = self._read(task, rows)
         except PartyError as error:
-            await self._tell_done(m.Done(task=task.sha256, why=str(error)), task.processing_parties)
+            await self._tell(m.Done(task=task.sha256, why=str(error)), task.processing_parties)
             self.log.add("aborted", task=task.sha256, why=str(error))
             raise
         heads = (*(a.head for a in answers), *(h.head for h in handed if h.head))
         done = m.Done(task=task.sha256, finished=True, heads=heads)
-        await self._tell_done(done, task.processing_parties)
+        await self._tell(done, task.processing_parties)
         for head in heads:
             self._witness(head)
         public = answers[0].answer.public
@@ -822,7 +834,7 @@ class ServiceParty:
             # Those who wait for the one that failed learn it themselves in a moment, or here.
             await asyncio.wait(asked, timeout=1.5)
             waiting = [n for n, t in zip(names, asked, strict=True) if not t.done()]
-            await self._tell_done(m.Done(task=task.sha256, why=str(errors[0])), waiting)
+            await self._tell(m.Done(task=task.sha256, why=str(errors[0])), waiting)
             await asyncio.wait(asked, timeout=5.0)
             errors = [t.exception() for t in asked if t.done() and t.exception()]
             for t in asked:
@@ -963,9 +975,9 @@ class ServiceParty:
             self.bar(name, why=why, task=task.sha256)
         return opened.values, suspects
 
-    async def _tell_done(self, done: m.Done, names: Iterable[str]) -> None:
+    async def _tell(self, news: m.Done | m.Withdraw, names: Iterable[str]) -> None:
         """Tell parties that a task is over; one that does not answer does not matter any more."""
-        asked = (self.ask(n, done, m.Accepted, within=5.0) for n in names)
+        asked = (self.ask(n, news, m.Accepted, within=5.0) for n in names)
         await asyncio.gather(*asked, return_exceptions=True)
 
 

@@ -68,7 +68,6 @@ class Result:
     estimate: Estimate
     public: PublicFacts
     suspects: tuple[str, ...]
-    warnings: tuple[str, ...]
     messages: pd.DataFrame
     wall_s: float
 
@@ -195,7 +194,6 @@ class Service:
             estimate=outcome.estimate,
             public=outcome.public or PublicFacts(),
             suspects=outcome.suspects,
-            warnings=outcome.warnings,
             messages=messages,
             wall_s=outcome.wall_s,
         )

@@ -128,6 +128,17 @@ def test_a_reservation_lapses(party, monkeypatch):
     prepare(px, draft(0.5))
 
 
+def test_a_reservation_that_is_not_needed_is_withdrawn_by_who_made_it(party):
+    px = party("px", epsilon_total=Decimal("0.5"))
+    asked = draft(0.5)
+    prepare(px, asked)
+    answer(px, "py", m.Withdraw(nonce=asked.nonce))
+    with pytest.raises(Refused, match="reserved"):
+        prepare(px, draft(0.5))
+    answer(px, "pz", m.Withdraw(nonce=asked.nonce))
+    prepare(px, draft(0.5))
+
+
 @pytest.mark.parametrize("budget", ["NaN", "-5", "Infinity"])
 def test_a_budget_in_the_log_that_is_no_number_stops_the_party(party, budget):
     px = party("px")

@@ -478,7 +478,7 @@ def test_users_process_themselves_in_the_mixed_model(owned, tables):
         assert same(made.table, want)
         made = service.compute("joined_statistics", STATISTICS)
         assert same(made.table, want)
-        assert any("which of its own records" in w for w in made.warnings)
+        assert any("which of its own records" in w for w in made.task.warnings)
 
 
 @pytest.fixture
@@ -495,7 +495,7 @@ def test_two_parties_can_add_and_are_warned_about(pooled):
         made = service.compute("pooled_statistics", POOL, level="all-but-one")
         frames = [o.frame for o in pooled.values()]
         assert same(made.table, clear.answer("pooled_statistics", POOL, *frames, POOLED))
-        assert any("Only two" in w for w in made.warnings)
+        assert any("Only two" in w for w in made.task.warnings)
         with pytest.raises(TaskError, match="honest majority"):
             service.compute("pooled_statistics", POOL, level="majority")
         with pytest.raises(TaskError, match="K = 1"):
@@ -524,7 +524,7 @@ def test_pooled_statistics_and_aligned_files_among_three(pooled, tables):
         made = service.compute("joined_statistics", parameters)
         assert same(made.table, expected("joined_statistics", STATISTICS, tables))
         assert made.costs["products"].max() < 3 * len(joined) + 100
-        assert any("already know" in w for w in made.warnings)
+        assert any("already know" in w for w in made.task.warnings)
         # The honest reverse: level majority trusts the parties to compute what was agreed.
         misbehave(service, "pz", "wrong_product")
         made = service.compute("joined_statistics", parameters)
