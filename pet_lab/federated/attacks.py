@@ -27,7 +27,6 @@ def invert_first_layer(
     *,
     rng: np.random.Generator,
     draws: int = 200_000,
-    batch: int | None = None,
 ) -> Array:
     """Input records, exactly, from the first layer's part of one gradient step.
 
@@ -50,8 +49,6 @@ def invert_first_layer(
     rng : Generator
     draws : int
         Column sets to try.
-    batch : int, optional
-        Number of records, if known; else the numerical rank.
 
     Returns
     -------
@@ -62,7 +59,7 @@ def invert_first_layer(
     if not np.any(weight_change):
         return nothing
     _, singular, right = np.linalg.svd(weight_change, full_matrices=False)
-    b = int((singular > 1e-10 * singular[0]).sum()) if batch is None else batch
+    b = int((singular > 1e-10 * singular[0]).sum())
     if b == 1:
         j = int(np.argmax(np.abs(bias_change)))
         return (weight_change[:, j] / bias_change[j])[None]

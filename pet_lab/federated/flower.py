@@ -93,7 +93,7 @@ def _strategy(server: Aggregator, first: Global | None, evaluations: dict) -> An
             updates, named = [], {c.cid for c, _ in results}
             for client, res in results:
                 try:
-                    updates.append(_update(client.cid, server.shares.get(client.cid, 0.0), res))
+                    updates.append(_update(client.cid, res))
                 except Rejected as error:
                     server.miss(server_round, client.cid, str(error))
             for failure in failures:
@@ -138,9 +138,9 @@ def _number(metrics: Mapping[str, Any], name: str, *, most: float = float("inf")
     raise Rejected(f"Expected the number {name!r}, from 0 to {most:g}, got {value!r}.")
 
 
-def _update(office: str, share: float, res: Any) -> Update:
+def _update(office: str, res: Any) -> Update:
     cpu = {k: _number(res.metrics, k, most=1e9) for k in CPU_STEPS}
-    return Update(office, list(res.parameters.tensors), share, **cpu)
+    return Update(office, list(res.parameters.tensors), **cpu)
 
 
 def _evaluation(res: Any) -> Evaluation:

@@ -331,18 +331,14 @@ class MaskedSum:
 def aggregate(
     vectors: Sequence[ArrayLike],
     *,
-    threshold: int | None = None,
-    quantiser: Quantiser | None = None,
     dies_before_masking: Sequence[int] = (),
     dies_after_masking: Sequence[int] = (),
 ) -> MaskedSum:
-    """One round in one process, every message as bytes.
+    """One round in one process, every message as bytes; the threshold is the smallest majority.
 
     Parameters
     ----------
     vectors : sequence of arrays, one per office, shapes (count,)
-    threshold : int, optional
-        Default: the smallest majority.
     dies_before_masking, dies_after_masking : sequence of int
         Offices (from 1) that fall silent after sharing, or after sending their vector.
 
@@ -351,9 +347,8 @@ def aggregate(
     MaskingError
         Vectors that differ in length or do not fit; too few offices left.
     """
-    k = len(vectors)
-    threshold = k // 2 + 1 if threshold is None else threshold
-    quantiser = Quantiser(max_terms=k) if quantiser is None else quantiser
+    k, quantiser = len(vectors), Quantiser(max_terms=len(vectors))
+    threshold = k // 2 + 1
     offices = {i: MaskingOffice(k, threshold, i) for i in range(1, k + 1)}
     server = MaskingServer(k, threshold, np.size(vectors[0]))
     up, down = 64 * k, 64 * k * k  # the keys, to all

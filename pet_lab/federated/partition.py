@@ -51,7 +51,6 @@ def divide(
     rng: np.random.Generator,
     skew: float = 0.0,
     same_data: bool = False,
-    test_users: Sequence[int] = TEST_USERS,
 ) -> list[Office]:
     """Give each office its people, or some of each person's activities.
 
@@ -73,8 +72,6 @@ def divide(
         office wants to recognise all activities.
     same_data : bool
         Every office holds all windows (the report's scenario 1).
-    test_users : sequence of int
-        People whose windows are for tests only.
 
     Returns
     -------
@@ -85,7 +82,7 @@ def divide(
     ValueError
         If there are fewer people than offices, or an office would be left without windows.
     """
-    testing = np.isin(data.users, list(test_users))
+    testing = np.isin(data.users, TEST_USERS)
     people = [np.unique(data.users[mask]) for mask in (~testing, testing)]
     if offices < 1 or (not same_data and min(map(len, people)) < 1):
         raise ValueError("Expected at least one office, one person to train on and one to test on.")

@@ -63,7 +63,6 @@ class Update:
 
     office: str
     message: Message = field(repr=False)
-    share: float
     train_cpu_s: float = 0.0
     encrypt_cpu_s: float = 0.0
     decrypt_cpu_s: float = 0.0
@@ -141,7 +140,7 @@ class Client:
         start = time.thread_time()
         message = self.scheme.encrypt(weights, self.share)
         encrypt_s = time.thread_time() - start
-        return Update(self.office.name, message, self.share, train_s, encrypt_s, decrypt_s)
+        return Update(self.office.name, message, train_s, encrypt_s, decrypt_s)
 
     def evaluate(self, model: Global) -> Evaluation:
         """Accuracy and loss on the office's own test windows."""

@@ -226,8 +226,8 @@ def test_the_server_checks_what_it_gets(network, encrypted):
     for words, message in cases.items():
         with pytest.raises(fl.Rejected, match=words):
             server.scheme.check(message)
-        updates = [fl.Update("a", good, 0.25), fl.Update("b", good, 0.25)]
-        model = server.combine(1, [*updates, fl.Update("c", message, 0.25)])
+        updates = [fl.Update("a", good), fl.Update("b", good)]
+        model = server.combine(1, [*updates, fl.Update("c", message)])
         assert model.share == 0.5
         assert words in server.left_out[-1][2]
         np.testing.assert_allclose(
@@ -236,7 +236,7 @@ def test_the_server_checks_what_it_gets(network, encrypted):
     with pytest.raises(fl.Rejected, match="no private key"):
         server.scheme.decrypt(model.message, 0.5)
     with pytest.raises(fl.RoundVoid, match="not one of the offices"):
-        server.combine(2, [fl.Update("mallory", good, 1.0), fl.Update("a", good, 0.25)])
+        server.combine(2, [fl.Update("mallory", good), fl.Update("a", good)])
 
 
 def test_two_offices_of_one_name_are_refused(offices, network, training):
@@ -255,7 +255,7 @@ def test_weights_that_come_twice_count_once(network):
     plain = fl.Plain(network.parameters)
     server = fl.Aggregator(plain, {"a": 0.5, "b": 0.5})
     ones, twos = (plain.encrypt(np.full(network.parameters, v), 0.5) for v in (1.0, 2.0))
-    updates = [fl.Update("a", ones, 0.5), fl.Update("a", twos, 0.5), fl.Update("b", ones, 0.5)]
+    updates = [fl.Update("a", ones), fl.Update("a", twos), fl.Update("b", ones)]
     model = server.combine(1, updates)
     assert plain.decrypt(model.message, model.share) == pytest.approx(1.0)
     assert "twice" in server.left_out[0][2]
