@@ -12,9 +12,9 @@ _ = object()
     _.aggregate_evaluate,
 )
 _.get_parameters, _.get_properties, _.reconnect
-_.criterion, _.min_num_clients, _.group_id
-criterion = min_num_clients = group_id = None
-criterion, min_num_clients, group_id
+_.group_id
+group_id = None
+group_id
 # TenSEAL's context, mpyc's runtime and connection, asyncio's protocol
 _.global_scale, _._pc_level, _.connection_lost, _.__annotations__
 exc = None
