@@ -151,18 +151,16 @@ def run(
     if separate and (joins or public):
         raise PsiError("Joins and public labels are for one process; leave out them or separate.")
     if separate:
-        return _as_processes(
-            initiator,
-            responder,
-            on=on,
-            by=by,
-            columns=columns,
-            total=total,
-            values=values or {},
-            engine=engine,
-            min_cell=min_cell,
-            timeout_s=timeout_s,
-        )
+        common = {"on": list(on), "engine": engine, "timeout": timeout_s}
+        own = {
+            holder.name: {
+                "column": list(columns.get(holder.name, ())),
+                "value": list((values or {}).get(holder.name, ())),
+            }
+            for holder in (initiator, responder)
+        }
+        asked = {"by": list(by), "total": total}
+        return _as_processes(initiator, responder, common, own, asked, min_cell)
     begun = time.perf_counter()
     result = intersect(
         engine_named(engine),
@@ -274,21 +272,20 @@ def _options(**options: Any) -> list[str]:
     return [word for pair in pairs for word in pair]
 
 
-def _as_processes(
+def _as_processes(  # noqa: PLR0917 - called once
     initiator: DataHolder,
     responder: DataHolder,
-    *,
-    on: Sequence[str],
-    by: Sequence[str],
-    columns: Mapping[str, Sequence[str]],
-    total: str | None,
-    values: Mapping[str, Sequence[str]],
-    engine: str,
+    common: Mapping[str, Any],
+    own: Mapping[str, Mapping[str, Any]],
+    query: Mapping[str, Any],
     min_cell: int,
-    timeout_s: float,
 ) -> EndToEnd:
-    """Every party a process with its own credentials; this one only starts them and reads."""
-    names = ["linker-a", "linker-b"] if total else ["linker"]
+    """Every party a process with its own credentials; this one only starts them and reads.
+
+    `common`, `own` by party, and `query` are command line options.
+    """
+    timeout_s = common["timeout"]
+    names = ["linker-a", "linker-b"] if query["total"] else ["linker"]
     parties = (initiator.name, responder.name)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
@@ -308,20 +305,11 @@ def _as_processes(
         def arguments_of(holder: DataHolder, peer: DataHolder) -> list[str]:
             path = folder / f"{holder.name}.csv"
             holder.frame.to_csv(path, index=False)
-            return _options(
-                data=path,
-                peer=peer.name,
-                engine=engine,
-                variant="analytics",
-                timeout=timeout_s,
-                on=list(on),
-                linker=addresses,
-                column=list(columns.get(holder.name, ())),
-                value=list(values.get(holder.name, ())),
-            )
+            more = {**common, **own[holder.name], "variant": "analytics", "linker": addresses}
+            return _options(data=path, peer=peer.name, **more)
 
-        query = _options(by=list(by), total=total)
-        second = start(responder.name, "serve", *arguments_of(responder, initiator), *query)
+        asks = _options(**query)
+        second = start(responder.name, "serve", *arguments_of(responder, initiator), *asks)
         address = f"127.0.0.1:{second.wait_for('listening', 60)['port']}"
         first = start(
             initiator.name, "join", *arguments_of(initiator, responder), "--connect", address

@@ -10,9 +10,9 @@ import functools
 import hashlib
 import os
 import struct
-import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -460,8 +460,6 @@ def intersect(
     transcript = Transcript()
     options = Options(timeout_s=timeout_s, delay_s=delay_s)
     ends = memory_pair(left.name, right.name, options=options)
-    outcomes: dict[Role, PsiOutcome] = {}
-    failed: list[BaseException] = []
     speak = functools.partial(
         run_party,
         engine,
@@ -472,26 +470,14 @@ def intersect(
         keep_payloads=keep_payloads,
     )
 
-    def side(
-        role: Role, channel: BlockingChannel, holder: DataHolder, columns: Sequence[str]
-    ) -> None:
-        try:
-            outcomes[role] = speak(channel, holder, role=role, columns=columns)
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [
-        threading.Thread(target=side, args=("initiator", ends[0], left, left_columns)),
-        threading.Thread(target=side, args=("responder", ends[1], right, right_columns)),
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(speak, ends[0], left, role="initiator", columns=left_columns)
+        second = threads.submit(speak, ends[1], right, role="responder", columns=right_columns)
+    failed = [error for side in (first, second) if (error := side.exception())]
     if failed:
         # Who has the reason says most; who only lost the other says least.
         raise min(failed, key=lambda e: isinstance(e, PeerLost) - isinstance(e, OwnFileError))
-    a, b = outcomes["initiator"], outcomes["responder"]
+    a, b = first.result(), second.result()
     names = [on] if isinstance(on, str) else list(on)
     rows = [
         None
@@ -502,11 +488,8 @@ def intersect(
     keys = None
     if rows[0] is not None:
         part = left.frame.iloc[rows[0]][names]
-        keys = (
-            frozenset(part[names[0]])
-            if len(names) == 1
-            else frozenset(part.itertuples(index=False, name=None))
-        )
+        several = part.itertuples(index=False, name=None)
+        keys = frozenset(part[names[0]] if len(names) == 1 else several)
     return PsiResult(
         keys=keys, left=a, right=b, left_rows=rows[0], right_rows=rows[1], transcript=transcript
     )
