@@ -387,7 +387,8 @@ def processes(
             place = certificates.save(authority.issue(SERVER), Path(root, SERVER))
             (place / "task.json").write_bytes(msgspec.json.encode(task))
             arguments = ["server", str(place)]
-            server = Process(SERVER, __package__, arguments, environment=environment)
+            settings: dict[str, Any] = {"environment": environment, "remove": Path(root)}
+            server = Process(SERVER, __package__, arguments, **settings)
             started.append(server)
             address = server.wait_for("listening", _START_S)["address"]
             for office in offices:
@@ -401,7 +402,7 @@ def processes(
                     write_atomic(place / "paillier.key", secret, secret=True)
                 module = (modules or {}).get(office.name, __package__)
                 arguments = ["office", str(place), address]
-                started.append(Process(office.name, module, arguments, environment=environment))
+                started.append(Process(office.name, module, arguments, **settings))
             report = server.wait_for("finished", task.limit_s)["result"]
             result = msgspec.convert(report, FederationResult)
         finally:

@@ -48,7 +48,7 @@ def statistics(
     frame: pd.DataFrame, group: str, value: str, schema: Mapping[str, ColumnSchema]
 ) -> pd.DataFrame:
     """Count, sum, mean and variance of a column for each level of another."""
-    levels = pd.Categorical(frame[group].astype(str), schema[group].levels)
+    levels = pd.CategoricalIndex(frame[group].astype(str), schema[group].levels)
     cells = frame[value].astype(float).groupby(levels, observed=False)
     table = cells.agg(["count", "sum", "mean", "var"]).rename(columns={"var": "variance"})
     return table.astype({"count": float}).rename_axis(group).reset_index().astype({group: str})

@@ -214,11 +214,15 @@ def _kill_tree(leader: int) -> None:
                 child.kill()
 
 
-def _end_with(parent: int, remove: str) -> None:
-    """End this process, its children and a folder as soon as `parent` is gone."""
+def _gone(parent: int) -> bool:
     import psutil
 
-    while os.getppid() == parent and psutil.pid_exists(parent):
+    return os.getppid() != parent or not psutil.pid_exists(parent)
+
+
+def _end_with(parent: int, remove: str) -> None:
+    """End this process, its children and a folder as soon as `parent` is gone."""
+    while not _gone(parent):
         time.sleep(0.3)
     if remove:
         shutil.rmtree(remove, ignore_errors=True)
@@ -232,8 +236,7 @@ def main(arguments: Sequence[str]) -> None:
     import psutil
 
     parent, remove, module, *rest = arguments
-    watcher = threading.Thread(target=_end_with, args=(int(parent), remove), daemon=True)
-    watcher.start()
+    threading.Thread(target=_end_with, args=(int(parent), remove), daemon=True).start()
     sys.argv = [module, *rest]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -241,8 +244,10 @@ def main(arguments: Sequence[str]) -> None:
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
                 child.kill()
-        if remove:  # the console may have closed because the parent is dying
-            watcher.join(1.0)
+        if remove:
+            time.sleep(0.1)  # the console may have closed because the parent is dying
+            if _gone(int(parent)):
+                shutil.rmtree(remove, ignore_errors=True)
 
 
 if __name__ == "__main__":

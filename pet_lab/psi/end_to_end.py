@@ -255,10 +255,12 @@ def whole_numbers(holder: DataHolder, values: Sequence[str]) -> dict[str, npt.ND
     return numbers
 
 
-def party_process(name: str, arguments: Sequence[str], credentials: Path) -> Process:
-    """Start `pet-lab party ...` as a process of its own; it ends with this one."""
+def party_process(
+    name: str, arguments: Sequence[str], credentials: Path, *, remove: Path | None = None
+) -> Process:
+    """Start `pet-lab party ...` as a process of its own; it ends with this one, `remove` too."""
     environment = {ENVIRONMENT: str(credentials)}
-    return Process(name, "pet_lab.psi.commands", arguments, environment=environment)
+    return Process(name, "pet_lab.psi.commands", arguments, environment=environment, remove=remove)
 
 
 def _options(**options: Any) -> list[str]:
@@ -293,7 +295,7 @@ def _as_processes(  # noqa: PLR0917 - called once
 
         def start(name: str, *arguments: str) -> Process:
             home = save(authority.issue(name), folder / name)
-            return stack.enter_context(party_process(name, arguments, home))
+            return stack.enter_context(party_process(name, arguments, home, remove=folder))
 
         linkers = [
             start(name, "linker", *_options(party=parties, min_cell=min_cell)) for name in names
