@@ -167,6 +167,8 @@ def status(names: Names = None, as_json: Json = False) -> None:
             current = runs.current(ws, RunSpec.of(name, record.parameters))
             stale = runs.stale(record, now, _data_fingerprint) if current.ok else []
             items.append({**_record_json(record), "state": current.state, "stale": stale})
+        for sentence in runs.damaged(ws, name):
+            typer.echo(f"pet-lab: {sentence}", err=True)
     if not items and not as_json:
         typer.echo("No runs yet: `pet-lab reproduce` makes those of the quick profile.")
         return
@@ -375,10 +377,10 @@ def doctor() -> None:
 # --- shared by the commands ----------------------------------------------------------------------
 
 
-def _data_fingerprint(name: str) -> str | None:
+def _data_fingerprint(name: str, kind: str) -> str | None:
     from pet_lab import data
 
-    return data.fingerprint(name)
+    return data.fingerprint(name, stand_in=kind == "stand-in")
 
 
 def _chosen(ws: Workspace, names: Sequence[str] | None) -> list[str]:

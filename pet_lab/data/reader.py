@@ -23,6 +23,7 @@ import hashlib
 import io
 import itertools
 import math
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -118,6 +119,7 @@ def read_table(
     Parameters
     ----------
     source : path, or the bytes of a file
+        A relative path is looked for in the folder PET_LAB_FOLDER, if set: where the user works.
     name : str
         What the file is called in sentences; by default its own name.
     as_text : bool or names
@@ -137,7 +139,7 @@ def read_table(
     if isinstance(source, bytes):
         content = source
     else:
-        file = Path(source)
+        file = Path(os.environ.get("PET_LAB_FOLDER", ""), source)
         name = name or file.name
         if not file.is_file():
             raise DataMissing(f"Expected a table, but there is no {file.name} at the path given.")

@@ -254,7 +254,7 @@ def _remember(source: Path, sha256: str) -> None:
 def _recall(source: Path) -> str | None:
     try:
         return _stat_key(source).read_text() or None
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return None
 
 

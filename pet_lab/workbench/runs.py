@@ -55,7 +55,8 @@ KEY_PACKAGES = (
     "tensorflow-privacy",
 )
 
-DataFingerprint = Callable[[str], "str | None"]
+# (name of a data set, kind with which it was read) -> hash of what would be read now, None: unknown
+DataFingerprint = Callable[[str, str], "str | None"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ class RunRecord:
     git           {"commit", "dirty"}, or {} outside a checkout
     fingerprints  {"code", "prose", "lock", "modules": {module: hash}}
     data          the data sets, as given to results.write
+    inputs        SHA-256 of each file that a parameter names, by the path as given
+    user_folder   what relative paths among those mean, as seen from the workspace
     error         {"name", "value", "cell"}, or None
     hashes        SHA-256 of the files that readers trust
     folder        where it lies on this machine; not stored
@@ -122,6 +125,8 @@ class RunRecord:
     git: Mapping[str, Any] = field(default_factory=dict)
     fingerprints: Mapping[str, Any] = field(default_factory=dict)
     data: Sequence[Mapping[str, Any]] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    user_folder: str = ""
     profile: str = ""
     error: Mapping[str, Any] | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
@@ -191,11 +196,22 @@ def load(folder: Path) -> RunRecord | None:
         record = RunRecord(**{k: v for k, v in stored.items() if k in known}, folder=folder)
     except (OSError, ValueError, TypeError, AttributeError):
         return None
-    if record.state not in STATES:
+    if record.state not in STATES or not _well_formed(record):
         return None
     if record.ok and not _hashes_hold(folder, record.hashes):
         return dataclasses.replace(record, state=INTERRUPTED)
     return record
+
+
+def _well_formed(record: RunRecord) -> bool:
+    """Whether each field is of its type, so that a reader need not look twice."""
+    types = {str: str, float: (int, float), dict: dict, tuple: (list, tuple)}
+    blank = RunRecord(notebook="", run_id="", parameters={}, state="", error={}).to_json()
+    values = {"error": {}} | {k: v for k, v in record.to_json().items() if v is not None}
+    return all(
+        isinstance(values.get(name), types.get(type(default), object))
+        for name, default in blank.items()
+    ) and all(isinstance(item, dict) and "name" in item for item in record.data)
 
 
 def _hashes_hold(folder: Path, hashes: Mapping[str, str]) -> bool:
@@ -209,9 +225,23 @@ def _hashes_hold(folder: Path, hashes: Mapping[str, str]) -> bool:
 
 def records(ws: Workspace, notebook: str | None = None) -> list[RunRecord]:
     """All recorded runs of one notebook, or of all, sorted by notebook and start."""
-    base = ws.runs / notebook if notebook else ws.runs
-    loaded = [load(path.parent) for path in base.rglob(RECORD) if ATTEMPT not in str(path.parent)]
+    loaded = [load(folder) for folder in _folders(ws, notebook)]
     return sorted((r for r in loaded if r is not None), key=lambda r: (r.notebook, r.started))
+
+
+def damaged(ws: Workspace, notebook: str) -> list[str]:
+    """Sentences on the records of a notebook that cannot be read."""
+    return [
+        f"{_shown(ws, folder / RECORD)} is damaged, so this run counts as not done: "
+        "run it again, or remove its folder."
+        for folder in _folders(ws, notebook)
+        if load(folder) is None
+    ]
+
+
+def _folders(ws: Workspace, notebook: str | None) -> list[Path]:
+    base = ws.runs / notebook if notebook else ws.runs
+    return [path.parent for path in base.rglob(RECORD) if ATTEMPT not in path.parent.name]
 
 
 def current(ws: Workspace, spec: RunSpec) -> RunRecord:
@@ -256,8 +286,34 @@ def _lock_hash(path: Path, _mtime: int, _size: int) -> str:
     return files.sha256(files.canonical_json(locked).encode())
 
 
+def inputs(parameters: Mapping[str, Any], user_folder: Path) -> dict[str, str]:
+    """SHA-256 of each file that a text parameter names, by the path as given."""
+    texts: list[str] = []
+    for value in parameters.values():
+        texts += [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)]
+    hashes = {text: _file_hash(user_folder / text) for text in texts}
+    return {text: digest for text, digest in hashes.items() if digest is not None}
+
+
+def _file_hash(path: Path) -> str | None:
+    """SHA-256 of a file's bytes; None where there is no file, or none that can be read."""
+    try:
+        status = path.stat()
+        return _hash_of(path, status.st_mtime_ns, status.st_size) if path.is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+@functools.lru_cache(maxsize=64)
+def _hash_of(path: Path, _mtime: int, _size: int) -> str:
+    return files.sha256_file(path)
+
+
 def stale(
-    record: RunRecord, now: Mapping[str, Any], data_fingerprint: DataFingerprint | None = None
+    record: RunRecord,
+    now: Mapping[str, Any],
+    data_fingerprint: DataFingerprint | None = None,
+    user_folder: Path | None = None,
 ) -> list[str]:
     """Reasons why a done run no longer stands for what would run now; empty if it is fresh.
 
@@ -267,7 +323,10 @@ def stale(
     now : mapping
         What `fingerprints` returns for the notebook.
     data_fingerprint : callable, optional
-        name of a data set -> SHA-256 of what would be loaded, or None where that is unknown.
+        (name, kind) of a data set -> SHA-256 of what would be loaded, or None where that is
+        unknown: what cannot be compared is not stale.
+    user_folder : Path, optional
+        What relative paths mean now; by default what they meant then.
     """
     then = record.fingerprints
     reasons = []
@@ -281,9 +340,16 @@ def stale(
     if then.get("lock") != now["lock"]:
         reasons.append("the locked environment changed")
     for item in record.data:
-        known = data_fingerprint(item["name"]) if data_fingerprint else None
-        if known is not None and item.get("sha256") and known != item["sha256"]:
-            reasons.append(f"the data set {item['name']} changed")
+        if data_fingerprint and item.get("sha256") and item.get("kind") in ("real", "stand-in"):
+            known = data_fingerprint(item["name"], item["kind"])
+            if known not in (None, item["sha256"]):
+                reasons.append(f"the data set {item['name']} changed")
+    if user_folder is None and record.folder is not None:
+        root = record.folder.parents[record.notebook.count("/") + 2]
+        user_folder = root / record.user_folder
+    for given, digest in record.inputs.items() if user_folder else ():
+        if _file_hash(user_folder / given) not in (None, digest):
+            reasons.append(f"the file {Path(given).name} changed")
     return reasons
 
 
@@ -416,10 +482,17 @@ def finish(attempt: Path, folder: Path, record: RunRecord) -> RunRecord:
             if (attempt / NOTEBOOK).exists():
                 os.replace(attempt / NOTEBOOK, attempt / FAILED_NOTEBOOK)
         else:
-            summary = json.loads((attempt / SUMMARY).read_text(encoding="utf-8"))
+            data = json.loads((attempt / SUMMARY).read_text(encoding="utf-8")).get("data", [])
+            own = {item["name"]: item["sha256"] for item in data if item.get("kind") == "own"}
+            names = [Path(given).name for given in record.inputs]
             record = dataclasses.replace(
                 record,
-                data=summary.get("data", []),
+                data=data,
+                # The notebook knows better what it read, where the names tell the files apart.
+                inputs={
+                    given: own.get(name, digest) if names.count(name) == 1 else digest
+                    for (given, digest), name in zip(record.inputs.items(), names, strict=True)
+                },
                 hashes={name: files.sha256_file(attempt / name) for name in (ROWS, SUMMARY)},
             )
     files.write_json(attempt / RECORD, record.to_json())

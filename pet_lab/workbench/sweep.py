@@ -225,12 +225,14 @@ def _why(
     folder = spec.folder(ws)
     record = runs.load(folder)
     if record is None:
+        if (folder / runs.RECORD).exists():
+            return "its run.json is damaged"
         return "interrupted" if any(folder.glob(f"{runs.ATTEMPT}*")) else "new"
     if record.state == runs.FAILED:
         return f"failed before: {record.problem}"
     if not record.ok:
         return "interrupted"
-    reasons = runs.stale(record, now, data_fingerprint)
+    reasons = runs.stale(record, now, data_fingerprint, Path.cwd())
     if reasons:
         return f"stale: {'; '.join(reasons)}"
     return "forced" if force else ""
@@ -454,6 +456,7 @@ class _Sweep:
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.started = runs.now()
+        self.user_folder = Path.cwd()
         names = {spec.notebook for spec in specs}
         self.sources = {n: notebooks.read(notebooks.path(ws, n)) for n in names}
         self.prints = {n: runs.fingerprints(ws, n) for n in names}
@@ -574,9 +577,12 @@ class _Sweep:
                 other is not None
                 and other.ok
                 and other.ended > self.started
-                and not runs.stale(other, self.prints[spec.notebook], self.data_fingerprint)
+                and not runs.stale(
+                    other, self.prints[spec.notebook], self.data_fingerprint, self.user_folder
+                )
             ):
                 return dataclasses.replace(other, skipped=True)
+            inputs = runs.inputs(spec.parameters, self.user_folder)
             self.events.put(("started", spec, None))
             attempt = runs.new_attempt(folder)
             try:
@@ -585,7 +591,7 @@ class _Sweep:
                 if self.stopping.is_set() and outcome["error"] is not None:
                     return self._interrupted(spec, folder, outcome)
                 self._final_out(attempt, spec)
-                return runs.finish(attempt, folder, self._record(spec, outcome))
+                return runs.finish(attempt, folder, self._record(spec, outcome, inputs))
             finally:
                 shutil.rmtree(attempt, ignore_errors=True)
 
@@ -606,7 +612,8 @@ class _Sweep:
             # Relative to the kernel's working folder: no path of this machine gets into a notebook.
             "out": attempt.relative_to(self.ws.root).as_posix(),
             "cwd": str(self.ws.root),
-            "env": {"PET_LAB_HOME": str(self.ws.root)},
+            # The kernel works in the workspace; relative paths of a user's files mean the user's.
+            "env": {"PET_LAB_HOME": str(self.ws.root), "PET_LAB_FOLDER": str(self.user_folder)},
             "timeout": self.timeout,
         }
 
@@ -619,7 +626,9 @@ class _Sweep:
                 text = path.read_bytes()
                 path.write_bytes(text.replace(f"{final}/{attempt.name}".encode(), final.encode()))
 
-    def _record(self, spec: RunSpec, outcome: Mapping[str, Any]) -> RunRecord:
+    def _record(
+        self, spec: RunSpec, outcome: Mapping[str, Any], inputs: Mapping[str, str] | None = None
+    ) -> RunRecord:
         return runs.of_spec(
             spec,
             self.ws,
@@ -631,8 +640,17 @@ class _Sweep:
             versions=outcome.get("versions") or runs.versions(),
             git=self.git,
             fingerprints=self.prints[spec.notebook],
+            inputs=inputs or {},
+            user_folder=_relative(self.user_folder, self.ws.root) if inputs else "",
             error=outcome["error"],
         )
+
+
+def _relative(folder: Path, root: Path) -> str:
+    try:
+        return Path(os.path.relpath(folder, root)).as_posix()
+    except ValueError:  # another drive
+        return ""
 
 
 @contextlib.contextmanager

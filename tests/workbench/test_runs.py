@@ -7,7 +7,7 @@ import textwrap
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_notebooks import BODY, notebook_text
+from tiny_notebooks import BODY, IMPORTS, notebook_text
 
 from pet_lab import files
 from pet_lab.workbench import closure, locks, notebooks, runs, sweep
@@ -263,10 +263,79 @@ def test_changed_data_is_stale_and_unknown_data_is_not(make_workspace):
     ws = make_workspace()
     (spec,) = sweep.plan(ws, "tiny")
     fake_run(ws, spec, data=[{"name": "students", "sha256": "abc", "kind": "real"}])
-    assert why(ws, spec, data_fingerprint={"students": "abc"}.get) == []
-    assert why(ws, spec, data_fingerprint={}.get) == []
-    changed = why(ws, spec, data_fingerprint={"students": "def"}.get)
+    assert why(ws, spec, data_fingerprint=lambda *_: "abc") == []
+    assert why(ws, spec, data_fingerprint=lambda *_: None) == []
+    changed = why(ws, spec, data_fingerprint=lambda *_: "def")
     assert changed == ["stale: the data set students changed"]
+
+
+def test_real_data_that_is_not_visible_any_more_leaves_the_evidence(make_workspace, monkeypatch):
+    from pet_lab import cli, data
+
+    entry = data.REGISTRY["student_mat"]
+    monkeypatch.setenv("PET_LAB_CACHE", str(make_workspace().root / "cache"))
+    monkeypatch.delenv("PET_LAB_DATA", raising=False)
+    ws = make_workspace()
+    (spec,) = sweep.plan(ws, "tiny")
+    item = {"name": entry.name, "sha256": entry.sha256, "kind": "real"}
+    fake_run(ws, spec, data=[item])
+    assert why(ws, spec, data_fingerprint=cli._data_fingerprint) == []
+    now = data.fingerprint(entry.name)
+    fake_run(ws, spec, data=[item | {"kind": "stand-in", "sha256": now}])
+    assert why(ws, spec, data_fingerprint=cli._data_fingerprint) == []
+    fake_run(ws, spec, data=[item | {"kind": "stand-in", "sha256": "older"}])
+    changed = why(ws, spec, data_fingerprint=cli._data_fingerprint)
+    assert changed == ["stale: the data set student_mat changed"]
+
+
+OWN = (
+    IMPORTS,
+    "from pet_lab.data import read_table",
+    "own = read_table(label)",
+    'rows = [{"replicate": 0, "metric": "m", "value": float(own.frame["x"].sum())}]',
+    """
+    item = {"name": label.split("/")[-1], "sha256": own.sha256, "kind": "own"}
+    results.write(rows, out, headline="It holds.", data=[item])
+    """,
+)
+
+
+def test_the_content_of_an_own_file_decides_wherever_one_stands(
+    make_workspace, tmp_path, monkeypatch
+):
+    """Edited: run again. Another file of its name elsewhere, or no file any more: no matter."""
+    ws = make_workspace({"group/own": OWN})
+    for name, number in (("mine", 1), ("yours", 2), ("nobody", None)):
+        (tmp_path / name).mkdir()
+        if number:
+            (tmp_path / name / "my.csv").write_text(f"x,y\n{number},0\n")
+    mine = tmp_path / "mine" / "my.csv"
+    monkeypatch.chdir(mine.parent)
+    (relative,) = sweep.plan(ws, "own", {"label": "my.csv"})
+    (absolute,) = sweep.plan(ws, "own", {"label": str(mine)})
+    first, second = sweep.execute(ws, [relative, absolute], jobs=1)
+    assert (first.ok, second.ok) == (True, True), (first.problem, second.problem)
+    assert first.inputs == {"my.csv": files.sha256_file(mine)}
+    assert str(tmp_path) not in (first.folder / runs.RECORD).read_text() + first.path.read_text()
+
+    def stale(record):
+        return runs.stale(runs.load(record.folder), runs.fingerprints(ws, "group/own"))
+
+    monkeypatch.chdir(tmp_path / "nobody")
+    assert why(ws, relative) == why(ws, absolute) == stale(first) == []
+    monkeypatch.chdir(tmp_path / "yours")
+    assert why(ws, absolute) == stale(first) == stale(second) == []
+    assert why(ws, relative) == ["stale: the file my.csv changed"], "here the path means another"
+    (tmp_path / "yours" / "my.csv").write_bytes(mine.read_bytes())
+    assert why(ws, relative) == []
+
+    mine.write_text("x,y\n30,0\n")
+    assert why(ws, absolute) == ["stale: the file my.csv changed"]
+    assert stale(first) == ["the file my.csv changed"]
+    (again,) = sweep.execute(ws, [absolute], jobs=1)
+    assert (again.ok, again.skipped) == (True, False)
+    mine.unlink()
+    assert why(ws, absolute) == []
 
 
 def test_failed_before_and_interrupted_are_tried_again(make_workspace):
@@ -367,12 +436,23 @@ def test_one_holder_at_a_time(make_workspace):
         pass
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"state": "done"}', '{"state": 3}'])
-def test_a_broken_record_is_no_record(done, text):
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "null", "\ud800", '{"state": "done"}', '{"state": 3}'),
+        *({"hashes": ["a"]}, {"data": [3]}, {"parameters": None}, {"wall_s": "long"}, {"error": 1}),
+    ],
+)
+def test_a_damaged_record_is_no_record_and_is_named(done, text):
     ws, spec = done
-    (spec.folder(ws) / runs.RECORD).write_text(text)
+    path = spec.folder(ws) / runs.RECORD
+    if isinstance(text, dict):
+        text = json.dumps(json.loads(path.read_text()) | text)
+    path.write_bytes(text.encode(errors="surrogatepass"))
     assert runs.load(spec.folder(ws)) is None
-    assert why(ws, spec) == ["new"]
+    assert why(ws, spec) == ["its run.json is damaged"]
+    (sentence,) = runs.damaged(ws, spec.notebook)
+    assert f"{spec.run_id}/run.json is damaged" in sentence
 
 
 def test_done_without_hashes_is_not_done(done):
