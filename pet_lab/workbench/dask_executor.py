@@ -12,17 +12,21 @@ import contextlib
 import functools
 import secrets
 import shutil
+import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pet_lab import files
 from pet_lab.workbench import closure, execute, notebooks, runs
-from pet_lab.workbench.errors import ExecutorError
+from pet_lab.workbench.errors import ExecutorError, ParameterError
 from pet_lab.workbench.kernels import Kernels, cores
 
 CONNECT_S = 10  # an address that does not answer by then is wrong
 POLL_S = 0.5
+SILENT_S = 10  # without a worker for so long, it is said
+ALONE_S = 600  # and after this, or the time limit of a run, the sweep ends
 RETRIES = 2
 QUEUED = 64  # runs handed to the scheduler at a time, so that workers that join find work
 RESULTS = (runs.NOTEBOOK, runs.FAILED_NOTEBOOK, runs.ROWS, runs.SUMMARY)
@@ -31,25 +35,31 @@ RESULTS = (runs.NOTEBOOK, runs.FAILED_NOTEBOOK, runs.ROWS, runs.SUMMARY)
 class DaskExecutor:
     """Runs on the cluster whose scheduler is at `address`, such as tcp://127.0.0.1:8786.
 
+    Parameters
+    ----------
+    address : str
+    prints : mapping
+        `runs.fingerprints` of each notebook.
+    say : callable
+        Gets a sentence once the cluster has been without a worker for ten seconds.
+
     Raises
     ------
-    ExecutorError
-        If no scheduler answers there within ten seconds.
+    ParameterError, ExecutorError
+        If the address is empty, or no scheduler answers there within ten seconds.
     """
 
-    def __init__(self, address: str, prints: Mapping[str, Mapping[str, Any]]) -> None:
-        from distributed import Client
-
+    def __init__(
+        self, address: str, prints: Mapping[str, Mapping[str, Any]], say: Callable[[str], object]
+    ) -> None:
         if not address:
-            raise ExecutorError("dask: needs an address, such as dask:tcp://127.0.0.1:8786.")
-        self._prints = prints
-        try:
-            self._client = Client(address, timeout=CONNECT_S, set_as_default=False)
-        except (OSError, ValueError, TimeoutError) as error:
-            raise ExecutorError(
-                f"No Dask scheduler answers at {address} ({type(error).__name__}); check the "
-                "address, or start one with `dask scheduler` and `dask worker ADDRESS`."
-            ) from None
+            raise ParameterError("dask: needs an address, such as dask:tcp://127.0.0.1:8786.")
+        self._prints, self._say, self._address = prints, say, address
+        self._client = _connected(address)
+        self._lock = threading.Lock()
+        self._alone_since: float | None = None
+        self._looked = 0.0
+        self._warned = False
 
     def slots(self) -> int:
         """Runs to keep at the scheduler at a time."""
@@ -78,6 +88,7 @@ class DaskExecutor:
                     if cancelled():  # its worker notices within a second
                         future.cancel(force=True)
                         return execute.not_run(started, "the sweep was stopped")
+                    self._check_workers(job["timeout"] or ALONE_S)
         except KilledWorker:
             reason = "every worker that took this run died; see their logs"
         except ModuleNotFoundError as error:
@@ -90,10 +101,52 @@ class DaskExecutor:
             return answer["outcome"]
         return execute.not_run(started, reason)
 
+    def _check_workers(self, limit: float) -> None:
+        """Say that the cluster has no worker after a while; ExecutorError after `limit` seconds."""
+        start = f"start one with `dask worker {self._address}`"
+        with self._lock:  # asked by all slots, every half second
+            now = time.monotonic()
+            if now - self._looked > 4 * POLL_S:
+                self._looked = now
+                workers = self._client.scheduler_info(n_workers=1)["workers"]
+                self._alone_since = None if workers else self._alone_since or now
+            alone = now - (self._alone_since or now)
+            if alone > limit:
+                raise ExecutorError(
+                    f"The cluster at {self._address} had no worker for {limit:g} s; {start} and "
+                    "run the same command again."
+                )
+            if alone > SILENT_S and not self._warned:
+                self._warned = True
+                self._say(f"the cluster has no worker yet; {start} (waiting at most {limit:g} s)")
+
     def close(self) -> None:
         """Leave the cluster."""
         with contextlib.suppress(OSError, TimeoutError):
             self._client.close(timeout=CONNECT_S)
+
+
+def _connected(address: str) -> Any:
+    """A client; in a thread, because Dask's own limit fails where something else answers."""
+    from distributed import Client
+
+    answers: list[Any] = [TimeoutError()]
+
+    def connect() -> None:
+        try:
+            answers[0] = Client(address, timeout=CONNECT_S, set_as_default=False)
+        except Exception as error:  # whatever Dask makes of an address
+            answers[0] = error
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(1.5 * CONNECT_S)
+    if isinstance(answers[0], Client):
+        return answers[0]
+    raise ExecutorError(
+        f"No Dask scheduler answers at {address} ({type(answers[0]).__name__}); check the "
+        "address, or start one with `dask scheduler` and `dask worker ADDRESS`."
+    )
 
 
 # On the worker from here on.

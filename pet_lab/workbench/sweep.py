@@ -276,7 +276,7 @@ def profile_runs(
 class Event:
     """What just happened in a sweep.
 
-    kind      skipped | started | done | failed | interrupted
+    kind      skipped | started | waiting | done | failed | interrupted
     spec      the run
     record    its record, once it ended
     finished  runs that ended or were skipped, of `total`
@@ -309,7 +309,8 @@ def print_progress(stream: TextIO | None = None) -> Progress:
             if event.kind == "done" and event.record
             else ""
         )
-        why = f": {event.record.problem}" if event.kind == "failed" and event.record else ""
+        told_why = event.kind in ("failed", "waiting") and event.record
+        why = f": {event.record.problem}" if told_why else ""
         counter = f"[{event.finished}/{event.total}]"
         line = f"{counter} {event.kind}{took} {event.spec.notebook} {event.spec.run_id}{left}{why}"
         print(line, file=target, flush=True)
@@ -405,15 +406,16 @@ def execute(
 
     Raises
     ------
-    WorkspaceError, ExecutorError
-        If the run folders cannot be written or the cluster cannot be reached.
+    ParameterError, WorkspaceError, ExecutorError
+        If an option is wrong, the run folders cannot be written, or the cluster cannot be reached
+        or has no worker until the time limit.
     Interrupted
         On Ctrl-C or SIGTERM, after everything that was running has been ended.
     """
     if jobs is not None and jobs < 1:
-        raise ExecutorError(f"jobs is {jobs}; expected at least 1.")
-    if timeout is not None and timeout <= 0:
-        raise ExecutorError(f"timeout is {timeout} s; expected more than 0.")
+        raise ParameterError(f"jobs is {jobs}; expected at least 1.")
+    if timeout is not None and not 0 < timeout < float("inf"):
+        raise ParameterError(f"timeout is {timeout} s; expected more than 0.")
     todo = [p.spec for p in pending(ws, specs, data_fingerprint=data_fingerprint, force=force)]
     if todo:
         _probe(ws)
@@ -462,6 +464,7 @@ class _Sweep:
         self.prints = {n: runs.fingerprints(ws, n) for n in names}
         self.git = runs.git_state(ws.root) if todo else {}
         self.executor: Executor | None = None
+        self.fatal: ExecutorError | None = None
         self.close: Callable[[], None] = lambda: None
         self.clock: _Clock | None = None
 
@@ -481,11 +484,12 @@ class _Sweep:
         elif where.startswith("dask:"):
             from pet_lab.workbench import dask_executor
 
-            cluster = dask_executor.DaskExecutor(where.removeprefix("dask:"), self.prints)
+            address = where.removeprefix("dask:")
+            cluster = dask_executor.DaskExecutor(address, self.prints, self._waiting)
             slots = min(jobs or cluster.slots(), len(self.todo))
             self.executor, self.close = cluster.run, cluster.close
         else:
-            raise ExecutorError(
+            raise ParameterError(
                 f"Unknown executor {where!r}; expected local or dask:ADDRESS, "
                 "such as dask:tcp://127.0.0.1:8786."
             )
@@ -512,6 +516,8 @@ class _Sweep:
                         self._tell(*self.events.get(timeout=0.2))
                     except queue.Empty:
                         continue
+                if self.fatal:
+                    raise self.fatal
             except BaseException as problem:
                 self._stop(threads)
                 if isinstance(problem, KeyboardInterrupt):
@@ -544,6 +550,11 @@ class _Sweep:
 
     # In the slots' threads from here on.
 
+    def _waiting(self, words: str) -> None:
+        spec = next(iter(self.running))
+        error = {"name": "NoWorker", "value": words}
+        self.events.put(("waiting", spec, runs.of_spec(spec, self.ws, error=error)))
+
     def _slot(self) -> None:
         while not self.stopping.is_set():
             with self.lock:
@@ -560,6 +571,10 @@ class _Sweep:
                     self.waiting.append(spec)
                 self.stopping.wait(0.2)
                 continue
+            except ExecutorError as problem:  # no other run would fare better
+                self.fatal = problem
+                self.stopping.set()
+                return
             except Exception as problem:  # the sweep goes on; this run says what happened
                 error = {"name": type(problem).__name__, "value": str(problem), "cell": None}
                 if isinstance(problem, WorkbenchError):

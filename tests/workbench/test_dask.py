@@ -1,5 +1,6 @@
 """The same sweep on a real scheduler with two real workers, one of which dies."""
 
+import http.server
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import psutil
 import pytest
 from tiny_notebooks import IMPORTS, PARAMETERS, ROWS, WRITE, build_workspace, notebook_text
 
-from pet_lab.workbench import results, sweep
+from pet_lab.workbench import dask_executor, results, sweep
 from pet_lab.workbench.errors import ExecutorError
 
 pytestmark = pytest.mark.slow
@@ -32,7 +33,7 @@ if label == "fails":
 class Cluster:
     """A scheduler and two workers as processes of their own, each with its own folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, workers: tuple[str, ...] = ("one", "two")) -> None:
         self.folder = folder
         file = folder / "scheduler.json"
         self.processes = [
@@ -43,7 +44,7 @@ class Cluster:
             assert time.monotonic() < deadline, (folder / "scheduler.log").read_text()
             time.sleep(0.1)
         self.address = json.loads(file.read_text())["address"]
-        for name in ("one", "two"):
+        for name in workers:
             options = [self.address, "--nthreads", "1", "--no-nanny", "--name", name]
             place = ["--local-directory", str(folder / name)]
             self.processes.append(self._start("worker", [*options, *place], name))
@@ -89,6 +90,40 @@ def test_an_address_without_scheduler_is_one_sentence_within_seconds(make_worksp
     ):
         sweep.execute(ws, sweep.plan(ws, "tiny"), executor=f"dask:{address}")
     assert time.monotonic() - start < 60
+
+
+def test_an_address_that_answers_http_is_no_scheduler_and_does_not_hang(
+    make_workspace, monkeypatch
+):
+    monkeypatch.setattr(dask_executor, "CONNECT_S", 2)
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), http.server.BaseHTTPRequestHandler
+    ) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.server_port}"
+        ws = make_workspace()
+        start = time.monotonic()
+        with pytest.raises(ExecutorError, match=f"No Dask scheduler answers at {address}"):
+            sweep.execute(ws, sweep.plan(ws, "tiny"), executor=f"dask:{address}")
+        assert time.monotonic() - start < 30
+        server.shutdown()
+
+
+def test_a_cluster_without_workers_is_named_and_given_up(make_workspace, monkeypatch, tmp_path):
+    monkeypatch.setattr(dask_executor, "SILENT_S", 1)
+    cluster = Cluster(tmp_path, workers=())
+    ws, events = make_workspace(), []
+    specs = sweep.plan(ws, "tiny", {}, {"level": [1.0, 2.0]})
+    try:
+        with pytest.raises(ExecutorError, match=r"had no worker for 8 s; start one with `dask wor"):
+            sweep.execute(
+                ws, specs, executor=f"dask:{cluster.address}", timeout=8, progress=events.append
+            )
+    finally:
+        cluster.close()
+    (waiting,) = [e for e in events if e.kind == "waiting"]
+    assert "the cluster has no worker yet; start one with `dask worker" in waiting.record.problem
+    assert [p.why for p in sweep.pending(ws, specs)] == ["new", "new"], "they can be run later"
 
 
 def test_a_sweep_on_the_cluster_ends_as_it_would_here(cluster, make_workspace):

@@ -25,7 +25,7 @@ from tiny_notebooks import (
 
 from pet_lab import files
 from pet_lab.workbench import kernels, results, runs, sweep
-from pet_lab.workbench.errors import ExecutorError, ParameterError, WorkspaceError
+from pet_lab.workbench.errors import ParameterError, WorkspaceError
 from pet_lab.workbench.workspace import Workspace
 
 # --- planning ----------------------------------------------------------------------------------
@@ -466,13 +466,14 @@ def test_a_run_that_cannot_be_stored_does_not_stop_the_others(make_workspace, mo
     [
         ({"jobs": 0}, "expected at least 1"),
         ({"timeout": 0}, "expected more than 0"),
+        ({"timeout": float("nan")}, "expected more than 0"),
         ({"executor": "slurm"}, "expected local or dask:ADDRESS"),
         ({"executor": "dask:"}, "needs an address"),
     ],
 )
 def test_wrong_options_are_refused(make_workspace, options, says):
     ws = make_workspace()
-    with pytest.raises(ExecutorError, match=says):
+    with pytest.raises(ParameterError, match=says):
         sweep.execute(ws, sweep.plan(ws, "tiny"), **options)
 
 
