@@ -141,6 +141,75 @@ def test_slope_intervals_cover_and_the_slope_is_unbiased():
     assert np.all(np.abs(errors.mean(axis=0)) < 4 * errors.std(axis=0) / math.sqrt(DRAWS) + 5e-4)
 
 
+SMALL = [(1.3, 0.95, 0.1), (3, 0.9, 0.3), (3, 0.95, 0.1), (3, 0.8, 0.05), (3, 0.99, 0.02)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mean", "recall", "ratio"), [*SMALL, (10, 0.95, 0.05), (3, 0.8, 0.5)])
+def test_intervals_hold_their_level_in_files_of_100_records(mean, recall, ratio):
+    """Sandwich errors and normal quantiles covered 70 to 86 % here."""
+    rng, hits, draws = np.random.default_rng(14), 0, 400
+    for _ in range(draws):
+        nb, nl, code, _, _ = blocked_file(rng, int(100 / mean), recall, ratio, mean=mean)
+        low, high = fit_slope(nb, nl, code).interval()
+        hits += low <= recall <= high
+    assert hits / draws > 0.95 - 2.6 * math.sqrt(0.95 * 0.05 / draws)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mean", "recall", "ratio"), SMALL)
+def test_other_intervals_hold_their_level_in_files_of_100_records(mean, recall, ratio):
+    """Of the coverage by `fit_overlap`, and of the recall by the mixture (one class)."""
+    rng, draws, hits, of_mixture = np.random.default_rng(15), 400, 0, 0
+    for _ in range(draws):
+        nb, nl, code, strict, _ = blocked_file(
+            rng, int(125 / mean), recall, ratio, mean=mean, coverage=0.8
+        )
+        low, high = fit_overlap(nb, nl, code, strict=strict).interval()
+        hits += low <= 0.8 <= high
+        fit = fit_neighbours(draw(rng, 100, recall, ratio), n_other=100, max_classes=1)
+        low, high = fit.interval()
+        of_mixture += low <= recall <= high
+    lowest = 0.95 - 2.6 * math.sqrt(0.95 * 0.05 / draws)
+    assert hits / draws > lowest
+    assert of_mixture / draws > lowest
+
+
+def test_a_perfect_small_sample_is_not_certainty():
+    """Nobody missed in 20: Clopper-Pearson's lower end is .025 ** (1 / 20), not 1."""
+    blocks = np.arange(20)
+    low, high = fit_slope(np.ones(20), np.ones(20), blocks).interval()
+    assert low < 0.025 ** (1 / 20) < high == 1.0
+    assert low == pytest.approx(0.025 ** (1 / 20), abs=0.03)
+    assert fit_neighbours(np.ones(20, int), n_other=20).interval()[0] < 0.84
+
+
+def test_few_blocks_or_one_that_decides_are_refused():
+    nb, code = np.array([1, 2, 2, 3, 3, 3]), np.array([0, 1, 1, 2, 2, 2])
+    with pytest.raises(NotIdentified, match="needs 5 or more"):
+        fit_slope(nb, nb > 0, code)
+    nb = np.array([2, 2] * 6 + [3, 3, 3])
+    code = np.array([*np.repeat(np.arange(6), 2), 6, 6, 6])
+    with pytest.raises(NotIdentified, match="rests on that block alone"):
+        fit_slope(nb, nb > 0, code)
+
+
+def test_standard_errors_are_the_jackknife_by_its_definition():
+    rng = np.random.default_rng(16)
+    nb, nl, code, _, _ = blocked_file(rng, 30, 0.9, 0.3)
+    u = nb - 1.0
+
+    def line(rows):
+        design = np.stack([np.ones(rows.sum()), u[rows]], axis=1) / np.sqrt(nb[rows, None])
+        return np.linalg.lstsq(design, nl[rows] / np.sqrt(nb[rows]), rcond=None)[0]
+
+    every, k = line(code >= 0), np.unique(code).size
+    away = np.stack([line(code != c) for c in np.unique(code)]) - every
+    fit = fit_slope(nb, nl, code)
+    assert (fit.recall, fit.ratio) == pytest.approx(tuple(every))
+    assert fit.cov == pytest.approx(away.T @ away * (k - 1) / k)
+
+
 def test_coverage_intervals_cover_on_heterogeneous_blocks():
     rng = np.random.default_rng(10)
     hits = 0
