@@ -6,6 +6,7 @@ no pairs at all (a sum of products of block sums).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ import pandas as pd
 from scipy import sparse
 
 from pet_lab.linkage.filters import Filters, check_threshold, dice_kernel, dice_pairs
+from pet_lab.linkage.text import text_codes
 
 DEFAULT_MAX_PAIRS = 50_000_000
 """Pairs that may be held at once: about 1.2 GB of indices and similarities."""
@@ -61,7 +63,7 @@ class Blocks:
     @cached_property
     def neighbours(self) -> np.ndarray:
         """Records of b in the block of each record of a, shape (n_a,)."""
-        return np.where(self.code_a >= 0, self.size_b[self.code_a], 0)
+        return np.append(self.size_b, 0)[self.code_a]  # -1 takes the 0
 
     def sums_a(self, x: np.ndarray) -> np.ndarray:
         """Sum of x over the a-records of each block, shape (n_blocks,)."""
@@ -140,7 +142,9 @@ class Blocks:
 def block(a: pd.DataFrame, b: pd.DataFrame, on: Sequence[str]) -> Blocks:
     """Cut two files into blocks that agree on every column of `on`.
 
-    A record with a missing value in the key is in no block: two unknowns are not an agreement.
+    Values agree as their normal forms do (`text.plain_text`, as for encoding). A record with a
+    missing or blank value in the key is in no block, since two unknowns are not an agreement; a
+    warning says how many.
 
     Raises
     ------
@@ -160,22 +164,28 @@ def block(a: pd.DataFrame, b: pd.DataFrame, on: Sequence[str]) -> Blocks:
     absent = np.zeros(code.size, dtype=bool)
     n_codes = 1
     for column in on:
-        left, right = a[column], b[column]
-        if left.dtype == right.dtype and left.dtype != object and not _is_categorical(left):
-            both = np.concatenate([left.to_numpy(), right.to_numpy()])
-        else:
-            both = np.concatenate([left.astype(object), right.astype(object)])
-        part, values = pd.factorize(both)
+        part, n_values = text_codes([a[column], b[column]])
         absent |= part < 0
-        code = code * len(values) + np.maximum(part, 0)
-        n_codes *= max(len(values), 1)
+        code = code * n_values + np.maximum(part, 0)
+        n_codes *= max(n_values, 1)
         if n_codes > 2**40:  # room for one more column, whatever its size
             code, seen = pd.factorize(code)
             n_codes = len(seen)
-    code, seen = pd.factorize(code)
-    code = np.where(absent, -1, code)
+    code[~absent], seen = pd.factorize(code[~absent])
+    code[absent] = -1
+    if absent.any():
+        warnings.warn(
+            f"{absent[:n_a].sum():,} of {n_a:,} records of the first file and "
+            f"{absent[n_a:].sum():,} of {len(b):,} of the second lack a part of the key "
+            f"({', '.join(map(str, on))}) and are compared with nothing; fill it, or block on "
+            "further keys.",
+            stacklevel=2,
+        )
     return Blocks(
-        code_a=code[:n_a], code_b=code[n_a:], n_blocks=len(seen), columns=tuple(map(str, on))
+        code_a=code[:n_a],
+        code_b=code[n_a:],
+        n_blocks=len(seen),
+        columns=tuple(map(str, on)),
     )
 
 
@@ -450,7 +460,3 @@ def _counting_sort(codes: np.ndarray, n_codes: int) -> np.ndarray:
     n = codes.size
     matrix = sparse.csr_matrix((np.arange(n), (codes, np.arange(n))), shape=(n_codes, max(n, 1)))
     return matrix.data.astype(np.int64)
-
-
-def _is_categorical(column: pd.Series) -> bool:
-    return isinstance(column.dtype, pd.CategoricalDtype)

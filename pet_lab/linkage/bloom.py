@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import unicodedata
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -27,6 +26,7 @@ import pandas as pd
 
 from pet_lab.linkage import libstdcxx
 from pet_lab.linkage.filters import Filters, pack
+from pet_lab.linkage.text import plain_text, whole_numbers
 
 _TABLE_LIMIT = 1 << 20  # a larger q-gram lookup table is built from the q-grams present only
 _BATCH = 4096  # rows a pass: 4096 filters of 1,000 bits stay in the second-level cache
@@ -101,11 +101,8 @@ class _Keyed:
 
     def render(self, column: pd.Series) -> pd.Series | Whole:
         """The column, whole numbers as `Whole`."""
-        if pd.api.types.is_bool_dtype(column.dtype):
-            return column.astype(str)
-        if pd.api.types.is_integer_dtype(column.dtype) and not column.isna().any():
-            return Whole(column.to_numpy().astype(np.int64), "")
-        return column
+        whole = whole_numbers(column)
+        return column if whole is None else Whole(whole, "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +251,8 @@ class PprlCompat:
         if pd.api.types.is_numeric_dtype(column.dtype):
             if column.name in self.doubles or pd.api.types.is_float_dtype(column.dtype):
                 return _as_single(column.to_numpy())
-            return Whole(column.to_numpy().astype(np.int64), "")
+            whole = whole_numbers(column)
+            return Whole(column.astype(np.int64).to_numpy() if whole is None else whole, "")
         text = pd.Series([str(v).upper().replace('"', "") for v in column], dtype=str)
         return text.str.replace(r"[^\x20-\x7e]", "", regex=True)
 
@@ -291,6 +289,7 @@ def encode(
     salt : n values, optional
         Hashed with every q-gram, so equal q-grams of records with different salts set different
         bits. Use a field that is never wrong (a blocking key); few distinct values are cheap.
+        Normalised as the fields are (`text.plain_text`); a missing salt is none.
 
     Returns
     -------
@@ -312,12 +311,12 @@ def encode(
     words = np.zeros((len(frame), n_words), dtype=np.uint64)
     groups: list[tuple[str, np.ndarray | None]] = [("", None)]
     if salt is not None:
-        codes, names = pd.factorize(np.asarray(salt), use_na_sentinel=False)
-        if codes.size != len(frame):
-            raise ValueError(f"salt has {codes.size} values for {len(frame)} records.")
-        order = np.argsort(codes, kind="stable")
-        edges = np.cumsum(np.bincount(codes, minlength=len(names)))[:-1]
-        groups = [(str(k), rows) for k, rows in zip(names, np.split(order, edges), strict=True)]
+        if len(salt) != len(frame):
+            raise ValueError(f"salt has {len(salt)} values for {len(frame)} records.")
+        names = pd.Series(list(salt)).map(plain_text)
+        groups = [
+            (str(name), np.asarray(rows)) for name, rows in names.groupby(names).indices.items()
+        ]
     for index, name in enumerate(fields):
         rendered, place = encoding.render(frame[name]), (index, len(fields))
         for salt_name, rows in groups:
@@ -432,7 +431,8 @@ def _or_field(
             _masks(_digits(rendered.numbers, rendered.tail, encoding), mask, encoding, out=words)
         return
     inverse, values = pd.factorize(rendered)  # missing values get code -1
-    texts = [plain_text(value) for value in values]
+    as_text = str.strip if isinstance(encoding, PprlCompat) else plain_text
+    texts = [as_text(value) for value in values]
     table = np.zeros((len(texts) + 1, words.shape[1]), dtype=np.uint64)
     keep = [i for i, t in enumerate(texts) if t or isinstance(encoding, PprlCompat)]
     if keep:
@@ -445,18 +445,6 @@ def _or_field(
                 masks[row] = mask(padded) if padded else 0
         table[keep] = masks
     words |= table[inverse]
-
-
-def plain_text(value: object) -> str:
-    """The text hashed for one value: dates as ISO days, text composed (NFC) and in upper case."""
-    if isinstance(value, pd.Timestamp | np.datetime64):
-        return str(np.datetime64(value, "D"))
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    text = unicodedata.normalize("NFC", str(value)).upper().strip()
-    if "\0" in text:
-        raise ValueError("A text to encode holds a NUL character; strip it first.")
-    return text
 
 
 def _characters(texts: list[str]) -> np.ndarray:

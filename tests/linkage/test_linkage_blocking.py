@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from pet_lab.linkage import block, filters, link, link_exact, resolve
+from pet_lab.linkage import LongTermKey, block, encode, filters, link, link_exact, resolve
 from pet_lab.linkage.filters import dice_all, dice_pairs, pack, popcount
 
 bit_sets = st.lists(st.sets(st.integers(0, 69)), min_size=1, max_size=7)
@@ -48,6 +48,7 @@ def test_compiled_kernel_and_whole_arrays_agree(left, right, threshold):
         assert np.array_equal(one, other)
 
 
+@pytest.mark.filterwarnings("ignore:.*lack a part of the key")
 @given(keys, keys)
 def test_blocked_pairs_are_those_of_the_double_loop(left, right):
     a, b = (pd.DataFrame({"k": pd.Series(k, dtype=object)}) for k in (left, right))
@@ -135,6 +136,49 @@ def test_resolution_is_one_to_one_and_optimal_beats_greedy(method):
         assert not left.any()
 
 
+def test_blank_and_partly_blank_keys_block_with_nothing_and_are_counted():
+    a = pd.DataFrame({"name": ["bob", "bob", " ", None], "zip": ["", "1", "1", "1"]})
+    b = pd.DataFrame({"name": ["bob", "bob", "", "\u00a0"], "zip": [" ", "1", "1", "1"]})
+    sentence = r"3 of 4 records of the first file and 3 of 4 of the second lack a part .*name, zip"
+    with pytest.warns(UserWarning, match=sentence):
+        blocks = block(a, b, ["name", "zip"])
+    assert blocks.code_a.tolist() == blocks.code_b.tolist() == [-1, 0, -1, -1]
+    assert (blocks.n_blocks, blocks.n_pairs) == (1, 1)
+    with pytest.warns(UserWarning, match="lack a part"):
+        links = link_exact(a, b, block_on=["name"], on=["zip"])
+    assert list(zip(links.i, links.j, strict=True)) == [(1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        (["Zo\u00eb"], ["ZOE\u0308 "]),
+        (["van  der Berg"], [" Van der\tberg"]),
+        (["stra\u00dfe"], ["STRASSE"]),
+        ([100], ["100"]),
+        ([100], [100.0]),
+        (pd.Series([100], dtype="float32"), ["100"]),
+        (pd.Series([2**63 + 7], dtype="uint64"), [str(2**63 + 7)]),
+        (pd.to_datetime(["2021-03-04"]), ["2021-03-04"]),
+        (pd.Categorical(["x"]), ["X"]),
+        ([True], ["true"]),
+    ],
+)
+def test_blocking_normalises_as_encoding_does(left, right):
+    a, b = pd.DataFrame({"k": left}), pd.DataFrame({"k": right})
+    assert block(a, b, ["k"]).n_pairs == 1
+    encoding = LongTermKey(key=b"sixteen secret bytes")
+    one, other = (encode(f, encoding, fields=["k"]) for f in (a, b))
+    assert np.array_equal(one.words, other.words)
+
+
+def test_texts_that_differ_stay_apart():
+    a = pd.DataFrame({"k": ["007", "Zoe", "1.50", str(2**53 + 1)]})
+    b = pd.DataFrame({"k": ["7", "Zo\u00eb", "1.5", str(2**53)]})
+    assert block(a, b, ["k"]).n_pairs == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*lack a part of the key")
 def test_all_records_in_one_block_and_no_record_in_any():
     a, b, fa, fb = files(5)
     one = block(a.assign(c="x"), b.assign(c="x"), ["c"])

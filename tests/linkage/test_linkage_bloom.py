@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pet_lab.linkage import LongTermKey, PprlCompat, RecordFilter, dice_pairs, encode
-from pet_lab.linkage.bloom import balance, frequency_attack, plain_text, xor_fold
+from pet_lab.linkage import LongTermKey, PprlCompat, RecordFilter, block, dice_pairs, encode
+from pet_lab.linkage.bloom import balance, frequency_attack, xor_fold
 from pet_lab.linkage.filters import pack
+from pet_lab.linkage.text import plain_text
 
 HERE = Path(__file__).parent
 KEY = b"sixteen secret bytes"
@@ -130,6 +131,42 @@ def test_unicode_is_composed_before_it_is_hashed():
     assert np.array_equal(filters.words[0], filters.words[1])
     assert np.array_equal(filters.words[0], filters.words[2])
     assert not np.array_equal(filters.words[0], filters.words[3])
+
+
+@pytest.mark.parametrize("start", [0, 2**53 + 1, 2**63 - 4, 2**64 - 9])
+def test_ids_of_any_size_are_one_however_they_are_stored(start):
+    """Those beyond 2 ** 63 wrapped to negative numbers: a Dice of .72 with their own text."""
+    ids = [start + i for i in range(8)]
+    stored = [
+        pd.Series(ids, dtype="uint64"),
+        pd.Series(ids, dtype="UInt64"),
+        pd.Series(ids, dtype=object),
+        pd.Series([str(i) for i in ids]),
+        pd.Series([f" {i}\u00a0" for i in ids]),
+        *([pd.Series(ids, dtype="int64")] if ids[-1] < 2**63 else []),
+    ]
+    rows = np.arange(8)
+    for encoding in (LongTermKey(key=KEY), LongTermKey(key=KEY, q=4)):
+        first, *others = (encode(c.to_frame("id"), encoding, fields=["id"]) for c in stored)
+        for other in others:
+            assert dice_pairs(first, other, rows, rows).tolist() == [1.0] * 8
+        assert len(np.unique(first.words, axis=0)) == 8
+    for column in stored[1:]:
+        blocks = block(stored[0].to_frame("id"), column.to_frame("id"), ["id"])
+        assert np.array_equal(blocks.code_a, blocks.code_b)
+        assert blocks.n_pairs == 8
+
+
+def test_missing_truth_values_and_salts_are_not_text():
+    frame = pd.DataFrame({"f": pd.array([True, False, None], dtype="boolean")})
+    filters = encode(frame, LongTermKey(key=KEY), fields=["f"])
+    assert (filters.popcount > 0).tolist() == [True, True, False]
+    one, other = (
+        encode(pd.DataFrame({"v": ["x"] * 4}), LongTermKey(key=KEY), fields=["v"], salt=salt)
+        for salt in ([1.0, "Bo ", None, ""], ["1", "bo", np.nan, " "])
+    )
+    assert np.array_equal(one.words, other.words)
+    assert np.array_equal(one.words[2], one.words[3])
 
 
 def test_negative_values_differ_from_positive_ones():
