@@ -242,7 +242,9 @@ class Task(Record, frozen=True, kw_only=True):
             warnings.append("Aligned rows: both input parties already know who is in both files.")
         if self.model == "mixed" and self.level == "all-but-one":
             warnings.append("A user that processes could shift the result without being noticed.")
-        if self.epsilon is None and not self.min_group:
+        if self.epsilon is not None:
+            warnings.append("Noise is the parties' own: one could shift the answer unnoticed.")
+        elif not self.min_group:
             warnings.append("No output check: the result may single out a record.")
         return tuple(warnings)
 

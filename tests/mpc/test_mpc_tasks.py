@@ -91,6 +91,11 @@ def test_two_processing_parties_are_allowed_and_warned_about():
     assert any("Only two" in w for w in made.warnings)
 
 
+def test_that_one_party_can_shift_a_noisy_answer_is_warned_about():
+    assert any("unnoticed" in w for w in task(epsilon=0.5).warnings)
+    assert not any("unnoticed" in w for w in task().warnings)
+
+
 def test_thresholds():
     assert task().threshold == 1
     assert task(processing_parties=tuple("abcde")).threshold == 2
