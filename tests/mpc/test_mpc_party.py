@@ -221,7 +221,7 @@ def test_a_share_is_opened_only_against_a_wrong_check_value(case):
     with pytest.raises(Refused, match="owner's signature for these points"):
         answer(pp, "pz", replace(signed("abc"), points=("9", "3", "4")))
     with pytest.raises(Refused, match="owner's signature for these points"):
-        answer(pp, "pz", replace(signed("abc"), check_values=("abd", "7", "7")))
+        answer(pp, "pz", replace(signed("abc"), check_values=("abf", "7", "7")))
     with pytest.raises(Refused, match="Only the output party"):
         answer(pp, "py", signed("abc"))
 
