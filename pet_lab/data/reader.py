@@ -423,7 +423,7 @@ def _code(present: Sequence[str]) -> str:
     long = [cell for cell in digits if abs(int(cell)) >= 2**63]
     mixed = len(digits) < len(present) and [c for c in digits if abs(int(c)) > 2**53]
     if long or mixed:
-        example = (long or mixed)[0]
+        example = [*long, *(mixed or [])][0]
         return f"Integers of {len(example)} digits, which no number holds exactly: kept as text."
     return ""
 
@@ -465,7 +465,7 @@ def _as_number(
     plain, note = notation
     texts: list[str | None] = []
     odd: list[tuple[str, int]] = []
-    signs = Counter()
+    signs: Counter[str] = Counter()
     for cell, line in zip(cells, lines, strict=True):
         if _missing(cell) or cell.lower() in WORDS:
             texts.append(None)

@@ -95,7 +95,7 @@ def by_group(
         "accuracy": accuracy_score,
         "fpr": fl.false_positive_rate,
         "fnr": fl.false_negative_rate,
-        "ppv": lambda truth, said: precision_score(truth, said, zero_division=np.nan),
+        "ppv": lambda truth, called: precision_score(truth, called, zero_division=np.nan),
     }
     frame = fl.MetricFrame(metrics=chosen, y_true=y, y_pred=answers, sensitive_features=groups)
     return frame.by_group
@@ -139,7 +139,9 @@ def group_errors(
         for training, predicted in answers.items():
             table = by_group(y[test], np.asarray(predicted), groups[test])
             for name, line in table.iterrows():
-                rows.add(training=training, group=str(name), replicate=replicate, metrics=line)
+                rows.add(
+                    training=training, group=str(name), replicate=replicate, metrics=dict(line)
+                )
     return rows.frame()
 
 
@@ -328,7 +330,7 @@ def single_table(rows: pd.DataFrame) -> pd.DataFrame:
     }
     lines = [
         {"question": question.format(**line), "value": line["value"], "left open": left_open}
-        for line in part.to_dict("records")
+        for line in ({str(k): v for k, v in row.items()} for row in part.to_dict("records"))
         for question, left_open in [questions[line["metric"]]]
     ]
     return pd.DataFrame(lines)
@@ -358,7 +360,7 @@ def explore(
 
 
 def _mean(rows: pd.DataFrame, **where: Any) -> tuple[float, float]:
-    part = rows.dropna(subset=["value"])
+    part: Any = rows.dropna(subset=["value"])
     for column, value in where.items():
         part = part[part[column] == value]
     return float(part["value"].mean()), float(part["value"].sem())
@@ -368,7 +370,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
     """The notebook's sentences, with their numbers."""
     ppv = rows[(rows["metric"] == "ppv_percent") & (rows["tpr"] == rows["tpr"].max())]
     rare = ppv.loc[ppv["prevalence"].idxmin()]
-    table = group_table(rows).set_index(["training", "group"])
+    table: Any = group_table(rows).set_index(["training", "group"])
     sizes = table.loc["on all"]
     low, high = sizes["base_rate"].idxmin(), sizes["base_rate"].idxmax()
     fpr = {
