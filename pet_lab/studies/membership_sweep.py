@@ -321,9 +321,9 @@ def best_slices(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_attack(rows: pd.DataFrame, metric: str = "mia.auc") -> pd.DataFrame:
-    """Mean AUC of each attack on each slice as described, over all settings it ran on."""
+    """Mean AUC as described over all settings: a line per slice, the maximum over them the last."""
     part = rows[(rows["reading"] == "described") & (rows["metric"] == metric)]
-    return wide(part, index="attack", columns="slice")
+    return wide(part, index="slice", columns="attack")
 
 
 def best_afterwards(rows: pd.DataFrame) -> dict[str, float]:

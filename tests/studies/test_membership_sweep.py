@@ -50,6 +50,7 @@ def test_every_metric_for_every_setting_and_reproducible():
     slices = first[(first["slice"] != study.BEST) & first["metric"].str.startswith("mia.")]
     largest = slices.groupby(["noise_multiplier", "replicate", "metric"])["value"].max()
     assert len(best) == 2 * 2 * 2
+    assert study.by_attack(first)["slice"].iloc[-1] == study.BEST
     assert best["value"].to_dict() == largest.to_dict()
     scores = {f"score.{part}" for part in ("train", "validation", "test", "gap")}
     assert set(first["metric"]) == scores | {"mia.auc", "mia.attacker_advantage"}
