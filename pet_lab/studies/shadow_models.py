@@ -295,11 +295,24 @@ def run_full_batch(
     right = (runs.predict(X) > 0) == (y > 0)
     for r, share in enumerate((right & out).sum(axis=1) / out.sum(axis=1)):
         rows.add(replicate=r, metrics={"target.accuracy": share})
-    coins = mia.coin_trainings(X, y, rival.config, models=models, seed=seed)
-    scores = mia.lira_leave_one_out(coins.statistics, coins.member)
-    for r, (s, m) in enumerate(zip(scores, coins.member, strict=True)):
-        rows.add(replicate=r, metrics={"lira.auc": mia.auc(s[m], s[~m])})
+    _lira(rows, X, y, rival.config, models=models, seed=seed)
     return rows.frame()
+
+
+def _lira(
+    rows: Rows, X: np.ndarray, y: np.ndarray, config: dpsgd.Config, *, models: int, seed: int,
+    **place: Any,
+) -> mia.Roc | None:  # fmt: skip
+    """Adds lira.auc by training; the ROC curve over all, or None and a row that says why not."""
+    try:
+        coins = mia.coin_trainings(X, y, config, models=models, seed=seed)
+        scores = mia.lira_leave_one_out(coins.statistics, coins.member)
+    except ValueError as error:  # one class, or too few trainings with or without a record
+        rows.add(metrics={"lira.auc": math.nan}, status=str(error), **place)
+        return None
+    for r, (s, m) in enumerate(zip(scores, coins.member, strict=True)):
+        rows.add(replicate=r, metrics={"lira.auc": mia.auc(s[m], s[~m])}, **place)
+    return mia.roc(scores[coins.member], scores[~coins.member])
 
 
 def lira(
@@ -314,15 +327,14 @@ def lira(
         if one.reading != "described":
             continue
         name = one.target + (f", ε = {one.epsilon:g}" if one.config.private else "")
-        coins = mia.coin_trainings(X, y, one.config, models=models, seed=seed)
-        scores = mia.lira_leave_one_out(coins.statistics, coins.member)
-        curve = mia.roc(scores[coins.member], scores[~coins.member])
-        for r, (s, m) in enumerate(zip(scores, coins.member, strict=True)):
-            rows.add(replicate=r, target=name, metrics={"lira.auc": mia.auc(s[m], s[~m])})
+        curve = _lira(rows, X, y, one.config, models=models, seed=seed, target=name)
+        if curve is None:
+            continue
         rates = {f"lira.tpr_at_{f:g}": curve.tpr_at(f) for f in (0.001, 0.01)}
         rows.add(target=name, metrics=rates)
         curves.append(curve.frame(floor=curve.smallest_fpr).assign(target=name))
-    return rows.frame(), pd.concat(curves, ignore_index=True)
+    nothing = pd.DataFrame({"fpr": [], "tpr": [], "target": []})
+    return rows.frame(), pd.concat(curves or [nothing], ignore_index=True)
 
 
 def implied(cells: pd.DataFrame) -> pd.DataFrame:

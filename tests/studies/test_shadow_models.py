@@ -65,6 +65,17 @@ def test_a_target_or_imitations_that_teach_nothing_are_rows_that_say_why(monkeyp
     assert rows[rows["metric"] == "synthesis.failed"]["status"].tolist()[0].startswith("No class")
 
 
+def test_lira_with_too_few_trainings_is_a_row_that_says_why():
+    one = study.Setting(target="non-private", epsilon=math.inf, reading="described", config=PLAIN)
+    rows, curves = study.lira(X, Y, [one], models=2, seed=0)
+    assert rows["value"].isna().all()
+    assert rows["status"].str.contains("train more models").all()
+    assert len(curves) == 0
+    rows, curves = study.lira(X, Y, [one], models=16, seed=0)
+    assert rows["value"].notna().all()
+    assert len(curves) == 121
+
+
 def test_steps_on_all_records_at_once_spend_the_same_epsilon_and_learn():
     frame = data.open_table("student_mat", target="G3>=10", stand_in=True).frame
     rival = study.full_batch(n=296, epsilon=1.1, delta=1e-3)
