@@ -421,7 +421,7 @@ def _code(present: Sequence[str]) -> str:
     ):
         return f"Leading zeros (such as {zeros[0]}): codes, kept as text."
     long = [cell for cell in digits if abs(int(cell)) >= 2**63]
-    mixed = len(digits) < len(present) and [c for c in digits if abs(int(c)) > 2**53]
+    mixed = [c for c in digits if len(digits) < len(present) and abs(int(c)) > 2**53]
     if long or mixed:
         example = [*long, *(mixed or [])][0]
         return f"Integers of {len(example)} digits, which no number holds exactly: kept as text."

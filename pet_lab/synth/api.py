@@ -19,7 +19,7 @@ from pet_lab.accounting import rho_from_epsilon
 from pet_lab.noise import Noise
 
 from ..data.registry import cache_dir
-from .domain import Bins, Coded, code
+from .domain import Bins, Coded, code, whole
 from .mechanisms import fit_mst, fit_smartnoise, fit_task
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["MECHANISMS", "Synthetic", "synthesise"]
 
 MECHANISMS = ("mst", "task", "mst-smartnoise", "aim-smartnoise")
-_FORMAT = 1
+_FORMAT = 2
 """Raise it when a change alters what the same inputs give: cached tables then no longer apply."""
 
 
@@ -188,7 +188,8 @@ def synthesise(
         )
         drawn = draw_frame(n_rows, method)
         if coded is None:
-            synthetic = drawn.astype(dict(frame.dtypes))
+            round_to = {name: 0 for name in frame.columns if whole(frame[name].to_numpy())}
+            synthetic = drawn.round(round_to).astype(dict(frame.dtypes))
         else:
             codes = {name: drawn[name].to_numpy(dtype=np.int64) for name in coded.codes}
             synthetic = coded.decode(codes, noise.rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,12 +44,14 @@ class Bins:
 
     def draw(self, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A value uniform in each bin."""
-        edges = np.asarray(self.edges, dtype=float)
-        low, high = edges[codes], edges[codes + 1]
         if not self.integer:
-            return rng.uniform(low, high)
-        top = high + (codes == len(edges) - 2)  # the last bin holds its upper edge
-        return np.minimum(np.floor(rng.uniform(low, top)), top - 1).astype(np.int64)
+            edges = np.asarray(self.edges, dtype=float)
+            return rng.uniform(edges[codes], edges[codes + 1])
+        starts = [math.ceil(edge) for edge in self.edges]
+        kind: Any = np.uint64 if starts[-1] >= 2**63 else np.int64
+        low = np.array(starts[:-1], dtype=kind)
+        high = np.array([edge - 1 for edge in starts[1:-1]] + starts[-1:], dtype=kind)
+        return rng.integers(low[codes], high[codes], endpoint=True, dtype=kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,10 @@ class Coded:
         columns = {}
         for name, kind in self.kinds.items():
             if isinstance(kind, Bins):
-                columns[name] = pd.Series(kind.draw(codes[name], rng))
+                drawn, dtype = kind.draw(codes[name], rng), self.dtypes[name]
+                if drawn.dtype.kind == "f" and pd.api.types.is_integer_dtype(dtype):
+                    drawn = np.floor(drawn)
+                columns[name] = pd.Series(drawn).astype(dtype)
             else:
                 levels = pd.Series(list(kind), dtype=self.dtypes[name])
                 columns[name] = levels.take(codes[name]).reset_index(drop=True)
@@ -102,7 +108,8 @@ def code(
     domain : mapping, optional
         Column -> allowed values, or `Bins`. For columns not named: text, bool and whole numbers of
         fewer than 150 levels get the levels that occur; other numbers get `bins` bins of equal
-        width between their least and largest value. Both reveal something of the data.
+        width between their least and largest value, whole numbers in them if all values are.
+        Both reveal something of the data.
     bins : int
         See above.
 
@@ -145,14 +152,23 @@ def code(
     )
 
 
+def whole(values: np.ndarray) -> bool:
+    """Whether all values are whole numbers, floats up to 2^53 in size included."""
+    if values.dtype.kind == "f":
+        return bool(np.all((values == np.round(values)) & (np.abs(values) <= 2.0**53)))
+    return values.dtype.kind in "iu"
+
+
 def _levels_or_bins(values: np.ndarray, bins: int) -> tuple[Any, ...] | Bins:
-    if values.dtype.kind in "iu":
-        levels = np.unique(values)
-        if levels.size < _MAX_LEVELS and levels[-1] - levels[0] < _MAX_LEVELS:
-            return tuple(levels.tolist())
-    elif values.dtype.kind != "f":
+    if values.dtype.kind not in "iuf":
         return tuple(sorted(set(values.tolist()), key=lambda v: (str(type(v)), v)))
-    low, high = float(values.min()), float(values.max())
-    high = high if high > low else low + 1.0
-    edges = np.linspace(low, high, bins + 1)
-    return Bins(edges=tuple(edges.tolist()), integer=False)
+    if whole(values):
+        levels = np.unique(values)
+        low, high = int(levels[0]), int(levels[-1])
+        if levels.size < _MAX_LEVELS and high - low < _MAX_LEVELS:
+            return tuple(levels.tolist())
+        starts = {low + (high - low) * i // bins for i in range(bins)}
+        return Bins(edges=(*sorted(starts), high), integer=True)
+    least, most = float(values.min()), float(values.max())
+    most = most if most > least else least + 1.0
+    return Bins(edges=tuple(np.linspace(least, most, bins + 1).tolist()))

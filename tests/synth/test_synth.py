@@ -277,6 +277,31 @@ def test_bins_are_kept_and_drawn_within():
     assert list(grades.codes(np.array([-5, 0, 9, 10, 20, 99]))) == [0, 0, 0, 1, 1, 1]
 
 
+def test_whole_numbers_stay_whole_and_of_their_type():
+    """Bins read off the data hold the whole numbers between the least and the largest, exactly."""
+    n, far = 400, 2**62
+    frame = pd.DataFrame(
+        {
+            "income": np.arange(n) * 97 + 20_000,
+            "small": pd.Series(np.arange(n) % 3, dtype="int8"),
+            "long": far + 3 * np.arange(n),
+            "filled": np.arange(n, dtype=float),
+            "share": np.linspace(0, 1, n),
+        }
+    )
+    made = synth.synthesise(frame, epsilon=100.0, rng_seed=1, method="sample", cache=False).frame
+    assert made.dtypes.equals(frame.dtypes)
+    assert (made["filled"] == made["filled"].round()).all()
+    assert (made["share"] != made["share"].round()).mean() > 0.9
+    for name in ("income", "long"):
+        assert frame[name].min() <= made[name].min() < made[name].max() <= frame[name].max()
+        assert made[name].nunique() > 200, "drawn within the bins, not at their edges"
+    halves = {"income": Bins(edges=(20_000, 30_000.5, 60_000))}
+    stated = code(frame[["income"]], halves)
+    drawn = stated.decode(stated.codes, np.random.default_rng(1))
+    assert drawn.dtypes.equals(frame[["income"]].dtypes)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
