@@ -6,6 +6,7 @@ same command resumes). Results go to stdout, progress to stderr.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -24,6 +25,11 @@ from pet_lab.workbench.runs import RunRecord, RunSpec
 from pet_lab.workbench.workspace import Workspace
 
 FAILED, USAGE, MISSING, STOPPED = 1, 2, 3, 130
+# What a disk, a folder's rights or a wrong path cause: mended by the user, not by us.
+FILE_ERRORS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG),
+)
 
 app = typer.Typer(
     name="pet-lab",
@@ -258,6 +264,27 @@ def reproduce(
         raise typer.Exit(FAILED)
 
 
+@app.command()
+def rows(
+    name: str,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write them to this CSV file.")] = None,
+    parquet: Annotated[Path | None, typer.Option("--parquet", help="Or to this file.")] = None,
+) -> None:
+    """Print the rows of all done runs of a notebook as CSV, or write them to a file."""
+    from pet_lab.workbench import results
+
+    frame = results.read(Workspace.find(), name)
+    for file in filter(None, (csv, parquet)):
+        with files.replacing(file) as stream:
+            if file is csv:
+                frame.to_csv(stream, index=False)
+            else:
+                frame.to_parquet(stream, index=False)
+        typer.echo(f"{len(frame)} rows: {file}", err=True)
+    if not (csv or parquet):
+        typer.echo(frame.to_csv(index=False), nl=False)
+
+
 # --- data ----------------------------------------------------------------------------------------
 
 
@@ -307,6 +334,22 @@ def data_import(
     typer.echo(f"{data.import_file(file, name)}: imported.")
 
 
+@data_app.command("check")
+def data_check(file: Path, as_json: Json = False) -> None:
+    """Read your own table and show what the reader decided, column by column."""
+    from pet_lab import data
+
+    reading = data.read_table(file)
+    columns = [vars(column) for column in reading.columns]
+    facts = {"file": file.name, "rows": len(reading.frame), "decisions": list(reading.decisions)}
+    if not as_json:
+        typer.echo(f"{file.name}: {len(reading.frame)} rows, {len(columns)} columns.")
+        typer.echo("\n".join(reading.decisions))
+    table = [tuple(column.values()) for column in columns]
+    heads = ("column", "kind", "missing", "decision")
+    _print(as_json, facts | {"sha256": reading.sha256, "columns": columns}, heads, table)
+
+
 # --- parties -------------------------------------------------------------------------------------
 
 
@@ -328,7 +371,9 @@ def party(ctx: typer.Context) -> None:
 @app.command()
 def lab(
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
-    port: Annotated[int, typer.Option(min=0, help="Port on the loopback address.")] = 8888,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on the loopback address.")
+    ] = 8888,
     more: Annotated[
         list[str] | None, typer.Argument(metavar="-- OPTION...", help="Passed on to JupyterLab.")
     ] = None,
@@ -366,7 +411,7 @@ def doctor() -> None:
             item["state"] if item["ok"] else "absent" + (": stand-in used" if item["kind"] else "")
         )
         fix = f"run `pet-lab data fetch {item['name']}`, or `pet-lab data import FILE`"
-        checks.append(health.Check(f"data {item['name']}", ok, state, fix))
+        checks.append(health.MachineCheck(f"data {item['name']}", ok, state, fix))
     for c in checks:
         fix = "" if c.ok else f"; {c.fix}"
         typer.echo(f"{'ok  ' if c.ok else 'FIX '} {c.what}: {c.state}{fix}")
@@ -513,7 +558,10 @@ def _problem(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, WorkbenchError):
         return str(error), FAILED
     if type(error).__module__ == "pet_lab.data.errors":  # not imported: pandas comes with it
-        return str(error), MISSING if type(error).__name__ == "DataMissing" else FAILED
+        codes = {"DataMissing": MISSING, "UnknownData": USAGE}
+        return str(error), codes.get(type(error).__name__, FAILED)
+    if isinstance(error, OSError) and error.errno in FILE_ERRORS:
+        return files.why(error, Path(error.filename or "A file").name), FAILED
     return None
 
 

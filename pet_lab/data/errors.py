@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DataError", "DataMismatch", "DataMissing"]
+__all__ = ["DataError", "DataMismatch", "DataMissing", "UnknownData"]
 
 
 class DataError(ValueError):
@@ -11,6 +11,10 @@ class DataError(ValueError):
 
 class DataMismatch(DataError):
     """A file has the right name but not the content that is registered."""
+
+
+class UnknownData(DataError):
+    """No data set of that name is registered."""
 
 
 class DataMissing(DataError):

@@ -34,7 +34,7 @@ from pet_lab import files
 from . import canonical, hapt, student
 from .archives import members
 from .entry import Dataset, Entry, Parsed
-from .errors import DataError, DataMismatch, DataMissing
+from .errors import DataError, DataMismatch, DataMissing, UnknownData
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +75,7 @@ class Verification:
 
 def _entry(name: str) -> Entry:
     if name not in REGISTRY:
-        raise DataError(f"Unknown data set {name!r}; registered are {', '.join(REGISTRY)}.")
+        raise UnknownData(f"Unknown data set {name!r}; registered are {', '.join(REGISTRY)}.")
     return REGISTRY[name]
 
 

@@ -2,7 +2,8 @@
 
 A run is stale when code that it uses changed. Taking the whole package for that would make a
 half-hour run stale when only the report's colours changed, so the imports are followed by `ast`,
-and a module is hashed by what it compiles to: comments, docstrings and layout do not count.
+and a module is hashed by what it compiles to: comments, docstrings and layout do not count. Data
+files beside it count with it: those of its name (`x.toml` of `x.py`) and those that it names.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def modules(code: Iterable[str], root: Path = ROOT) -> dict[str, str]:
         if name in seen or name in MACHINERY:
             continue
         seen.add(name)
-        todo += _module(*_stat(_file(name, root)), name, root)[1]
-    return {name: _module(*_stat(_file(name, root)), name, root)[0] for name in sorted(seen)}
+        todo += _module(_stats(_file(name, root)), name, root)[1]
+    return {name: _module(_stats(_file(name, root)), name, root)[0] for name in sorted(seen)}
 
 
 def third_party(code: Iterable[str], root: Path = ROOT) -> set[str]:
@@ -75,7 +76,7 @@ def third_party(code: Iterable[str], root: Path = ROOT) -> set[str]:
         with contextlib.suppress(SyntaxError):
             packages |= _outside(_parse_cell(cell))
     for name in modules(cells, root):
-        packages |= _module(*_stat(_file(name, root)), name, root)[2]
+        packages |= _module(_stats(_file(name, root)), name, root)[2]
     return packages
 
 
@@ -107,17 +108,23 @@ def _inside(package: str, root: Path) -> set[str]:
     return names
 
 
-def _stat(path: Path) -> tuple[Path, int, int]:
-    status = path.stat()
-    return path, status.st_mtime_ns, status.st_size
+def _stats(path: Path) -> tuple[tuple[Path, int, int], ...]:
+    """A module's file and the data files beside it, with times and sizes: a safe cache's key."""
+    folders = [path.parent, *(p for p in path.parent.iterdir() if p.is_dir())]
+    plain = [f for f in folders if f == path.parent or not (f / "__init__.py").exists()]
+    data = sorted(p for f in plain for p in f.glob("*.*") if p.is_file())
+    kept = [path, *(p for p in data if p.suffix not in (".py", ".pyc"))]
+    return tuple((p, (status := p.stat()).st_mtime_ns, status.st_size) for p in kept)
 
 
 @functools.lru_cache(maxsize=512)
 def _module(
-    path: Path, _mtime: int, _size: int, name: str, root: Path
+    stats: tuple[tuple[Path, int, int], ...], name: str, root: Path
 ) -> tuple[str, frozenset[str], frozenset[str]]:
-    """Hash, pet_lab imports and other imports of one file; time and size make the cache safe."""
-    tree = _parse(path.read_bytes())
+    """Hash, pet_lab imports and other imports of one file."""
+    path, *beside = [path for path, *_ in stats]
+    source = path.read_bytes()
+    tree = _parse(source)
     outside = frozenset(_outside(tree))
     is_package = path.name == "__init__.py"
     imports = _imported(tree, name if is_package else name.rpartition(".")[0], root)
@@ -126,6 +133,9 @@ def _module(
     with _parsing:
         compiled = compile(_strip(tree), name, "exec")
     digest = hashlib.sha256(repr(_essence(compiled)).encode())
+    for file in beside:
+        if file.stem == path.stem or file.name.encode() in source:
+            digest.update(file.read_bytes())
     return digest.hexdigest()[:16], frozenset(imports - {name}), outside
 
 

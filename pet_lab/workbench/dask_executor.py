@@ -20,7 +20,7 @@ from typing import Any
 
 from pet_lab import files
 from pet_lab.workbench import closure, execute, notebooks, runs
-from pet_lab.workbench.errors import ExecutorError, ParameterError
+from pet_lab.workbench.errors import ExecutorError
 from pet_lab.workbench.kernels import Kernels, cores
 
 CONNECT_S = 10  # an address that does not answer by then is wrong
@@ -45,15 +45,13 @@ class DaskExecutor:
 
     Raises
     ------
-    ParameterError, ExecutorError
-        If the address is empty, or no scheduler answers there within ten seconds.
+    ExecutorError
+        If no scheduler answers there within ten seconds.
     """
 
     def __init__(
         self, address: str, prints: Mapping[str, Mapping[str, Any]], say: Callable[[str], object]
     ) -> None:
-        if not address:
-            raise ParameterError("dask: needs an address, such as dask:tcp://127.0.0.1:8786.")
         self._prints, self._say, self._address = prints, say, address
         self._client = _connected(address)
         self._lock = threading.Lock()

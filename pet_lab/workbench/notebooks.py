@@ -446,6 +446,8 @@ def _from_text(parameter: Parameter, text: str) -> Any:
 
 def _value(kind: str, text: str) -> Any:
     if kind == "str":
+        if not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text):
+            raise ValueError(f"is {text!r}, but text in UTF-8 is expected")
         return text
     stripped = text.strip()
     if kind.startswith("list["):

@@ -280,7 +280,7 @@ def lock_hash(ws: Workspace) -> str | None:
 
 @functools.lru_cache(maxsize=8)
 def _lock_hash(path: Path, _mtime: int, _size: int) -> str:
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8", errors="replace")
     pairs = re.findall(r'^name = "(.+)"\nversion = "(.+)"', text, re.MULTILINE)
     locked = sorted(pair for pair in pairs if pair[0] != "pet-lab")
     return files.sha256(files.canonical_json(locked).encode())

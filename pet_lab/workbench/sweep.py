@@ -416,6 +416,11 @@ def execute(
         raise ParameterError(f"jobs is {jobs}; expected at least 1.")
     if timeout is not None and not 0 < timeout < float("inf"):
         raise ParameterError(f"timeout is {timeout} s; expected more than 0.")
+    if executor != "local" and (not executor.startswith("dask:") or executor == "dask:"):
+        raise ParameterError(
+            f"Unknown executor {executor!r}; expected local or dask:ADDRESS, "
+            "such as dask:tcp://127.0.0.1:8786."
+        )
     todo = [p.spec for p in pending(ws, specs, data_fingerprint=data_fingerprint, force=force)]
     if todo:
         _probe(ws)
@@ -481,18 +486,13 @@ class _Sweep:
             threads = max(1, kernels.cores() // slots)
             ours = kernels.Kernels(threads, closure.third_party(code))
             self.executor = functools.partial(execute.run, kernels=ours)
-        elif where.startswith("dask:"):
+        else:
             from pet_lab.workbench import dask_executor
 
             address = where.removeprefix("dask:")
             cluster = dask_executor.DaskExecutor(address, self.prints, self._waiting)
             slots = min(jobs or cluster.slots(), len(self.todo))
             self.executor, self.close = cluster.run, cluster.close
-        else:
-            raise ParameterError(
-                f"Unknown executor {where!r}; expected local or dask:ADDRESS, "
-                "such as dask:tcp://127.0.0.1:8786."
-            )
         self.clock = _Clock(self.ws, list(self.todo.values()), slots)
         return slots
 

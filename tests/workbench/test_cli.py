@@ -1,5 +1,7 @@
 """The command line: what it prints, and its exit codes."""
 
+import errno
+import io
 import json
 import os
 import re
@@ -8,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
 import pytest
 from tiny_notebooks import BODY, IMPORTS, WRITE
 
@@ -92,6 +95,14 @@ def test_list_and_describe_say_the_same_in_json(call):
         (["run", "tiny", "--timeout", "-1"], "timeout"),
         (["reproduce", "--profile", "huge"], "quick"),
         (["rnu"], "rnu"),
+        (["sweep", "tiny", "--executor", "slurm"], "dask:ADDRESS"),
+        (["sweep", "tiny", "--executor", "dask:"], "such as dask:tcp"),
+        (["run", "tiny", "--timeout", "nan"], "timeout"),
+        (["run", "tiny", "-p", "label=\udcff"], "UTF-8"),
+        (["data", "fetch", "nothing"], "student_mat"),
+        (["lab", "--port", "70000"], "port"),
+        (["rows", "tini"], "group/tiny"),
+        (["report", "--run", "abc"], "abc"),
     ],
 )
 def test_usage_errors_exit_2_in_words_and_run_nothing(call, words, tells):
@@ -146,6 +157,68 @@ def test_missing_data_exits_3_with_the_fix(call, monkeypatch, tmp_path):
     assert code == 1
     assert "odd.csv is not" in err
     assert issubclass(DataMissing, ValueError)
+
+
+def test_data_check_says_what_the_reader_decides(call, tmp_path):
+    (tmp_path / "my.csv").write_text("id;share;day\n007;1,5;2024-01-31\n008;:;2024-02-01\n")
+    code, out, _ = call("data", "check", str(tmp_path / "my.csv"))
+    assert code == 0
+    for words in ("my.csv: 2 rows, 3 columns", "separated by semicolon", "missing", "number"):
+        assert words in out
+    code, out, _ = call("data", "check", str(tmp_path / "my.csv"), "--json")
+    facts = json.loads(out)
+    kinds = {c["name"]: (c["kind"], c["missing"]) for c in facts["columns"]}
+    assert code == 0
+    assert kinds == {"id": ("text", 0), "share": ("number", 1), "day": ("date", 0)}
+    assert facts["rows"] == 2
+    (tmp_path / "bad.csv").write_text("a,b\n1,2,3\n")
+    code, out, err = call("data", "check", str(tmp_path / "bad.csv"))
+    assert (code, out) == (1, "")
+    assert err.startswith("pet-lab: bad.csv: ")
+    assert err.count("\n") == 1
+    assert call("data", "check", str(tmp_path / "absent.csv"))[0] == 3
+
+
+def test_rows_can_be_taken_away(call, tmp_path):
+    assert call("run", "tiny")[0] == 0
+    code, out, _ = call("rows", "tiny")
+    printed = pd.read_csv(io.StringIO(out))
+    assert code == 0
+    assert printed["value"].tolist() == [10.0, 11.0]
+    files = {"--csv": tmp_path / "r.csv", "--parquet": tmp_path / "r.parquet"}
+    code, out, err = call("rows", "tiny", *(str(w) for pair in files.items() for w in pair))
+    assert (code, out) == (0, "")
+    assert "2 rows: " in err
+    assert pd.read_csv(files["--csv"])["run_id"].tolist() == printed["run_id"].tolist()
+    assert pd.read_parquet(files["--parquet"])["value"].tolist() == [10.0, 11.0]
+    code, _, err = call("rows", "tiny", "--csv", str(tmp_path / "nowhere" / "r.csv"))
+    assert code == 1
+    assert err.count("\n") == 1
+
+
+def test_a_damaged_record_is_one_sentence_in_status(call):
+    assert call("run", "tiny")[0] == 0
+    (record,) = call.ws.runs.rglob("run.json")
+    record.write_text("{")
+    code, _, err = call("status")
+    assert code == 0
+    assert err.startswith("pet-lab: papermill_runs/group/tiny/")
+    assert "is damaged" in err
+    assert "its run.json is damaged" in call("sweep", "tiny", "--dry-run")[1]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_what_the_file_system_refuses_is_one_sentence(call, monkeypatch, number):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number), "/somewhere/scorecard.csv")
+
+    monkeypatch.setattr(cli.files.os, "open", refuse)
+    code, _, err = call("scorecard", "--write")
+    assert code == 1
+    assert err.startswith("pet-lab: ")
+    assert err.count("\n") == 1
+    assert "scorecard.csv" in err
+    assert "/somewhere" not in err
 
 
 def test_scorecard_lists_every_printed_cell_run_or_not(call):

@@ -1,5 +1,6 @@
 """Identity and freshness of a run, and its way into its folder."""
 
+import itertools
 import json
 import shutil
 import textwrap
@@ -144,6 +145,26 @@ def test_comments_docstrings_and_layout_do_not_count(package):
             return x in {"a", "b"} and (1, 3)
         """)
     assert first == same != other
+
+
+def test_data_files_count_with_the_module_that_reads_them(package):
+    names = ("pet_lab.synth", "pet_lab.errors")
+    (package / "synth.py").write_text("PINS = 'pins.json'\n")
+    (package / "pins").mkdir()
+
+    def digests():
+        hashes = closure.modules(["from pet_lab import errors, synth"], package)
+        return [hashes[name] for name in names]
+
+    seen = [digests()]
+    for file in ("synth.toml", "pins/pins.json", "other.toml"):
+        (package / file).write_text("x = 1")
+        seen.append(digests())
+    (package / "synth.toml").write_text("x = 22")
+    seen.append(digests())
+    of_synth, of_errors = zip(*seen, strict=True)
+    assert len(set(of_errors)) == 1
+    assert [a == b for a, b in itertools.pairwise(of_synth)] == [False, False, True, False]
 
 
 def test_hashes_are_the_same_in_another_process(package):

@@ -468,7 +468,7 @@ def test_a_run_that_cannot_be_stored_does_not_stop_the_others(make_workspace, mo
         ({"timeout": 0}, "expected more than 0"),
         ({"timeout": float("nan")}, "expected more than 0"),
         ({"executor": "slurm"}, "expected local or dask:ADDRESS"),
-        ({"executor": "dask:"}, "needs an address"),
+        ({"executor": "dask:"}, "such as dask:tcp"),
     ],
 )
 def test_wrong_options_are_refused(make_workspace, options, says):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pet_lab.workbench import health, runs
 from pet_lab.workbench.errors import WorkspaceError
 from pet_lab.workbench.workspace import Workspace
 
@@ -57,3 +58,12 @@ def test_published_numbers_of_the_package_serve_a_bare_workspace(make_workspace)
     own = ws.root / "pet_lab" / "published"
     own.mkdir(parents=True)
     assert ws.published == own
+
+
+@pytest.mark.parametrize("content", [b"[[package]\n", b"\xff\xfe"])
+def test_a_damaged_lock_is_a_finding_and_no_crash(make_workspace, content):
+    ws = make_workspace()
+    (ws.root / "uv.lock").write_bytes(content)
+    (packages,) = [c for c in health.check(ws) if c.what == "packages"]
+    assert (packages.ok, packages.state) == (False, "uv.lock is damaged")
+    assert runs.lock_hash(ws)
