@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pet_lab.linkage.blocking import Links, block
+from pet_lab.linkage.neighbours import NotIdentified
 
 
 def splink_links(
@@ -35,11 +36,15 @@ def splink_links(
     ------
     ModuleNotFoundError
         If the extra `link` is not installed.
+    NotIdentified
+        If no pair agrees in date and value: Splink is trained on those that do.
     """
     import duckdb
     from splink import DuckDBAPI, Linker, SettingsCreator, block_on
     from splink import comparison_library as cl
 
+    if not block(a, b, ["date", "value"]).n_pairs:
+        raise NotIdentified("Splink is trained on pairs that agree in date and value; none does.")
     frames: Any = [
         frame[["exporter_id", "hs6", "date", "value"]].assign(unique_id=np.arange(len(frame)))
         for frame in (a, b)

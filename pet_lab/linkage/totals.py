@@ -152,6 +152,8 @@ def weighted(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
         If x is negative somewhere (weights must not be), or as `fit_slope`.
     """
     x, z = _analytic(links, x, z)
+    if not x.any():
+        raise Undefined("x is zero for every record, so no record says how the total is linked.")
     fit = fit_slope(links.n_blocked, links.n_linked, links.blocks.code_a, weights=x)
     gap = fit.recall - fit.ratio
     _check_denominator(fit.recall, fit.ratio, fit.gap_se)

@@ -7,6 +7,7 @@ typos in date and value. Everything is plausible, nothing is unique: see `trade_
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,6 +119,18 @@ class Typos:
             values * (1.0 - rng.normal(self.deflation_mean, self.deflation_sd, days.shape))
         ).astype(np.int64)
         return np.where(hit, days + shift, days), np.where(hit, deflated, values)
+
+
+def check_study(*, error_rate: float, seed: int, at_least: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse what a study of typos cannot use; `at_least`: value and smallest value by name."""
+    if not 0 < error_rate <= 0.9:
+        raise ValueError(
+            f"error_rate is a share above 0 and at most 0.9, got {error_rate:g}: without typos "
+            "there is nothing to correct, with more hardly a pair links; the report has 0.2."
+        )
+    for name, (value, smallest) in {"seed": (seed, 0), **at_least}.items():
+        if value < smallest:
+            raise ValueError(f"{name} must be at least {smallest:,}, got {value}; raise it.")
 
 
 def scaled_counts(n: int) -> dict[tuple[str, int], int]:

@@ -17,9 +17,10 @@ from numpy.random import SeedSequence
 from pet_lab import linkage
 from pet_lab.linkage.bloom import Encoding, balance, frequency_attack, xor_fold
 from pet_lab.linkage.chunks import chunk_rates, chunk_totals
+from pet_lab.linkage.filters import check_threshold
 from pet_lab.linkage.neighbours import fit_neighbours, fit_overlap, fit_slope
 from pet_lab.linkage.totals import every, or_none
-from pet_lab.linkage.trade import TradeDeclarations, Typos, trade_declarations
+from pet_lab.linkage.trade import TradeDeclarations, Typos, check_study, trade_declarations
 from pet_lab.rows import Claim, Rows, concat, wide
 
 BLOCK_ON = ["exporter_id", "hs6"]
@@ -40,6 +41,33 @@ LABELS = {
     "recall.error": "error of the estimated recall",
     "rmse": "relative RMSE of the count",
 }
+
+
+def check(
+    *,
+    error_rate: float,
+    thresholds: Sequence[float],
+    repetitions: int,
+    sizes: Sequence[int],
+    size_repetitions: Sequence[int],
+    scale_threshold: float,
+    curve_records: int,
+    seed: int,
+) -> None:
+    """Refuse parameters that cannot go together, before anything is drawn."""
+    if not thresholds or len(set(thresholds)) < len(thresholds):
+        raise ValueError(f"thresholds are one or more different Dice values, got {thresholds}.")
+    for threshold in (*thresholds, scale_threshold):
+        check_threshold(threshold)
+    if not sizes or len(set(sizes)) < len(sizes) or len(sizes) != len(size_repetitions):
+        raise ValueError(
+            "sizes are different numbers of records, size_repetitions as many numbers of "
+            f"repetitions, got {sizes} and {size_repetitions}; pass lists of equal length."
+        )
+    counts = {"repetitions": (repetitions, 2), "curve_records": (curve_records, CHUNK_SIZE)}
+    counts |= {"each of sizes": (min(sizes), CHUNK_SIZE)}  # below, totals are mostly 0
+    counts |= {"each of size_repetitions": (min(size_repetitions), 2)}
+    check_study(error_rate=error_rate, seed=seed, at_least=counts)
 
 
 def simulate(
@@ -325,7 +353,7 @@ def rules(trade: TradeDeclarations) -> pd.DataFrame:
     strict, loose = bloom_links(trade, PPRL, 0.8), bloom_links(trade, PPRL, 0.6)
     keys = [linkage.block(*trade.files, key) for key in (BLOCK_ON, ["exporter_id", "date"])]
     either = linkage.link(*_filters(trade, PPRL), keys, threshold=0.8)
-    splink = linkage.splink_links(*trade.files, probability=1e-6)
+    splink = or_none(partial(linkage.splink_links, *trade.files, probability=1e-6))
     by_rule = {
         "blocking key alone": bloom_links(trade, PPRL, 0.0),
         "exact": linkage.link_exact(*trade.files, block_on=BLOCK_ON, on=COMPARE_ON),
@@ -334,10 +362,14 @@ def rules(trade: TradeDeclarations) -> pd.DataFrame:
         "Bloom, Dice 0.8, one to one": linkage.resolve(strict),
         "Bloom, Dice 0.6, one to one": linkage.resolve(loose),
         "Bloom, Dice 0.6, best one to one": linkage.resolve(loose, method="optimal"),
-        "Splink, probability 0.5": splink.keep(splink.similarity >= 0.5),
-        "Splink, probability above 1e-6, one to one": linkage.resolve(splink),
     }
     rows = Rows(records=len(trade.exports), reading="described")
+    if splink is None:
+        name = "Splink, not fitted: no pair agrees in what it is trained on"
+        rows.add(setting=name, metrics={"rule.links": 0})
+    else:
+        by_rule["Splink, probability 0.5"] = splink.keep(splink.similarity >= 0.5)
+        by_rule["Splink, probability above 1e-6, one to one"] = linkage.resolve(splink)
     for name, links in by_rule.items():
         actual = links.accuracy(trade.truth())
         rates = {"rule.recall": actual.recall, "rule.precision": actual.precision}
@@ -436,7 +468,7 @@ def both_sides(trade: TradeDeclarations) -> pd.DataFrame:
 def filter_bits(trade: TradeDeclarations) -> tuple[pd.DataFrame, float]:
     """Bits of the two filters of a transaction with a typo, 50 to a row, and their Dice."""
     imports = trade.imports.iloc[trade.truth()].reset_index(drop=True)
-    typo = int(np.flatnonzero(trade.exports["value"] != imports["value"])[0])
+    typo = int(np.argmax(trade.exports["value"] != imports["value"]))
     one, other = (linkage.encode(f.iloc[[typo]], PPRL) for f in (trade.exports, imports))
     owner = one.unpacked()[0] + 2 * other.unpacked()[0]
     at = np.flatnonzero(owner)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from pet_lab import linkage, psi
 from pet_lab.linkage import totals
-from pet_lab.linkage.trade import TradeDeclarations, Typos, trade_declarations
+from pet_lab.linkage.trade import TradeDeclarations, Typos, check_study, trade_declarations
 from pet_lab.psi import end_to_end
 from pet_lab.psi.linker import agreement
 from pet_lab.rows import Claim, Rows, summarise, wide
@@ -32,6 +32,28 @@ QUERY: dict[str, Any] = {
 }
 RATES: dict[str, Any] = {"exporter_size": "all", "preferential_code": 0, "reading": "described"}
 LABELS = {"cell": "exporter size and preferential code", "relative_error": "relative error"}
+
+
+def check(
+    *,
+    n: int,
+    error_rate: float,
+    sample_share: float,
+    replicates: int,
+    protocol_n: int,
+    seed: int,
+) -> None:
+    """Refuse parameters that cannot go together, before anything is drawn."""
+    if not 0 < sample_share <= 1:
+        raise ValueError(f"sample_share is a share above 0 and at most 1, got {sample_share:g}.")
+    counts = {"n": (n, 1000), "replicates": (replicates, 2), "protocol_n": (protocol_n, 1)}
+    check_study(error_rate=error_rate, seed=seed, at_least=counts)
+    linked = min(n, protocol_n) * sample_share**2 * (1 - error_rate)
+    if linked < 30:
+        raise ValueError(
+            f"Some {linked:.0f} pairs of the smallest sample would link, which says nothing of its "
+            "rates; raise protocol_n or sample_share until 30 do."
+        )
 
 
 def transactions(seed: int, n: int, error_rate: float) -> TradeDeclarations:
@@ -83,7 +105,8 @@ def simulate(
             links, truth = exact_links(pair), pair.truth()
             if files == "full":
                 fit = linkage.fit_neighbours(links.n_linked, n_other=links.n_b)
-                recall, ratio = fit.recall, fit.false_links / (np.mean(links.n_blocked) - 1)
+                others = float(np.mean(links.n_blocked)) - 1
+                recall, ratio = fit.recall, fit.false_links / others if others else 0.0
             else:
                 overlap = linkage.fit_overlap(links.n_blocked, links.n_linked, links.blocks.code_a)
                 recall, ratio = overlap.recall, overlap.ratio

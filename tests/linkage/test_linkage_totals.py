@@ -437,3 +437,9 @@ def test_shapes_and_missing_values_are_refused():
         naive(links, np.where(x > 1, np.nan, x), z)
     with pytest.raises(ValueError, match="not all zero"):
         weighted(links, np.zeros_like(x), z)
+
+
+def test_a_variable_that_is_zero_everywhere_has_no_weighted_recall():
+    links, x, z, _ = draw(np.random.default_rng(18))
+    with pytest.raises(Undefined, match="x is zero for every record"):
+        weighted(links, 0 * x, z)

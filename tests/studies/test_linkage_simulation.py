@@ -1,5 +1,7 @@
 """The published experiment, its tables, the errors at scale, and claims that follow the rows."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -147,6 +149,51 @@ def test_glance_refuses_an_unknown_encoding():
     assert (actual["value"] - actual["actual"]).abs().max() < 0.05
 
 
+PARAMETERS = {
+    "error_rate": 0.2,
+    "thresholds": [0.9, 0.8],
+    "repetitions": 40,
+    "sizes": [100, 1000],
+    "size_repetitions": [6, 3],
+    "scale_threshold": 0.8,
+    "curve_records": 500,
+    "seed": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"error_rate": 0}, "nothing to correct"),
+        ({"error_rate": 1}, "at most 0.9, got 1"),
+        ({"thresholds": []}, r"different Dice values, got \[\]"),
+        ({"thresholds": [0.8, 0.8]}, "different Dice values"),
+        ({"thresholds": [80]}, r"Dice similarity in \[0, 1\], got 80"),
+        ({"scale_threshold": float("nan")}, "got nan"),
+        ({"repetitions": 0}, "repetitions must be at least 2, got 0"),
+        ({"repetitions": 1}, "repetitions must be at least 2, got 1"),
+        ({"sizes": [], "size_repetitions": []}, "pass lists of equal length"),
+        ({"sizes": [100]}, r"got \[100\] and \[6, 3\]; pass lists of equal length"),
+        ({"sizes": [100, 100]}, "different numbers of records"),
+        ({"sizes": [100, 5]}, "each of sizes must be at least 100, got 5"),
+        ({"size_repetitions": [6, 1]}, "each of size_repetitions must be at least 2, got 1"),
+        ({"curve_records": 1}, "curve_records must be at least 100, got 1"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+    ],
+)
+def test_parameters_that_cannot_go_together_are_one_sentence(change, sentence):
+    study.check(**PARAMETERS)
+    with pytest.raises(ValueError, match=sentence):
+        study.check(**PARAMETERS | change)
+
+
+def test_a_rival_that_cannot_be_fitted_is_a_row_that_says_why():
+    table = study.table(study.rules(study.transactions(1, 100, 1.0)), "rule").set_index("setting")
+    assert table.filter(like="Splink", axis=0)["links"].to_dict() == {
+        "Splink, not fitted: no pair agrees in what it is trained on": 0.0
+    }
+
+
 def test_two_filters_of_a_typo_share_most_bits():
     trade = study.transactions(1, 200, 0.2)
     bits, dice = study.filter_bits(trade)
@@ -163,3 +210,12 @@ def test_no_false_link_survives_where_all_values_agree():
     assert table.loc["exact", ["recall", "precision"]].tolist() == [1.0, 1.0]
     assert table.loc["Bloom, Dice 0.8, one to one", "recall"] == 1.0
     assert table.loc["blocking key alone", "precision"] < 1.0
+
+
+def test_the_glossary_has_the_words_of_the_headlines(scale):
+    glossary = (Path(__file__).parents[2] / "docs" / "glossary.md").read_text().lower()
+    text = study.headline(scale).text
+    for word in ("resolved total", "RMSE"):
+        assert word in text
+    for word in ("corrected total", "resolved total", "rmse", "link", "match"):
+        assert f"**{word}" in glossary or f" {word} is " in glossary, word

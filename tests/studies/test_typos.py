@@ -59,6 +59,28 @@ def test_means_of_cells_are_by_definition(rows):
     assert line["linked_pairs, sd"] == pytest.approx(values.std())
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"error_rate": 0}, "nothing to correct"),
+        ({"error_rate": 1}, "at most 0.9, got 1"),
+        ({"replicates": 0}, "replicates must be at least 2, got 0"),
+        ({"replicates": 1}, "replicates must be at least 2, got 1"),
+        ({"n": 20}, "n must be at least 1,000, got 20"),
+        ({"protocol_n": 0}, "protocol_n must be at least 1, got 0"),
+        ({"protocol_n": 10}, "Some 4 pairs of the smallest sample would link"),
+        ({"sample_share": 0}, "above 0 and at most 1, got 0"),
+        ({"sample_share": 0.01}, "raise protocol_n or sample_share"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+    ],
+)
+def test_parameters_that_cannot_go_together_are_one_sentence(change, sentence):
+    parameters = {"n": 1000, "replicates": 2, "protocol_n": 300} | SIZE
+    study.check(**parameters)
+    with pytest.raises(ValueError, match=sentence):
+        study.check(**parameters | change)
+
+
 def test_duplicates_are_the_pairs_of_a_join():
     assert study.duplicates()["count"].tolist() == [1, 1, 1, 1]
 
