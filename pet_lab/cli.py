@@ -213,7 +213,7 @@ def report(
     if len(matches) != 1:
         word = "No finished run has" if not matches else f"{len(matches)} runs have"
         raise ParameterError(f"{word} the id {run_id!r}; `pet-lab status` lists them.")
-    typer.echo(_shown(ws, reports.build_run(ws, matches[0])))
+    typer.echo(ws.shown(reports.build_run(ws, matches[0])))
 
 
 @app.command()
@@ -258,7 +258,7 @@ def reproduce(
     if profile is Which.full and names is None:
         cards.write(table, ws.reports / "scorecard.csv")
     _print_scorecard(table)
-    typer.echo(f"Reports: {_shown(ws, ws.reports / 'index.html')}")
+    typer.echo(f"Reports: {ws.shown(ws.reports / 'index.html')}")
     _exit_for(records)
     if refused:
         raise typer.Exit(FAILED)
@@ -469,7 +469,7 @@ def _count(records: Sequence[RunRecord]) -> str:
 def _say_where(ws: Workspace, record: RunRecord) -> None:
     if record.path is not None and record.path.exists():
         word = "done before" if record.skipped else record.state
-        typer.echo(f"{word}: {_shown(ws, record.path)}")
+        typer.echo(f"{word}: {ws.shown(record.path)}")
         if record.ok:
             typer.echo(f"for its report: pet-lab report --run {record.run_id}")
 
@@ -500,10 +500,6 @@ def _print_plan(
     _print(as_json, items, ("run", "would run", "why", "parameters"), rows)
     if not as_json:
         typer.echo(f"{len(why)} of {len(specs)} runs would be executed.")
-
-
-def _shown(ws: Workspace, path: Path) -> str:
-    return str(path.relative_to(ws.root)) if path.is_relative_to(ws.root) else str(path)
 
 
 def _print_json(value: Any) -> None:

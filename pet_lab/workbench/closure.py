@@ -25,16 +25,8 @@ _parsing = threading.Lock()
 MACHINERY = frozenset(
     f"{PACKAGE}.workbench.{name}"
     for name in (
-        "closure",
-        "dask_executor",
-        "errors",
-        "execute",
-        "kernels",
-        "locks",
-        "notebooks",
-        "runs",
-        "sweep",
-        "workspace",
+        *("closure", "dask_executor", "errors", "execute", "kernels"),
+        *("locks", "notebooks", "runs", "sweep", "workspace"),
     )
 )
 

@@ -30,22 +30,10 @@ from jupyter_core.utils import run_sync
 
 # What every kernel needs, and from the debugger on what it would otherwise import as it starts.
 ALWAYS = (
-    "ipykernel.kernelapp",
-    "ipykernel.ipkernel",
-    "pandas",
-    "pyarrow.parquet",
-    "threadpoolctl",
-    __name__,
-    "ipykernel.debugger",
-    "IPython.core.debugger",
-    "pdb",
-    "faulthandler",
-    "IPython.core.completerlib",
-    "IPython.core.logger",
-    "IPython.core.oinspect",
-    "IPython.extensions.storemagic",
-    "pandas.io.formats.html",
-    "tornado.platform.asyncio",
+    *("ipykernel.kernelapp", "ipykernel.ipkernel", "pandas", "pyarrow.parquet", "threadpoolctl"),
+    *(__name__, "ipykernel.debugger", "IPython.core.debugger", "pdb", "faulthandler"),
+    *("IPython.core.completerlib", "IPython.core.logger", "IPython.core.oinspect"),
+    *("IPython.extensions.storemagic", "pandas.io.formats.html", "tornado.platform.asyncio"),
 )
 # What a notebook may import: libraries whose import starts no thread that a fork would lose.
 SHAREABLE: Mapping[str, tuple[str, ...]] = {

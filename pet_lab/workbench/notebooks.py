@@ -13,7 +13,7 @@ import json
 import math
 import re
 import tokenize
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -259,14 +259,8 @@ def parse_cell(text: str, where: str = "the notebook") -> dict[str, Parameter]:
             default = convert(kind, default)
         except ValueError as error:
             raise NotebookError(f"{where}: the default of {name} {error}.") from None
-        help_text = next(
-            (
-                helps[i]
-                for i in range(node.lineno, (node.end_lineno or node.lineno) + 1)
-                if i in helps
-            ),
-            "",
-        )
+        lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        help_text = next((helps[i] for i in lines if i in helps), "")
         declared[name] = Parameter(name, kind, default, help_text)
     if not declared:
         raise NotebookError(
@@ -366,18 +360,16 @@ def check(params: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str
         If a name is unknown (the error names near matches) or a value has the wrong type.
     """
     full = {name: p.default for name, p in params.items() if name != RUNNER_SETS}
-    for name, value in given.items():
-        full[name] = _checked(params, name, value)
-    return full
+    return full | {name: _fit(_known(params, name), convert, v) for name, v in given.items()}
 
 
-def _checked(params: Mapping[str, Parameter], name: str, value: Any) -> Any:
-    parameter = _known(params, name)
+def _fit(parameter: Parameter, reader: Callable[[str, Any], Any], value: Any) -> Any:
+    """What `reader` makes of the value for the parameter's type; its ValueError as a sentence."""
     try:
-        return convert(parameter.type, value)
+        return reader(parameter.type, value)
     except ValueError as error:
         raise ParameterError(
-            f"Parameter {name} {error}; its default is {parameter.default!r}."
+            f"Parameter {parameter.name} {error}; its default is {parameter.default!r}."
         ) from None
 
 
@@ -402,7 +394,7 @@ def parse(params: Mapping[str, Parameter], items: str | Iterable[str]) -> dict[s
     ParameterError
         If an item has no "=", a name is unknown, given twice, or a value does not fit its type.
     """
-    return {p.name: _from_text(p, text) for p, text in _pairs(params, items, "epsilon=1")}
+    return {p.name: _fit(p, _value, text) for p, text in _pairs(params, items, "epsilon=1")}
 
 
 def parse_grid(params: Mapping[str, Parameter], items: str | Iterable[str]) -> dict[str, list[Any]]:
@@ -414,7 +406,7 @@ def parse_grid(params: Mapping[str, Parameter], items: str | Iterable[str]) -> d
         As `parse`.
     """
     return {
-        p.name: [_from_text(p, t) for t in text.split(";" if p.type.startswith("list[") else ",")]
+        p.name: [_fit(p, _value, t) for t in text.split(";" if p.type.startswith("list[") else ",")]
         for p, text in _pairs(params, items, "epsilon=1,10")
     }
 
@@ -433,15 +425,6 @@ def _pairs(
             raise ParameterError(f"Parameter {parameter.name} is given twice; give it once.")
         given.add(parameter.name)
         yield parameter, text
-
-
-def _from_text(parameter: Parameter, text: str) -> Any:
-    try:
-        return _value(parameter.type, text)
-    except ValueError as error:
-        raise ParameterError(
-            f"Parameter {parameter.name} {error}; its default is {parameter.default!r}."
-        ) from None
 
 
 def _value(kind: str, text: str) -> Any:

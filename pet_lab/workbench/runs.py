@@ -29,29 +29,14 @@ from pet_lab.workbench import closure, locks, notebooks
 from pet_lab.workbench.errors import WorkspaceError
 from pet_lab.workbench.workspace import Workspace
 
-PLANNED, RUNNING, DONE, FAILED, INTERRUPTED = STATES = (
-    "planned",
-    "running",
-    "done",
-    "failed",
-    "interrupted",
-)
+STATES = ("planned", "running", "done", "failed", "interrupted")
+PLANNED, RUNNING, DONE, FAILED, INTERRUPTED = STATES
 NOTEBOOK, FAILED_NOTEBOOK = "notebook.ipynb", "failed.ipynb"
 ROWS, SUMMARY, RECORD = "rows.parquet", "summary.json", "run.json"
 LOCK, ATTEMPT = ".lock", ".attempt-"
 KEY_PACKAGES = (
-    "pet-lab",
-    "dp-accounting",
-    "jax",
-    "numpy",
-    "pandas",
-    "papermill",
-    "pyarrow",
-    "scikit-learn",
-    "scipy",
-    "smartnoise-synth",
-    "tensorflow-cpu",
-    "tensorflow-empirical-privacy",
+    *("pet-lab", "dp-accounting", "jax", "numpy", "pandas", "papermill", "pyarrow", "scikit-learn"),
+    *("scipy", "smartnoise-synth", "tensorflow-cpu", "tensorflow-empirical-privacy"),
     "tensorflow-privacy",
 )
 
@@ -232,7 +217,7 @@ def records(ws: Workspace, notebook: str | None = None) -> list[RunRecord]:
 def damaged(ws: Workspace, notebook: str) -> list[str]:
     """Sentences on the records of a notebook that cannot be read."""
     return [
-        f"{_shown(ws, folder / RECORD)} is damaged, so this run counts as not done: "
+        f"{ws.shown(folder / RECORD)} is damaged, so this run counts as not done: "
         "run it again, or remove its folder."
         for folder in _folders(ws, notebook)
         if load(folder) is None
@@ -411,7 +396,7 @@ def claimed(ws: Workspace, spec: RunSpec) -> Iterator[Path]:
             settle(folder)
             yield folder
     except OSError as error:
-        raise WorkspaceError(files.why(error, _shown(ws, folder))) from error
+        raise WorkspaceError(files.why(error, ws.shown(folder))) from error
 
 
 def new_attempt(folder: Path) -> Path:
@@ -469,16 +454,10 @@ def finish(attempt: Path, folder: Path, record: RunRecord) -> RunRecord:
     if record.ok:
         missing = [name for name in (ROWS, SUMMARY) if not (attempt / name).is_file()]
         if missing:
-            record = dataclasses.replace(
-                record,
-                state=FAILED,
-                error={
-                    "name": "NoRows",
-                    "value": f"the notebook ended without writing {' and '.join(missing)}; "
-                    "it must call results.write(rows, out, ...)",
-                    "cell": None,
-                },
-            )
+            value = f"the notebook ended without writing {' and '.join(missing)}; "
+            value += "it must call results.write(rows, out, ...)"
+            error = {"name": "NoRows", "value": value, "cell": None}
+            record = dataclasses.replace(record, state=FAILED, error=error)
             if (attempt / NOTEBOOK).exists():
                 os.replace(attempt / NOTEBOOK, attempt / FAILED_NOTEBOOK)
         else:
@@ -535,10 +514,3 @@ def refresh_prose(ws: Workspace, spec: RunSpec, prose: str) -> None:
 
 def _tags(cell: Mapping[str, Any]) -> Sequence[str]:
     return cell.get("metadata", {}).get("tags", ())
-
-
-def _shown(ws: Workspace, folder: Path) -> str:
-    try:
-        return folder.relative_to(ws.root).as_posix()
-    except ValueError:
-        return str(folder)

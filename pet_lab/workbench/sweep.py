@@ -29,12 +29,7 @@ from typing import Any, TextIO
 
 from pet_lab import files
 from pet_lab.workbench import closure, locks, notebooks, runs
-from pet_lab.workbench.errors import (
-    ExecutorError,
-    ParameterError,
-    WorkbenchError,
-    WorkspaceError,
-)
+from pet_lab.workbench.errors import ExecutorError, ParameterError, WorkbenchError, WorkspaceError
 from pet_lab.workbench.runs import DataFingerprint, RunRecord, RunSpec
 from pet_lab.workbench.workspace import Workspace
 
@@ -300,20 +295,17 @@ def print_progress(stream: TextIO | None = None) -> Progress:
     """A progress callback that prints one plain line per ended run to `stream` (default stderr)."""
 
     def show(event: Event) -> None:
-        target = stream or sys.stderr
         if event.kind == "started":
             return
         left = "" if event.left_s is None else f", about {files.duration(event.left_s)} left"
-        took = (
-            f" in {files.duration(event.record.wall_s)}"
-            if event.kind == "done" and event.record
-            else ""
-        )
-        told_why = event.kind in ("failed", "waiting") and event.record
-        why = f": {event.record.problem}" if told_why else ""
+        took = why = ""
+        if event.record and event.kind == "done":
+            took = f" in {files.duration(event.record.wall_s)}"
+        elif event.record and event.kind in ("failed", "waiting"):
+            why = f": {event.record.problem}"
+        line = f"{event.kind}{took} {event.spec.notebook} {event.spec.run_id}{left}{why}"
         counter = f"[{event.finished}/{event.total}]"
-        line = f"{counter} {event.kind}{took} {event.spec.notebook} {event.spec.run_id}{left}{why}"
-        print(line, file=target, flush=True)
+        print(counter, line, file=stream or sys.stderr, flush=True)
 
     return show
 

@@ -50,6 +50,12 @@ class Workspace:
         own = self.root / "pet_lab" / "published"
         return own if own.is_dir() else Path(__file__).resolve().parents[1] / "published"
 
+    def shown(self, path: Path) -> str:
+        """A path as a user types it in the workspace; in full where it lies outside."""
+        return (
+            path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+        )
+
     @classmethod
     def find(cls, start: str | Path | None = None) -> Workspace:
         """The workspace around `start` (default: the working directory).
