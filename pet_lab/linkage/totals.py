@@ -153,7 +153,9 @@ def weighted(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
     """
     x, z = _analytic(links, x, z)
     if not x.any():
-        raise Undefined("x is zero for every record, so no record says how the total is linked.")
+        raise Undefined(
+            "x is zero for every record; as weights of records it must be not all zero."
+        )
     fit = fit_slope(links.n_blocked, links.n_linked, links.blocks.code_a, weights=x)
     gap = fit.recall - fit.ratio
     _check_denominator(fit.recall, fit.ratio, fit.gap_se)
