@@ -19,7 +19,6 @@ import hashlib
 import hmac
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -33,32 +32,6 @@ _BATCH = 4096  # rows a pass: 4096 filters of 1,000 bits stay in the second-leve
 
 PPRL_PASSWORDS = ("(H]$6Uh*-Z204q", "lkjg", "klh", "KJHkälk5")
 """The passwords in the authors' program (they are also the package's documented example)."""
-
-
-class Encoding(Protocol):
-    """What an encoding must say: its length, its q-grams, and the bits of a q-gram of a field."""
-
-    @property
-    def bits(self) -> int:
-        """Length of a record's filter."""
-
-    @property
-    def q(self) -> int:
-        """Length of a q-gram."""
-
-    @property
-    def padding(self) -> bool:
-        """Whether a blank is put at either end of a text."""
-
-    @property
-    def cache(self) -> dict:
-        """Masks already drawn: they depend on nothing but the encoding's own parameters."""
-
-    def positions(self, field_index: int, n_fields: int, gram: str, salt: str) -> np.ndarray:
-        """Bits of the record's filter that one q-gram of one field sets."""
-
-    def render(self, column: pd.Series) -> pd.Series | Whole:
-        """A column as it is hashed."""
 
 
 def _stream(key: bytes, message: bytes, n: int, modulus: int) -> np.ndarray:
@@ -228,7 +201,7 @@ class PprlCompat:
                 f"{len(self.passwords)} passwords; pass as many."
             )
         engine = libstdcxx.MinStd(gram + self.passwords[field_index])
-        drawn = np.array([engine.below(self.field_bits) for _ in range(self.hashes)])
+        drawn = [engine.below(self.field_bits) for _ in range(self.hashes)]
         shares = _shares((), n_fields, self.record_bits)
         start, size = int(sum(shares[:field_index])), int(shares[field_index])
         # DEPARTS from the package's manual, as its code does: bit m of the record's part is bit
@@ -255,6 +228,10 @@ class PprlCompat:
             return Whole(column.astype(np.int64).to_numpy() if whole is None else whole, "")
         text = pd.Series([str(v).upper().replace('"', "") for v in column], dtype=str)
         return text.str.replace(r"[^\x20-\x7e]", "", regex=True)
+
+
+Encoding = RecordFilter | LongTermKey | PprlCompat
+"""Its length, its q-grams (`q`, `padding`), and the bits that a q-gram of a field sets."""
 
 
 @dataclass(frozen=True)
@@ -449,11 +426,7 @@ def _or_field(
 
 def _characters(texts: list[str]) -> np.ndarray:
     """Code points, one row a text, zero where a text has ended."""
-    array = np.array(texts, dtype=np.str_)
-    if array.dtype.itemsize == 0:
-        return np.zeros((len(texts), 0), dtype=np.uint32)
-    matrix = array.view(np.uint32).reshape(len(texts), -1)
-    return matrix if matrix.flags.owndata else matrix.copy()
+    return np.array(texts, dtype=np.str_).view(np.uint32).reshape(len(texts), -1)
 
 
 def _digits(numbers: np.ndarray, tail: str, encoding: Encoding) -> np.ndarray:
@@ -490,33 +463,24 @@ def _masks(
     q = encoding.q
     if matrix.shape[1] < q:
         return out
-    present = np.flatnonzero(np.bincount(matrix.ravel(), minlength=1))
-    alphabet = present if present[0] == 0 else np.concatenate([[0], present])
-    rank = np.zeros(int(alphabet[-1]) + 1, dtype=np.int64)
-    rank[alphabet] = np.arange(alphabet.size)
-    ranks = rank[matrix]
+    present = np.bincount(matrix.ravel()) > 0
+    present[0] = True
+    alphabet, ranks = np.flatnonzero(present), (np.cumsum(present) - 1)[matrix]
     size = alphabet.size
     gram = np.zeros((matrix.shape[0], matrix.shape[1] - q + 1), dtype=np.int64)
     for offset in range(q):
         gram *= size
         gram += ranks[:, offset : offset + gram.shape[1]]
     if size**q <= _TABLE_LIMIT:
-        used = np.flatnonzero(np.bincount(gram.ravel(), minlength=1))
-        row_of = np.zeros(size**q, dtype=np.int64)
-        row_of[used] = np.arange(used.size)
-        gram = row_of[gram]
+        present = np.bincount(gram.ravel(), minlength=size**q) > 0
+        used, gram = np.flatnonzero(present), (np.cumsum(present) - 1)[gram]
     else:
         used, inverse = np.unique(gram, return_inverse=True)
         gram = inverse.reshape(gram.shape)
     table = np.zeros((used.size, n_words), dtype=np.uint64)
-    for row, code in enumerate(used):
-        letters = []
-        value = int(code)
-        for _ in range(q):
-            value, letter = divmod(value, size)
-            letters.append(int(alphabet[letter]))
-        if all(letters):  # a zero marks the end of a text: not a q-gram
-            table[row] = mask("".join(map(chr, reversed(letters))))
+    letters = alphabet[used[:, None] // size ** np.arange(q - 1, -1, -1) % size]
+    for row in np.flatnonzero(letters.all(axis=1)):  # a zero marks the end of a text: no q-gram
+        table[row] = mask("".join(map(chr, letters[row])))
     constant = (gram == gram[:1]).all(axis=0)
     if constant.any():  # the tail ".000000 " is the same in every row: OR it once
         out |= np.bitwise_or.reduce(table[gram[0, constant]], axis=0)

@@ -120,16 +120,14 @@ def dice_all(
         )
     kernel = dice_kernel()
     if kernel is None:
-        rows, cols, values = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
-        counts = a.popcount, b.popcount
-        columns = np.arange(len(b))
+        counts, columns = (a.popcount, b.popcount), np.arange(len(b))
+        parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
         for row in range(len(a)):
             similarity = dice_pairs(a, b, np.full(len(b), row), columns, counts=counts)
             hit = np.flatnonzero(similarity >= threshold)
-            rows.append(np.full(hit.size, row))
-            cols.append(hit)
-            values.append(similarity[hit])
-        return np.concatenate(rows), np.concatenate(cols), np.concatenate(values)
+            parts.append((np.full(hit.size, row), hit, similarity[hit]))
+        rows, cols, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return rows, cols, values
     i, j, similarity = kernel(a.words, b.words, b.popcount, threshold)
     order = np.lexsort((j, i))
     return i[order], j[order], similarity[order]

@@ -472,17 +472,10 @@ def fit_overlap(
         )
     if nl.sum() == 0 or ns.sum() == 0:
         raise NotIdentified("No record is linked, so the coverage cannot be told from the links.")
+    one = ns == 1
     moments = np.stack(
-        [
-            np.ones(nb.size),
-            nb,
-            nl,
-            ns,
-            ns * (nb - 1),
-            (ns == 1) * (nl - 1),
-            (ns == 1) * (nb - 1),
-        ]
-    ).astype(float)
+        [np.ones(nb.size), nb, nl, ns, ns * (nb - 1), one * (nl - 1), one * (nb - 1)]
+    )
     codes = np.unique(blk, return_inverse=True)[1].astype(np.uint64)
     # Blocks go to groups by a fixed hash of their number, so that the result needs no seed.
     group = (codes * np.uint64(2654435761) % np.uint64(2**32)) * np.uint64(groups) >> np.uint64(32)
@@ -552,15 +545,14 @@ def density(
 
     Source: Dasylva and Goussanou (2022), as stated in the report's paragraph 21.
     """
-    at = _poisson(values[:, None], lambdas[None])
-    below = np.where(
-        values[:, None] > 0, _poisson(np.maximum(values - 1, 0)[:, None], lambdas[None]), 0
-    )
+    at, below = (_poisson(values[:, None] - less, lambdas[None]) for less in (0, 1))
     return ((1 - recall) * at + recall * below) @ alphas
 
 
 def _poisson(k: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    return np.exp(special.xlogy(k, mean) - mean - special.gammaln(k + 1))
+    """P(k) of a Poisson distribution, 0 below 0."""
+    at = np.maximum(k, 0)
+    return np.where(k < 0, 0.0, np.exp(special.xlogy(at, mean) - mean - special.gammaln(at + 1)))
 
 
 def _em(
@@ -609,22 +601,13 @@ def _fit(values: np.ndarray, freq: np.ndarray, classes: int, n_other: int) -> Ne
 
     def unpack(theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         shares = np.exp(np.concatenate([[0.0], theta[: classes - 1]]))
-        return (
-            float(special.expit(theta[classes - 1])),
-            shares / shares.sum(),
-            np.exp(theta[classes:]),
-        )
-
-    present = (values > 0)[:, None]
+        p = float(special.expit(theta[classes - 1]))
+        return p, shares / shares.sum(), np.exp(theta[classes:])
 
     def negative(theta: np.ndarray) -> tuple[float, np.ndarray]:
         """Minus the mean log-likelihood and its gradient."""
         p, alpha, lam = unpack(theta)
-        at = _poisson(values[:, None], lam[None])
-        below = np.where(present, _poisson(np.maximum(values - 1, 0)[:, None], lam[None]), 0.0)
-        twice = np.where(
-            (values > 1)[:, None], _poisson(np.maximum(values - 2, 0)[:, None], lam[None]), 0.0
-        )
+        at, below, twice = (_poisson(values[:, None] - less, lam[None]) for less in (0, 1, 2))
         each = (1 - p) * at + p * below
         whole = np.maximum(each @ alpha, 1e-300)
         scale = freq / whole / freq.sum()
@@ -645,22 +628,12 @@ def _fit(values: np.ndarray, freq: np.ndarray, classes: int, n_other: int) -> Ne
     bounds = [(-12.0, 12.0)] * (classes - 1) + [(-25.0, 25.0)] + [(-25.0, 12.0)] * classes
     for p, alpha, lam in starts:
         a = np.maximum(alpha, 1e-5)
-        theta = np.concatenate(
-            [
-                np.log(a[1:] / a[0]),
-                [special.logit(np.clip(p, 1e-8, 1 - 1e-8))],
-                np.log(np.maximum(lam, 1e-9)),
-            ]
-        )
-        low, high = np.array(bounds).T
-        theta = np.clip(theta, low, high)
+        odds = special.logit(np.clip(p, 1e-8, 1 - 1e-8))
+        theta = np.concatenate([np.log(a[1:] / a[0]), [odds], np.log(np.maximum(lam, 1e-9))])
+        theta = np.clip(theta, *np.array(bounds).T)
+        options = {"ftol": 1e-15, "gtol": 1e-9}
         result = optimize.minimize(
-            negative,
-            theta,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=bounds,
-            options={"ftol": 1e-15, "gtol": 1e-9},
+            negative, theta, jac=True, method="L-BFGS-B", bounds=bounds, options=options
         )
         if best is None or result.fun < best.fun:
             best = result
@@ -693,10 +666,11 @@ def _information_se(
     """
     if lam.max() < 1e-6:
         return float(np.sqrt(p * (1 - p) / freq.sum())), float("nan")
-    alone = [(lam[g : g + 1], np.ones(1)) for g in range(lam.size)]
-    each = np.stack([density(values, p, *one) for one in alone])
-    less = np.maximum(values - 1, 0)
-    lower = np.stack([np.where(values > 0, density(less, p, *one), 0) for one in alone])
+    each, lower = (
+        (1 - p) * _poisson(values - less, lam[:, None])
+        + p * _poisson(values - less - 1, lam[:, None])
+        for less in (0, 1)
+    )
     d_p = density(values, 1.0, lam, alpha) - density(values, 0.0, lam, alpha)
     d_lam = alpha[:, None] * (lower - each)  # d/d lambda of a Poisson: P(n - 1) - P(n)
     d_alpha = each[1:] - each[0]

@@ -250,20 +250,25 @@ def scale(
 ) -> pd.DataFrame:
     """Errors of recall and relative errors of totals, of every estimator at every size.
 
-    `sizes` maps records in each file to replicates, `trade` goes to `trade_declarations`. The `se`
-    of a row is the estimator's own, NaN where it has none; an undefined estimate has no row.
+    `sizes` maps records in each file to replicates, `trade` goes to `trade_declarations`. Metrics
+    "..covered" say whether the estimator's 95 % interval, where it has one, holds the actual value;
+    an undefined estimate has no row.
     """
     rows = Rows(comparison="bloom", dice=dice)
     for (records, replicates), of_size in zip(sizes.items(), seed.spawn(len(sizes)), strict=True):
         for replicate, stream in enumerate(of_size.spawn(replicates)):
             rng = np.random.default_rng(stream)
             drawn = trade_declarations(records, rng=rng, typos=typos, **trade)
-            for _, metric, name, estimate, se, actual in _estimates(drawn, PPRL, dice):
+            for _, metric, name, estimate, low, high, actual in _estimates(drawn, PPRL, dice):
                 unit = 1.0 if metric == "recall.error" else actual
                 if not np.isnan(estimate) and unit:
+                    metrics = {metric: (estimate - actual) / unit}
+                    if not np.isnan(low):
+                        slack = 1e-12 * unit  # of an exact total
+                        inside = low - slack <= actual <= high + slack
+                        metrics[f"{metric}.covered"] = inside
                     rows.add(
-                        metrics={metric: (estimate - actual) / unit},
-                        se={metric: se / unit},
+                        metrics=metrics,
                         records=records,
                         replicate=replicate,
                         estimator=name,
@@ -274,21 +279,22 @@ def scale(
 
 def _estimates(
     trade: TradeDeclarations, encoding: Encoding, dice: float
-) -> Iterator[tuple[str, str, str, float, float, float]]:
-    """(quantity, metric of its error, estimator, estimate, its standard error, actual value)."""
+) -> Iterator[tuple[str, str, str, float, float, float, float]]:
+    """(quantity, metric of its error, estimator, estimate, its 95 % interval, actual value)."""
+    unknown = np.nan, np.nan, np.nan
     links, truth = bloom_links(trade, encoding, dice), trade.truth()
     rates = links.accuracy(truth)
     mixture = or_none(partial(fit_neighbours, links.n_linked, n_other=links.n_b))
     slope = or_none(partial(fit_slope, links.n_blocked, links.n_linked, links.blocks.code_a))
     for name, fit in (("mixture", mixture), ("slope", slope)):
-        known = (fit.recall, fit.recall_se) if fit else (np.nan, np.nan)
+        known = (fit.recall, *fit.interval()) if fit else unknown
         yield "recall", "recall.error", name, *known, rates.recall
     x, z = analytic(trade)
     for total, variable in x.items():
         actual = float(variable @ z[truth])
         corrected_by = every(links, variable, z, actual=rates, mixture=mixture, slope=slope)
         for name, corrected in corrected_by.items():
-            known = (corrected.estimate, corrected.se) if corrected else (np.nan, np.nan)
+            known = (corrected.estimate, *corrected.interval()) if corrected else unknown
             yield total, f"{total}.relative_error", name, *known, actual
 
 
@@ -298,24 +304,26 @@ def errors(rows: pd.DataFrame) -> pd.DataFrame:
     covered    share of 95 % intervals that hold the truth; NaN without intervals
     undefined  share of replicates without an estimate
     """
+    keys = ["metric", "estimator", "records"]
+    covered = rows[rows["metric"].str.endswith("error.covered")]
+    covered = covered.assign(metric=covered["metric"].str.removesuffix(".covered"))
     part = rows[rows["metric"].str.contains(r"\.(?:relative_)?error$")]
     table = (
         part.assign(
             replicates=part.groupby(["metric", "records"])["replicate"].transform("nunique"),
             square=part["value"] ** 2,
-            inside=(part["value"].abs() <= 1.96 * part["se"] + 1e-12).where(part["se"].notna()),
         )
-        .groupby(["metric", "estimator", "records"], sort=False)
+        .groupby(keys, sort=False)
         .agg(
             bias=("value", "mean"),
             bias_se=("value", "sem"),
             rmse=("square", "mean"),
             rmse_se=("square", "sem"),
-            covered=("inside", "mean"),
             undefined=("value", "size"),
             replicates=("replicates", "first"),
         )
     )
+    table["covered"] = covered.groupby(keys)["value"].mean()
     table["rmse"] **= 0.5
     table["rmse_se"] /= 2 * table["rmse"]  # delta method
     table["undefined"] = 1 - table["undefined"] / table["replicates"]
@@ -618,6 +626,6 @@ def glance(
         raise ValueError(f"encoding is one of {list(ENCODINGS)}, got {encoding!r}.")
     rng = np.random.default_rng(seed)
     trade = trade_declarations(chunk_size, rng=rng, typos=Typos(error_rate=error_rate))
-    columns = ["quantity", "metric", "estimator", "value", "se", "actual"]
+    columns = ["quantity", "metric", "estimator", "value", "low", "high", "actual"]
     estimates = _estimates(trade, ENCODINGS[encoding], threshold)
     return pd.DataFrame(estimates, columns=columns).drop(columns="metric")

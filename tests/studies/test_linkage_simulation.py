@@ -112,14 +112,16 @@ def test_scale_has_every_estimator_and_a_summary_by_definition(scale):
     assert line["rmse"] == pytest.approx(np.sqrt((part["value"] ** 2).mean()))
     assert line["undefined"] == 0
     assert np.isnan(line["covered"])
+    assert table.loc[("recall.error", "slope", 1000)]["covered"] in {0.0, 1 / 3, 2 / 3, 1.0}
 
 
 def test_undefined_estimates_and_intervals_are_counted():
     metric = f"{COUNT}.relative_error"
     rows = Rows(records=10)
-    for replicate, (value, se) in enumerate([(0.1, 0.1), (0.3, 0.1), (-0.1, 0.06)]):
-        rows.add(replicate=replicate, estimator="a", metrics={metric: value}, se={metric: se})
-    rows.add(replicate=1, estimator="b", metrics={metric: 0.0}, se={metric: 0.0})
+    for replicate, (value, inside) in enumerate([(0.1, 1), (0.3, 0), (-0.1, 1)]):
+        metrics = {metric: value, f"{metric}.covered": inside}
+        rows.add(replicate=replicate, estimator="a", metrics=metrics)
+    rows.add(replicate=1, estimator="b", metrics={metric: 0.0, f"{metric}.covered": 1.0})
     table = study.errors(rows.frame()).set_index("estimator")
     assert table["covered"].to_dict() == {"a": pytest.approx(2 / 3), "b": 1.0}
     assert table["undefined"].to_dict() == {"a": 0.0, "b": pytest.approx(2 / 3)}
