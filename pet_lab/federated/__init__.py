@@ -1,10 +1,13 @@
 """Federated learning among offices: rounds of averaging, encrypted adding, and what leaks anyway.
 
+>>> import numpy as np
 >>> from pet_lab import federated
->>> offices = federated.divide(federated.windows(dataset.frame), rng=rng)
+>>> rng = np.random.default_rng(1)
+>>> frame, provenance = federated.stand_in(rng, seconds=6)
+>>> offices = federated.divide(federated.windows(frame), rng=rng)
 >>> net = federated.Network((147, 50, 24, 6))
 >>> history = federated.simulate(offices, net, federated.LocalTraining(),
-...                              federated.Plain(net.parameters), rounds=25, seed=1)
+...                              federated.Plain(net.parameters), rounds=2, seed=1)
 
 `flower.in_process` and `flower.processes` run the same rounds through Flower. Importing this
 package loads neither Flower nor TenSEAL.
