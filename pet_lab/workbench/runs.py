@@ -190,7 +190,7 @@ def load(folder: Path) -> RunRecord | None:
 
 def _well_formed(record: RunRecord) -> bool:
     """Whether each field is of its type, so that a reader need not look twice."""
-    types = {str: str, float: (int, float), dict: dict, tuple: (list, tuple)}
+    types: dict[type, Any] = {str: str, float: (int, float), dict: dict, tuple: (list, tuple)}
     blank = RunRecord(notebook="", run_id="", parameters={}, state="", error={}).to_json()
     values = {"error": {}} | {k: v for k, v in record.to_json().items() if v is not None}
     return all(
@@ -332,8 +332,8 @@ def stale(
     if user_folder is None and record.folder is not None:
         root = record.folder.parents[record.notebook.count("/") + 2]
         user_folder = root / record.user_folder
-    for given, digest in record.inputs.items() if user_folder else ():
-        if _file_hash(user_folder / given) not in (None, digest):
+    for given, digest in record.inputs.items():
+        if user_folder and _file_hash(user_folder / given) not in (None, digest):
             reasons.append(f"the file {Path(given).name} changed")
     return reasons
 

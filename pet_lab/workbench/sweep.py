@@ -297,7 +297,9 @@ def print_progress(stream: TextIO | None = None) -> Progress:
     def show(event: Event) -> None:
         if event.kind == "started":
             return
-        left = "" if event.left_s is None else f", about {files.duration(event.left_s)} left"
+        left = ""
+        if event.left_s is not None and event.finished < event.total:
+            left = f", about {files.duration(event.left_s)} left"
         took = why = ""
         if event.record and event.kind == "done":
             took = f" in {files.duration(event.record.wall_s)}"
@@ -338,7 +340,8 @@ class _Clock:
                     return None
                 expected = statistics.median(times)
             passed = 0.0 if since is None else time.monotonic() - since
-            rests.append((max(0.0, expected - passed), since is not None))
+            # A run that takes longer than the last is never said to be over.
+            rests.append((max(expected / 10, expected - passed), since is not None))
         longest = max((rest for rest, runs_now in rests if runs_now), default=0.0)
         return max(sum(rest for rest, _ in rests) / self._slots, longest)
 

@@ -504,6 +504,8 @@ def test_progress_in_plain_lines(make_workspace, capsys):
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == f"[1/2] done in 1 min 1 s group/tiny {spec.run_id}, about 5.0 s left\n"
+    show(sweep.Event("done", spec, record, 2, 2, 0, 0.0))
+    assert "left" not in capsys.readouterr().err
 
 
 def test_the_estimate_uses_past_runs_of_the_same_parameters(make_workspace):
@@ -514,6 +516,7 @@ def test_the_estimate_uses_past_runs_of_the_same_parameters(make_workspace):
     clock.ended(runs.of_spec(specs[0], ws, state="done", wall_s=10.0))
     assert clock.left(specs[1:3], {}) == pytest.approx(10.0)
     assert clock.left([], {specs[3]: time.monotonic() - 4}) == pytest.approx(6.0, abs=0.1)
+    assert clock.left([], {specs[3]: time.monotonic() - 40}) >= 1.0, "while work remains"
 
 
 def test_cores_are_those_we_may_use():
