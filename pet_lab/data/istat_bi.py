@@ -65,7 +65,7 @@ def load(*, rng: Generator, folder: Path | None = None) -> UseCase:
     DataError
         If a folder is named that lacks a file, or a file has other columns.
     """
-    folder = folder or _default_folder()
+    folder = folder or default_folder()
     if folder is None:
         return stand_in(rng)
     frames, provenance = {}, []
@@ -80,7 +80,8 @@ def load(*, rng: Generator, folder: Path | None = None) -> UseCase:
     return UseCase(**frames, provenance=tuple(provenance))
 
 
-def _default_folder() -> Path | None:
+def default_folder() -> Path | None:
+    """Where both published files are on this machine; None where they are not."""
     root = Path(__file__).resolve().parents[2]
     for base in (os.environ.get("PET_LAB_DATA"), root.parent / "shared" / "data"):
         if base and all((Path(base) / "istat_bi" / f).is_file() for f in FILES.values()):

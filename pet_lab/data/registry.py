@@ -406,7 +406,7 @@ def fingerprint(name_or_path: str | Path, *, stand_in: bool = True) -> str | Non
     Parameters
     ----------
     name_or_path : str or path
-        A registered name, or a CSV file of the user.
+        A registered name, istat_bi/istat, istat_bi/bank, or a CSV file of the user.
     stand_in : bool
         Whether the stand-in counts when the real data is not on this machine.
 
@@ -432,6 +432,12 @@ def _hashed_content(
     name_or_path: str | Path, *, stand_in: bool
 ) -> tuple[Path | None, Callable[[Path], str]]:
     """What `fingerprint` hashes, and how."""
+    group, _, part = str(name_or_path).partition("/")
+    if group == "istat_bi":  # two files with a loader of their own
+        from . import istat_bi
+
+        folder = istat_bi.default_folder()
+        return (folder and folder / istat_bi.FILES.get(part, part)), files.sha256_file
     entry = REGISTRY.get(str(name_or_path))
     if entry is None:
         return Path(name_or_path), files.sha256_file

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pet_lab import data
+from pet_lab import data, files
 from pet_lab.data import canonical, hapt, registry, student
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -329,3 +329,15 @@ def test_hapt_damage_is_named(name, content, said):
 def test_hapt_needs_all_its_parts():
     with pytest.raises(data.DataError, match=r"labels\.txt"):
         hapt.read({"acc_exp01_user01.txt": b"1 2 3\n"})
+
+
+def test_the_annex_files_have_fingerprints_too(tmp_path, monkeypatch):
+    from pet_lab.data import istat_bi
+
+    monkeypatch.setenv("PET_LAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(istat_bi, "default_folder", lambda: None)
+    assert data.fingerprint("istat_bi/bank") is None
+    monkeypatch.setattr(istat_bi, "default_folder", lambda: tmp_path)
+    (tmp_path / istat_bi.FILES["bank"]).write_text("a;b\n")
+    assert data.fingerprint("istat_bi/bank") == files.sha256(b"a;b\n")
+    assert data.fingerprint("istat_bi/istat") is None
