@@ -239,32 +239,14 @@ def trade_declarations(
 
     recorded_days, recorded_values = typos.apply(days, values, rng)
     shuffle = rng.permutation(n)
-    declaration = np.arange(n)
-    exporter_id = ids[exporter]
+    both = {"declaration": np.arange(n), "exporter_id": ids[exporter], "hs6": hs6}
     sizes = pd.Categorical.from_codes(
         np.where(is_small[exporter], 0, 1).astype(np.int8), categories=pd.Index(["small", "large"])
     )
-    imports = pd.DataFrame(
-        {
-            "declaration": declaration,
-            "exporter_id": exporter_id,
-            "hs6": hs6,
-            "date": YEAR_START + days,
-            "value": values,
-            "preferential_code": code,
-        }
-    )
-    exports = pd.DataFrame(
-        {
-            "declaration": declaration,
-            "exporter_id": exporter_id,
-            "hs6": hs6,
-            "date": YEAR_START + recorded_days,
-            "value": recorded_values,
-            "exporter_size": sizes,
-        }
-    )
-    return TradeDeclarations(imports=imports, exports=exports.iloc[shuffle].reset_index(drop=True))
+    imports = both | {"date": YEAR_START + days, "value": values, "preferential_code": code}
+    exports = both | {"date": YEAR_START + recorded_days, "value": recorded_values}
+    shuffled = pd.DataFrame(exports | {"exporter_size": sizes}).iloc[shuffle]
+    return TradeDeclarations(imports=pd.DataFrame(imports), exports=shuffled.reset_index(drop=True))
 
 
 def _split(n: int, share: float, rng: Generator) -> dict[tuple[str, int], int]:
@@ -282,9 +264,8 @@ def _exporters(id_digits: int, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
     """Ids of the exporters, and which are small; sizes in random order over the ids."""
     total = sum(EXPORTERS.values())
     if id_digits == 2:
-        alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
         picked = rng.choice(36 * 36, size=total, replace=False)
-        ids = np.array([alphabet[i // 36] + alphabet[i % 36] for i in picked], dtype=object)
+        ids = np.array([np.base_repr(i, 36).zfill(2) for i in picked], dtype=object)
     elif id_digits == 3:
         ids = np.arange(100, 100 + total)
     else:

@@ -189,14 +189,10 @@ def through_protocol(
         truth = pair.truth()
         linker = linkage.fit_overlap(seen["n_blocked"], seen["n_linked"], seen["block"])
         clear = linkage.fit_overlap(links.n_blocked, links.n_linked, links.blocks.code_a)
-        rates = {
-            "coverage.protocol": linker.coverage,
-            "coverage.clear": clear.coverage,
-            "coverage.actual": (truth >= 0).mean(),
-            "recall.protocol": linker.recall,
-            "recall.clear": clear.recall,
-            "recall.actual": links.accuracy(truth).recall,
-        }
+        rates = {"coverage.actual": (truth >= 0).mean()}
+        rates["recall.actual"] = links.accuracy(truth).recall
+        for by, fit in (("protocol", linker), ("clear", clear)):
+            rates |= {f"coverage.{by}": fit.coverage, f"recall.{by}": fit.recall}
         rows.add(files=files, metrics=rates, **RATES)
     return rows.frame()
 
