@@ -67,7 +67,7 @@ def _target_column(columns: Sequence[str], target: str) -> tuple[str, str | None
     )
 
 
-def positives(frame: pd.DataFrame, target: str) -> np.ndarray:
+def positives(frame: pd.DataFrame, target: str, *, alone: bool = False) -> np.ndarray:
     """The target as 0 and 1.
 
     Parameters
@@ -76,6 +76,8 @@ def positives(frame: pd.DataFrame, target: str) -> np.ndarray:
     target : str
         A column with two values (the later one in sorted order is 1: 1 of 0/1, "yes" of no/yes),
         or a comparison of a column with a value, such as ``"G3>=10"``.
+    alone : bool
+        Whether one class will do, of a comparison or of a column of 0 and 1.
 
     Returns
     -------
@@ -98,6 +100,8 @@ def positives(frame: pd.DataFrame, target: str) -> np.ndarray:
         )
     if sign is None:
         levels = sorted(series.unique().tolist())
+        if alone and set(levels) <= {0, 1}:
+            return series.to_numpy(np.int64)
         if len(levels) > 2:
             number = pd.api.types.is_numeric_dtype(series)
             example = f"{column}>={series.median():g}" if number else f"{column}=={levels[-1]}"
@@ -127,7 +131,7 @@ def positives(frame: pd.DataFrame, target: str) -> np.ndarray:
             f"Expected numbers in {column} for {target!r}, it holds text; use == or != with it."
         )
     y = np.asarray(y, dtype=np.int64)
-    if y.min() == y.max():
+    if y.min() == y.max() and not alone:
         raise DataError(
             f"Expected two classes, {target!r} gives only class {y[0]} in all {y.size} rows; "
             "choose another column or threshold."
@@ -161,7 +165,8 @@ def encode(frame: pd.DataFrame, *, target: str, like: Encoded | None = None) -> 
         See `positives`. ``"G3>=10"`` on ``student_mat`` gives 265 positives and 58 features.
     like : Encoded, optional
         Give exactly these features in this order: a level that does not occur becomes a column of
-        zeros (a synthetic table may lack a rare level). A level unknown to `like` is an error.
+        zeros (a synthetic table may lack a rare level, or one class). A level unknown to `like` is
+        an error.
 
     Returns
     -------
@@ -173,7 +178,7 @@ def encode(frame: pd.DataFrame, *, target: str, like: Encoded | None = None) -> 
     DataError
         As `positives`; also for missing values, or features that `like` does not know.
     """
-    y = positives(frame, target)
+    y = positives(frame, target, alone=like is not None)
     column, _, _ = _target_column([str(c) for c in frame.columns], target)
     rest = frame.drop(columns=column)
     _refuse_missing(rest)

@@ -9,7 +9,8 @@ Rows: epsilon, replicate, mechanism, reading, base_rate, metric, value. Each rep
 hold-out, initial weights, batches and noise. The metrics are shares of records classified rightly:
 ``accuracy.train`` on the records trained on, ``accuracy.validation`` on those of the same table
 held out, ``accuracy.original`` on all original records, ``accuracy.heldout`` on original records
-that neither the synthesiser nor the network has seen. A diverged training gives NaN.
+that neither the synthesiser nor the network has seen. A diverged training gives NaN; records of
+one class teach that class.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pet_lab import accounting, data, dpsgd, stump, synth
+from pet_lab import accounting, data, dpsgd, mia, stump, synth
 from pet_lab.rows import Claim, Rows, concat, streams, summarise, wide
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ LABELS = {
 HOLD_OUT = 0.2
 """Share of records held out, as in the report."""
 MARGIN = 0.05
+RULE = "one threshold, no privacy"
+NO_RULE = "one threshold on one column was left out, because no column holds numbers"
 
 Configs = Mapping[float, dpsgd.Config]
 
@@ -62,6 +65,42 @@ def base_rate(encoded: data.Encoded) -> float:
 
 def _training_size(records: int) -> int:
     return records - round(HOLD_OUT * records)
+
+
+def check(
+    y: np.ndarray,
+    *,
+    batch_size: int,
+    delta: float,
+    epsilons: Sequence[float],
+    data_epsilons: Sequence[float],
+    **counts: int,
+) -> None:
+    """Refuse parameters that cannot go together before anything is trained.
+
+    Parameters
+    ----------
+    y : array of 0 and 1, shape (records,)
+    batch_size, delta, epsilons, data_epsilons
+        As in `setups` and `simulate`.
+    **counts
+        epochs, replicates, data_replicates: at least 1.
+    """
+    lists = {"epsilons": epsilons, "data_epsilons": data_epsilons}
+    mia.check_plan(
+        y,
+        batch_size=batch_size,
+        members=_training_size(len(y)),
+        delta=delta,
+        at_least={name: (n, 1) for name, n in {"batch_size": batch_size, **counts}.items()},
+        **lists,
+    )
+    for name, values in lists.items():
+        if wrong := [e for e in values if not 0 < e < math.inf]:
+            raise ValueError(
+                f"{name} are finite and above 0, got {wrong[0]:g}; leave it out (training without "
+                "privacy is always run)."
+            )
 
 
 def setups(
@@ -159,7 +198,7 @@ def simulate(
     encoded, table = data.encode(frame, target=target), data.binarise(frame, target)
     network = configs["described"][math.inf]
     repeats: dict[str, Any] = {"seed": seed, "replicates": replicates}
-    described, published, sampled = (
+    described, published, *sampled = (
         private_training(encoded, configs[name], **repeats).assign(
             mechanism=mechanism, reading=reading
         )
@@ -168,6 +207,7 @@ def simulate(
             ("published", "dp-sgd", "published"),
             ("Poisson samples", "dp-sgd, Poisson samples", "described"),
         )
+        if configs[name]
     )
     plain = concat(described, published).query("epsilon == inf").assign(mechanism="none")
     domain: dict[str, Any] | None = dict(data.student.DOMAIN) if documented else None
@@ -189,7 +229,7 @@ def simulate(
     base = Rows(mechanism="none", epsilon=math.inf, base_rate=True)
     for reading in ("described", "published"):
         base.add(reading=reading, metrics={"accuracy": base_rate(encoded)})
-    ours = concat(described, published, sampled, *tables[:2], plain, rivals, *tables[2:])
+    ours = concat(described, published, *sampled, *tables[:2], plain, rivals, *tables[2:])
     return concat(ours.assign(base_rate=False), base.frame())
 
 
@@ -211,21 +251,13 @@ def private_training(
     for replicate, stream in streams(seed, replicates):
         splitting, *seeds = stream.spawn(1 + len(configs))
         train, held_out = _split(y, splitting)
-        runs = dpsgd.train(
-            X[train],
-            y[train],
-            list(configs.values()),
-            seeds=seeds,
-            validation=(X[held_out], y[held_out]),
-            curve_every=0,
-        )
-        assert runs.final_validation_accuracy is not None
-        for i, epsilon in enumerate(configs):
+        runs = _predict(X, X[train], y[train], list(configs.values()), seeds)
+        for epsilon, classes in zip(configs, runs, strict=True):
             shares = {
-                "accuracy.train": runs.final_accuracy[i],
-                "accuracy.validation": runs.final_validation_accuracy[i],
+                "accuracy.train": _share(classes[train], y[train]),
+                "accuracy.validation": _share(classes[held_out], y[held_out]),
             }
-            _add(rows, replicate, epsilon, shares, diverged=runs.diverged[i])
+            rows.add(replicate=replicate, epsilon=float(epsilon), metrics=shares)
     return rows.frame()
 
 
@@ -233,11 +265,28 @@ def _split(y: np.ndarray | int, seed: np.random.SeedSequence) -> tuple[np.ndarra
     return data.split(y, fraction=HOLD_OUT, rng=np.random.default_rng(seed))
 
 
-def _add(
-    rows: Rows, replicate: int, epsilon: float, shares: Mapping[str, float], *, diverged: bool
-) -> None:
-    metrics = {name: math.nan if diverged else value for name, value in shares.items()}
-    rows.add(replicate=replicate, epsilon=float(epsilon), metrics=metrics)
+def _predict(
+    asked: np.ndarray,
+    X: np.ndarray,
+    y: np.ndarray,
+    configs: Sequence[dpsgd.Config],
+    seeds: Sequence[np.random.SeedSequence],
+) -> np.ndarray:
+    """Classes of the records `asked` by a network trained on X and y, shape (configs, asked).
+
+    NaN where the training diverged. Records of one class teach that class, whatever the config.
+    """
+    if y.min() == y.max():
+        return np.full((len(configs), len(asked)), float(y[0]))
+    runs = dpsgd.train(X, y, configs, seeds=seeds, curve_every=0)
+    classes = (runs.predict(asked) > 0).astype(float)
+    classes[np.asarray(runs.diverged)] = math.nan
+    return classes
+
+
+def _share(classes: np.ndarray, y: np.ndarray) -> float:
+    """Share of records classified rightly; NaN where the classes are."""
+    return float(np.where(np.isnan(classes), math.nan, classes == y).mean())
 
 
 def private_data(
@@ -283,25 +332,18 @@ def private_data(
             train, test = _split(len(coded.y), splitting)
             features = data.standardise(coded.X, original.X)
             used = slice(None) if unseen else train
-            run = dpsgd.train(
-                features[used],
-                coded.y[used],
-                config,
-                seeds=[child],
-                validation=(features[test], coded.y[test]),
-                curve_every=0,
-            )
-            right = (run.predict(X)[0] > 0) == (original.y == 1)
-            assert run.final_validation_accuracy is not None
+            asked = np.concatenate([X, features])
+            classes = _predict(asked, features[used], coded.y[used], [config], [child])[0]
+            real, made = classes[: len(X)], classes[len(X) :]
             shares = {
-                "accuracy.train": run.final_accuracy[0],
-                "accuracy.validation": run.final_validation_accuracy[0],
-                "accuracy.original": right.mean(),
+                "accuracy.train": _share(made[train], coded.y[train]),
+                "accuracy.validation": _share(made[test], coded.y[test]),
+                "accuracy.original": _share(real, original.y),
                 "unique_rows": synthetic.unique_rows / len(synthetic.frame),
             }
             if unseen:
-                shares = {"accuracy.heldout": right[held_out].mean()}
-            _add(rows, replicate, epsilon, shares, diverged=run.diverged[0])
+                shares = {"accuracy.heldout": _share(real[held_out], original.y[held_out])}
+            rows.add(replicate=replicate, epsilon=float(epsilon), metrics=shares)
     return rows.frame()
 
 
@@ -344,7 +386,7 @@ def simple_rivals(
     Returns
     -------
     Rows with mechanism "rule" (epsilon inf), "dp stump", "dp logistic regression", "dp network,
-    full batch", reading "described".
+    full batch", reading "described". No rule, and none at all, where no column holds numbers.
     """
     import pandas as pd
 
@@ -369,16 +411,18 @@ def simple_rivals(
         splitting, drawing, *seeds = stream.spawn(2 + len(epsilons))
         train, held_out = _split(y, splitting)
         seen, unseen = numeric.iloc[train], numeric.iloc[held_out]
-        shares = {("rule", math.inf): stump.best_rule(seen, y[train]).accuracy(unseen, y[held_out])}
+        shares: dict[tuple[str, float], float] = {}
+        if numeric.shape[1]:
+            rule = stump.best_rule(seen, y[train])
+            shares["rule", math.inf] = rule.accuracy(unseen, y[held_out])
         rng = np.random.default_rng(drawing)
         for epsilon in epsilons if thresholds else ():
             rule = stump.dp_stump(seen, y[train], thresholds=thresholds, epsilon=epsilon, rng=rng)
             shares["dp stump", epsilon] = rule.accuracy(unseen, y[held_out])
         for mechanism, configs in gradient.items():
-            settings = list(configs.values())
-            runs = dpsgd.train(X[train], y[train], settings, seeds=seeds, curve_every=0)
-            right = (runs.predict(X[held_out]) > 0) == (y[held_out] == 1)
-            shares |= {(mechanism, e): right[i].mean() for i, e in enumerate(configs)}
+            runs = _predict(X[held_out], X[train], y[train], list(configs.values()), seeds)
+            for epsilon, classes in zip(configs, runs, strict=True):
+                shares[mechanism, epsilon] = _share(classes, y[held_out])
         for (mechanism, epsilon), share in shares.items():
             metrics = {"accuracy.validation": share}
             rows.add(
@@ -398,7 +442,9 @@ def learning_curves(
     Columns: reading, budget, replicate, epoch, metric ("accuracy.validation"), value.
     """
     X, y = data.standardise(encoded.X), encoded.y
-    train, held_out = data.split(len(y), fraction=HOLD_OUT, rng=np.random.default_rng(seed))
+    rng, train, held_out = np.random.default_rng(seed), np.arange(0), np.arange(0)
+    while len(set(y[train])) < 2:  # a rare class may be held out whole
+        train, held_out = data.split(len(y), fraction=HOLD_OUT, rng=rng)
     parts = []
     for reading in ("described", "published"):
         budgets = [(e, config) for e, config in configs[reading].items() for _ in range(runs)]
@@ -503,16 +549,25 @@ def ways(rows: pd.DataFrame) -> pd.DataFrame:
 
 def headline(rows: pd.DataFrame) -> Claim:
     """The best private way at the smallest budget, beside DP-SGD, MST and the plain rule."""
-    means = summarise(ways(rows), ["way", "epsilon"])
+    means = summarise(ways(rows), ["way", "epsilon"]).dropna(subset="mean")
     epsilon = float(means.loc[means["way"] == "mst", "epsilon"].min())
     share = means[means["epsilon"] == epsilon].set_index("way")["mean"].to_dict()
     best = max(share, key=share.__getitem__)
-    rule = rows.loc[rows["mechanism"] == "rule", "value"].mean()
+    names = {"dp-sgd as described": "DP-SGD", "mst": "MST data"}
+    others = [f"{share[way]:.0%} for {name}" for way, name in names.items() if way in share]
+    rule = levels(rows).get(RULE)
     return Claim(
         f"At ε = {epsilon:g} the most accurate private way is {best} ({share[best]:.0%} of records "
-        f"right), against {share.get('dp-sgd as described', math.nan):.0%} for DP-SGD and "
-        f"{share['mst']:.0%} for MST data; one threshold without privacy has {rule:.0%}."
+        f"right), against {' and '.join(others)}; "
+        + (f"{NO_RULE}." if rule is None else f"one threshold without privacy has {rule:.0%}.")
     )
+
+
+def levels(rows: pd.DataFrame) -> dict[str, float]:
+    """What the ways are compared with: one threshold without privacy, where run; the base rate."""
+    means = rows[rows["epsilon"] == math.inf].groupby(["mechanism", "metric"])["value"].mean()
+    shares = {RULE: ("rule", "accuracy.validation"), "base rate": ("none", "accuracy")}
+    return {text: float(means[key]) for text, key in shares.items() if key in means}
 
 
 def takeaways(rows: pd.DataFrame, proven: pd.DataFrame) -> list[Claim]:
@@ -535,7 +590,8 @@ def takeaways(rows: pd.DataFrame, proven: pd.DataFrame) -> list[Claim]:
     each, mean = (share("dp-sgd", "validation", stated, r) for r in ("described", "published"))
     rule, chosen = share("rule", "validation", math.inf), share("dp stump", "validation", small)
     others = summarise(ways(rows[rows["mechanism"] != "dp stump"]), ["way", "epsilon"])
-    way, most, best = others.sort_values("mean")[["way", "epsilon", "mean"]].to_numpy()[-1]
+    ordered = others.dropna(subset="mean").sort_values("mean")
+    way, most, best = ordered[["way", "epsilon", "mean"]].to_numpy()[-1]
     drawn, rounded = (share("mst", "original", large, r) for r in ("described", "published"))
     star, general = share("target margins", "heldout", middle), share("mst", "original", middle)
     synthetic, original = (share("mst", metric, small) for metric in ("validation", "original"))
@@ -558,9 +614,13 @@ def takeaways(rows: pd.DataFrame, proven: pd.DataFrame) -> list[Claim]:
             f"{way} with {best:.1%} at ε = {most:g}. Paragraph 77 of the report, that no "
             "performant model exists at viable budgets, does not hold.",
             holds=chosen > max(best, rule - MARGIN),
-            otherwise=f"One threshold on one column gets {rule:.1%} of held-out records right "
-            f"without privacy; the best private network or table is {way} with {best:.1%} at "
-            f"ε = {most:g}.",
+            otherwise=(
+                NO_RULE.capitalize()
+                if math.isnan(rule)
+                else f"One threshold on one column gets {rule:.1%} of held-out records right "
+                "without privacy"
+            )
+            + f"; the best private network or table is {way} with {best:.1%} at ε = {most:g}.",
         ),
         Claim(
             f"How rows are drawn decides: at ε = {large:g} independent draws from the fitted model "

@@ -23,6 +23,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from pet_lab.workbench import tables
 from pet_lab.workbench.tables import (  # noqa: F401  (plots is the one name that notebooks know)
@@ -130,6 +131,12 @@ def show(fig: Figure | Axes, *, alt: str, caption: str) -> None:
 
 def render(fig: Figure) -> tuple[str, str, str]:
     """(mime type, data as a notebook stores it, data URI) of a figure."""
+    with mpl.rc_context({"text.parse_math": False}):
+        for text in fig.findobj(Text):
+            text.set_parse_math(False)
+        fig.draw_without_rendering()  # ticks have their text only now
+    for text in fig.findobj(Text):  # a dollar in the name of a column is no mathematics
+        text.set_parse_math("$" not in text.get_text() or "\\" in text.get_text())
     buffer = io.BytesIO()
     fig.savefig(buffer, format="svg", bbox_inches="tight", metadata=_NO_METADATA)
     if buffer.tell() <= SVG_LIMIT:
@@ -358,7 +365,9 @@ def heatmap(
         cmap = "RdBu_r" if limits[0] < 0 < limits[1] else "cividis"
         scale = {"vmin": limits[0], "vmax": limits[1], "cmap": cmap, "square": True, "cbar": False}
         names = {"xticklabels": named, "yticklabels": named, "annot": numbers, "fmt": ".2g"}
-        sns.heatmap(frame.astype(float), ax=axes, **scale, **names)
+        escaped = (frame.index.map(str), frame.columns.map(str))  # seaborn measures the names
+        index, columns = ([name.replace("$", r"\$") for name in ax] for ax in escaped)
+        sns.heatmap(pd.DataFrame(frame.to_numpy(float), index, columns), ax=axes, **scale, **names)
         axes.set(title=title, ylabel="", xlabel="" if named else f"{len(frame)} columns")
         axes.tick_params(
             length=0, labelsize="small" if len(frame) <= MOST_NAMES // 2 else "x-small"

@@ -1,15 +1,17 @@
 """DP training against DP data: hold-outs, streams, metrics by their definition, honest claims."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pet_lab import data, dpsgd
+from pet_lab import data, dpsgd, synth
 from pet_lab.studies import dp_training_vs_dp_data as study
 
 PLAIN = dpsgd.Config(hidden=(8,), epochs=8, batch_size=16, clip=math.inf)
+CASES = Path(__file__).parents[1] / "cases"
 PRIVATE = dpsgd.Config(hidden=(8,), epochs=8, batch_size=16, noise_multiplier=2.0)
 
 
@@ -174,3 +176,100 @@ def test_private_rivals_beat_the_base_rate_at_epsilon_one(real_data):
     means = rows.groupby("mechanism")["value"].mean()
     assert means["dp stump"] == pytest.approx(0.917, abs=0.03)
     assert means["dp logistic regression"] == pytest.approx(0.87, abs=0.04)
+
+
+def everything(file, target, *, epsilons=(1.0, 10.0), data_epsilons=(1.0,), seed=1):
+    """What the notebook computes and says, in its order, for a file in tests/cases."""
+    source = data.open_table(str(CASES / file), target=target)
+    encoded = data.encode(source.frame, target=target)
+    size = {"delta": 1e-5, "batch_size": 16, "epochs": 2}
+    once = {"replicates": 1, "data_replicates": 1}
+    study.check(encoded.y, epsilons=epsilons, data_epsilons=data_epsilons, **size, **once)
+    configs = study.setups(len(encoded.y), epsilons, learning_rate=0.25, clip=1.0, **size)
+    how = {"target": target, "delta": 1e-5, "seed": seed}
+    rows = study.simulate(
+        source.frame, configs, documented=False, data_epsilons=data_epsilons, **how, **once
+    )
+    tables = study.example_tables(source.frame, epsilons=data_epsilons, **how)
+    quality = study.quality(source.frame, tables, target=target)
+    study.table_facts(quality, target)
+    study.correlations(quality)
+    study.learning_curves(encoded, configs, seed=seed, runs=1)
+    proven = study.proven(configs, len(encoded.y), delta=1e-5)
+    claims = [study.headline(rows), *study.takeaways(rows, proven)]
+    return rows, [claim.text for claim in claims]
+
+
+@pytest.mark.parametrize(
+    ("file", "target", "budgets"),
+    [
+        ("rare_class.csv", "event", {}),
+        ("rare_class.csv", "event", {"seed": 4, "epsilons": [2000.0], "data_epsilons": [0.05]}),
+        ("all_text.csv", "cls", {}),
+        ("dollar_names.csv", "income>=50000", {"data_epsilons": [3.0]}),
+        ("long_ids.csv", "income>=50000", {}),
+        ("dummy_collision.csv", "income>=50000", {}),
+    ],
+)
+def test_own_files_come_to_their_end(file, target, budgets):
+    rows, texts = everything(file, target, **budgets)
+    assert {"dp-sgd", "mst", "target margins", "none"} <= set(rows["mechanism"])
+    assert rows["value"].notna().all()
+    assert not any("nan" in text.split() or "nan%" in text for text in texts)
+    left_out = sum("because no column holds numbers" in text for text in texts)
+    assert left_out == (2 if file == "all_text.csv" else 0)
+    assert (study.RULE in study.levels(rows)) == (file != "all_text.csv")
+
+
+def test_a_synthetic_table_of_one_class_is_a_result(monkeypatch):
+    """The network then answers that class for every record: right as often as the class is."""
+    frame = pd.DataFrame({"a": np.arange(60) % 7, "t": [1] * 6 + [0] * 54})
+    made = synth.Synthetic(
+        frame=frame.assign(t=0),
+        mechanism="mst",
+        epsilon=1.0,
+        delta=1e-5,
+        assumptions=(),
+        seconds=0.0,
+        cached=False,
+    )
+    monkeypatch.setattr(synth, "synthesise", lambda *_, **__: made)
+    how = {"target": "t", "epsilons": [1.0], "config": PLAIN, "seed": 1, "replicates": 1}
+    rows = study.private_data(frame, mechanism="mst", **how).set_index("metric")["value"]
+    assert rows["accuracy.original"] == 0.9
+    assert rows["accuracy.train"] == rows["accuracy.validation"] == 1.0
+
+
+def test_training_records_of_one_class_are_a_result():
+    encoded = data.encode(pd.DataFrame({"a": range(20), "t": [0] * 19 + [1]}), target="t")
+    rows = study.private_training(encoded, {1.0: PRIVATE}, seed=1, replicates=40)
+    assert rows["value"].between(0, 1).all()
+    held_out = rows.query("metric == 'accuracy.train' and value == 1")["replicate"]
+    means = rows[rows["replicate"].isin(held_out)].query("metric == 'accuracy.validation'")
+    assert (means["value"] == 0.75).any(), "the one positive among four records held out"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"replicates": 0}, "replicates must be at least 1, got 0; give"),
+        ({"data_replicates": -1}, "data_replicates must be at least 1, got -1; give"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"batch_size": 17}, "batch_size = 17 is larger than the 16 records"),
+        ({"epsilons": []}, "epsilons is empty; give"),
+        ({"data_epsilons": []}, "data_epsilons is empty; give"),
+        ({"epsilons": [1.0, 0.0]}, "epsilons are finite and above 0, got 0; leave it out"),
+        ({"data_epsilons": [math.inf]}, "data_epsilons are finite and above 0, got inf"),
+        ({"data_epsilons": [math.nan]}, "data_epsilons are finite and above 0, got nan"),
+        ({"delta": 0.0}, "delta is a probability"),
+        ({"y": np.array([0, 1, 0, 1, 1])}, "at least 6 records"),
+    ],
+)
+def test_parameters_that_cannot_go_together_are_refused_in_one_sentence(change, sentence):
+    given = {"y": np.arange(20) % 2, "batch_size": 16, "delta": 1e-5, "epsilons": [1.0]}
+    given |= {"data_epsilons": [1.0], "epochs": 1, "replicates": 1, "data_replicates": 1}
+    study.check(**given)
+    with pytest.raises(ValueError, match=sentence) as refusal:
+        study.check(**given | change)
+    assert "\n" not in str(refusal.value)

@@ -6,6 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from matplotlib.cbook import is_math_text
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from pet_lab.workbench import plots, tables
 
@@ -391,3 +394,22 @@ def test_a_second_drawing_on_the_same_axis_keeps_the_legend_title(summary):
     plots.lines(more, x="epsilon", metric="accuracy", printed=prints, ax=ax)
     assert ax.get_legend().get_title().get_text() == "way"
     assert len(ax.get_legend().get_texts()) == 3
+
+
+def test_a_dollar_in_a_name_is_a_dollar_and_powers_of_ten_are_powers():
+    """`hours $_per_$ week` is no mathematics, `$1 or $2` no italics; logarithmic ticks are."""
+    names = ["US$^region$", "hours $_per_$ week", "$1 or $2"]
+    matrix = plots.heatmap(pd.DataFrame(np.eye(3), names, names))
+    points = plots.scatter(pd.DataFrame({"US$^x$": [1, 2, 3], "y": names}), x="US$^x$", y="y")
+    for part in (matrix, points):
+        fig = part if isinstance(part, Figure) else part.figure
+        plots.render(fig)
+        texts = [t for t in fig.findobj(Text) if "$" in t.get_text()]
+        assert len(texts) >= 4
+        assert not any(t.get_parse_math() and is_math_text(t.get_text()) for t in texts)
+    ways = pd.DataFrame({"way": names, "x": [1, 2, 3], "value": [0.1, 1, 100]})
+    ax = plots.lines(ways, x="x", hue="way", logy=True)
+    plots.render(ax.figure)
+    ticks = [t for t in ax.get_yticklabels() if "10^" in t.get_text()]
+    assert ticks
+    assert all(t.get_parse_math() for t in ticks)
