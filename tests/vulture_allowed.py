@@ -27,3 +27,4 @@ _._file_extension_default, _._repr_html_
 _.encrypt_cpu_s, _.decrypt_cpu_s, _.add_cpu_s, _.train_cpu_s
 _.false_links_se, _.symmetric, _.left_rows, _.right_rows
 _.correct, _.cached, _.association_real, _.association_synthetic, _.unique_real
+_.final_accuracy, _.final_validation_accuracy

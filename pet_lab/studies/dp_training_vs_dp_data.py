@@ -334,10 +334,10 @@ def private_data(
             used = slice(None) if unseen else train
             asked = np.concatenate([X, features])
             classes = _predict(asked, features[used], coded.y[used], [config], [child])[0]
-            real, made = classes[: len(X)], classes[len(X) :]
+            real, drawn = np.split(classes, [len(X)])
             shares = {
-                "accuracy.train": _share(made[train], coded.y[train]),
-                "accuracy.validation": _share(made[test], coded.y[test]),
+                "accuracy.train": _share(drawn[train], coded.y[train]),
+                "accuracy.validation": _share(drawn[test], coded.y[test]),
                 "accuracy.original": _share(real, original.y),
                 "unique_rows": synthetic.unique_rows / len(synthetic.frame),
             }
