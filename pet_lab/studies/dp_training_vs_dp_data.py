@@ -74,6 +74,7 @@ def check(
     delta: float,
     epsilons: Sequence[float],
     data_epsilons: Sequence[float],
+    seed: int,
     **counts: int,
 ) -> None:
     """Refuse parameters that cannot go together before anything is trained.
@@ -81,7 +82,7 @@ def check(
     Parameters
     ----------
     y : array of 0 and 1, shape (records,)
-    batch_size, delta, epsilons, data_epsilons
+    batch_size, delta, epsilons, data_epsilons, seed
         As in `setups` and `simulate`.
     **counts
         epochs, replicates, data_replicates: at least 1.
@@ -92,7 +93,8 @@ def check(
         batch_size=batch_size,
         members=_training_size(len(y)),
         delta=delta,
-        at_least={name: (n, 1) for name, n in {"batch_size": batch_size, **counts}.items()},
+        at_least={"seed": (seed, 0), "batch_size": (batch_size, 1)}
+        | {name: (count, 1) for name, count in counts.items()},
         **lists,
     )
     for name, values in lists.items():

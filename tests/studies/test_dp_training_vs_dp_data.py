@@ -184,7 +184,8 @@ def everything(file, target, *, epsilons=(1.0, 10.0), data_epsilons=(1.0,), seed
     encoded = data.encode(source.frame, target=target)
     size = {"delta": 1e-5, "batch_size": 16, "epochs": 2}
     once = {"replicates": 1, "data_replicates": 1}
-    study.check(encoded.y, epsilons=epsilons, data_epsilons=data_epsilons, **size, **once)
+    budgets = {"epsilons": epsilons, "data_epsilons": data_epsilons}
+    study.check(encoded.y, seed=seed, **budgets, **size, **once)
     configs = study.setups(len(encoded.y), epsilons, learning_rate=0.25, clip=1.0, **size)
     how = {"target": target, "delta": 1e-5, "seed": seed}
     rows = study.simulate(
@@ -249,11 +250,18 @@ def test_training_records_of_one_class_are_a_result():
     assert (means["value"] == 0.75).any(), "the one positive among four records held out"
 
 
+def test_a_column_with_missing_marks_is_named_in_one_sentence():
+    with pytest.raises(data.DataError, match=r"missing in hours \(\d+\)") as refusal:
+        data.open_table(str(CASES / "missing_colon.csv"), target="income>=50000")
+    assert "\n" not in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"replicates": 0}, "replicates must be at least 1, got 0; give"),
         ({"data_replicates": -1}, "data_replicates must be at least 1, got -1; give"),
+        ({"seed": -1}, "seed must be at least 0, got -1; give"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"batch_size": 17}, "batch_size = 17 is larger than the 16 records"),
@@ -268,7 +276,7 @@ def test_training_records_of_one_class_are_a_result():
 )
 def test_parameters_that_cannot_go_together_are_refused_in_one_sentence(change, sentence):
     given = {"y": np.arange(20) % 2, "batch_size": 16, "delta": 1e-5, "epsilons": [1.0]}
-    given |= {"data_epsilons": [1.0], "epochs": 1, "replicates": 1, "data_replicates": 1}
+    given |= {"data_epsilons": [1.0], "epochs": 1, "replicates": 1, "data_replicates": 1, "seed": 1}
     study.check(**given)
     with pytest.raises(ValueError, match=sentence) as refusal:
         study.check(**given | change)
