@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import secrets
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 REQUIRED = ("replicate", "metric", "value")
 READINGS = ("described", "published")
 RESERVED = ("run_id", "notebook", "mean", "sd", "n", "out")  # readers add columns of these names
+MIN_CELLS = 3  # of a hashed record
 DATA_KEYS = ("name", "sha256", "kind")
 DATA_KINDS = ("real", "stand-in", "own", "generated")
 
@@ -33,6 +36,7 @@ def write(
     simulation: bool = True,
     data: Sequence[Mapping[str, Any]] = (),
     counts: bool = True,
+    guard_rows: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Check the rows of a run and store them with their summary; the notebook's last call.
 
@@ -54,6 +58,8 @@ def write(
         For each data set: name, sha256, kind (real, stand-in, own or generated), licence, citation.
     counts : bool
         False where the rows must not be held against published numbers (stand-in or own data).
+    guard_rows : mapping, optional
+        `row_hashes` of the records that were read: a report that shows one of them is refused.
 
     Returns
     -------
@@ -73,6 +79,8 @@ def write(
         data=data,
         counts=counts,
     )
+    if guard_rows is not None:
+        summary["guard_rows"] = dict(guard_rows)
     if str(out) == "":
         return frame
     folder = Path(out)
@@ -83,6 +91,49 @@ def write(
     except OSError as error:
         raise ResultsError(files.why(error, "The run's folder")) from None
     return frame
+
+
+def row_hashes(frame: pd.DataFrame, *, most: int = 50_000) -> dict[str, Any]:
+    """Salted hashes by which the guard of reports knows the records of a frame again.
+
+    Parameters
+    ----------
+    frame : DataFrame of at least three columns
+    most : int
+        Largest number of hashes.
+
+    Returns
+    -------
+    dict of `salt` (hex), `widths` (cells per hash) and `rows` (hashes): of each whole record, and,
+    as far as `most` allows, of each three neighbouring cells that occur once and are at least
+    eight characters long, so that some columns are known again too. Whoever guesses a record can
+    test the guess: the hashes stay in the run's folder.
+
+    Raises
+    ------
+    ResultsError
+        If there are fewer than three columns.
+    """
+    from pet_lab.workbench.report.guard import row_hash
+
+    if frame.shape[1] < MIN_CELLS:
+        raise ResultsError(
+            f"Records of {frame.shape[1]} columns cannot be told from summaries: "
+            f"row_hashes expects at least {MIN_CELLS}."
+        )
+    salt = secrets.token_hex(16)
+    records = frame.astype(object).to_numpy()
+    seen = Counter(row_hash(record, salt) for record in records[:most])
+    widths = {frame.shape[1]}
+    for start in range(frame.shape[1] - MIN_CELLS + 1):
+        part = records[:, start : start + MIN_CELLS]
+        if len(seen) + len(part) > most:
+            break
+        long = [cells for cells in part if len("".join(map(str, cells))) >= 8]
+        hashes = Counter(row_hash(cells, salt) for cells in long)
+        seen.update(h for h, n in hashes.items() if n == 1)
+        widths.add(MIN_CELLS)
+    return {"salt": salt, "widths": sorted(widths), "rows": sorted(seen)}
 
 
 def tidy(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:

@@ -2,15 +2,19 @@
 
 import base64
 import contextlib
+import json
 import shutil
+from html import escape
 
 import demo
 import nbformat
+import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 
 from pet_lab import files
-from pet_lab.workbench import plots, report, runs, scorecard, sweep
+from pet_lab.workbench import plots, report, results, runs, scorecard, sweep
+from pet_lab.workbench.errors import ResultsError
 from pet_lab.workbench.report import exporter, pages
 
 
@@ -21,7 +25,7 @@ def built(tmp_path_factory):
 
 
 def soup(path):
-    return BeautifulSoup(path.read_text(), "html.parser")
+    return BeautifulSoup(path.read_text(), "html5lib")
 
 
 # --- the pages ---------------------------------------------------------------------------------
@@ -356,19 +360,226 @@ def test_guard_refuses(html, what):
     "html",
     [
         f"<p>SHA-256 {'ab' * 32}</p>",
-        "<p>commit 0123456789abcdef0123456789abcdef01234567</p>",
+        "<p>commit 0123456</p>",
         '<a href="https://example.org/home/x">a citation of https://example.org/home/x</a>',
         "<p>the root mean square, a token of trust, the password policy: long and unguessable</p>",
         "<pre class=out>0.81\n0.83\n600 rows</pre>",
         "<pre class=out>1  one line  of a list  here\n5  another  one  there</pre>",
-        '<div class="pl-table"><table data-pet-lab="aggregate"><tr><td>1</td></tr></table></div>',
+        '<div class="pl-table"><table data-pet-lab="aggregate"><caption>Means</caption>'
+        "<tr><td>1</td></tr></table></div>",
         '<table class="scorecard"><tr><td>1</td></tr></table>',
         "<p>epsilon = 0.30000000000000004 and 1e-05</p>",
         "<p>a ratio of 3/4, and/or, 10/home</p>",
     ],
 )
 def test_guard_lets_honest_pages_pass(html):
-    report.guard(f'<section id="cell-4"><div class="output">{html}</div></section>')
+    inner = html if "class" in html else f'<div class="prose">{html}</div>'
+    report.guard(f'<section id="cell-4"><div class="output">{inner}</div></section>')
+
+
+# --- what holds data is no markup --------------------------------------------------------------
+
+HOSTILE = [
+    "<textarea>",
+    "<plaintext>",
+    "<script>",
+    "<style>",
+    "<!--",
+    "<div",
+    "<b>x",
+    "<xmp><img src=x>",
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_nothing_that_holds_data_is_markup(make_workspace, hostile):
+    ws = make_workspace()
+    (spec,) = sweep.plan(ws, "tiny", {"label": hostile})
+    (record,) = sweep.execute(ws, [spec], jobs=1)
+    path = record.folder / "summary.json"
+    data = {"name": hostile, "sha256": hostile, "kind": "stand-in", "licence": hostile}
+    summary = results.summary(record) | {"headline": f"It holds {hostile}", "privacy": [hostile]}
+    files.write_json(path, summary | {"data": [data | {"citation": hostile}]})
+    content = nbformat.read(record.folder / runs.NOTEBOOK, as_version=4)
+    with demo.captured() as outputs:
+        frame = demo.rows_of(0.2, 1, replicates=2).head(2).assign(**{hostile: hostile})
+        plots.table(frame, caption=f"Means {hostile}")
+    claims = {"text/markdown": f"* It is {hostile} here.", "text/plain": hostile}
+    outputs.append(nbformat.v4.new_output("display_data", data=claims))
+    outputs.append(nbformat.v4.new_output("stream", name="stdout", text=f"{hostile}\n"))
+    words = {"alt": f"alt {hostile}", "caption": f"Figure {hostile}"}
+    picture = {"image/png": "aGk="}
+    outputs.append(
+        nbformat.v4.new_output("display_data", data=picture, metadata={"image/png": words})
+    )
+    content.cells.append(nbformat.v4.new_code_cell("show()", outputs=outputs))
+    nbformat.write(content, record.folder / runs.NOTEBOOK)
+    page = soup(report.build_run(ws, record))
+    assert page.select("body > footer")
+    assert "stand-in" in page.select_one("main .notice").text
+    places = (
+        ".headline",
+        ".assure li",
+        ".output td",
+        ".output th[scope=col]",
+        "figcaption",
+        ".output caption",
+        ".output li",
+        "pre.out",
+        "#provenance ~ dl dd",
+    )
+    for place in places:
+        assert any(hostile in " ".join(t.text.split()) for t in page.select(place)), place
+    assert hostile in page.select_one("figure img")["alt"]
+    assert not page.select("main textarea, main plaintext, main script, main style, main xmp")
+
+
+@pytest.mark.parametrize("open_", ["<textarea>", "<plaintext>", "<!-- ", "<style>", "<title>"])
+def test_a_page_whose_end_is_swallowed_is_refused(built, open_):
+    html = (built[0].reports / "psi-typos.html").read_text()
+    with pytest.raises(report.GuardError, match=r"swallows|element"):
+        report.guard(html.replace('<section aria-labelledby="provenance">', open_))
+
+
+# --- the sieve ---------------------------------------------------------------------------------
+
+
+def cell(*inner):
+    return f'<section id="cell-4"><div class="output">{"".join(inner)}</div></section>'
+
+
+def pre(text):
+    return cell(f'<pre class="out">{escape(text)}</pre>')
+
+
+def records(rng, rows):
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "age": rng.integers(15, 90, rows),
+            "sex": rng.choice(["F", "M"], rows),
+            "school": rng.choice(["GP", "MS"], rows),
+            "income": rng.integers(20_000, 99_000, rows),
+            "town": rng.choice(["Delft", "Leiden", "Gouda", "Breda"], rows),
+        }
+    )
+
+
+def disclosures(rng):
+    """(page, hashes of the loaded records or None) of outputs that no report may show."""
+    for _ in range(12):
+        frame = records(rng, 40)
+        some, known = (
+            frame.sample(5, random_state=int(rng.integers(1e6))),
+            results.row_hashes(frame),
+        )
+        lists = some.to_dict("records")
+        with demo.captured() as shown:
+            plots.table(some, caption="Means of the groups")
+            plots.table(some[["school", "income", "town"]], caption="Means of the groups")
+            plots.table(some.head(1), caption="One of them")
+        for output in shown:
+            yield cell(output.data["text/html"]), known
+        yield pre("The last one is " + " ".join(map(str, lists[0].values())) + " here."), known
+        yield cell(some.to_html()), None
+        yield cell(some.style.to_html()), None
+        one = lists[0]
+        for text in (
+            some.to_string(), some.to_string(index=False), some.to_csv(), some.to_csv(sep=";"),
+            some.to_csv(sep="\t", index=False), some.to_json(orient="records"), str(lists),
+            str(one),
+            json.dumps(lists, indent=1), str(some.to_numpy()),
+            str(some.to_numpy().tolist()),
+            str(next(some.itertuples())), some.iloc[0].to_string(), some["income"].to_string(),
+            "\n".join(map(str, some["income"])),
+            "\n".join("|".join(map(str, r.values())) for r in lists),
+            some.to_xml(index=False, parser="etree"), ",".join(map(str, one.values())),
+        ):  # fmt: skip
+            yield pre(text), None
+        key = rng.bytes(32)
+        for text in (
+            key[:16].hex(), key.hex(), "0x" + key[:24].hex(), base64.b64encode(key).decode(),
+            base64.urlsafe_b64encode(key[:24]).decode(), str(int.from_bytes(key)),
+            key[:20].hex(":"),
+            f"-----BEGIN EC PARAMETERS-----\n{base64.b64encode(key).decode()}",
+        ):  # fmt: skip
+            yield cell(f'<div class="prose"><p>It is {escape(text)}</p></div>'), None
+        name = "".join(rng.choice(list("abcdefgh"), 6))
+        for root in ("/mnt/", "/srv/data/", "/data/", "/opt/app/", "/workspace/",
+                     "~/", "~anna/",
+                     "D:\\data\\", "c:/data/",
+                     "\\\\server\\share\\", "//nas/share/", "/"):  # fmt: skip
+            yield cell(f'<div class="prose"><p>read {root}{name}.csv</p></div>'), None
+
+
+def honest(rng):
+    """Pages of outputs as notebooks make them, with the hashes of records they do not show."""
+    for number in range(30):
+        known = results.row_hashes(records(rng, 40))
+        mean, se = rng.random(2)
+        frame = records(rng, 400).groupby(["town", "sex"])["income"].agg(["mean", "std", "count"])
+        with demo.captured() as shown:
+            plots.table(frame, caption="Income by town, sex and year (mean, sd, n).", index=True)
+        yield cell(shown[0].data["text/html"]), known
+        sentences = [
+            f"At n = {10**i:,} recall is {mean:.2f} ± {se:.3f}, against {i}% (ε = {i}) in clear."
+            for i in range(1, 5)
+        ]
+        claims = "\n".join(f"* {sentence}" for sentence in sentences)
+        yield (
+            cell(f'<div class="prose">{exporter.from_rows(claims)}</div>'),
+            known,
+        )
+        yield pre(f"{number + 2:,} rows"), known
+        yield (
+            pre(f"At {mean:.0%} of the records the count is off by {se:.2f} (paragraph 23)."),
+            known,
+        )
+        caption = (
+            f"Recall, precision and accuracy (a, b and c) for a/b tests; n={number}, ε=1, δ=1e-05."
+        )
+        yield (
+            cell(
+                f'<figure><img alt="Lines" src="data:image/png;base64,aGk=">'
+                f"<figcaption>{caption}</figcaption></figure>"
+            ),
+            known,
+        )
+
+
+def test_the_guard_is_no_sieve(capsys):
+    rng = np.random.default_rng(1)
+    bad, good = list(disclosures(rng)), list(honest(rng))
+    missed = [page for page, rows in bad if not report.objections(page, rows=rows)]
+    alarms = [(page, why) for page, rows in good if (why := report.objections(page, rows=rows))]
+    with capsys.disabled():
+        print(f"\ncaught {len(bad) - len(missed)} of {len(bad)} disclosures")
+        print(f"false alarms on {len(alarms)} of {len(good)} honest pages")
+    assert len(bad) >= 300
+    assert len(good) >= 150
+    assert len(missed) <= 0.01 * len(bad), missed[:5]
+    assert len(alarms) <= 0.02 * len(good), alarms[:5]
+
+
+def test_records_of_two_columns_have_no_hashes():
+    with pytest.raises(ResultsError, match="at least 3"):
+        results.row_hashes(records(np.random.default_rng(1), 3)[["age", "sex"]])
+
+
+def test_a_report_that_shows_a_loaded_record_is_refused(make_workspace):
+    ws = make_workspace()
+    (record,) = sweep.execute(ws, sweep.plan(ws, "tiny", {}), jobs=1)
+    frame = records(np.random.default_rng(1), 40)
+    summary = results.summary(record) | {"guard_rows": results.row_hashes(frame)}
+    files.write_json(record.folder / "summary.json", summary)
+    with demo.captured() as outputs:
+        plots.table(frame.head(1), caption="Means")
+    content = nbformat.read(record.folder / runs.NOTEBOOK, as_version=4)
+    content.cells.append(nbformat.v4.new_code_cell("show()", outputs=outputs))
+    nbformat.write(content, record.folder / runs.NOTEBOOK)
+    with pytest.raises(report.RefusedReports, match="a record of the data that was read"):
+        report.build_run(ws, record)
 
 
 def test_guard_knows_this_machine(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Comment
 from latex2mathml.converter import convert as latex_to_mathml
 from nbconvert.exporters import TemplateExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath, MathInlineParser
@@ -26,7 +26,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 from traitlets.config import Config
 
-from pet_lab.workbench.report.guard import GuardError
+from pet_lab.workbench.report.guard import GuardError, parse
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 IMAGES = ("image/svg+xml", "image/png", "image/jpeg")
@@ -90,16 +90,38 @@ def mathml(latex: str, *, display: bool = False) -> str:
     return formula.replace("<math ", f'<math alttext="{html.escape(latex)}" ', 1)
 
 
+def _reader(attachments: Mapping[str, Any] | None = None, *, escape: bool) -> MarkdownWithMath:
+    renderer = _Renderer(escape=escape, attachments=dict(attachments or {}))
+    return MarkdownWithMath(renderer, inline=_Inline(hard_wrap=False))
+
+
 def markdown(text: str, attachments: Mapping[str, Any] | None = None) -> str:
-    """Markdown as HTML."""
-    renderer = _Renderer(escape=False, attachments=dict(attachments or {}))
-    return MarkdownWithMath(renderer, inline=_Inline(hard_wrap=False)).render(text)
+    """Markdown as whole HTML: the author's own markup stays, and ends where the text ends."""
+    return whole(_reader(attachments, escape=False).render(text))
+
+
+def from_rows(text: str) -> str:
+    """Markdown that holds data, such as takeaways: markup in it is text."""
+    return whole(_reader(escape=True).render(text))
 
 
 def inline(text: str) -> str:
-    """One paragraph of markdown without the paragraph: captions, headlines."""
-    paragraph = markdown(" ".join(text.split())).strip()
-    return paragraph.removeprefix("<p>").removesuffix("</p>").strip()
+    """One line of markdown that may hold data: captions, headlines. Markup in it is text."""
+    reader = _reader(escape=True)
+    tokens = reader.inline(" ".join(text.split()), {"ref_links": {}})
+    return whole(reader.renderer(tokens, reader.block.state_cls()))
+
+
+def whole(markup: str) -> str:
+    """A fragment as a browser reads it alone: every element closed, no comment."""
+    soup = parse(markup)
+    for comment in soup.find_all(string=lambda text: isinstance(text, Comment)):
+        comment.extract()
+    return _content(soup)
+
+
+def _content(soup: BeautifulSoup) -> str:
+    return "".join(part.decode_contents() for part in (soup.head, soup.body) if part)
 
 
 # --- the notebook ------------------------------------------------------------------------------
@@ -123,8 +145,9 @@ class _BodyExporter(TemplateExporter):
     def default_filters(self) -> Any:
         yield from super().default_filters()
         yield "prose", lambda cell: markdown(cell.source, cell.get("attachments"))
-        yield "caption", lambda text: inline(html.escape(text, quote=False))
-        yield "math", markdown
+        yield "caption", inline
+        yield "math", from_rows
+        yield "whole", whole
         yield "python", lambda code: highlight(code, PythonLexer(), HtmlFormatter(nowrap=True))
         yield "data_uri", _data_uri
         yield "words", _words
@@ -146,21 +169,21 @@ def export(notebook: Any, *, link: Callable[[str], str | None]) -> Body:
         If a cell ended in an error, or a picture has no words.
     """
     page, _ = _BodyExporter().from_notebook_node(prepare(notebook))
-    soup = BeautifulSoup(page, "html.parser")
+    soup = parse(page)
     contents = _order_headings(soup)
     mend_tables(soup)
     _number_captions(soup)
     _mend_links(soup, link)
-    return Body(str(soup), contents)
+    return Body(_content(soup), contents)
 
 
 def prose(text: str, link: Callable[[str], str | None]) -> Body:
     """A document of markdown as a body: its title is left to the page, links go through `link`."""
-    soup = BeautifulSoup(markdown(_without_title(text)), "html.parser")
+    soup = parse(markdown(_without_title(text)))
     contents = _order_headings(soup)
     mend_tables(soup)
     _mend_links(soup, link)
-    return Body(str(soup), contents)
+    return Body(_content(soup), contents)
 
 
 def first_picture(notebook: Any) -> tuple[str, str] | None:
@@ -293,9 +316,7 @@ def _number_captions(soup: BeautifulSoup) -> None:
             if word == "Table":  # plots.table keeps its caption as text
                 words = caption.get_text()
                 caption.clear()
-                caption.append(
-                    BeautifulSoup(inline(html.escape(words, quote=False)), "html.parser")
-                )
+                caption.extend(list(parse(inline(words)).body.contents))
             mark = soup.new_tag("b", attrs={"class": "no"})
             mark.string = f"{word} {number}."
             caption.insert(0, mark, " ")

@@ -1,37 +1,55 @@
 """What a report must never hold: records, secrets, local paths, tracebacks, requests to elsewhere.
 
-A net against mistakes, not against malice: it looks at the finished page, so whatever way something
-got there, it is seen. Every objection names the cell.
+A net against mistakes, not against malice. It reads the finished page by the rules that browsers
+follow, lets outputs of a few kinds pass (pictures, tables and scorecards of the house, takeaways,
+printed sentences) and compares their cells with hashes of the records that the notebook handed
+over (`results.row_hashes`). It cannot see what a picture draws, records of fewer than three cells,
+records that were rounded, recoded, put in another order of columns or spread over sentences, a
+small count that names somebody, or a key that was written as words: a person still has to look.
+Every objection names the cell.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import itertools
+import math
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bs4 import BeautifulSoup, Tag
 
 from pet_lab.workbench.errors import WorkbenchError
+from pet_lab.workbench.tables import KINDS
 
 FORBIDDEN_TAGS = (
     *("script", "iframe", "frame", "object", "embed", "applet", "base", "link"),
+    *("textarea", "plaintext", "xmp", "noscript", "noembed", "noframes", "template", "select"),
     *("form", "audio", "video", "source", "track", "portal"),
 )
 LOADING_ATTRIBUTES = (
     *("src", "srcset", "poster", "background", "data", "action", "formaction", "ping"),
 )
+UNREAD_ATTRIBUTES = ("href", "d", "id", "class", "style", "alttext", "content")
 
 # 256 bits are 77 decimal digits; a SHA-256, which a report does print, is 64 hexadecimal ones.
 SECRETS = {
     "a private key": re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY"),
+    "a key in PEM": re.compile(r"-----BEGIN (?![A-Z0-9 ]*PRIVATE KEY)[A-Z0-9 ]+-----"),
+    "bytes": re.compile(
+        r"(?:\\x[0-9a-f]{2}.{0,3}){4,}|(?:[0-9a-fA-F]{2}[:\s-]){15,}[0-9a-fA-F]{2}"
+    ),
     "a number of more than 256 bits": re.compile(r"\d{78,}|\b(?:0x)?[0-9a-fA-F]{65,}\b"),
+    "a number of more than 127 bits": re.compile(r"(?<![\d.])\d{39,77}(?!\d)"),
     "an access token": re.compile(
         r"\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{20,}|xox[abpr]-[\w-]{10,}|"
         r"AKIA[0-9A-Z]{16}|sk-\w{20,}|hf_\w{20,}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+)"
@@ -42,14 +60,29 @@ SECRETS = {
     ),
 }
 SECRET_VARIABLES = re.compile(r"(?i)TOKEN|SECRET|PASSW|API_?KEY|PRIVATE_?KEY|CREDENTIAL")
+_NAME = r"[^\s'\"<>()|,;:\\/]+"
 LOCAL_PATHS = re.compile(
-    r"(?<![\w.:/-])(?:/home/|/root/|/Users/|/tmp/|/var/folders/|/private/var/)[\w.-]*[^\s'\"<>)]*"
-    r"|\b[A-Za-z]:\\+(?:Users|Documents and Settings|Windows|Temp)\\+[^\s'\"<>)]*"
-    r"|\bfile://\S*"
+    rf"(?<![\w.:/~<>)\]}}-])(?:~[\w.-]*)?/{_NAME}(?:/{_NAME})+/?"  # /mnt/a/b, ~anna/b, /srv/a
+    r"|(?<![\w.:/-])/[\w-]+\.[A-Za-z]\w{1,6}\b"  # /a.csv
+    r"|(?<![\w.:/-])~[\w.-]*/[^\s'\"<>)]+"
+    r"|\b[A-Za-z]:\\+[^\s'\"<>)]+|\b[A-Za-z]:/(?!/)[\w.-]+[^\s'\"<>)]*"
+    r"|(?<!\\)\\\\[\w.$-]+\\+[\w.$-]+[^\s'\"<>)]*"  # \\server\share
+    r"|(?<![\w:])//[\w.-]+/[\w.$-]+[^\s'\"<>)]*"
+    r"|\bfile:/\S*"
 )
+ADDRESS = re.compile(r"\b(?:https?|doi|mailto):[^\s'\"<>)]+")
 TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
-NUMBERED_LINE = re.compile(r"^\s*(\d+)((?:\s+\S+){3,})\s*$")
-FEWEST_RECORDS = 4  # consecutive numbered lines that look like a printed frame
+FEWEST_RECORDS = 3  # lines of equally many values that look like printed records
+_VALUE = r"(?:b?'[^']*'|\"[^\"]*\"|[\w.]*\([^()]*\)|[-+\w.]+)"
+LITERALS = re.compile(
+    r"[{(,]\s*['\"][\w .-]+['\"]\s*:(?:[^{}:]*['\"][\w .-]+['\"]\s*:){1,}"  # a dict or JSON
+    rf"|[\[(](?=[^\])]*['\"\d])\s*{_VALUE}(?:\s*,\s*{_VALUE}){{2,}}\s*,?\s*[\])]"  # a list or tuple of three
+    r"|\[\s*[-+\d.]+(?:\s+[-+\d.e]+){2,}"  # an array
+    r"|\b\w+\(\w+=[^()]*,\s*\w+=[^()]*,\s*\w+="  # a class of records
+    r"|<(\w+)>[^<>]*</\1>\s*<(\w+)>[^<>]*</\2>"  # XML
+)
+THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
+TOKEN = re.compile(r"[A-Za-z0-9+/_-]{22,}={0,2}")
 
 
 class GuardError(WorkbenchError):
@@ -69,32 +102,43 @@ class Objection:
         return f"{self.what} {place} ({self.fix})"
 
 
-def guard(html: str, *, root: Path | None = None) -> None:
+def parse(markup: str) -> BeautifulSoup:
+    """HTML as a browser reads it, by html5lib: the guard sees what readers see."""
+    return BeautifulSoup(markup, "html5lib")
+
+
+def guard(html: str, *, root: Path | None = None, rows: Mapping[str, Any] | None = None) -> None:
     """Refuse a page that holds what no report may hold.
 
     Parameters
     ----------
     html : str
-        The whole page. Cells are elements with an id ``cell-N``.
+        The whole page. Cells are elements with an id ``cell-N``, outputs of the class ``output``.
     root : Path, optional
         The workspace; its path may not appear either.
+    rows : mapping, optional
+        `results.row_hashes` of the records that the run read.
 
     Raises
     ------
     GuardError
-        With all of them: records (tables not made by `plots.table` or `scorecard.show`, printed
-        frames), secrets, local paths, tracebacks, pictures without words, scripts and requests.
+        With all of them: records, outputs of an unknown kind, secrets, local paths, tracebacks,
+        pictures without words, scripts and requests, markup that swallows the rest of the page.
     """
-    if against := objections(html, root=root):
+    if against := objections(html, root=root, rows=rows):
         raise GuardError("The report was not written: " + "; ".join(map(str, against)) + ".")
 
 
-def objections(html: str, *, root: Path | None = None) -> list[Objection]:
+def objections(
+    html: str, *, root: Path | None = None, rows: Mapping[str, Any] | None = None
+) -> list[Objection]:
     """All reasons to refuse the page, without repetition."""
-    soup = BeautifulSoup(html, "html.parser")
-    against = [*_requests(soup), *_records(soup), *_wordless(soup)]
-    for cell, text in _texts(soup):
-        against += [Objection(what, cell, "remove it") for what in _secrets(text)]
+    soup = parse(html)
+    against = [*_requests(soup), *_outputs(soup, rows), *_wordless(soup), *_swallowed(html, soup)]
+    declared = {t for dd in soup.select("#provenance ~ dl dd") for t in dd.get_text().split()}
+    for cell, words in _texts(soup):
+        text = ADDRESS.sub(" ", words)
+        against += [Objection(what, cell, "remove it") for what in _secrets(text, declared)]
         for path in sorted(set(_paths(text, root))):
             shown = path if len(path) < 40 else path[:37] + "…"
             against.append(Objection(f"the local path {shown!r}", cell, "print names, not paths"))
@@ -128,6 +172,8 @@ def _cell(tag: Tag) -> int | None:
 
 def _texts(soup: BeautifulSoup) -> Iterator[tuple[int | None, str]]:
     """(cell, all its words: text, attributes, and what is drawn inside embedded SVG)."""
+    for block in soup.find_all(["td", "th", "dt", "dd", "li", "p"]):
+        block.append("\n")  # words of neighbours are not one word
     cells = soup.find_all(id=re.compile(r"^cell-\d+$"))
     for tag in cells:
         yield _cell(tag), "\n".join([tag.get_text(), *_attributes(tag)])
@@ -142,7 +188,7 @@ def _attributes(tag: Tag) -> Iterator[str]:
             text = " ".join(value) if isinstance(value, list) else str(value)
             if text.startswith("data:image/svg+xml;base64,"):
                 yield _svg_words(text)
-            elif not text.startswith("data:") and name not in ("href", "d"):
+            elif not text.startswith("data:") and name not in UNREAD_ATTRIBUTES:
                 yield text
 
 
@@ -172,7 +218,7 @@ def _requests(soup: BeautifulSoup) -> Iterator[Objection]:
                 yield Objection(f"a link to {text[:60]!r}", _cell(tag), fix)
             elif name == "style" and _loads(text):
                 yield Objection("a style that loads something", _cell(tag), fix)
-        if tag.name == "style" and _loads(tag.get_text()):
+        if tag.name == "style" and _loads(tag.decode_contents()):
             yield Objection("a style that loads something", _cell(tag), fix)
 
 
@@ -187,33 +233,108 @@ def _loads(css: str) -> bool:
     return bool(re.search(r"@import|url\(\s*['\"]?(?!data:|#)", css))
 
 
-def _records(soup: BeautifulSoup) -> Iterator[Objection]:
-    for table in soup.find_all("table"):
-        known = table.get("data-pet-lab") or "scorecard" in str(table.get("class"))
-        if table.find_parent(class_="output") and not known:
-            yield Objection(
-                "a table that does not say what its rows are",
-                _cell(table),
-                "show it by plots.table(frame, caption=..., kind=...)",
-            )
-    for block in soup.find_all("pre", class_="out"):
-        if _printed_frame(block.get_text()):
-            yield Objection("printed records", _cell(block), "show a summary by plots.table")
+def _swallowed(html: str, soup: BeautifulSoup) -> Iterator[Objection]:
+    """A page of ours ends with its footer; what is left open swallows it."""
+    if html.lstrip()[:9].lower() == "<!doctype" and soup.main and not soup.select("body > footer"):
+        yield Objection("markup that swallows the rest of the page", None, "close every element")
 
 
-def _printed_frame(text: str) -> bool:
-    """Whether a text holds numbered lines of equally many values, as a printed frame does."""
-    run, last = 0, (-2, 0)
-    for line in text.splitlines():
-        if match := NUMBERED_LINE.match(line):
-            now = (int(match[1]), len(match[2].split()))
-            run = run + 1 if now == (last[0] + 1, last[1]) else 1
-            last = now
-        else:
-            run, last = 0, (-2, 0)
-        if run >= FEWEST_RECORDS:
+# --- outputs -----------------------------------------------------------------------------------
+
+
+def _outputs(soup: BeautifulSoup, rows: Mapping[str, Any] | None) -> Iterator[Objection]:
+    """Only pictures, tables of the house, takeaways and sentences; no loaded record in them."""
+    for output in soup.select(".output"):
+        cell = _cell(output)
+        for table in output.find_all("table"):
+            if not _of_the_house(table):
+                what, fix = "a table that does not say what its rows are", "caption=..., kind=..."
+                yield Objection(what, cell, f"show it by plots.table(frame, {fix})")
+        for part in output.find_all(True, recursive=False):
+            kinds = set(part.get("class") or ())
+            plain = "out" in kinds or "prose" in kinds
+            if not (plain or kinds & {"pl-table", "scorecard"} or part.name in ("figure", "table")):
+                fix = "show it by plots.show, plots.table, scorecard.show or results.takeaways"
+                yield Objection(f"an output of an unknown kind <{part.name}>", cell, fix)
+            words = part.find(["table", "pre", "dl", "textarea"]) if "prose" in kinds else None
+            texts = [t.get_text() for t in part.find_all(["figcaption", "caption"])]
+            if plain:
+                items = part.find_all("li") if "prose" in kinds else []
+                texts = ["\n".join(" ".join(i.get_text().split()) for i in items)] if items else []
+                texts.append(part.get_text())
+            if words or any(map(printed_records, texts)):
+                yield Objection("printed records", cell, "show a summary by plots.table")
+        if rows and any(r in rows["rows"] for r in _hashed(output, rows)):
+            fix = "show a summary, not the records themselves"
+            yield Objection("a record of the data that was read", cell, fix)
+
+
+def _of_the_house(table: Tag) -> bool:
+    known = table.get("data-pet-lab") in KINDS and "dataframe" not in (table.get("class") or ())
+    return (known and table.caption is not None) or "scorecard" in (table.get("class") or ())
+
+
+def printed_records(text: str) -> bool:
+    """Whether a text holds lines of equally many values, or a literal of several values."""
+    if LITERALS.search(text):
+        return True
+    run, last = 0, frozenset[int | str]()
+    for line in filter(str.strip, text.splitlines()):
+        fields = re.split(r"[,;\t|]", THOUSANDS.sub("", line))
+        if len(fields) >= 4 and _is_data(fields):
+            return True
+        now = _counts(line)
+        run = run + 1 if now & last else 1
+        last = now
+        if run >= FEWEST_RECORDS and now:
             return True
     return False
+
+
+def _is_data(fields: list[str]) -> bool:
+    """Whether fields are values and not clauses of a sentence."""
+    return all(len(field.split()) <= 2 for field in fields)
+
+
+def _counts(line: str) -> frozenset[int | str]:
+    """How many values the line holds, by each way of separating them; none for a sentence."""
+    words = line.split()
+    plain = sum(bool(re.fullmatch(r"[A-Za-z’'-]+[,;:.]?", w)) for w in words)
+    if plain >= 5 and re.search(r"[.!?:]$", line.strip()):
+        return frozenset()
+    counts: set[int | str] = {len(words)}
+    for mark in (",", ";", "\t", "|", "=", ":"):
+        if mark in line:
+            counts.add(f"{mark}{line.count(mark)}")
+    if gaps := len(re.findall(r"\S(?:\s{2,}|\t)(?=\S)", line.strip())):
+        counts.add(f"gaps{gaps}")
+    return frozenset(counts)
+
+
+def row_hash(cells: Sequence[Any], salt: str) -> str:
+    """Salted hash of the values of a record as a table of the house or a print would show them."""
+    words = "\x1f".join(_normal(cell) for cell in cells)
+    return hashlib.blake2b(words.encode(), key=bytes.fromhex(salt), digest_size=8).hexdigest()
+
+
+def _normal(cell: Any) -> str:
+    text = str(cell).strip().strip("'\"[](){}").replace("−", "-").casefold()
+    try:
+        return f"{float(text.replace(',', '')):.4g}"
+    except ValueError:
+        return {"yes": "true", "no": "false", "–": "nan"}.get(text, text)
+
+
+def _hashed(output: Tag, rows: Mapping[str, Any]) -> Iterator[str]:
+    """Hashes of every tuple of neighbouring cells, of the widths that were handed over."""
+    lines = [[c.get_text() for c in tr.find_all(["td", "th"])] for tr in output.find_all("tr")]
+    for part in output.select("pre.out, .prose, figcaption"):
+        for line in part.get_text().splitlines():
+            lines += [line.split(), re.split(r"[,;\t|]", line), re.split(r"[\s,;|=:]+", line)]
+    for line in lines:
+        for width in rows["widths"]:
+            for start in range(len(line) - width + 1):
+                yield row_hash(line[start : start + width], rows["salt"])
 
 
 def _wordless(soup: BeautifulSoup) -> Iterator[Objection]:
@@ -224,10 +345,27 @@ def _wordless(soup: BeautifulSoup) -> Iterator[Objection]:
             )
 
 
-def _secrets(text: str) -> Iterator[str]:
+def _secrets(text: str, declared: Collection[str] = ()) -> Iterator[str]:
     yield from (name for name, pattern in SECRETS.items() if pattern.search(text))
+    tokens = (t for t in TOKEN.findall(text) if t not in declared)
+    if any(_keylike(token) for token in tokens):
+        yield "what looks like a key"
     if any(value in text for value in _secret_values()):
         yield "the value of a secret environment variable"
+
+
+def _keylike(token: str) -> bool:
+    """Whether a word of 16 bytes or more has the entropy of a key: hexadecimal or base64."""
+    token = token.rstrip("=")
+    size = len(token)
+    entropy = -sum(n / size * math.log2(n / size) for n in Counter(token).values())
+    if re.fullmatch(r"(?:0[xX])?[0-9a-fA-F]{32,}", token):
+        return entropy > 2.8 and bool(re.search(r"[a-fA-F]", token))
+    kinds = [
+        "A" if c.isupper() else "a" if c.islower() else "0" if c.isdigit() else c for c in token
+    ]
+    changes = sum(a != b for a, b in itertools.pairwise(kinds))
+    return entropy > 3.3 and {"A", "a"} <= set(kinds) and changes >= 0.36 * size
 
 
 def _secret_values() -> list[str]:

@@ -12,14 +12,13 @@ from typing import Any
 import jinja2
 import nbformat
 import pandas as pd
-from bs4 import BeautifulSoup
 
 from pet_lab import files
 from pet_lab.rows import summarise
 from pet_lab.workbench import explore, notebooks, plots, published, results, runs, scorecard, sweep
 from pet_lab.workbench.errors import WorkbenchError
 from pet_lab.workbench.report import exporter
-from pet_lab.workbench.report.guard import guard, sanitise
+from pet_lab.workbench.report.guard import guard, parse, sanitise
 from pet_lab.workbench.runs import RunRecord
 from pet_lab.workbench.workspace import Workspace
 
@@ -98,7 +97,8 @@ def build(
                 if html is None:
                     target.unlink(missing_ok=True)
                     continue
-                written.append(_write(ws, target, html))
+                done, _, _ = chosen_runs(ws, name, profile)
+                written.append(_write(ws, target, html, _loaded(done[0])))
             except OSError:
                 raise
             except Exception as error:  # one bad notebook must not cost the others their report
@@ -121,7 +121,8 @@ def build_run(ws: Workspace, record: RunRecord) -> Path:
     target = ws.reports / page_name(record.notebook, run=record.run_id)
     stale = bool(runs.stale(record, runs.fingerprints(ws, record.notebook)))
     try:
-        return _write(ws, target, _page(ws, [record], "", stale, target.name))
+        html = _page(ws, [record], "", stale, target.name)
+        return _write(ws, target, html, _loaded(record))
     except OSError:
         raise
     except Exception as error:
@@ -149,14 +150,19 @@ def build_index(
     return [_write(ws, ws.reports / name, html) for name, html in pages.items()]
 
 
-def _write(ws: Workspace, target: Path, html: str) -> Path:
-    guard(html, root=ws.root)
+def _write(ws: Workspace, target: Path, html: str, rows: Mapping[str, Any] | None = None) -> Path:
+    guard(html, root=ws.root, rows=rows)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         files.write_atomic(target, html.encode())
     except OSError as error:
         raise OSError(error.errno, files.why(error, target.name)) from error
     return target
+
+
+def _loaded(record: RunRecord) -> Mapping[str, Any] | None:
+    """Hashes of the records that the run read, where its notebook handed them over."""
+    return results.summary(record).get("guard_rows")
 
 
 def _reason(ws: Workspace, error: Exception) -> str:
@@ -559,13 +565,13 @@ def _scorecard(ws: Workspace, scored: pd.DataFrame) -> str:
 
 def _without_table(shown: str) -> str:
     """A scorecard under the heading of its table, without the column that repeats it."""
-    soup = BeautifulSoup(shown, "html.parser")
+    soup = parse(shown)
     for row in soup.find_all("tr"):
         first, second = row.find_all(["th", "td"], limit=2)
         first.decompose()
         second.name, second["scope"] = "th", "row" if row.find_parent("tbody") else "col"
     exporter.mend_tables(soup)
-    return str(soup)
+    return soup.body.decode_contents()
 
 
 def _problems(
