@@ -434,11 +434,11 @@ def test_nothing_that_holds_data_is_markup(make_workspace, hostile):
     assert not page.select("main textarea, main plaintext, main script, main style, main xmp")
 
 
-@pytest.mark.parametrize("open_", ["<textarea>", "<plaintext>", "<!-- ", "<style>", "<title>"])
-def test_a_page_whose_end_is_swallowed_is_refused(built, open_):
+@pytest.mark.parametrize("opened", ["<textarea>", "<plaintext>", "<!-- ", "<style>", "<title>"])
+def test_a_page_whose_end_is_swallowed_is_refused(built, opened):
     html = (built[0].reports / "psi-typos.html").read_text()
     with pytest.raises(report.GuardError, match=r"swallows|element"):
-        report.guard(html.replace('<section aria-labelledby="provenance">', open_))
+        report.guard(html.replace('<section aria-labelledby="provenance">', opened))
 
 
 # --- the sieve ---------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ FEWEST_RECORDS = 3  # lines of equally many values that look like printed record
 _VALUE = r"(?:b?'[^']*'|\"[^\"]*\"|[\w.]*\([^()]*\)|[-+\w.]+)"
 LITERALS = re.compile(
     r"[{(,]\s*['\"][\w .-]+['\"]\s*:(?:[^{}:]*['\"][\w .-]+['\"]\s*:){1,}"  # a dict or JSON
-    rf"|[\[(](?=[^\])]*['\"\d])\s*{_VALUE}(?:\s*,\s*{_VALUE}){{2,}}\s*,?\s*[\])]"  # a tuple of three
+    rf"|[\[(](?=[^\])]*['\"\d])\s*{_VALUE}(?:\s*,\s*{_VALUE}){{2,}}\s*,?\s*[\])]"  # a tuple
     r"|\[\s*[-+\d.]+(?:\s+[-+\d.e]+){2,}"  # an array
     r"|\b\w+\(\w+=[^()]*,\s*\w+=[^()]*,\s*\w+="  # a class of records
     r"|<(\w+)>[^<>]*</\1>\s*<(\w+)>[^<>]*</\2>"  # XML
