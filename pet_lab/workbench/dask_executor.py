@@ -94,9 +94,7 @@ class DaskExecutor:
         except (CancelledError, OSError) as error:
             reason = f"the cluster gave this run up ({type(error).__name__}: {error})"
         else:
-            for name, content in answer["files"].items():
-                files.write_atomic(folder / name, content)
-            return answer["outcome"]
+            return take(answer, folder)
         return execute.not_run(started, reason)
 
     def _check_workers(self, limit: float) -> None:
@@ -148,6 +146,17 @@ def _connected(address: str) -> Any:
 
 
 # On the worker from here on.
+
+
+def take(answer: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Store what a worker sent back into `folder`, and return the outcome.
+
+    A worker names only the files of a run: whatever else it sends is not written.
+    """
+    for name, content in answer["files"].items():
+        if name in RESULTS:
+            files.write_atomic(folder / name, content)
+    return dict(answer["outcome"])
 
 
 def perform(payload: Mapping[str, Any]) -> dict[str, Any]:

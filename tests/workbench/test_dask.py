@@ -231,3 +231,15 @@ def test_a_worker_that_dies_in_the_middle_loses_and_repeats_nothing(cluster, tmp
     assert [r.state for r in records] == ["done"] * 4, [r.problem for r in records]
     assert found == [], "kernels of the dead worker"
     assert len(results.read(ws, "tiny")) == 8
+
+
+def test_a_worker_writes_nothing_but_a_runs_files(tmp_path):
+    from pet_lab.workbench import dask_executor
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    sent = {"rows.parquet": b"rows", "../outside": b"x", "run.json": b"{}", "/tmp/absolute": b"x"}
+    outcome = dask_executor.take({"outcome": {"state": "done"}, "files": sent}, folder)
+    assert outcome == {"state": "done"}
+    assert [p.name for p in folder.iterdir()] == ["rows.parquet"]
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]

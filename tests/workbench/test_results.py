@@ -145,7 +145,7 @@ def test_reading_adds_parameters_and_distrusts_a_changed_file(make_workspace):
     (records[1].folder / "run.json").write_text('{"state": "done"')
     assert results.read(ws, "tiny").empty
     why = [p.why for p in sweep.pending(ws, sweep.plan(ws, "tiny", {}, {"level": [1.0, 2.0]}))]
-    assert why == ["interrupted", "new"]
+    assert why == ["interrupted", "its run.json is damaged"]
 
 
 def test_a_summary_that_is_missing_is_told(tmp_path):
