@@ -112,7 +112,7 @@ def attack(
         parts = {"train": split.train, "validation": split.validation, "test": split.test}
         score = {f"{prefix}score.{k}": target.accuracy(part, y) for k, part in parts.items()}
         score[f"{prefix}score.gap"] = score[f"{prefix}score.train"] - score[f"{prefix}score.test"]
-        sizes = {"members": split.train.size, "nonmembers": split.test.size}
+        sizes: dict[str, Any] = {"members": split.train.size, "nonmembers": split.test.size}
         rows.add(attack="", slice="", status=target.status, metrics=score, **sizes, **factors)
         if target.status != "ok":
             continue
@@ -139,9 +139,9 @@ def attack(
                 metrics=dict(zip(metrics, values, strict=True)),
                 **factors,
             )
-        for name, values in best.items():
-            if len(values) > 1 and np.isfinite(values).any():
-                most = dict(zip(metrics, np.nanmax(values, axis=0), strict=True))
+        for name, over_slices in best.items():
+            if len(over_slices) > 1 and np.isfinite(over_slices).any():
+                most = dict(zip(metrics, np.nanmax(over_slices, axis=0), strict=True))
                 rows.add(attack=name, slice=BEST, status="ok", metrics=most, **factors)
     return rows.frame()
 
@@ -306,6 +306,7 @@ def best_slices(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 
     ours = rows[(rows["reading"] == "published") & (rows["metric"] == "mia.auc")]
     lines = []
+    cell: Any
     for cell in cells[cells["metric"] == "mia.auc"].itertuples():
         here = ours[
             np.isclose(ours["learning_rate"], cell.learning_rate)
@@ -330,7 +331,7 @@ def best_afterwards(rows: pd.DataFrame) -> dict[str, float]:
     """Mean over trainings of the best AUC of all attacks and slices, by reading."""
     areas = rows[(rows["metric"] == "mia.auc") & (rows["slice"] != BEST)]
     best = areas.groupby(["reading", *SETTING, "replicate"])["value"].max()
-    return best.groupby("reading").mean().to_dict()
+    return {str(name): float(v) for name, v in best.groupby("reading").mean().items()}
 
 
 def gap_and_attack(rows: pd.DataFrame) -> pd.DataFrame:
@@ -346,7 +347,7 @@ def correlations(pairs: pd.DataFrame) -> dict[str, float]:
     columns = ["score.gap", "mia.auc"]
     settings = pairs.groupby(SETTING)[columns]
     within = pairs[columns] - settings.transform("mean")
-    r = within.corr().iloc[0, 1]
+    r: Any = within.corr().iloc[0, 1]
     free = max(len(within) - settings.ngroups - 2, 1)
     half_width = stats.t.isf(0.025, free) / math.sqrt(free)
     fisher = np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12))
@@ -392,7 +393,10 @@ def takeaways(rows: pd.DataFrame, points: pd.DataFrame, cells: pd.DataFrame) -> 
             decimals=" or ".join(map(str, sorted(set(points["decimals"])))),
         ),
         _printed_order(rows, cells),
-        *(_fall(part, rate) for rate, part in logistic_range(rows).groupby("learning_rate")),
+        *(
+            _fall(part, float(part["learning_rate"].iloc[0]))
+            for _, part in logistic_range(rows).groupby("learning_rate")
+        ),
         _longer(rows),
         _within(correlations(gap_and_attack(rows))),
     ]

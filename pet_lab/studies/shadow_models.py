@@ -284,8 +284,8 @@ def run_full_batch(
         rows.add(metrics={"target.accuracy": math.nan}, status="no documented ranges to scale by")
         return rows.frame()
     table = data.binarise(frame, target).drop(columns=target)
-    domain = data.student.DOMAIN
-    ranges = {c: (min(domain[c]), max(domain[c])) for c in table.select_dtypes("number")}
+    domain: Any = data.student.DOMAIN
+    ranges = {str(c): (min(domain[c]), max(domain[c])) for c in table.select_dtypes("number")}
     y = data.positives(frame, target)
     X = data.scale_by_range(pd.get_dummies(table, dtype=float), ranges, units={"absences": 46.5})
     draw, *seeds = np.random.SeedSequence(seed).spawn(1 + replicates)
