@@ -584,13 +584,15 @@ def _means(
         sns.stripplot(
             **{k: v for k, v in means.items() if k != "errorbar"} | {"data": part}, **faint
         )
+    one = not looks.get("hue")  # then seaborn takes one look, not a list of them
     ends: dict[str, Any] = {
-        "markers": list(MARKERS[:levels]),
+        "markers": MARKERS[0] if one else list(MARKERS[:levels]),
         "capsize": 0.05,
         "linewidth": 1.6,
         "markersize": 6,
     }
-    joined = list(LINES[:levels]) if ordered and kind == "points" else "none"
+    through = LINES[0] if one else list(LINES[:levels])
+    joined = through if ordered and kind == "points" else "none"
     sns.pointplot(**means, **ends, linestyles=joined, dodge=spread or False, err_kws=solid)
     return spread
 

@@ -413,3 +413,14 @@ def test_a_dollar_in_a_name_is_a_dollar_and_powers_of_ten_are_powers():
     ticks = [t for t in ax.get_yticklabels() if "10^" in t.get_text()]
     assert ticks
     assert all(t.get_parse_math() for t in ticks)
+
+
+@pytest.mark.parametrize("values", ["xyz", (1, 2, 3)])
+def test_points_need_no_hue(values):
+    rows = [
+        {"a": a, "metric": "recall", "replicate": r, "value": 0.1 * r}
+        for a in values
+        for r in range(3)
+    ]
+    fig = plots.points(pd.DataFrame(rows), x="a", metric="recall")
+    assert fig is not None
