@@ -28,5 +28,3 @@ _.encrypt_cpu_s, _.decrypt_cpu_s, _.add_cpu_s, _.train_cpu_s
 _.false_links_se, _.symmetric, _.left_rows, _.right_rows
 _.correct, _.cached, _.association_real, _.association_synthetic, _.unique_real
 _.final_accuracy, _.final_validation_accuracy
-# For notebooks that read records of people: results.write(..., guard_rows=results.row_hashes(frame))
-_.row_hashes
