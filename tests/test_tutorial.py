@@ -69,7 +69,9 @@ def test_the_page_works_as_written(project, monkeypatch):
     scores = [pd.read_parquet(p) for p in project.glob("papermill_runs/primers/*/*/rows.parquet")]
     assert len(scores) == 2
     assert (project / "out.ipynb").is_file()
-    assert "reproduced" in (project / "out.ipynb").read_text()
+    assert "differs" in (project / "out.ipynb").read_text(), "500 people are not 1000"
+    report = (project / "reports" / "primers-randomised_response.html").read_text()
+    assert "reproduced" in report
 
 
 def test_its_study_and_notebook_keep_the_house_rules(project):
