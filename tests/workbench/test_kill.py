@@ -127,7 +127,7 @@ def executed(ws):
 
 
 @pytest.mark.xfail(
-    strict=False, reason="failed once in a full slow run; the cause is not found yet"
+    strict=False, reason="suspected, not confirmed, of one failure in a full slow run"
 )
 def test_killing_kernels(ws):
     """A killed kernel fails its own run and no other; the next sweep does only that one."""
