@@ -12,6 +12,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from pet_lab import checks
+
 __all__ = ["Noise", "discrete_laplace"]
 
 
@@ -30,8 +32,7 @@ def discrete_laplace(scale: Fraction) -> int:
     ----------
     Canonne, Kamath, Steinke 2020, arXiv:2004.00010, algorithms 1 and 2.
     """
-    if scale <= 0:
-        raise ValueError(f"The scale of noise is positive, got {scale}.")
+    checks.positive(scale=scale)
     t, s = scale.numerator, scale.denominator
     while True:
         u = secrets.randbelow(t)

@@ -19,7 +19,7 @@ def test_discrete_laplace_has_its_variance_and_its_share_of_zeros():
     assert abs(draws.var() / variance - 1) < 5 * math.sqrt(6 / n)
     zero = (1 - q) / (1 + q)
     assert abs((draws == 0).mean() - zero) < 5 * math.sqrt(zero * (1 - zero) / n)
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="above 0"):
         discrete_laplace(Fraction(0))
 
 
