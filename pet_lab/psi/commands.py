@@ -14,14 +14,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 import numpy as np
 import typer
 
+from pet_lab.checks import require
 from pet_lab.files import write_atomic
 from pet_lab.parties.certificates import Credentials, TestAuthority, load, save
 from pet_lab.parties.channel import Options
@@ -30,10 +31,10 @@ from pet_lab.parties.errors import PartyError
 from . import service
 from .disclosure import OutputRules, QueryLog
 from .engines import engine_named
-from .linker import Linker, Query, combine_totals
+from .linker import Linker, Query, combine
 from .protocol import VARIANTS, DataHolder, PsiError, PsiOutcome, Role, Variant
-from .session import run_party
-from .tokens import tables_for_linkers
+from .session import check_variant, run_party
+from .tokens import tables_for_linkers, whole_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,53 +45,47 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
+Option = typer.Option
 Folder = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         help="Folder with ca.pem, cert.pem, key.pem.",
         envvar="PET_LAB_CREDENTIALS",
         show_envvar=True,
     ),
 ]
-Data = Annotated[Path, typer.Option(help="CSV file; every column is read as text.")]
-On = Annotated[list[str], typer.Option(help="Key column; repeat for a key of several columns.")]
-Peer = Annotated[str, typer.Option(help="Name in the peer's certificate.")]
-EngineName = Annotated[str, typer.Option("--engine", help="ecdh, rsa-3072, rsa-2048, openmined.")]
-VariantName = Annotated[str, typer.Option("--variant", help=", ".join(VARIANTS))]
-Out = Annotated[Path | None, typer.Option(help="Write the rows of the intersection here.")]
-State = Annotated[
-    Path | None, typer.Option(help="Keep the session here for `send` and `query` (mode 0600).")
-]
-Linkers = Annotated[list[str], typer.Option("--linker", help="NAME@HOST:PORT; repeat for shares.")]
-Columns = Annotated[list[str], typer.Option("--column", help="Column to send; repeat.")]
+Data = Annotated[Path, Option(help="CSV file; every column is read as text.")]
+EngineName = Annotated[str, Option("--engine", help="ecdh, rsa-3072, rsa-2048, openmined.")]
+Kept = Annotated[Path, Option(help="Session kept by serve or join.")]
+Linkers = Annotated[list[str], Option("--linker", help="NAME@HOST:PORT; repeat for shares.")]
+Columns = Annotated[list[str], Option("--column", help="Column to send; repeat.")]
 Values = Annotated[
-    list[str], typer.Option("--value", help="COLUMN:DECIMALS, sent as additive shares; repeat.")
+    list[str], Option("--value", help="COLUMN:DECIMALS, sent as additive shares; repeat.")
 ]
 Labels = Annotated[
-    list[str],
-    typer.Option("--label", help="COLUMN=LABEL, one of all its public labels; repeat."),
+    list[str], Option("--label", help="COLUMN=LABEL, one of all its public labels; repeat.")
 ]
 Bound = Annotated[
-    int | None, typer.Option("--value-bound", min=1, help="Clip values to this, as linkers ask.")
+    int | None, Option("--value-bound", min=1, help="Clip values to this, as linkers ask.")
 ]
-By = Annotated[list[str], typer.Option("--by", help="PARTY:COLUMN to group by; repeat.")]
-Total = Annotated[str | None, typer.Option(help="PARTY:COLUMN to total instead of counting.")]
-Separator = Annotated[
-    str, typer.Option(help="Between the fields of the CSV file; found if not given.")
-]
-Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait for a message.")]
-Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for the peer to appear.")]
-Listen = Annotated[str, typer.Option(help="HOST:PORT; port 0 takes a free one.")]
-Delay = Annotated[
-    float, typer.Option(help="One-way delay of every message in ms, to study slow lines.")
-]
+By = Annotated[list[str], Option("--by", help="PARTY:COLUMN to group by; repeat.")]
+Total = Annotated[str | None, Option(help="PARTY:COLUMN to total instead of counting.")]
+Separator = Annotated[str, Option(help="Between the fields of the CSV file; found if not given.")]
 
 
-def _variant(name: str) -> Variant:
-    if name not in VARIANTS:
-        raise PsiError(f"Variants are {', '.join(VARIANTS)}, got {name[:40]!r}.")
-    return cast(Variant, name)
+def in_one_sentence(work: Callable[..., None]) -> Callable[..., None]:
+    """A refusal of the command is one sentence on stderr and exit status 1."""
+
+    @functools.wraps(work)
+    def refusing(*args: Any, **options: Any) -> None:
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+        try:
+            work(*args, **options)
+        except PartyError as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(1) from None
+
+    return refusing
 
 
 def _read(path: Path, separator: str) -> pd.DataFrame:
@@ -102,16 +97,6 @@ def _read(path: Path, separator: str) -> pd.DataFrame:
         raise PsiError(str(error)) from None
 
 
-def _run(work: Callable[[], None]) -> None:
-    """Do the work; a refusal is one sentence on stderr and exit status 1."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    try:
-        work()
-    except PartyError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
-
-
 def _report(**items: Any) -> None:
     """Print one JSON line: what programs that start parties read."""
     typer.echo(json.dumps(items))
@@ -120,84 +105,101 @@ def _report(**items: Any) -> None:
 def _used() -> dict[str, float]:
     used = resource.getrusage(resource.RUSAGE_SELF)
     per_mib = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return {
-        "cpu_s": round(used.ru_utime + used.ru_stime, 3),
-        "peak_mib": round(used.ru_maxrss / per_mib, 1),
-    }
+    cpu_s, peak_mib = used.ru_utime + used.ru_stime, used.ru_maxrss / per_mib
+    return {"cpu_s": round(cpu_s, 3), "peak_mib": round(peak_mib, 1)}
 
 
 @app.command()
+@in_one_sentence
 def certificates(
     folder: Annotated[Path, typer.Argument(help="Where to put one folder for each name.")],
     names: Annotated[list[str], typer.Argument(help="Names of the parties and linkers.")],
-    days: Annotated[float, typer.Option(help="Days until they expire.")] = 7,
+    days: Annotated[float, Option(help="Days until they expire.")] = 7,
 ) -> None:
     """Make a test authority and credentials for each name. For tests and demonstrations only."""
-
-    def work() -> None:
-        authority = TestAuthority()
-        for name in names:
-            save(authority.issue(name, days=days), folder / name)
-        _report(event="certificates", folder=str(folder), names=names)
-
-    _run(work)
+    authority = TestAuthority()
+    for name in names:
+        save(authority.issue(name, days=days), folder / name)
+    _report(event="certificates", folder=str(folder), names=names)
 
 
-def _hold_session(
-    role: Literal["initiator", "responder"],
-    *,
-    data: Path,
-    on: list[str],
-    peer: str,
-    address: str,
-    credentials: Path | None,
-    engine: str,
-    variant: str,
-    state: Path | None,
-    out: Path | None,
-    linkers: list[str],
-    columns: list[str],
-    values: list[str],
-    labels: list[str],
-    value_bound: int | None,
-    by: list[str],
-    total: str | None,
-    separator: str,
-    timeout: float,
-    wait: float,
-    delay: float,
+@app.command("serve")
+@app.command("join")
+@in_one_sentence
+def hold_session(
+    ctx: typer.Context,
+    data: Data,
+    on: Annotated[list[str], Option(help="Key column; repeat for a key of several columns.")],
+    peer: Annotated[str, Option(help="Name in the peer's certificate.")],
+    address: Annotated[
+        str,
+        Option(
+            "--listen", "--connect", help="HOST:PORT that serve opens (0: any), or that join calls."
+        ),
+    ] = "",
+    credentials: Folder = None,
+    engine: EngineName = "ecdh",
+    variant: Annotated[str, Option(help=", ".join(VARIANTS))] = "psi",
+    state: Annotated[
+        Path | None, Option(help="Keep the session here for `send` and `query` (mode 0600).")
+    ] = None,
+    out: Annotated[Path | None, Option(help="Write the rows of the intersection here.")] = None,
+    linkers: Linkers = [],
+    columns: Columns = [],
+    values: Values = [],
+    labels: Labels = [],
+    value_bound: Bound = None,
+    by: By = [],
+    total: Total = None,
+    separator: Separator = "",
+    timeout: Annotated[float, Option(help="Seconds to wait for a message.")] = 120,
+    wait: Annotated[
+        float | None, Option(help="Seconds until the peer appears; serve 600, join 60.")
+    ] = None,
+    delay: Annotated[
+        float, Option(help="One-way delay of every message in ms, to study slow lines.")
+    ] = 0,
 ) -> None:
-    """One session, then what may follow in the same process: files, uploads, one query."""
+    """Hold one session: serve waits for the peer, join connects to it; then send and query."""
+    role: Role = "responder" if ctx.info_name == "serve" else "initiator"
+    calls = role == "responder" or address
+    require(calls, "join needs the address of a peer that serves: --connect HOST:PORT.", PsiError)
     mine, begun = load(credentials), time.monotonic()
     holder = DataHolder(mine.name, _read(data, separator))
-    if out is not None and variant == "cardinality":
-        raise PsiError("--out needs rows; cardinality returns only a count.")
+    rowless = out is not None and variant == "cardinality"
+    require(not rowless, "--out needs rows; cardinality returns only a count.", PsiError)
     speaker = engine_named(engine)
-    if not speaker.symmetric and (linkers or (out is not None and role == "responder")):
-        raise PsiError(
-            f"The engine {engine} tells the party that joins only, so the other has no rows for "
-            "--out or a linker; use ecdh or rsa-3072."
-        )
+    check_variant(speaker, variant)
+    needs_rows = linkers or (out is not None and role == "responder")
+    require(
+        speaker.symmetric or not needs_rows,
+        f"The engine {engine} tells the party that joins only, so the other has no rows for "
+        "--out or a linker; use ecdh or rsa-3072.",
+        PsiError,
+    )
     speak = functools.partial(
         run_party,
         speaker,
         holder=holder,
         role=role,
         on=on,
-        variant=_variant(variant),
+        variant=cast(Variant, variant),
         columns=columns if variant == "enrichment" else (),
     )
     options = Options(timeout_s=timeout, delay_s=delay / 1000)
-    more: dict[str, Any] = {"peer": peer, "credentials": mine, "options": options, "wait_s": wait}
     if role == "responder":
         outcome = service.serve(
             speak,
-            listen=address,
+            peer=peer,
+            credentials=mine,
+            listen=address or "127.0.0.1:0",
+            options=options,
+            wait_s=600 if wait is None else wait,
             started=lambda port: _report(event="listening", port=port),
-            **more,
         )
     else:
-        outcome = service.join(speak, address=address, **more)
+        patience = 60 if wait is None else wait
+        outcome = speak(service.connect(mine, peer, address, options=options, wait_s=patience))
     _report(
         event="session",
         party=outcome.party,
@@ -214,139 +216,76 @@ def _hold_session(
     if state is not None:
         write_atomic(state, _pack_state(outcome, on), secret=True)
     if out is not None and outcome.positions is not None:
-        write_atomic(
-            out, _common_rows(holder, outcome, on).to_csv(index=False).encode(), secret=True
-        )
+        rows = _common_rows(holder, outcome, on).to_csv(index=False)
+        write_atomic(out, rows.encode(), secret=True)
     if linkers:
-        _send(holder, outcome, mine, on, linkers, columns, values, labels, value_bound)
+        _send(holder, outcome, on, _remote(linkers, mine), columns, values, labels, value_bound)
     if by:
-        _query(outcome, mine, linkers, by, total)
+        _query(outcome, _remote(linkers, mine), by, total)
 
 
 def _common_rows(holder: DataHolder, outcome: PsiOutcome, on: list[str]) -> pd.DataFrame:
     """The rows of the intersection, with the columns that the peer handed over for them."""
-    keys, positions = holder.key_set(on), outcome.positions
+    positions = outcome.positions
     assert positions is not None
-    rows = keys.rows_of(positions)
+    rows = holder.key_set(on).rows_of(positions)
     table = holder.frame.iloc[rows].reset_index(drop=True)
     if outcome.enriched is None:
         return table
-    place = np.empty(len(keys), dtype=np.int64)
-    place[positions] = np.arange(len(positions))
-    received = outcome.enriched.iloc[place[keys.codes[rows]]].reset_index(drop=True)
+    # Keys are unique in this variant and numbered as they appear: rows ascend as positions do.
+    received = outcome.enriched.iloc[np.argsort(positions)].reset_index(drop=True)
     return table.join(
         received.rename(columns=lambda c: f"{outcome.peer}:{c}" if c in table.columns else c)
     )
 
 
 @app.command()
-def serve(
-    data: Data,
-    on: On,
-    peer: Peer,
-    credentials: Folder = None,
-    listen: Listen = "127.0.0.1:0",
-    engine: EngineName = "ecdh",
-    variant: VariantName = "psi",
-    state: State = None,
-    out: Out = None,
-    linkers: Linkers = [],
-    columns: Columns = [],
-    values: Values = [],
-    labels: Labels = [],
-    value_bound: Bound = None,
-    by: By = [],
-    total: Total = None,
-    separator: Separator = "",
-    timeout: Timeout = 120,
-    wait: Wait = 600,
-    delay: Delay = 0,
-) -> None:
-    """Wait for the peer and hold one session; then, if linkers are named, send and query."""
-    given = locals()
-    given["address"] = given.pop("listen")
-    _run(lambda: _hold_session("responder", **given))
-
-
-@app.command()
-def join(
-    data: Data,
-    on: On,
-    peer: Peer,
-    connect: Annotated[str, typer.Option(help="HOST:PORT of the peer that serves.")],
-    credentials: Folder = None,
-    engine: EngineName = "ecdh",
-    variant: VariantName = "psi",
-    state: State = None,
-    out: Out = None,
-    linkers: Linkers = [],
-    columns: Columns = [],
-    values: Values = [],
-    labels: Labels = [],
-    value_bound: Bound = None,
-    by: By = [],
-    total: Total = None,
-    separator: Separator = "",
-    timeout: Timeout = 120,
-    wait: Wait = 60,
-    delay: Delay = 0,
-) -> None:
-    """Connect to the peer and hold one session; then, if linkers are named, send and query."""
-    given = locals()
-    given["address"] = given.pop("connect")
-    _run(lambda: _hold_session("initiator", **given))
-
-
-@app.command()
+@in_one_sentence
 def linker(
-    parties: Annotated[list[str], typer.Option("--party", help="The two parties served.")],
+    parties: Annotated[list[str], Option("--party", help="The two parties served.")],
     credentials: Folder = None,
-    listen: Listen = "127.0.0.1:0",
-    min_cell: Annotated[int, typer.Option(help="Smallest count that is shown; 0 = all.")] = 10,
-    epsilon: Annotated[float | None, typer.Option(help="Noise per query; none without.")] = None,
-    budget: Annotated[float, typer.Option(help="Epsilon of all queries together.")] = 1.0,
-    value_bound: Annotated[int | None, typer.Option(help="Largest value of one row.")] = None,
+    listen: Annotated[str, Option(help="HOST:PORT; port 0 takes a free one.")] = "127.0.0.1:0",
+    min_cell: Annotated[int, Option(help="Smallest count that is shown; 0 = all.")] = 10,
+    epsilon: Annotated[float | None, Option(help="Noise per query; none without.")] = None,
+    budget: Annotated[float, Option(help="Epsilon of all queries together.")] = 1.0,
+    value_bound: Annotated[int | None, Option(help="Largest value of one row.")] = None,
     owner_total_min: Annotated[
-        int, typer.Option(help="Smallest group whose exact total its owner gets; 0 = all.")
+        int, Option(help="Smallest group whose exact total its owner gets; 0 = all.")
     ] = 1000,
     exact_sessions: Annotated[
-        int, typer.Option(help="Sessions with answers without noise; more only for other files.")
+        int, Option(help="Sessions with answers without noise; more only for other files.")
     ] = 1,
-    log: Annotated[Path | None, typer.Option(help="Query log, JSON lines; read at start.")] = None,
+    log: Annotated[Path | None, Option(help="Query log, JSON lines; read at start.")] = None,
 ) -> None:
     """Serve two parties until stopped: match rows, count, total, check what leaves."""
-
-    def work() -> None:
-        if len(parties) != 2:
-            raise PsiError(f"A linker serves two parties, got {len(parties)}.")
-        try:
-            rules = OutputRules(
-                min_cell=min_cell,
-                epsilon_per_query=epsilon,
-                epsilon_total=budget,
-                value_bound=value_bound,
-                owner_total_min=owner_total_min,
-                exact_sessions=exact_sessions,
-            )
-        except ValueError as error:
-            raise PsiError(str(error)) from None
-        queries = QueryLog.open(log) if log is not None else QueryLog()
-        served = Linker((parties[0], parties[1]), rules=rules, log=queries)
-        server = service.LinkerServer(served, load(credentials), listen)
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
-        _report(event="listening", port=server.port)
-        stop.wait()
-        server.close()
-        _report(event="stopped", **_used())
-
-    _run(work)
+    require(len(parties) == 2, f"A linker serves two parties, got {len(parties)}.", PsiError)
+    try:
+        rules = OutputRules(
+            min_cell=min_cell,
+            epsilon_per_query=epsilon,
+            epsilon_total=budget,
+            value_bound=value_bound,
+            owner_total_min=owner_total_min,
+            exact_sessions=exact_sessions,
+        )
+    except ValueError as error:
+        raise PsiError(str(error)) from None
+    queries = QueryLog.open(log) if log is not None else QueryLog()
+    served = Linker((parties[0], parties[1]), rules=rules, log=queries)
+    server = service.LinkerServer(served, load(credentials), listen)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    _report(event="listening", port=server.port)
+    stop.wait()
+    server.close()
+    _report(event="stopped", **_used())
 
 
 @app.command()
+@in_one_sentence
 def send(
-    state: Annotated[Path, typer.Option(help="Session kept by serve or join.")],
+    state: Kept,
     data: Data,
     linkers: Linkers,
     credentials: Folder = None,
@@ -357,74 +296,65 @@ def send(
     separator: Separator = "",
 ) -> None:
     """Send the tokens of the intersection to one linker, or shares to several."""
-
-    def work() -> None:
-        mine = load(credentials)
-        outcome, on = _unpack_state(state)
-        holder = DataHolder(mine.name, _read(data, separator))
-        _send(holder, outcome, mine, on, linkers, columns, values, labels, value_bound)
-
-    _run(work)
+    mine = load(credentials)
+    outcome, on = _unpack_state(state)
+    holder = DataHolder(mine.name, _read(data, separator))
+    _send(holder, outcome, on, _remote(linkers, mine), columns, values, labels, value_bound)
 
 
 @app.command()
+@in_one_sentence
 def query(
-    state: Annotated[Path, typer.Option(help="Session kept by serve or join.")],
-    linkers: Linkers,
-    by: By,
-    credentials: Folder = None,
-    total: Total = None,
+    state: Kept, linkers: Linkers, by: By, credentials: Folder = None, total: Total = None
 ) -> None:
     """Ask the linkers for a table of counts or totals, and decrypt its labels."""
-    _run(lambda: _query(_unpack_state(state)[0], load(credentials), linkers, by, total))
+    _query(_unpack_state(state)[0], _remote(linkers, load(credentials)), by, total)
 
 
 @app.command()
+@in_one_sentence
 def demo(
-    rows: Annotated[int, typer.Option(help="Records of each party; two thirds are common.")] = 1000,
+    rows: Annotated[int, Option(help="Records of each party; two thirds are common.")] = 1000,
     engine: EngineName = "ecdh",
 ) -> None:
     """Run two data holders and a linker on loopback ports with made-up data; show the answer."""
+    import pandas as pd
 
-    def work() -> None:
-        import pandas as pd
+    from . import end_to_end
 
-        from . import end_to_end
-
-        engine_named(engine)
-        rng = np.random.default_rng(1)
-        ids = [f"{i:07d}" for i in range(rows + rows // 3)]
-        left = pd.DataFrame({"id": ids[:rows], "tariff": rng.choice(["100", "300"], rows)})
-        right = pd.DataFrame({"id": ids[rows // 3 :][:rows], "size": rng.choice(["S", "L"], rows)})
-        outcome = end_to_end.run(
-            DataHolder("statcan", left),
-            DataHolder("cbs", right),
-            on=["id"],
-            by=["cbs:size", "statcan:tariff"],
-            columns={"statcan": ["tariff"], "cbs": ["size"]},
-            engine=engine,
-            separate=True,
-        )
-        typer.echo(f"{outcome.cardinality} common records; the linker's answer to cbs:")
-        typer.echo(outcome.table.to_string(index=False))
-        typer.echo(outcome.costs.to_string(index=False))
-
-    _run(work)
+    rng = np.random.default_rng(1)
+    ids = [f"{i:07d}" for i in range(rows + rows // 3)]
+    left = pd.DataFrame({"id": ids[:rows], "tariff": rng.choice(["100", "300"], rows)})
+    right = pd.DataFrame({"id": ids[rows // 3 :][:rows], "size": rng.choice(["S", "L"], rows)})
+    outcome = end_to_end.run(
+        DataHolder("statcan", left),
+        DataHolder("cbs", right),
+        on=["id"],
+        by=["cbs:size", "statcan:tariff"],
+        columns={"statcan": ["tariff"], "cbs": ["size"]},
+        engine=engine,
+        separate=True,
+    )
+    typer.echo(f"{outcome.cardinality} common records; the linker's answer to cbs:")
+    typer.echo(outcome.table.to_string(index=False))
+    typer.echo(outcome.costs.to_string(index=False))
 
 
-def _split(linker: str) -> tuple[str, str]:
-    name, _, address = linker.partition("@")
-    if not name or not address:
-        raise PsiError(f"A linker is written NAME@HOST:PORT, got {linker[:80]!r}.")
-    return name, address
+def _remote(linkers: list[str], credentials: Credentials) -> list[service.RemoteLinker]:
+    remote = []
+    for text in linkers:
+        name, _, address = text.partition("@")
+        written = f"A linker is written NAME@HOST:PORT, got {text[:80]!r}."
+        require(name and address, written, PsiError)
+        remote.append(service.RemoteLinker(name, address, credentials))
+    return remote
 
 
 def _send(
     holder: DataHolder,
     outcome: PsiOutcome,
-    credentials: Credentials,
     on: list[str],
-    linkers: list[str],
+    linkers: Sequence[service.RemoteLinker],
     columns: list[str],
     values: list[str],
     labels: list[str],
@@ -433,11 +363,8 @@ def _send(
     public: dict[str, list[str]] = {}
     for text in labels:
         column, equals, label = text.partition("=")
-        if not equals:
-            raise PsiError(f"A public label is written COLUMN=LABEL, got {text[:80]!r}.")
+        require(equals, f"A public label is written COLUMN=LABEL, got {text[:80]!r}.", PsiError)
         public.setdefault(column, []).append(label)
-    from .end_to_end import whole_numbers
-
     tables = tables_for_linkers(
         holder,
         outcome,
@@ -449,43 +376,25 @@ def _send(
         linkers=len(linkers),
     )
     for table, one in zip(tables, linkers, strict=True):
-        name, address = _split(one)
-        pairs, sent = service.send_table(
-            table, linker=name, address=address, credentials=credentials
-        )
-        _report(event="sent", linker=name, rows=len(table), pairs=pairs, bytes_sent=sent)
+        pairs, sent = one.send(table)
+        _report(event="sent", linker=one.name, rows=len(table), pairs=pairs, bytes_sent=sent)
 
 
 def _query(
     outcome: PsiOutcome,
-    credentials: Credentials,
-    linkers: list[str],
+    linkers: Sequence[service.RemoteLinker],
     by: list[str],
     total: str | None,
 ) -> None:
-    if not linkers:
-        raise PsiError("A query needs a linker; name it with --linker.")
-    asked = _checked_query(outcome, by, total)
+    require(linkers, "A query needs a linker; name it with --linker.", PsiError)
+    asked = Query.of(outcome.session, by, total)
     answers = []
     for one in linkers if total else linkers[:1]:
-        name, address = _split(one)
-        service.wait_until_linked(
-            outcome.session, linker=name, address=address, credentials=credentials
-        )
-        answers.append(service.ask(asked, linker=name, address=address, credentials=credentials))
-    table = combine_totals(answers, outcome) if total else answers[0].table(outcome.link_key)
+        one.wait_until_linked(outcome.session)
+        answers.append(one.ask(asked))
+    table = combine(answers, outcome.link_key)
     rows = json.loads(table.astype(object).where(table.notna(), None).to_json(orient="records"))
     _report(event="answer", table=rows, **_used())
-
-
-def _checked_query(outcome: PsiOutcome, by: list[str], total: str | None) -> Query:
-    """The query, held to the limits that a linker holds it to."""
-    measure = "total" if total else "count"
-    fields = {"type": "query", "session": outcome.session, "group_by": by, "measure": measure}
-    try:
-        return msgspec.convert(fields | {"value": total}, Query)
-    except msgspec.ValidationError as error:
-        raise PsiError(f"This is not a query that linkers answer: {error}.") from None
 
 
 class SessionState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -19,6 +19,7 @@ from __future__ import annotations
 import datetime
 import functools
 import logging
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from pet_lab import checks
+from pet_lab.checks import require
 from pet_lab.files import write_atomic
 
 from .protocol import PsiError
@@ -67,21 +70,12 @@ class OutputRules:
     exact_sessions: int = 1
 
     def __post_init__(self) -> None:
-        if self.min_cell < 0:
-            raise ValueError(f"min_cell is a count, got {self.min_cell}; 0 switches the check off.")
-        if self.owner_total_min < 0 or self.exact_sessions < 1:
-            raise ValueError(
-                "owner_total_min is 0 or more and exact_sessions 1 or more, got "
-                f"{self.owner_total_min} and {self.exact_sessions}."
-            )
-        if (
-            self.epsilon_per_query is not None
-            and not 0 < self.epsilon_per_query <= self.epsilon_total
-        ):
-            raise ValueError(
-                f"epsilon_per_query lies between 0 and the budget {self.epsilon_total:g}, "
-                f"got {self.epsilon_per_query:g}."
-            )
+        checks.whole(0, min_cell=self.min_cell, hint="0 switches the check off")
+        checks.whole(0, owner_total_min=self.owner_total_min)
+        checks.whole(1, exact_sessions=self.exact_sessions)
+        if self.epsilon_per_query is not None:
+            checks.positive(epsilon_per_query=self.epsilon_per_query)
+            checks.between(0, self.epsilon_total, epsilon_per_query=self.epsilon_per_query)
 
 
 @dataclass(frozen=True)
@@ -100,25 +94,14 @@ def protect(
     rules: OutputRules,
     full: Counts,
     full_axes: Sequence[str],
-    owners: Sequence[str],
     earlier: Sequence[Released] = (),
 ) -> Mask:
-    """Which cells of a table may be shown.
+    """Which cells of a table, one axis for each column "party:column", may be shown.
 
-    Parameters
-    ----------
-    counts, axes : the table asked for, one axis a column
-    full, full_axes : the same rows by every column of this table and of earlier answers
-    owners : for each of `full_axes`, the party that holds the column and so knows its margin
-    earlier : answers that already left
+    `full` counts the same rows by every column of this table and of earlier answers. A withheld
+    cell has, for each party, a feasible interval at least min(min_cell, what that party's own
+    margin leaves open) wide.
 
-    Returns
-    -------
-    bool array of the shape of `counts`. A withheld cell has, for each party, a feasible interval at
-    least min(min_cell, what that party's own margin leaves open) wide.
-
-    Notes
-    -----
     Cells are added greedily, smallest first, and taken back where they prove unnecessary: safe, not
     the smallest possible set. Feasibility is over real numbers; for tables of two ways that is also
     feasibility over whole numbers.
@@ -129,19 +112,21 @@ def protect(
     at_stake = small.any() or any((_small(e.counts, rules) & ~e.shown).any() for e in earlier)
     if not rules.complementary or not at_stake:
         return ~hidden
-    if full.size > MAX_CELLS:
-        raise PsiError(
-            f"The check against working out a withheld cell covers {MAX_CELLS} cells, here are "
-            f"{full.size}; group by fewer columns."
-        )
-    audit = _Audit(full, full_axes, owners, earlier)
+    require(
+        full.size <= MAX_CELLS,
+        f"The check against working out a withheld cell covers {MAX_CELLS} cells, here are "
+        f"{full.size}; group by fewer columns.",
+        PsiError,
+    )
+    give_up = time.thread_time() + AUDIT_CPU_S
 
     def exposed(mask: Mask) -> bool:
-        return audit.exposed(Released(tuple(axes), counts, ~mask), rules)
+        answer = Released(tuple(axes), counts, ~mask)
+        return _exposed([*earlier, answer], full, list(full_axes), rules, give_up)
 
-    order = [tuple(i) for i in np.argwhere(~small & (counts > 0))]
-    order.sort(key=lambda i: int(counts[i]))
-    order += [tuple(i) for i in np.argwhere(counts == 0)]
+    by_size = sorted(np.ndindex(counts.shape), key=lambda i: int(counts[i]))
+    order = [i for i in by_size if counts[i] and not small[i]]
+    order += [i for i in by_size if not counts[i]]  # last: an empty cell hides little
     added = []
     for cell in order:
         if not exposed(hidden):
@@ -161,64 +146,47 @@ def _small(counts: Counts, rules: OutputRules) -> Mask:
     return small
 
 
-class _Audit:
-    """What a data holder can work out: linear programmes over the full cross-classification."""
+def _exposed(
+    released: Sequence[Released],
+    full: Counts,
+    full_axes: list[str],
+    rules: OutputRules,
+    give_up: float,
+) -> bool:
+    """Whether a party can pin a withheld small cell down too closely, by linear programmes."""
+    from scipy.optimize import linprog
 
-    def __init__(
-        self,
-        full: Counts,
-        full_axes: Sequence[str],
-        owners: Sequence[str],
-        earlier: Sequence[Released],
-    ) -> None:
-        self.full, self.axes, self.owners = full, list(full_axes), list(owners)
-        self.earlier = earlier
-        self._give_up = time.thread_time() + AUDIT_CPU_S
+    everything = full.ravel()
+    place = np.indices(full.shape).reshape(full.ndim, -1)
 
-    def _sums(self, axes: Sequence[str]) -> npt.NDArray[np.float64]:
-        """Matrix of shape (cells of the margin, cells of the full table)."""
-        at = [self.axes.index(a) for a in axes]
-        shape = [self.full.shape[i] for i in at]
-        owner = (
-            np.ravel_multi_index([np.indices(self.full.shape)[i].ravel() for i in at], shape)
-            if at
-            else np.zeros(self.full.size, dtype=int)
-        )
-        matrix = np.zeros((int(np.prod(shape)) if shape else 1, self.full.size))
-        matrix[owner, np.arange(self.full.size)] = 1
-        return matrix
+    def sums(axes: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Matrix of shape (cells of the margin over these axes, cells of the full table)."""
+        at = [full_axes.index(a) for a in axes]
+        shape = [full.shape[i] for i in at]
+        cell = np.ravel_multi_index(tuple(place[at]), shape) if at else np.zeros(full.size, int)
+        return (np.arange(math.prod(shape))[:, None] == cell).astype(float)
 
-    def exposed(self, answer: Released, rules: OutputRules) -> bool:
-        """True if a withheld small cell of any answer can be pinned down too closely by a party."""
-        from scipy.optimize import linprog
-
-        released = (*self.earlier, answer)
-        everything = self.full.ravel()
-        targets = [
-            row
-            for r in released
-            for row in self._sums(r.axes)[(_small(r.counts, rules) & ~r.shown).ravel()]
-        ]
-        shown = [self._sums(r.axes)[r.shown.ravel()] for r in released]
-        for party in sorted(set(self.owners)):
-            own = self._sums([a for a, o in zip(self.axes, self.owners, strict=True) if o == party])
-            matrix = np.concatenate([own, *shown])
-            sums = matrix @ everything
-            for target in targets:
-                if time.thread_time() > self._give_up:
-                    raise AuditTooLong(
-                        "The check against working out a withheld cell takes longer than "
-                        f"{AUDIT_CPU_S:g} s for this table; group by fewer columns or labels."
-                    )
-                # No interval can be wider than the party's own margin around the cell.
-                reach = sum(float(line @ everything) for line in own if (line * target).any())
-                low, high = (
-                    linprog(sign * target, A_eq=matrix, b_eq=sums, bounds=(0, None), method="highs")
-                    for sign in (1, -1)
+    small = [(_small(r.counts, rules) & ~r.shown).ravel() for r in released]
+    targets = np.concatenate([sums(r.axes)[rows] for r, rows in zip(released, small, strict=True)])
+    shown = [sums(r.axes)[r.shown.ravel()] for r in released]
+    for party in sorted({a.split(":")[0] for a in full_axes}):
+        own = sums([a for a in full_axes if a.split(":")[0] == party])
+        matrix = np.concatenate([own, *shown])
+        for target in targets:
+            if time.thread_time() > give_up:
+                raise AuditTooLong(
+                    "The check against working out a withheld cell takes longer than "
+                    f"{AUDIT_CPU_S:g} s for this table; group by fewer columns or labels."
                 )
-                if -high.fun - low.fun < min(rules.min_cell, reach) - 1e-6:
-                    return True
-        return False
+            # No interval can be wider than the party's own margin around the cell.
+            reach = sum(float(line @ everything) for line in own if (line * target).any())
+            low, high = (
+                linprog(sign * target, A_eq=matrix, b_eq=matrix @ everything, method="highs")
+                for sign in (1, -1)
+            )
+            if -high.fun - low.fun < min(rules.min_cell, reach) - 1e-6:
+                return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -247,12 +215,7 @@ class QueryLog:
         """Read a log that exists, so that a restarted linker still knows what was spent.
 
         A last line without its end was being written when the linker stopped; its answer had not
-        left. It is removed, with a warning.
-
-        Raises
-        ------
-        PsiError
-            If any other line is damaged.
+        left. It is removed, with a warning. Any other line that is damaged is a PsiError.
         """
         entries: list[QueryEntry] = []
         *lines, torn = path.read_bytes().split(b"\n") if path.exists() else [b""]

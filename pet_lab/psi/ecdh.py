@@ -27,6 +27,8 @@ import os
 import numpy as np
 import numpy.typing as npt
 
+from pet_lab.checks import require
+
 from . import curve25519 as curve
 from .elements import bytes_of, common_positions, in_threads, secret_permutation
 from .protocol import VARIANTS, Bytes2D, MessageError, Variant
@@ -57,37 +59,31 @@ class EcdhEngine:
         n = len(talk.elements)
         order = secret_permutation(n)
         mine = np.empty((n, curve.WIDTH), dtype=np.uint8)
-        with talk.stage("hash and blind", n) as timer:
+        with talk.stage("hash and blind", n) as cpu:
 
             def blind(start: int, stop: int) -> Bytes2D:
                 keys = [talk.session + talk.elements[i] for i in order[start:stop]]
                 return curve.exponentiate(secret, curve.encode_to_curve(keys, DST))
 
-            for start, stop, part in in_threads(blind, n, timer=timer):
+            for start, stop, part in in_threads(blind, n, cpu=cpu):
                 mine[start:stop] = part
-        responds = talk.role == "responder"
         with talk.stage("exchange blinded", n):
-            # Never both at once, so that no side can block.
-            if not responds:
-                talk.send("blinded", mine)
-            theirs = talk.receive("blinded", width=curve.WIDTH, count=talk.peer_size)
-            if responds:
-                talk.send("blinded", mine)
+            theirs = talk.swap("blinded", mine, count=talk.peer_size)
         _refuse_echo(mine, theirs)
         m = len(theirs)
         del mine
-        with talk.stage("check and blind again", m) as timer:
+        with talk.stage("check and blind again", m) as cpu:
 
             def blind_again(start: int, stop: int) -> Bytes2D:
                 part = theirs[start:stop]
                 curve.check_elements(part)
                 return curve.exponentiate(secret, curve.split(part))
 
-            for start, stop, part in in_threads(blind_again, m, timer=timer):
+            for start, stop, part in in_threads(blind_again, m, cpu=cpu):
                 theirs[start:stop] = part  # in place: a million elements are held once, not twice
         returned = theirs[secret_permutation(m)] if talk.variant == "cardinality" else theirs
         with talk.stage("exchange twice_blinded", m):
-            if responds:
+            if talk.role == "responder":
                 salt = os.urandom(SALT_WIDTH)
                 talk.send("commitment", bytes_of([_commitment(salt, returned)], DIGEST_WIDTH))
                 mine_twice = talk.receive("twice_blinded", width=curve.WIDTH, count=n)
@@ -98,10 +94,11 @@ class EcdhEngine:
                 talk.send("twice_blinded", returned)
                 salt = talk.receive("salt", width=SALT_WIDTH, count=1).tobytes()
                 mine_twice = talk.receive("twice_blinded", width=curve.WIDTH, count=n)
-                if not hmac.compare_digest(bound, _commitment(salt, mine_twice)):
-                    raise MessageError(
-                        "The peer's answer is not the one that it committed to before it saw ours."
-                    )
+                require(
+                    hmac.compare_digest(bound, _commitment(salt, mine_twice)),
+                    "The peer's answer is not the one that it committed to before it saw ours.",
+                    MessageError,
+                )
         # What came back is compared and no more, so it need not be checked to be in the group: a
         # wrong element matches nothing, as if the peer had lied about its set.
         with talk.stage("compare", n + m):
@@ -119,5 +116,5 @@ def _refuse_echo(mine: Bytes2D, theirs: Bytes2D) -> None:
     """A peer that returns our own blinded elements as its own would appear to share all of them."""
     # Eight bytes decide: honest elements are random, so a chance hit has probability n*m / 2^64.
     heads = [np.ascontiguousarray(rows[:, :8]).view(np.uint64).ravel() for rows in (theirs, mine)]
-    if np.isin(heads[0], heads[1]).any():
-        raise MessageError("The peer sent our own blinded elements back as its own.")
+    echo = np.isin(heads[0], heads[1]).any()
+    require(not echo, "The peer sent our own blinded elements back as its own.", MessageError)

@@ -7,15 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from .protocol import Bytes2D, MessageError
+from pet_lab.checks import require
 
-if TYPE_CHECKING:
-    from .session import StageTimer
+from .protocol import Bytes2D, MessageError
 
 T = TypeVar("T")
 
@@ -52,18 +51,14 @@ def common_positions(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Positions in `mine` and in `theirs` of the rows that both hold, ascending by row.
 
-    Both sides see the same rows, so they arrive at the same order without another message.
-
-    Raises
-    ------
-    MessageError
-        If either side holds a row twice: an honest party sends distinct elements.
+    Both sides see the same rows, so they arrive at the same order without another message. A row
+    that a side holds twice is a MessageError: an honest party sends distinct elements.
     """
     a, b = strings(mine), strings(theirs)
     _, left, right = np.intersect1d(a, b, return_indices=True)
     for side, name in ((a, "own"), (b, "received")):
-        if len(np.unique(side)) != len(side):
-            raise MessageError(f"The {name} elements hold one twice; each must be sent once.")
+        twice = f"The {name} elements hold one twice; each must be sent once."
+        require(len(np.unique(side)) == len(side), twice, MessageError)
     return left.astype(np.int64), right.astype(np.int64)
 
 
@@ -74,16 +69,17 @@ def pool() -> ThreadPoolExecutor:
 
 
 def in_threads(
-    work: Callable[[int, int], T], n: int, *, timer: StageTimer, step: int = 1024
+    work: Callable[[int, int], T], n: int, *, cpu: list[float], step: int = 1024
 ) -> Iterator[tuple[int, int, T]]:
-    """Yield (start, stop, work(start, stop)) over range(n) in steps, in order, from all cores."""
+    """Yield (start, stop, work(start, stop)) over range(n) in steps, in order, from all cores.
 
-    def timed(bounds: tuple[int, int]) -> tuple[int, int, T, float]:
-        before = time.thread_time()
-        result = work(*bounds)
-        return *bounds, result, time.thread_time() - before
+    The CPU seconds of each step are appended to `cpu`.
+    """
 
-    bounds = [(i, min(i + step, n)) for i in range(0, n, step)]
-    for start, stop, result, cpu in pool().map(timed, bounds):
-        timer.add_cpu(cpu)
+    def timed(start: int) -> tuple[int, int, T, float]:
+        before, stop = time.thread_time(), min(start + step, n)
+        return start, stop, work(start, stop), time.thread_time() - before
+
+    for start, stop, result, seconds in pool().map(timed, range(0, n, step)):
+        cpu.append(seconds)
         yield start, stop, result

@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from pet_lab.checks import require
 from pet_lab.parties.certificates import ENVIRONMENT, TestAuthority, save
+from pet_lab.parties.channel import Options
 from pet_lab.parties.launch import Process
 
 from .disclosure import OutputRules
 from .engines import engine_named
-from .linker import Linker, Query, combine_totals
-from .protocol import DataHolder, PsiError, PsiResult
+from .linker import Linker, Query, combine
+from .protocol import DataHolder, PsiError, PsiResult, Stage, measured
 from .session import intersect
-from .tokens import TokenTable, tables_for_linkers
+from .tokens import TokenTable, tables_for_linkers, whole_numbers
 
 ARROWS = {
     "hello": "greeting: names, sizes, key shares",
@@ -42,6 +42,8 @@ ARROWS = {
     "tokens": "tokens of the intersection",
     "answer": "checked answer",
 }
+SENT = "send tokens"
+ANSWERED = "join, check and answer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +67,7 @@ class EndToEnd:
 
     @property
     def simulated(self) -> PsiResult:
-        """Both outcomes and the transcript.
-
-        Raises
-        ------
-        PsiError
-            After a run as separate processes: nobody there sees both sides.
-        """
+        """Both outcomes and the transcript; separate processes have none (PsiError)."""
         if self.result is None:
             raise PsiError("Separate processes keep no transcript; run the protocol in one.")
         return self.result
@@ -95,7 +91,7 @@ class EndToEnd:
         ]
         assert self.stages is not None
         for stage in self.stages.itertuples():
-            if stage.stage == "send tokens":
+            if stage.stage == SENT:
                 messages.append((stage.party, "linker", ARROWS["tokens"], stage.bytes_sent))
             elif stage.party == "linker":
                 messages.append(("linker", right, ARROWS["answer"], stage.bytes_sent))
@@ -119,98 +115,71 @@ def run(
     keep_payloads: bool = False,
     timeout_s: float = 600.0,
 ) -> EndToEnd:
-    """Intersect, send tokens, let the responder ask one query.
+    """Intersect on the key columns `on`, send tokens, let the responder ask one query.
 
     Parameters
     ----------
-    on : sequence of str
-        Key columns.
-    by : sequence of str
-        What to group by, as "party:column".
-    columns : mapping
-        DataHolder name -> columns that it sends as tokens.
-    total, values : str, mapping
-        "party:column" to total over two linkers, and the value columns as "column:decimals" by
-        party; without, pairs are counted at one linker.
-    joins : mapping
-        Further keys that the linker compares (one process only), see `tables_for_linkers`.
-    public : mapping
-        DataHolder name -> column -> all its labels, where they are public (one process only).
-    separate : bool
-        True runs three processes (four for totals) over mutual TLS on loopback.
-    keep_payloads : bool
-        Keep what crossed the wire in the transcript (one process only).
-    timeout_s : float
-        Seconds to wait for a message, and for a process to report.
+    by : what to group by, as "party:column"
+    columns : by party, the columns that it sends as tokens
+    total, values : "party:column" to total over two linkers, and by party the value columns as
+        "column:decimals"; without, pairs are counted at one linker
+    joins : further keys that the linker compares (one process only), see `tables_for_linkers`
+    public : by party and column, all its labels, where they are public (one process only)
+    separate : three processes (four for totals) over mutual TLS on loopback
+    keep_payloads : keep what crossed the wire in the transcript (one process only)
+    timeout_s : seconds to wait for a message, and for a process to report
 
-    Raises
-    ------
-    PsiError
-        The first refusal of any party, in one sentence.
+    Raises PsiError: the first refusal of any party, in one sentence.
     """
-    if separate and (joins or public):
-        raise PsiError("Joins and public labels are for one process; leave out them or separate.")
+    holders, values = (initiator, responder), values or {}
     if separate:
-        common = {"on": list(on), "engine": engine, "timeout": timeout_s}
-        own = {
-            holder.name: {
-                "column": list(columns.get(holder.name, ())),
-                "value": list((values or {}).get(holder.name, ())),
-            }
-            for holder in (initiator, responder)
-        }
-        asked = {"by": list(by), "total": total}
-        return _as_processes(initiator, responder, common, own, asked, min_cell)
+        alone = not (joins or public)
+        sentence = "Joins and public labels are for one process; leave out them or separate."
+        require(alone, sentence, PsiError)
+        common = {"on": on, "engine": engine, "timeout": timeout_s, "variant": "analytics"}
+        asks = {"by": by, "total": total}
+        own = [
+            {**common, "column": columns.get(h.name), "value": values.get(h.name), **more}
+            for h, more in zip(holders, ({}, asks), strict=True)
+        ]
+        return _as_processes(holders, own, linkers=2 if total else 1, min_cell=min_cell)
     begun = time.perf_counter()
     result = intersect(
         engine_named(engine),
-        initiator,
-        responder,
+        *holders,
         on=on,
         variant="analytics",
         keep_payloads=keep_payloads,
-        timeout_s=timeout_s,
+        options=Options(timeout_s=timeout_s),
     )
-    parties = (initiator.name, responder.name)
-    linkers = tuple(
-        Linker(parties, rules=OutputRules(min_cell=min_cell)) for _ in range(2 if total else 1)
-    )
-    later = []
-    for party, outcome in ((initiator, result.left), (responder, result.right)):
-        cpu, wall = time.process_time(), time.perf_counter()
-        numbers = whole_numbers(party, (values or {}).get(party.name, ()))
-        tables = tables_for_linkers(
-            party,
-            outcome,
-            on=on,
-            columns=columns.get(party.name, ()),
-            values=numbers,
-            joins=joins,
-            public=(public or {}).get(party.name),
-            linkers=len(linkers),
-        )
-        size = 0
-        for linker, sent in zip(linkers, tables, strict=True):
-            linker.accept(sent, party.name)
-            size += sent.pack().nbytes + sum(t.nbytes for t in sent.labels.values())
-        later.append(_stage(party.name, "send tokens", len(tables[0]), cpu, wall, size))
-    cpu, wall = time.process_time(), time.perf_counter()
-    query = Query(
-        session=result.right.session,
-        group_by=tuple(by),
-        measure="total" if total else "count",
-        value=total,
-    )
-    answers = [linker.answer(query, responder.name) for linker in linkers]
-    table = (
-        combine_totals(answers, result.right) if total else answers[0].table(result.right.link_key)
-    )
-    size = sum(len(msgspec.json.encode(answer)) for answer in answers)
-    later.append(_stage("linker", "join, check and answer", result.cardinality, cpu, wall, size))
-    stages = pd.concat([result.stages, pd.DataFrame(later)], ignore_index=True)
+    parties, rules = (initiator.name, responder.name), OutputRules(min_cell=min_cell)
+    linkers = tuple(Linker(parties, rules=rules) for _ in range(2 if total else 1))
+    later: list[Stage] = []
+    sizes: list[int] = []
+    for holder, outcome in zip(holders, (result.left, result.right), strict=True):
+        with measured(later, holder.name, SENT, result.cardinality, lambda: sum(sizes)):
+            tables = tables_for_linkers(
+                holder,
+                outcome,
+                on=on,
+                columns=columns.get(holder.name, ()),
+                values=whole_numbers(holder, values.get(holder.name, ())),
+                joins=joins,
+                public=(public or {}).get(holder.name),
+                linkers=len(linkers),
+            )
+            for linker, table in zip(linkers, tables, strict=True):
+                linker.accept(table, holder.name)
+                sizes.append(table.pack().nbytes + sum(t.nbytes for t in table.labels.values()))
+    with measured(later, "linker", ANSWERED, result.cardinality, lambda: sum(sizes)):
+        query = Query.of(result.right.session, by, total)
+        answers = [linker.answer(query, responder.name) for linker in linkers]
+        sizes.extend(len(msgspec.json.encode(answer)) for answer in answers)
+        answer = combine(answers, result.right.link_key)
+    stages = pd.concat([result.stages, pd.DataFrame(map(vars, later))], ignore_index=True)
     costs = stages.groupby("party", sort=False, as_index=False)[["cpu_s", "bytes_sent"]].sum()
     return EndToEnd(
-        table=table,
+        table=answer,
         cardinality=result.cardinality,
         wall_s=time.perf_counter() - begun,
         costs=costs.rename(columns={"party": "process"}),
@@ -218,41 +187,6 @@ def run(
         result=result,
         linkers=linkers,
     )
-
-
-def _stage(  # noqa: PLR0917 - a row in the order of its columns
-    party: str, stage: str, elements: int, cpu: float, wall: float, size: int
-) -> dict[str, object]:
-    return {
-        "party": party,
-        "stage": stage,
-        "elements": elements,
-        "cpu_s": time.process_time() - cpu,
-        "wall_s": time.perf_counter() - wall,
-        "bytes_sent": size,
-    }
-
-
-def whole_numbers(holder: DataHolder, values: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
-    """Value columns written "column:decimals" as whole numbers, e.g. cents for 2 decimals.
-
-    Raises
-    ------
-    PsiError
-        For an unknown column, another notation, or entries that are no numbers.
-    """
-    numbers = {}
-    for value in values:
-        column, _, decimals = value.partition(":")
-        if column not in holder.frame.columns or not decimals.isdecimal() or len(decimals) > 1:
-            raise PsiError(
-                f"A value is written COLUMN:DECIMALS with a known column, got {value[:80]!r}."
-            )
-        read = pd.to_numeric(holder.frame[column], errors="coerce").to_numpy(dtype=float)
-        if not np.isfinite(read).all():
-            raise PsiError(f"Column {column} holds entries that are no numbers.")
-        numbers[column] = np.rint(read * 10 ** int(decimals)).astype(np.int64)
-    return numbers
 
 
 def party_process(
@@ -265,62 +199,57 @@ def party_process(
 
 def _options(**options: Any) -> list[str]:
     """Command line options, one for each value of a list; None leaves an option out."""
-    pairs = [
-        (f"--{name.replace('_', '-')}", str(item))
+    return [
+        word
         for name, value in options.items()
         for item in (value if isinstance(value, list | tuple) else [value])
         if item is not None
+        for word in (f"--{name.replace('_', '-')}", str(item))
     ]
-    return [word for pair in pairs for word in pair]
 
 
-def _as_processes(  # noqa: PLR0917 - called once
-    initiator: DataHolder,
-    responder: DataHolder,
-    common: Mapping[str, Any],
-    own: Mapping[str, Mapping[str, Any]],
-    query: Mapping[str, Any],
+def _as_processes(
+    holders: Sequence[DataHolder],
+    own: Sequence[Mapping[str, Any]],
+    *,
+    linkers: int,
     min_cell: int,
 ) -> EndToEnd:
     """Every party a process with its own credentials; this one only starts them and reads.
 
-    `common`, `own` by party, and `query` are command line options.
+    `own` are the command line options of each data holder.
     """
-    timeout_s = common["timeout"]
-    names = ["linker-a", "linker-b"] if query["total"] else ["linker"]
-    parties = (initiator.name, responder.name)
-    begun = time.monotonic()
+    timeout_s, begun = own[0]["timeout"], time.monotonic()
+    parties = [holder.name for holder in holders]
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         folder, authority = Path(temporary), TestAuthority()
 
-        def start(name: str, *arguments: str) -> Process:
+        def start(name: str, *arguments: str, **options: Any) -> Process:
             home = save(authority.issue(name), folder / name)
-            return stack.enter_context(party_process(name, arguments, home, remove=folder))
+            words = [*arguments, *_options(**options)]
+            return stack.enter_context(party_process(name, words, home, remove=folder))
 
-        linkers = [
-            start(name, "linker", *_options(party=parties, min_cell=min_cell)) for name in names
-        ]
-        addresses = [
-            f"{one.name}@127.0.0.1:{one.wait_for('listening', 60)['port']}" for one in linkers
-        ]
+        def listening(process: Process) -> str:
+            return f"127.0.0.1:{process.wait_for('listening', 60)['port']}"
 
-        def arguments_of(holder: DataHolder, peer: DataHolder) -> list[str]:
-            path = folder / f"{holder.name}.csv"
-            holder.frame.to_csv(path, index=False)
-            more = {**common, **own[holder.name], "variant": "analytics", "linker": addresses}
-            return _options(data=path, peer=peer.name, **more)
+        names = ["linker"] if linkers == 1 else ["linker-a", "linker-b"]
+        serving = [start(name, "linker", party=parties, min_cell=min_cell) for name in names]
+        addresses = [f"{one.name}@{listening(one)}" for one in serving]
+        for holder in holders:
+            holder.frame.to_csv(folder / f"{holder.name}.csv", index=False)
 
-        asks = _options(**query)
-        second = start(responder.name, "serve", *arguments_of(responder, initiator), *asks)
-        address = f"127.0.0.1:{second.wait_for('listening', 60)['port']}"
-        first = start(
-            initiator.name, "join", *arguments_of(initiator, responder), "--connect", address
-        )
+        def hold(command: str, which: int, **more: Any) -> Process:
+            name, peer = parties[which], parties[1 - which]
+            files = {"data": folder / f"{name}.csv", "peer": peer, "linker": addresses}
+            return start(name, command, **files, **own[which], **more)
+
+        second = hold("serve", 1)
+        first = hold("join", 0, connect=listening(second))
         session = second.wait_for("session", timeout_s, partner=first)
         answer = second.wait_for("answer", timeout_s, partner=first)
-        for event in ("session", *["sent"] * len(linkers)):
+        for event in ("session", *["sent"] * linkers):
             first.wait_for(event, timeout_s)
-        for one in linkers:
+        for one in serving:
             one.popen.terminate()
             one.wait_for("stopped", 30)
         costs = [
@@ -331,7 +260,7 @@ def _as_processes(  # noqa: PLR0917 - called once
                 "peak_mib": max(e.get("peak_mib", 0.0) for e in one.events),
                 "bytes_sent": sum(e.get("bytes_sent", 0) for e in one.events),
             }
-            for one in (first, second, *linkers)
+            for one in (first, second, *serving)
         ]
     return EndToEnd(
         table=pd.DataFrame(answer["table"]),

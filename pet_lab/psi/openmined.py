@@ -98,4 +98,4 @@ def _send(talk: PsiSession, raw: bytes) -> None:
 def _receive(talk: PsiSession) -> bytes:
     # A point has 33 bytes, and protobuf adds two or three to each.
     limit = 4096 + 64 * (len(talk.elements) + talk.peer_size)
-    return talk.receive("blob", width=1, at_most=limit).tobytes()
+    return talk.receive("blob", width=1, count=limit, or_fewer=True).tobytes()

@@ -8,15 +8,18 @@ guesses into its own set, and each guess that is confirmed is then in the inters
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from pet_lab.checks import require
 from pet_lab.parties.errors import PartyError
 
 if TYPE_CHECKING:
@@ -49,12 +52,8 @@ def encode_key(parts: Sequence[str]) -> bytes:
     The lengths keep ("ab", "c") and ("a", "bc") apart; NFC makes the two spellings of "é" one key.
     Nothing else is changed: case, spaces and leading zeros are part of the key.
     """
-    out = []
-    for part in parts:
-        raw = (part if part.isascii() else unicodedata.normalize("NFC", part)).encode()
-        out.append(len(raw).to_bytes(4, "big"))
-        out.append(raw)
-    return b"".join(out)
+    texts = (part if part.isascii() else unicodedata.normalize("NFC", part) for part in parts)
+    return b"".join(len(raw).to_bytes(4, "big") + raw for raw in map(str.encode, texts))
 
 
 @dataclass(frozen=True)
@@ -101,30 +100,24 @@ class DataHolder:
     def key_set(
         self, on: str | Sequence[str], *, missing: Literal["refuse", "drop"] = "refuse"
     ) -> KeySet:
-        """Distinct keys over the columns `on`.
+        """Distinct keys over the columns `on`, which are text.
 
-        Parameters
-        ----------
-        on : column name, or several: together they form the key
-        missing : what to do with a row that lacks a part of its key (none, or empty text): with
-            the same part missing at the peer it would link to whoever shares the rest
+        A row that lacks a part of its key (none, or empty text) is refused or dropped: with the
+        same part missing at the peer it would link to whoever shares the rest.
 
-        Raises
-        ------
-        PsiError
-            Unknown column, a column that is not text, or a missing key when `missing="refuse"`.
+        Raises PsiError for an unknown column, one that is not text, or a missing key.
         """
         columns = [on] if isinstance(on, str) else list(on)
-        if not columns:
-            raise PsiError("A key needs at least one column; got none.")
+        require(columns, "A key needs at least one column; got none.", PsiError)
         self._check_text(columns)
         part = self.frame[columns]
-        gone = part.isna().any(axis=1).to_numpy() | (part == "").any(axis=1).to_numpy()
-        if gone.any() and missing == "refuse":
-            raise OwnFileError(
-                f"{self.name}: {int(gone.sum())} of {len(part)} rows lack a part of {columns}; "
-                "complete them, or pass missing='drop' to leave them out."
-            )
+        gone = (part.isna() | (part == "")).any(axis=1).to_numpy()
+        require(
+            missing == "drop" or not gone.any(),
+            f"{self.name}: {int(gone.sum())} of {len(part)} rows lack a part of {columns}; "
+            "complete them, or pass missing='drop' to leave them out.",
+            OwnFileError,
+        )
         codes = np.full(len(part), -1, dtype=np.int64)
         lists = [part[c].to_numpy(dtype=object)[~gone] for c in columns]
         encoded = [encode_key(parts) for parts in zip(*lists, strict=True)]
@@ -134,23 +127,21 @@ class DataHolder:
 
     def check_columns(self, columns: Iterable[str]) -> None:
         """Refuse columns that are not in the file, by an error that names those that are."""
+        known = ", ".join(map(str, self.frame.columns))
         for column in columns:
-            if column not in self.frame.columns:
-                known = ", ".join(map(str, self.frame.columns))
-                raise OwnFileError(
-                    f"{self.name} has no column {column!r}; its columns are {known}."
-                )
+            unknown = f"{self.name} has no column {column!r}; its columns are {known}."
+            require(column in self.frame.columns, unknown, OwnFileError)
 
     def _check_text(self, columns: Sequence[str]) -> None:
         self.check_columns(columns)
         for column in columns:
-            present = self.frame[column].dropna()
-            wrong = next((v for v in present if not isinstance(v, str)), None)
-            if wrong is not None:
-                raise PsiError(
-                    f"{self.name}: key column {column!r} holds {type(wrong).__name__}, not text, "
-                    "so leading zeros may be lost; read the file with dtype=str."
-                )
+            kinds = {type(value).__name__ for value in self.frame[column].dropna()} - {"str"}
+            require(
+                not kinds,
+                f"{self.name}: key column {column!r} holds {', '.join(sorted(kinds))}, not text, "
+                "so leading zeros may be lost; read the file with dtype=str.",
+                PsiError,
+            )
 
 
 def schema(holders: Sequence[DataHolder], on: str | Sequence[str]) -> pd.DataFrame:
@@ -186,17 +177,19 @@ class Transcript:
     """Every message of a session in order: what the privacy claims are asserted on."""
 
     messages: list[Message] = field(default_factory=list)
+    keep_payloads: bool = True
 
     def __iter__(self) -> Iterator[Message]:
         return iter(self.messages)
 
     def elements(self, *, kind: str, sender: str) -> list[bytes]:
         """The elements of one kind that `sender` sent, in order of sending."""
-        out: list[bytes] = []
-        for m in self.messages:
-            if m.kind == kind and m.sender == sender and m.payload is not None and m.width:
-                out.extend(m.payload[i : i + m.width] for i in range(0, len(m.payload), m.width))
-        return out
+        return [
+            m.payload[i : i + m.width]
+            for m in self.messages
+            if m.kind == kind and m.sender == sender and m.payload and m.width
+            for i in range(0, len(m.payload), m.width)
+        ]
 
     def contains_any(self, values: Iterable[str]) -> bool:
         """True if a value, or an unkeyed hash of it that anyone can recompute, was sent.
@@ -240,6 +233,19 @@ class Stage:
     cpu_s: float
     wall_s: float
     bytes_sent: int = 0
+
+
+@contextlib.contextmanager
+def measured(
+    stages: list[Stage], party: str, stage: str, elements: int, sent: Callable[[], int]
+) -> Iterator[list[float]]:
+    """Add the cost of what is done inside: this thread's CPU and what workers add to the list."""
+    before, wall = sent(), time.perf_counter()
+    cpu = [-time.thread_time()]
+    yield cpu
+    seconds = sum(cpu) + time.thread_time()
+    wall = time.perf_counter() - wall
+    stages.append(Stage(party, stage, elements, seconds, wall, sent() - before))
 
 
 @dataclass(frozen=True, kw_only=True)

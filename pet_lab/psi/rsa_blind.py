@@ -125,7 +125,7 @@ class RsaEngine:
         n = len(talk.elements)
         order = secret_permutation(n)
         tags, proofs = np.empty((2, n, TAG_WIDTH), dtype=np.uint8)
-        with talk.stage("sign own elements", n) as timer:
+        with talk.stage("sign own elements", n) as cpu:
 
             def sign(start: int, stop: int) -> tuple[Bytes2D, Bytes2D]:
                 hashed = [
@@ -136,24 +136,24 @@ class RsaEngine:
                     key.power([h.to_bytes(key.width, "big") for h in hashed]), talk.session
                 )
 
-            for start, stop, parts in in_threads(sign, n, timer=timer, step=256):
+            for start, stop, parts in in_threads(sign, n, cpu=cpu, step=256):
                 tags[start:stop], proofs[start:stop] = parts
         with talk.stage("receive blinded", talk.peer_size):
             theirs = talk.receive("blinded", width=key.width, count=talk.peer_size)
-        with talk.stage("check and sign", len(theirs)) as timer:
+        with talk.stage("check and sign", len(theirs)) as cpu:
 
             def answer(start: int, stop: int) -> Bytes2D:
                 part = theirs[start:stop]
                 check_blinded(part, key.modulus)
                 return bytes_of(key.power([r.tobytes() for r in part]), key.width)
 
-            for start, stop, part in in_threads(answer, len(theirs), timer=timer, step=256):
+            for start, stop, part in in_threads(answer, len(theirs), cpu=cpu, step=256):
                 theirs[start:stop] = part
         with talk.stage("send signatures and tags", n + len(theirs)):
             talk.send("signed", theirs)
             talk.send("tags", tags)
         with talk.stage("receive the proofs", n):
-            matched = talk.receive("matched", width=TAG_WIDTH, at_most=n)
+            matched = talk.receive("matched", width=TAG_WIDTH, count=n, or_fewer=True)
             mine, theirs_too = common_positions(proofs, matched)
             if len(theirs_too) != len(matched):
                 raise MessageError("The peer claims a match without a signature that proves it.")
@@ -174,7 +174,7 @@ class RsaEngine:
         hashed: list[list[gmpy2.mpz]] = []
         unblind: list[list[gmpy2.mpz]] = []
         blinded = np.empty((n, width), dtype=np.uint8)
-        with talk.stage("hash and blind", n) as timer:
+        with talk.stage("hash and blind", n) as cpu:
 
             def blind(start: int, stop: int) -> tuple[list[gmpy2.mpz], list[gmpy2.mpz], Bytes2D]:
                 h = [
@@ -192,7 +192,7 @@ class RsaEngine:
                 ]
                 return h, invert_all(r, modulus), bytes_of(rows, width)
 
-            for start, stop, (h, inverses, rows) in in_threads(blind, n, timer=timer, step=256):
+            for start, stop, (h, inverses, rows) in in_threads(blind, n, cpu=cpu, step=256):
                 hashed.append(h)
                 unblind.append(inverses)
                 blinded[start:stop] = rows
@@ -202,7 +202,7 @@ class RsaEngine:
             signed = talk.receive("signed", width=width, count=n)
             theirs = talk.receive("tags", width=TAG_WIDTH, count=talk.peer_size)
         mine, proofs = np.empty((2, n, TAG_WIDTH), dtype=np.uint8)
-        with talk.stage("unblind and compare", n) as timer:
+        with talk.stage("unblind and compare", n) as cpu:
 
             def finish(start: int, stop: int) -> tuple[Bytes2D, Bytes2D]:
                 h, inverses = hashed[start // 256], unblind[start // 256]
@@ -212,7 +212,7 @@ class RsaEngine:
                     raise MessageError("The key holder's signatures are wrong: they do not verify.")
                 return _tags([int(s).to_bytes(width, "big") for s in signatures], talk.session)
 
-            for start, stop, parts in in_threads(finish, n, timer=timer, step=256):
+            for start, stop, parts in in_threads(finish, n, cpu=cpu, step=256):
                 mine[start:stop], proofs[start:stop] = parts
             left, _ = common_positions(mine, theirs)
         with talk.stage("send the proofs", len(left)):

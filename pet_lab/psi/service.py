@@ -12,26 +12,27 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import msgspec
 
+from pet_lab.checks import require
 from pet_lab.parties import blocking
 from pet_lab.parties.blocking import BlockingChannel
 from pet_lab.parties.certificates import Credentials
 from pet_lab.parties.channel import Options
-from pet_lab.parties.errors import PartyError, PeerLost
+from pet_lab.parties.errors import PeerLost
 
 from .linker import Linker, LinkerAnswer, Query
 from .messages import SessionId
 from .protocol import MessageError, PsiError, PsiOutcome
-from .session import PsiSession
+from .session import PsiSession, refusing
 from .tokens import TOKEN_WIDTH, TableHeader, TokenTable, unpack
 
 log = logging.getLogger(__name__)
 MAX_CALLS = 4
-Speak = Callable[[BlockingChannel], PsiOutcome]
 
 
 class StatusRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="status"):
@@ -52,11 +53,8 @@ class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="rece
     pairs: Annotated[int, msgspec.Meta(ge=-1)]
 
 
-# -- two data holders -----------------------------------------------------------------------------
-
-
 def serve(
-    speak: Speak,
+    speak: Callable[[BlockingChannel], PsiOutcome],
     *,
     peer: str,
     credentials: Credentials,
@@ -65,41 +63,25 @@ def serve(
     wait_s: float = 600.0,
     started: Callable[[int], None] = lambda port: None,
 ) -> PsiOutcome:
-    """Wait for the peer, hold one session, return what was learned.
+    """Wait at most `wait_s` for the peer, hold one session by `speak`, return what was learned.
 
-    Parameters
-    ----------
-    speak : callable
-        Holds the session over a channel: `run_party` with all its other arguments.
-    peer : str
-        The name in the peer's certificate; everyone else is turned away.
-    options : Options
-        Seconds to wait for a message, and an artificial delay.
-    wait_s : float
-        Seconds to wait for the session to begin.
-    started : callable
-        Gets the port once this side listens.
+    `speak` is `run_party` with all its other arguments; `started` gets the port once this side
+    listens. Whoever has no certificate in the name `peer` is turned away.
 
-    Raises
-    ------
-    PartyError
-        One sentence: the peer did not come, fell silent, died, or broke the protocol.
+    Raises PartyError: the peer did not come, fell silent, died, or broke the protocol.
     """
-    taken, begun, done = threading.Lock(), threading.Event(), threading.Event()
-    results: list[PsiOutcome | BaseException] = []
+    taken, begun = threading.Lock(), threading.Event()
+    session: Future[PsiOutcome] = Future()
 
     def handle(channel: BlockingChannel) -> None:
-        if channel.peer != peer:
-            raise PsiError("This party waits for another peer.")
-        if not taken.acquire(blocking=False):
-            raise PsiError("A session is already under way or over; start a new one.")
+        require(channel.peer == peer, "This party waits for another peer.", PsiError)
+        free = taken.acquire(blocking=False)
+        require(free, "A session is already under way or over; start a new one.", PsiError)
         begun.set()
         try:
-            results.append(speak(channel))
+            session.set_result(speak(channel))
         except BaseException as error:
-            results.append(error)  # the peer has been told by `speak`
-        finally:
-            done.set()
+            session.set_exception(error)  # the peer has been told by `speak`
 
     host, port = _host_and_port(listen)
     with blocking.serve(
@@ -108,27 +90,10 @@ def serve(
         started(server.port)
         if not begun.wait(wait_s):
             raise PeerLost(peer, f"{peer} did not come within {wait_s:g} s.")
-        done.wait()  # every message has its own time limit
-    result = results[0]
-    if isinstance(result, BaseException):
-        raise result
-    return result
+        return session.result()  # every message has its own time limit
 
 
-def join(
-    speak: Speak,
-    *,
-    peer: str,
-    credentials: Credentials,
-    address: str,
-    options: Options | None = None,
-    wait_s: float = 60.0,
-) -> PsiOutcome:
-    """Connect to the peer that serves, hold one session, return the outcome; see `serve`."""
-    return speak(_connect(credentials, peer, address, options=options, wait_s=wait_s))
-
-
-def _connect(
+def connect(
     credentials: Credentials,
     peer: str,
     address: str,
@@ -136,31 +101,25 @@ def _connect(
     options: Options | None = None,
     wait_s: float = 0.0,
 ) -> BlockingChannel:
+    """A channel to the party of that name that listens at "host:port", within `wait_s` seconds."""
     host, port = _host_and_port(address)
     return blocking.connect(credentials, peer, host, port, wait_s=wait_s, options=options)
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
-    plain = all(c.isalnum() or c in ".-" for c in host)
-    if not (host and plain and port.isascii() and port.isdigit() and int(port) < 1 << 16):
-        raise PsiError(f"An address is host:port, got {address[:80]!r}.")
+    plain = host and all(c.isalnum() or c in ".-" for c in host)
+    number = port.isascii() and port.isdigit() and int(port) < 1 << 16
+    require(plain and number, f"An address is host:port, got {address[:80]!r}.", PsiError)
     return host, int(port)
-
-
-# -- the linker -----------------------------------------------------------------------------------
 
 
 class LinkerServer:
     """A `Linker` behind mutual TLS: each connection is one upload, query or status request.
 
-    Parameters
-    ----------
-    max_rows : int
-        Largest table.
-    call_s : float
-        Longest time of one call from its first message to its answer, however it trickles in; each
-        party has at most 4 calls at a time, so neither keeps the other out.
+    Tables have at most `max_rows` rows. A call takes at most `call_s` seconds from its first
+    message to its answer, however it trickles in, and each party has at most 4 at a time, so
+    neither keeps the other out.
     """
 
     def __init__(
@@ -185,48 +144,35 @@ class LinkerServer:
             options=options,
             turned_away=log.warning,
         )
-        self.port = self._server.port
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._server.close()
+        self.port, self.close = self._server.port, self._server.close
 
     def _handle(self, channel: BlockingChannel) -> None:
-        self.linker.check_sender(channel.peer)
-        if not self._calls[channel.peer].acquire(blocking=False):
-            raise PsiError(f"{channel.peer} has {MAX_CALLS} calls under way; end one first.")
-        in_time = threading.Timer(self.call_s, channel.close)  # then every read ends
-        in_time.daemon = True
-        in_time.start()
-        try:
-            self._serve(channel)
-        finally:
-            in_time.cancel()
-            self._calls[channel.peer].release()
+        sender = channel.peer
+        self.linker.check_sender(sender)
+        busy = f"{sender} has {MAX_CALLS} calls under way; end one first."
+        with _taken(self._calls[sender], busy):
+            in_time = threading.Timer(self.call_s, channel.close)  # then every read ends
+            in_time.daemon = True
+            in_time.start()
+            try:
+                self._answer(channel, sender)
+            finally:
+                in_time.cancel()
 
-    def _serve(self, channel: BlockingChannel) -> None:
+    def _answer(self, channel: BlockingChannel, sender: str) -> None:
         request = channel.receive(TableHeader | Query | StatusRequest)  # type: ignore[arg-type]
-        if isinstance(request, TableHeader):
-            with self._upload_of(channel.peer):
-                table = self._receive(channel, request)
-                channel.send(Receipt(self.linker.accept(table, channel.peer)))
-        elif isinstance(request, Query):
-            channel.send(self.linker.answer(request, channel.peer))
-        else:
+        if isinstance(request, Query):
+            channel.send(self.linker.answer(request, sender))
+        elif isinstance(request, StatusRequest):
             channel.send(Status(self.linker.is_linked(request.session)))
-
-    @contextlib.contextmanager
-    def _upload_of(self, sender: str) -> Iterator[None]:
-        if not self._uploading[sender].acquire(blocking=False):
-            raise PsiError(f"An upload of {sender} is already under way.")
-        try:
-            yield
-        finally:
-            self._uploading[sender].release()
+        else:
+            with _taken(self._uploading[sender], f"An upload of {sender} is already under way."):
+                table = self._receive(channel, request)
+                channel.send(Receipt(self.linker.accept(table, sender)))
 
     def _receive(self, channel: BlockingChannel, header: TableHeader) -> TokenTable:
-        if header.rows > self.max_rows:
-            raise PsiError(f"This linker takes at most {self.max_rows} rows, got {header.rows}.")
+        most = f"This linker takes at most {self.max_rows} rows, got {header.rows}."
+        require(header.rows <= self.max_rows, most, PsiError)
         session = PsiSession(channel)
         labels = {
             name: session.receive("tokens", width=TOKEN_WIDTH, count=size)
@@ -237,92 +183,59 @@ class LinkerServer:
 
 
 @contextlib.contextmanager
-def _call(
-    credentials: Credentials,
-    linker: str,
-    address: str,
-    *,
-    options: Options | None = None,
-    wait_s: float = 0.0,
-) -> Iterator[BlockingChannel]:
-    """A channel to a linker for one request; what goes wrong here is told to it too."""
-    with _connect(credentials, linker, address, options=options, wait_s=wait_s) as channel:
-        try:
+def _taken(lock: threading.Lock | threading.Semaphore, busy: str) -> Iterator[None]:
+    require(lock.acquire(blocking=False), busy, PsiError)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass(frozen=True)
+class RemoteLinker:
+    """A linker that listens at "host:port"; every request is a call of its own."""
+
+    name: str
+    address: str
+    credentials: Credentials = field(repr=False)
+    options: Options = field(default_factory=Options)
+
+    @contextlib.contextmanager
+    def _call(self, wait_s: float = 0.0) -> Iterator[BlockingChannel]:
+        where = (self.credentials, self.name, self.address)
+        channel = connect(*where, options=self.options, wait_s=wait_s)
+        with refusing(channel):
             yield channel
-        except PeerLost:
-            raise
-        except PartyError as error:
-            channel.refuse(error)
-            raise
 
+    def send(self, table: TokenTable, *, wait_s: float = 60.0) -> tuple[int, int]:
+        """Upload a table: linked pairs, or -1 while the other table is missing, and bytes sent."""
+        with self._call(wait_s) as channel:
+            session = PsiSession(channel)
+            channel.send(table.header())
+            for labels in table.labels.values():
+                session.send("tokens", labels)
+            session.send("tokens", table.pack())
+            return channel.receive(Receipt).pairs, session.bytes_sent
 
-def send_table(
-    table: TokenTable,
-    *,
-    linker: str,
-    address: str,
-    credentials: Credentials,
-    options: Options | None = None,
-    wait_s: float = 60.0,
-) -> tuple[int, int]:
-    """Upload a table to a linker.
+    def ask(self, query: Query) -> LinkerAnswer:
+        """The answer to a query, or PartyError: a refusal, or an answer to another query."""
+        with self._call() as channel:
+            channel.send(query)
+            answer = channel.receive(LinkerAnswer)
+            require(answer.query == query, "The answer is to another query.", MessageError)
+            return answer
 
-    Returns
-    -------
-    (pairs, size) : linked pairs, or -1 while the other table is missing; bytes sent
-    """
-    with _call(credentials, linker, address, options=options, wait_s=wait_s) as channel:
-        session = PsiSession(channel)
-        channel.send(table.header())
-        for labels in table.labels.values():
-            session.send("tokens", labels)
-        session.send("tokens", table.pack())
-        return channel.receive(Receipt).pairs, session.bytes_sent
-
-
-def ask(
-    query: Query,
-    *,
-    linker: str,
-    address: str,
-    credentials: Credentials,
-    options: Options | None = None,
-) -> LinkerAnswer:
-    """Send a query to a linker and read its answer.
-
-    Raises
-    ------
-    PartyError
-        Why the linker refuses, or that the answer is to another query.
-    """
-    with _call(credentials, linker, address, options=options) as channel:
-        channel.send(query)
-        answer = channel.receive(LinkerAnswer)
-        if answer.query != query:
-            raise MessageError("The answer is to another query.")
-        return answer
-
-
-def wait_until_linked(
-    session: bytes,
-    *,
-    linker: str,
-    address: str,
-    credentials: Credentials,
-    options: Options | None = None,
-    wait_s: float = 120.0,
-) -> None:
-    """Return once both tables of a session are at the linker; asks again until then."""
-    deadline, pause = time.monotonic() + wait_s, 0.02
-    options = replace(options or Options(), timeout_s=wait_s)
-    while True:
-        with _call(credentials, linker, address, options=options) as channel:
-            channel.send(StatusRequest(session))
-            if channel.receive(Status).linked:
-                return
-        if time.monotonic() > deadline:
-            raise PeerLost(
-                linker, f"The other party's table did not reach {linker} in {wait_s:g} s."
-            )
-        time.sleep(pause)
-        pause = min(2 * pause, 1.0)  # a new handshake each time
+    def wait_until_linked(self, session: bytes, *, wait_s: float = 120.0) -> None:
+        """Return once both tables of a session are at the linker; asks again until then."""
+        deadline, pause = time.monotonic() + wait_s, 0.02
+        patient = replace(self, options=replace(self.options, timeout_s=wait_s))
+        while True:
+            with patient._call() as channel:
+                channel.send(StatusRequest(session))
+                if channel.receive(Status).linked:
+                    return
+            if time.monotonic() > deadline:
+                late = f"The other party's table did not reach {self.name} in {wait_s:g} s."
+                raise PeerLost(self.name, late)
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)  # a new handshake each time

@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import Meta
 
+from pet_lab.checks import require
 from pet_lab.shares import ring_split
 
 from .elements import bytes_of, secret_permutation, strings
@@ -45,6 +46,7 @@ MAX_LABELS = 1 << 24  # a join column has about as many tokens as rows
 ANYONE = "*"
 COLUMN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .-]{0,62}")
 ColumnName = Annotated[str, Meta(pattern=f"^{COLUMN_NAME.pattern}\\Z")]
+ColumnNames = Annotated[tuple[ColumnName, ...], Meta(max_length=MAX_COLUMNS)]
 Size = Annotated[int, Meta(ge=0, le=MAX_LABELS)]
 
 
@@ -62,22 +64,17 @@ class ColumnCipher:
     def encrypt(self, value: str, *, party: str, column: str) -> bytes:
         """The token of a value; 48 bytes whatever the value."""
         raw = value.encode()
-        if len(raw) > LABEL_BYTES:
-            raise PsiError(
-                f"Values of a token column have at most {LABEL_BYTES} bytes; {column} has one of "
-                f"{len(raw)}: shorten its labels."
-            )
+        require(
+            len(raw) <= LABEL_BYTES,
+            f"Values of a token column have at most {LABEL_BYTES} bytes; {column} has one of "
+            f"{len(raw)}: shorten its labels.",
+            PsiError,
+        )
         padded = bytes([len(raw)]) + raw.ljust(LABEL_BYTES, b"\0")
         return self._siv.encrypt(padded, _bound(party, column))
 
     def decrypt(self, token: bytes, *, party: str, column: str) -> str:
-        """The value of a token.
-
-        Raises
-        ------
-        MessageError
-            If the token was not made with this key for this column.
-        """
+        """The value of a token; MessageError if it is not of this key, party and column."""
         try:
             padded = self._siv.decrypt(token, _bound(party, column))
             return padded[1 : 1 + padded[0]].decode()
@@ -118,16 +115,12 @@ class TokenTable:
 
     def header(self) -> TableHeader:
         """What precedes the rows: names and sizes."""
+        same = ("session", "party", "peer", "part", "public", "bound")
         return TableHeader(
-            session=self.session,
-            party=self.party,
-            peer=self.peer,
             rows=len(self),
             columns={name: len(tokens) for name, tokens in self.labels.items()},
             shares=tuple(self.shares),
-            part=self.part,
-            public=self.public,
-            bound=self.bound,
+            **{name: getattr(self, name) for name in same},
         )
 
     def pack(self) -> Bytes2D:
@@ -148,22 +141,20 @@ class TableHeader(
     peer: Identity
     rows: Count
     columns: Annotated[dict[ColumnName, Size], Meta(max_length=MAX_COLUMNS)]
-    shares: Annotated[tuple[ColumnName, ...], Meta(max_length=MAX_COLUMNS)]
+    shares: ColumnNames
     part: Annotated[int, Meta(ge=0, lt=MAX_COLUMNS)] = 0
-    public: Annotated[tuple[ColumnName, ...], Meta(max_length=MAX_COLUMNS)] = ()
+    public: ColumnNames = ()
     bound: Annotated[int, Meta(ge=1, lt=1 << 62)] | None = None
 
     def __post_init__(self) -> None:
         names = (*self.columns, *self.shares)
-        if len(names) > MAX_COLUMNS:
-            raise ValueError(f"A table has at most {MAX_COLUMNS} columns")
-        if len(set(names)) != len(names):
-            raise ValueError("A column is named twice")
-        if not set(self.public) <= set(self.columns):
-            raise ValueError("A column with public labels is one of the columns")
+        require(len(names) <= MAX_COLUMNS, f"A table has at most {MAX_COLUMNS} columns")
+        require(len(set(names)) == len(names), "A column is named twice")
+        known = set(self.public) <= set(self.columns)
+        require(known, "A column with public labels is one of the columns")
         for name, size in self.columns.items():
-            if size > (MAX_PUBLIC if name in self.public else self.rows):
-                raise ValueError("A column has at most as many values as rows")
+            most = MAX_PUBLIC if name in self.public else self.rows
+            require(size <= most, "A column has at most as many values as rows")
 
     @property
     def width(self) -> int:
@@ -174,36 +165,32 @@ class TableHeader(
 def unpack(header: TableHeader, labels: Mapping[str, Bytes2D], rows: Bytes2D) -> TokenTable:
     """Assemble an upload from its parts.
 
-    Raises
-    ------
-    MessageError
-        Wrong shapes, a code without a token, tokens or tags that are not in ascending order.
+    Raises MessageError: wrong shapes, a code without a token, tokens or tags out of order.
     """
-    if rows.shape != (header.rows, header.width):
-        raise MessageError(f"{header.rows} rows of {header.width} bytes were announced.")
+
+    def check(holds: object, sentence: str) -> None:
+        require(holds, sentence, MessageError)
+
+    announced = f"{header.rows} rows of {header.width} bytes were announced."
+    check(rows.shape == (header.rows, header.width), announced)
+    widths = [TAG_WIDTH, *[4] * len(header.columns), *[8] * len(header.shares)]
+    tags, *numbers = map(np.ascontiguousarray, np.split(rows, np.cumsum(widths[:-1]), axis=1))
     codes, shares = {}, {}
-    at = TAG_WIDTH
-    for name, size in header.columns.items():
-        tokens = labels[name]
-        if tokens.shape != (size, TOKEN_WIDTH):
-            raise MessageError(f"Column {name} has {size} tokens of {TOKEN_WIDTH} bytes.")
+    for name, raw in zip((*header.columns, *header.shares), numbers, strict=True):
+        if name in header.shares:
+            shares[name] = raw.view(">u8").ravel().astype(np.uint64)
+            continue
+        tokens, size = labels[name], header.columns[name]
+        shape = f"Column {name} has {size} tokens of {TOKEN_WIDTH} bytes."
+        check(tokens.shape == (size, TOKEN_WIDTH), shape)
         text = strings(tokens)
-        if np.less_equal(text[1:], text[:-1]).any():
-            raise MessageError(f"The tokens of {name} are distinct and in ascending order.")
-        code = np.ascontiguousarray(rows[:, at : at + 4]).view(">u4").ravel().astype(np.uint32)
-        if len(code) and code.max() >= size:
-            raise MessageError(f"A row of {name} names a token that does not exist.")
-        codes[name] = code
-        at += 4
-    for name in header.shares:
-        shares[name] = (
-            np.ascontiguousarray(rows[:, at : at + 8]).view(">u8").ravel().astype(np.uint64)
-        )
-        at += 8
-    tags = np.ascontiguousarray(rows[:, :TAG_WIDTH])
+        rising = np.greater(text[1:], text[:-1]).all()
+        check(rising, f"The tokens of {name} are distinct and in ascending order.")
+        code = codes[name] = raw.view(">u4").ravel().astype(np.uint32)
+        check((code < size).all(), f"A row of {name} names a token that does not exist.")
     text = strings(tags)
-    if np.less(text[1:], text[:-1]).any():
-        raise MessageError("The row tags of a table are in ascending order.")
+    rising = np.greater_equal(text[1:], text[:-1]).all()
+    check(rising, "The row tags of a table are in ascending order.")
     names = (header.session, header.party, header.peer)
     more = (header.part, header.public, header.bound)
     return TokenTable(*names, tags, labels, codes, shares, *more)
@@ -244,128 +231,124 @@ def tables_for_linkers(
         linker that sees only shares cannot do it
     linkers : number of tables to make; they differ in the shares only
 
-    Raises
-    ------
-    PsiError
-        A session that told this side no rows, values with one linker, values that are not
-        whole numbers or could overflow 63 bits when summed.
+    Raises PsiError: a session that told this side no rows, values with one linker, values that are
+    not whole numbers or could overflow 63 bits when summed.
     """
+    import pandas as pd
+
     if outcome.positions is None:
         raise PsiError("After this session nobody here knows the rows; choose analytics and ecdh.")
     values, public = dict(values or {}), dict(public or {})
-    if not set(public) <= set(columns):
-        raise PsiError("Public labels belong to columns that are sent; name those too.")
-    if values and linkers < 2:
-        raise PsiError(
-            "Totals by additive shares need two linkers that do not collude; with one linker use "
-            "pet_lab.psi.totals."
-        )
-    import pandas as pd
-
+    sent = set(public) <= set(columns)
+    require(sent, "Public labels belong to columns that are sent; name those too.", PsiError)
+    require(
+        not values or linkers >= 2,
+        "Totals by additive shares need two linkers that do not collude; with one linker use "
+        "pet_lab.psi.totals.",
+        PsiError,
+    )
     keys = party.key_set(on, missing=missing)
     rows = keys.rows_of(outcome.positions)
     rows = rows[secret_permutation(len(rows))]  # rows of one key must not stay in file order
     unique_tags = np.zeros((len(keys), TAG_WIDTH), dtype=np.uint8)
-    wanted = np.asarray(outcome.positions)
-    unique_tags[wanted] = row_tags([keys.encoded[i] for i in wanted], outcome.link_key)
+    common = [keys.encoded[i] for i in outcome.positions]
+    unique_tags[outcome.positions] = row_tags(common, outcome.link_key)
     tags = unique_tags[keys.codes[rows]]
     order = np.argsort(strings(tags), kind="stable")
     tags, rows = tags[order], rows[order]
-    cipher = ColumnCipher(outcome.link_key)
-    labels, codes = {}, {}
-    texts: dict[str, tuple[str, npt.NDArray[np.object_]]] = {}
+    texts: dict[str, tuple[str, npt.NDArray[np.object_]]] = {}  # whose tokens they are; labels
+    party.check_columns(columns)
     for name in columns:
-        _check_column(party, name)
-        if party.frame[name].isna().any():
-            raise PsiError(f"{party.name}: column {name} has missing values; give them a label.")
-        text = party.frame[name].astype(str).to_numpy(dtype=object)[rows]
-        texts[name] = (party.name, text)
+        gaps = party.frame[name].isna().any()
+        lacks = f"{party.name}: column {name} has missing values; give them a label."
+        require(not gaps, lacks, PsiError)
+        texts[name] = (party.name, party.frame[name].astype(str).to_numpy(dtype=object)[rows])
     for name, parts in (joins or {}).items():
-        if name in texts or not COLUMN_NAME.fullmatch(name):
-            raise PsiError(f"A join needs a name of its own, got {name!r}.")
+        require(name not in texts, f"A join needs a name of its own, got {name!r}.", PsiError)
         further = party.key_set(parts, missing=missing)
         hashed = [t.tobytes()[:15].hex() for t in row_tags(further.encoded, outcome.link_key)]
         # A row without this key agrees with none: its token is random.
         alone = [os.urandom(15).hex() if c < 0 else hashed[c] for c in further.codes[rows]]
         texts[name] = (ANYONE, np.array(alone, dtype=object))
-    for name, (bound_to, text) in texts.items():
+    for name in (*texts, *values):
+        require(
+            COLUMN_NAME.fullmatch(name),
+            "A column name has 1 to 63 letters, digits, dots, dashes or spaces.",
+            PsiError,
+        )
+    cipher = ColumnCipher(outcome.link_key)
+    labels, codes = {}, {}
+    for name, (owner, text) in texts.items():
         code, distinct = pd.factorize(text)
         if name in public:
-            code, distinct = _public_codes(text, public[name], name)
-        if len(distinct) > MAX_LABELS:
-            raise PsiError(
-                f"Column {name} has {len(distinct)} values, at most {MAX_LABELS} are sent."
+            distinct = np.array(sorted(set(public[name])), dtype=object)
+            code = pd.Index(distinct).get_indexer(pd.Index(text))
+            require(
+                (code >= 0).all(),
+                f"Column {name} has labels that are not in its public list; complete it or recode "
+                "them.",
+                PsiError,
             )
+        many = f"Column {name} has {len(distinct)} values, at most {MAX_LABELS} are sent."
+        require(len(distinct) <= MAX_LABELS, many, PsiError)
         encrypted = bytes_of(
-            [cipher.encrypt(v, party=bound_to, column=name) for v in distinct], TOKEN_WIDTH
+            [cipher.encrypt(v, party=owner, column=name) for v in distinct], TOKEN_WIDTH
         )
         place = np.argsort(strings(encrypted))
-        rank = np.empty(len(place), dtype=np.uint32)
-        rank[place] = np.arange(len(place), dtype=np.uint32)
-        labels[name], codes[name] = encrypted[place], rank[code]
+        labels[name] = encrypted[place]
+        codes[name] = np.argsort(place).astype(np.uint32)[code]
+    shares: list[dict[str, npt.NDArray[np.uint64]]] = [{} for _ in range(linkers)]
+    for name, given in values.items():
+        number = _summable(np.asarray(given), len(party.frame), name)[rows]
+        if value_bound is not None:
+            number = number.clip(-value_bound, value_bound)
+        for part, share in zip(shares, ring_split(number, linkers), strict=True):
+            part[name] = share
+    names = (outcome.session, party.name, outcome.peer)
     return [
-        TokenTable(
-            *(outcome.session, party.name, outcome.peer, tags, labels, codes, share),
-            part=part,
-            public=tuple(public),
-            bound=value_bound,
-        )
-        for part, share in enumerate(
-            _split_values(values, len(party.frame), rows, linkers, value_bound)
-        )
+        TokenTable(*names, tags, labels, codes, share, part, tuple(public), value_bound)
+        for part, share in enumerate(shares)
     ]
 
 
-def _public_codes(
-    text: npt.NDArray[np.object_], labels: Sequence[str], name: str
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_]]:
+def _summable(raw: npt.NDArray[np.generic], n: int, name: str) -> npt.NDArray[np.int64]:
+    whole = raw.dtype.kind in "iu"
+    largest = max(abs(int(raw.max())), abs(int(raw.min()))) if whole and raw.size else 0
+    for holds, sentence in (
+        (
+            raw.shape == (n,),
+            f"Value column {name} has one number per row, shape ({n},), got {raw.shape}.",
+        ),
+        (whole, f"Value column {name} holds {raw.dtype}; scale it to whole numbers, e.g. cents."),
+        (
+            largest * max(n, 1) < 1 << 63,
+            f"Totals of {name} could exceed 63 bits; use a coarser unit.",
+        ),
+    ):
+        require(holds, sentence, PsiError)
+    return raw.astype(np.int64)
+
+
+def whole_numbers(holder: DataHolder, values: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
+    """Value columns written "column:decimals" as whole numbers, e.g. cents for 2 decimals.
+
+    Raises PsiError for an unknown column, another notation, or entries that are no numbers.
+    """
     import pandas as pd
 
-    distinct = np.array(sorted(set(labels)), dtype=object)
-    code = pd.Index(distinct).get_indexer(text)
-    if (code < 0).any():
-        raise PsiError(
-            f"Column {name} has labels that are not in its public list; complete it or recode them."
+    numbers = {}
+    for value in values:
+        column, _, decimals = value.partition(":")
+        require(
+            column in holder.frame.columns and decimals.isdecimal() and len(decimals) == 1,
+            f"A value is written COLUMN:DECIMALS with a known column, got {value[:80]!r}.",
+            PsiError,
         )
-    return code, distinct
-
-
-def _split_values(
-    values: Mapping[str, npt.ArrayLike], n: int, rows: Any, linkers: int, bound: int | None
-) -> list[dict[str, npt.NDArray[np.uint64]]]:
-    """For each linker its share of each value column, clipped to the bound."""
-    shared: list[dict[str, npt.NDArray[np.uint64]]] = [{} for _ in range(linkers)]
-    for name, given in values.items():
-        if not COLUMN_NAME.fullmatch(name):
-            raise PsiError("A column name has 1 to 63 letters, digits, dots, dashes or spaces.")
-        whole = _whole_numbers(given, n, name)[rows]
-        if bound is not None:
-            whole = whole.clip(-bound, bound)
-        for part, share in zip(shared, ring_split(whole, linkers), strict=True):
-            part[name] = share
-    return shared
-
-
-def _check_column(party: DataHolder, name: str) -> None:
-    party.check_columns([name])
-    if not COLUMN_NAME.fullmatch(name):
-        raise PsiError("A column name has 1 to 63 letters, digits, dots, dashes or spaces.")
-
-
-def _whole_numbers(given: npt.ArrayLike, n: int, name: str) -> npt.NDArray[np.int64]:
-    raw = np.asarray(given)
-    if raw.shape != (n,):
-        raise PsiError(
-            f"Value column {name} has one number per row, shape ({n},), got {raw.shape}."
-        )
-    if raw.dtype.kind not in "iu":
-        raise PsiError(
-            f"Value column {name} holds {raw.dtype}; scale it to whole numbers, e.g. cents."
-        )
-    largest = max(abs(int(raw.max())), abs(int(raw.min()))) if n else 0
-    if largest * max(n, 1) >= 1 << 63:
-        raise PsiError(f"Totals of {name} could exceed 63 bits; use a coarser unit.")
-    return raw.astype(np.int64)
+        read = pd.to_numeric(holder.frame[column], errors="coerce").to_numpy(dtype=float)
+        finite = np.isfinite(read).all()
+        require(finite, f"Column {column} holds entries that are no numbers.", PsiError)
+        numbers[column] = np.rint(read * 10 ** int(decimals)).astype(np.int64)
+    return numbers
 
 
 def frequency_attack(
@@ -374,38 +357,25 @@ def frequency_attack(
     """The linker's attack: match tokens to labels by rank of frequency.
 
     Works whenever the shares are far enough apart: it is the price of tokens that can be counted.
+    `margin` is the share of each label, as anyone could know it from a published table; the linker
+    has no `link_key`: it serves to say how often the attack is right.
 
-    Parameters
-    ----------
-    table : TokenTable
-        What the linker holds of one party.
-    column : str
-        One of its columns.
-    margin : Series
-        Share by label, as anyone could know it from a published table.
-    link_key : bytes
-        To say how often the attack is right; the linker does not have it.
-
-    Returns
-    -------
-    DataFrame, one row a token, most frequent first: token (hexadecimal), rows, guess, label.
+    Returns one row a token, most frequent first: token (hexadecimal), rows, guess, label.
     """
     import pandas as pd
 
-    tokens = table.labels[column]
+    tokens = [token.tobytes() for token in table.labels[column]]
     rows = np.bincount(table.codes[column].astype(np.int64), minlength=len(tokens))
     by_share = margin.sort_values(ascending=False, kind="stable").index.tolist()
     by_share += [""] * (len(tokens) - len(by_share))
     cipher = ColumnCipher(link_key)
-    return pd.DataFrame(
-        [
-            {
-                "token": tokens[code].tobytes().hex(),
-                "rows": int(rows[code]),
-                "guess": guess,
-                "label": cipher.decrypt(tokens[code].tobytes(), party=table.party, column=column),
-            }
-            for code, guess in zip(np.argsort(-rows, kind="stable"), by_share, strict=False)
-        ],
-        columns=["token", "rows", "guess", "label"],
-    )
+    seen = [
+        (
+            tokens[code].hex(),
+            int(rows[code]),
+            guess,
+            cipher.decrypt(tokens[code], party=table.party, column=column),
+        )
+        for code, guess in zip(np.argsort(-rows, kind="stable"), by_share, strict=False)
+    ]
+    return pd.DataFrame(seen, columns=["token", "rows", "guess", "label"])

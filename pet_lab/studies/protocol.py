@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from pet_lab import linkage, psi
+from pet_lab.parties.channel import Options
 from pet_lab.psi import end_to_end, tokens, totals
 from pet_lab.psi.engines import engine_named
 from pet_lab.psi.protocol import schema
@@ -197,7 +198,7 @@ def round_trips(data: TradeFiles, n: int, milliseconds: Sequence[int]) -> pd.Dat
                 *data.head(n),
                 on=KEY,
                 keep_payloads=False,
-                delay_s=ms / 2000,
+                options=Options(timeout_s=600, delay_s=ms / 2000),
             )
             seconds = time.perf_counter() - begun
             rows.add(

@@ -212,7 +212,9 @@ def test_commands_say_what_they_expected(tmp_path):
     assert refused(tmp_path, "join", *count) == (
         "--out needs rows; cardinality returns only a count."
     )
-    assert "Variants are psi, cardinality" in refused(tmp_path, "join", *data, "--variant", "all")
+    assert "The engine ecdh cannot answer all; it answers psi, cardinality" in refused(
+        tmp_path, "join", *data, "--variant", "all"
+    )
     assert "Engines are ecdh" in refused(tmp_path, "join", *data, "--engine", "plain")
     assert "nobody answers" in refused(tmp_path, "join", *data, "--wait", "0")
     assert "serves two parties, got 1" in refused(tmp_path, "linker", "--party", "a")

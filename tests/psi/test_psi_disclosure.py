@@ -11,7 +11,7 @@ from test_psi_linker import BOTH, files, linked, query
 from pet_lab import psi
 from pet_lab.psi import disclosure, tokens
 from pet_lab.psi.disclosure import OutputRules, QueryLog, Released, protect
-from pet_lab.psi.linker import combine_totals
+from pet_lab.psi.linker import combine
 
 
 def shown(counts, *, min_cell=10, owners=("a", "b"), earlier=(), complementary=True):
@@ -23,7 +23,6 @@ def shown(counts, *, min_cell=10, owners=("a", "b"), earlier=(), complementary=T
         rules=OutputRules(min_cell=min_cell, complementary=complementary),
         full=counts,
         full_axes=axes,
-        owners=owners,
         earlier=earlier,
     )
 
@@ -107,7 +106,7 @@ def test_the_linker_withholds_and_says_so():
     table = answer.table(result.right.link_key)
     assert table["count"].isna().sum() >= 3
     q = query(result, *BOTH, measure="total", value="statcan:v")
-    totals = combine_totals([one.answer(q, "cbs") for one in made], result.right)
+    totals = combine([one.answer(q, "cbs") for one in made], result.right.link_key)
     assert (totals["total"].isna() == table["count"].isna()).all()
     assert made[0].log.entries[0].withheld == table["count"].isna().sum()
 
@@ -167,7 +166,7 @@ def test_noisy_totals_need_a_bound_and_have_it_once():
         left, right, values={"v": values}, linkers=2, rules=bounded, value_bound=10**9
     )
     q = query(result, *BOTH, measure="total", value="statcan:v")
-    got = combine_totals([one.answer(q, "cbs") for one in made], result.right)
+    got = combine([one.answer(q, "cbs") for one in made], result.right.link_key)
     frame = left.frame.assign(v=values).merge(right.frame, on="id")
     clear = frame.groupby(["size", "pref"])["v"].sum()
     gap = got.set_index(["size", "pref"])["total"].astype(float) - clear
@@ -259,7 +258,7 @@ def test_values_are_clipped_by_their_owner_to_what_the_noise_is_made_for():
     values[50] = 10**9
     made, result = linked(left, right, values={"v": values}, linkers=2, value_bound=5)
     q = query(result, "statcan:pref", measure="total", value="statcan:v")
-    got = combine_totals([one.answer(q, "cbs") for one in made], result.right)
+    got = combine([one.answer(q, "cbs") for one in made], result.right.link_key)
     assert got["total"].sum() == 3 * 44 + 5
     rules = OutputRules(min_cell=0, epsilon_per_query=0.5, value_bound=4)
     made, result = linked(left, right, values={"v": values}, linkers=2, rules=rules, value_bound=5)
@@ -292,7 +291,9 @@ def test_the_audit_of_a_large_table_ends_in_time_and_is_not_tried_twice(monkeypa
 
 
 def test_rules_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="min_cell is a count"):
+    with pytest.raises(
+        ValueError, match="min_cell is a whole number of at least 0, got -1; 0 switches"
+    ):
         OutputRules(min_cell=-1)
-    with pytest.raises(ValueError, match="between 0 and the budget"):
+    with pytest.raises(ValueError, match=r"epsilon_per_query is a number from 0 to 1\.0"):
         OutputRules(epsilon_per_query=2.0, epsilon_total=1.0)

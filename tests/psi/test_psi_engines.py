@@ -437,7 +437,7 @@ def test_a_column_named_twice_by_the_peer_is_refused():
 def test_a_delay_is_waited_for_at_every_turn():
     sides = party("a", ["k"]), party("b", ["k"])
     begun = time.perf_counter()
-    psi.intersect(psi.EcdhEngine(), *sides, on="business_id", delay_s=0.05)
+    psi.intersect(psi.EcdhEngine(), *sides, on="business_id", options=Options(delay_s=0.05))
     assert 6 * 0.05 <= time.perf_counter() - begun < 6 * 0.05 + 1
 
 

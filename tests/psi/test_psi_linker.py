@@ -13,7 +13,7 @@ from pet_lab import psi
 from pet_lab.parties.errors import PartyError
 from pet_lab.psi import linker, tokens
 from pet_lab.psi.disclosure import OutputRules, QueryLog
-from pet_lab.psi.linker import Linker, LinkerAnswer, Query, combine_totals
+from pet_lab.psi.linker import Linker, LinkerAnswer, Query, combine
 
 OPEN = OutputRules(min_cell=0)
 
@@ -113,7 +113,7 @@ def test_totals_by_additive_shares_are_exact(linkers):
     left, right, values = files()
     made, result = linked(left, right, values={"value": values}, linkers=linkers)
     q = query(result, *BOTH, measure="total", value="statcan:value")
-    got = combine_totals([one.answer(q, "cbs") for one in made], result.right)
+    got = combine([one.answer(q, "cbs") for one in made], result.right.link_key)
     frame = left.frame.assign(value=values).merge(right.frame, on="id")
     clear = frame.groupby(["size", "pref"])["value"].sum()
     assert got.set_index(["size", "pref"])["total"].to_dict() == clear.to_dict()
@@ -394,7 +394,7 @@ def test_linkers_that_disagree_are_noticed():
     q = query(result, *BOTH, measure="total", value="statcan:v")
     other = query(result, "cbs:size", measure="total", value="statcan:v")
     with pytest.raises(psi.PsiError, match="different queries"):
-        combine_totals([made[0].answer(q, "cbs"), made[1].answer(other, "cbs")], result.right)
+        combine([made[0].answer(q, "cbs"), made[1].answer(other, "cbs")], result.right.link_key)
 
 
 # -- decoders -------------------------------------------------------------------------------------

@@ -168,7 +168,7 @@ def test_a_stream_is_read_back():
     assert len(frames) == 2 + 3  # batches of bounded size
     assert max(len(payload) for _, payload in frames) <= session.BATCH_BYTES
     assert (receive(frames, count=20_000) == many).all()
-    assert (receive(FRAMES, count=None, at_most=5) == ROWS).all()
+    assert (receive(FRAMES, count=5, or_fewer=True) == ROWS).all()
 
 
 @pytest.mark.parametrize(
@@ -211,9 +211,9 @@ def test_a_stream_that_was_read_is_not_read_again():
 
 def test_more_than_the_greeting_announced_is_refused_at_the_announcement():
     party = PsiSession(Canned([stream(count=1 << 26)]))
-    party.session, party.peer_size = SESSION, 7
+    party.session = SESSION
     with pytest.raises(psi.MessageError, match="at most 7 elements were to come, 67108864"):
-        party.receive("blinded", width=32)
+        party.receive("blinded", width=32, count=7, or_fewer=True)
 
 
 def test_the_reason_of_a_refusal_is_made_printable_and_short():

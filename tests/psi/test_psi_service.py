@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hostile import mutate
+from typer.testing import CliRunner
 
 from pet_lab import psi
 from pet_lab.parties import blocking, certificates, channel
@@ -98,14 +99,9 @@ class Served:
 
 
 def join(holder, address, *, credentials=STATCAN, engine=None, timeout_s=5, wait_s=2):
-    return service.join(
-        speaking(holder, "initiator", engine),
-        peer="cbs",
-        credentials=credentials,
-        address=address,
-        options=Options(timeout_s=timeout_s),
-        wait_s=wait_s,
-    )
+    options = Options(timeout_s=timeout_s)
+    channel = service.connect(credentials, "cbs", address, options=options, wait_s=wait_s)
+    return speaking(holder, "initiator", engine)(channel)
 
 
 def connected(port, credentials=STATCAN, name="cbs"):
@@ -505,47 +501,34 @@ def test_a_file_of_common_rows_is_0600(tmp_path):
     served = Served(right)
     left.frame.to_csv(tmp_path / "left.csv", index=False)
     home = certificates.save(STATCAN, tmp_path / "home")
-    commands._hold_session(
-        "initiator",
-        data=tmp_path / "left.csv",
-        on=["id"],
-        peer="cbs",
-        address=served.address,
-        credentials=home,
-        engine="ecdh",
-        variant="psi",
-        state=None,
-        out=tmp_path / "rows.csv",
-        **{key: [] for key in ("linkers", "columns", "values", "labels", "by")},
-        value_bound=None,
-        total=None,
-        separator="",
-        timeout=5,
-        wait=5,
-        delay=0,
-    )
+    words = f"join --data {tmp_path}/left.csv --on id --peer cbs --connect {served.address}"
+    more = f" --credentials {home} --out {tmp_path}/rows.csv --timeout 5 --wait 5"
+    done = CliRunner().invoke(commands.app, (words + more).split())
+    assert done.exit_code == 0, done.output
     assert (tmp_path / "rows.csv").stat().st_mode & 0o777 == 0o600
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 1 + served.result().cardinality
 
 
 def send(table, address, credentials):
-    return service.send_table(
-        table, linker="linker", address=address, credentials=credentials, options=QUICK, wait_s=1
-    )
+    return at(address, credentials).send(table, wait_s=1)
+
+
+def at(address, credentials=CBS):
+    return service.RemoteLinker("linker", address, credentials, QUICK)
 
 
 def test_tables_and_queries_over_tls(linked):
     _, address, result, a, b = linked
     asked = Query(session=result.left.session, group_by=("cbs:size", "statcan:pref"))
-    more = {"linker": "linker", "address": address}
+    one = at(address)
     with pytest.raises(psi.PsiError, match="No table of statcan and cbs is here"):
-        service.ask(asked, credentials=CBS, **more)
+        one.ask(asked)
     assert send(a, address, STATCAN)[0] == -1
     with pytest.raises(psi.PeerLost, match="did not reach linker"):
-        service.wait_until_linked(result.left.session, credentials=CBS, wait_s=0.1, **more)
+        one.wait_until_linked(result.left.session, wait_s=0.1)
     assert send(b, address, CBS)[0] == 200
-    service.wait_until_linked(result.left.session, credentials=CBS, wait_s=5, **more)
-    table = service.ask(asked, credentials=CBS, **more).table(result.right.link_key)
+    one.wait_until_linked(result.left.session, wait_s=5)
+    table = one.ask(asked).table(result.right.link_key)
     assert table["count"].sum() == 200
 
 
@@ -553,7 +536,7 @@ def test_the_linker_refuses_whoever_is_not_one_of_the_two(linked):
     _, address, result, a, _ = linked
     asked = Query(session=result.left.session, group_by=("statcan:pref",))
     with pytest.raises(psi.PsiError, match="serves statcan and cbs only"):
-        service.ask(asked, linker="linker", address=address, credentials=ISTAT)
+        at(address, ISTAT).ask(asked)
     with pytest.raises(psi.PsiError, match="serves statcan and cbs only"):
         send(a, address, ISTAT)
     with pytest.raises(psi.PsiError, match="in its own name"):
@@ -570,7 +553,7 @@ def test_a_linker_that_restarted_says_what_to_do(linked):
     address = f"127.0.0.1:{again.port}"
     asked = Query(session=result.left.session, group_by=("statcan:pref",))
     with pytest.raises(psi.PsiError, match=r"No table of statcan and cbs is here .*; send it"):
-        service.ask(asked, linker="linker", address=address, credentials=CBS)
+        at(address).ask(asked)
     assert send(a, address, STATCAN)[0] == -1
     assert send(b, address, CBS)[0] == 200
     again.close()
@@ -661,7 +644,7 @@ def test_an_answer_to_another_query_is_refused():
         query = Query(session=bytes(16), group_by=("a:b",))
         address = f"127.0.0.1:{server.port}"
         with pytest.raises(psi.MessageError, match="to another query"):
-            service.ask(query, linker="linker", address=address, credentials=CBS, options=QUICK)
+            at(address).ask(query)
 
 
 def test_the_commands_load_no_other_transport():
