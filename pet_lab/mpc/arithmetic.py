@@ -23,11 +23,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pet_lab.shares import ShareError, SharesContradict, shamir_open, unpack
+from pet_lab.checks import require
+from pet_lab.shares import ShareError, shamir_open, unpack
 
 from .errors import Cheating
 
@@ -45,14 +46,17 @@ class Vector:
         return len(self.z)
 
     def __getitem__(self, where: slice) -> Vector:
-        return Vector(self.z[where], None if self.twin is None else self.twin[where])
+        return local(lambda z: z[where], self)
 
     def take(self, order: Sequence[int]) -> Vector:
         """The elements at these positions, in this order."""
-        return Vector(
-            [self.z[i] for i in order],
-            None if self.twin is None else [self.twin[i] for i in order],
-        )
+        return local(lambda z: [z[i] for i in order], self)
+
+
+def local(step: Callable[..., Ints], *vectors: Vector) -> Vector:
+    """A linear step without exchange, on the numbers and on their twins alike."""
+    twins = [v.twin for v in vectors]
+    return Vector(step(*(v.z for v in vectors)), None if None in twins else step(*twins))
 
 
 class Arithmetic:
@@ -100,41 +104,27 @@ class Arithmetic:
         return Vector([v] * n, [self._r * v % self.p] * n if self.checked else None)
 
     async def open(self, shares: Ints) -> Ints:
-        """Open to all processing parties, from all shares.
-
-        Raises
-        ------
-        Cheating
-            If the shares contradict each other.
-        """
+        """Open to all processing parties, from all shares; Cheating if they contradict."""
         if not shares:
             return []
         self.rounds += 1
         self.opened += len(shares)
-        raw = await _exchange(self.rt, self.field, shares)
         try:
-            rows = [unpack(r, self.p) for r in raw]
+            rows = [unpack(raw, self.p) for raw in await _exchange()(self.rt, self.field, shares)]
+            alike = len({len(row) for row in rows}) == 1
+            require(alike, "A party sent too many or too few shares.", Cheating)
+            if len(rows) == 3:  # the same check in closed form: threshold 1
+                lines = list(zip(*rows, strict=True))
+                straight = not any((a - 2 * b + c) % self.p for a, b, c in lines)
+                sentence = "The shares of an opened number contradict each other."
+                require(straight, sentence, Cheating)
+                return [(2 * a - b) % self.p for a, b, _ in lines]
+            points = {i + 1: row for i, row in enumerate(rows)}  # party 0 holds the one at 1
+            opened = shamir_open(points, needed=self.rt.threshold + 1, prime=self.p)
         except ShareError as error:
             raise Cheating(str(error)) from None
-        if len({len(r) for r in rows}) != 1:
-            raise Cheating("A party sent too many or too few shares.")
-        return self._open_three(rows) if len(rows) == 3 else self._open(rows)
-
-    def _open_three(self, rows: list[Ints]) -> Ints:
-        """The check of `_open` in closed form: threshold 1."""
-        p = self.p
-        if any((a - 2 * b + c) % p for a, b, c in zip(*rows, strict=True)):
-            raise Cheating("The shares of an opened number contradict each other.")
-        return [(2 * a - b) % p for a, b in zip(rows[0], rows[1], strict=True)]
-
-    def _open(self, rows: list[Ints]) -> Ints:
-        points = {i + 1: row for i, row in enumerate(rows)}  # party 0 holds the polynomial at 1
-        try:
-            opened = shamir_open(points, needed=self.rt.threshold + 1, prime=self.p)
-        except SharesContradict as error:
-            raise Cheating(str(error)) from None
-        if opened.wrong:
-            raise Cheating("A share of an opened number does not fit the others.")
+        fit = "A share of an opened number does not fit the others."
+        require(not opened.wrong, fit, Cheating)
         return opened.values
 
     # --- without exchange ---------------------------------------------------------------------
@@ -142,20 +132,15 @@ class Arithmetic:
     def add(self, a: Vector, b: Vector, *, times: int = 1) -> Vector:
         """a + times * b, element by element."""
         p = self.p
-        z = [(u + times * v) % p for u, v in zip(a.z, b.z, strict=True)]
-        if a.twin is None or b.twin is None:
-            return Vector(z)
-        return Vector(z, [(u + times * v) % p for u, v in zip(a.twin, b.twin, strict=True)])
+        return local(lambda x, y: [(u + times * v) % p for u, v in zip(x, y, strict=True)], a, b)
 
     def scale(self, a: Vector, times: int) -> Vector:
         """times * a."""
-        p = self.p
-        twin = None if a.twin is None else [times * v % p for v in a.twin]
-        return Vector([times * v % p for v in a.z], twin)
+        return local(lambda z: [times * v % self.p for v in z], a)
 
     def total(self, a: Vector) -> Vector:
         """The sum of all elements, as a vector of one."""
-        return Vector([sum(a.z) % self.p], None if a.twin is None else [sum(a.twin) % self.p])
+        return local(lambda z: [sum(z) % self.p], a)
 
     def concat(self, parts: Sequence[Vector]) -> Vector:
         """One vector after another."""
@@ -166,28 +151,24 @@ class Arithmetic:
 
     async def mul(self, a: Vector, b: Vector) -> Vector:
         """Products element by element, one exchange."""
-        p = self.p
-        z = [u * v % p for u, v in zip(a.z, b.z, strict=True)]
-        return await self._multiplied(
-            z, [u * v % p for u, v in zip(a.twin or [], b.z, strict=False)]
-        )
+        sides = [a.z] if a.twin is None else [a.z, a.twin]
+        products = ([u * v % self.p for u, v in zip(z, b.z, strict=True)] for z in sides)
+        return await self._multiplied(*products)
 
     async def dots(self, pairs: Sequence[tuple[Vector, Vector]]) -> Vector:
         """Inner products, one exchange for all and one number each, however long they are."""
-        p = self.p
-        z = [sum(u * v for u, v in zip(a.z, b.z, strict=True)) % p for a, b in pairs]
-        twin = [
-            sum(u * v for u, v in zip(a.twin, b.z, strict=True)) % p
-            for a, b in pairs
-            if a.twin is not None
-        ]
-        return await self._multiplied(z, twin)
+        twins = [(a.twin, b.z) for a, b in pairs if a.twin is not None]
+        sums = (
+            [sum(u * v for u, v in zip(x, y, strict=True)) % self.p for x, y in side]
+            for side in ([(a.z, b.z) for a, b in pairs], twins)
+        )
+        return await self._multiplied(*sums)
 
-    async def _multiplied(self, z: Ints, twin: Ints) -> Vector:
+    async def _multiplied(self, z: Ints, twin: Ints | None = None) -> Vector:
         """Local products, of double degree, as fresh shares."""
         if not z:
             return Vector([], [] if self.checked else None)
-        shares = await self._reshare(z + twin)
+        shares = await self._reshare([*z, *(twin or ())])
         if not self.checked:
             return Vector(shares)
         pair = Vector(shares[: len(z)], shares[len(z) :])
@@ -235,28 +216,20 @@ class Arithmetic:
         return (await self.open([sum(r[0] for r in rows) % self.p]))[0]
 
     async def verify(self) -> None:
-        """Stop unless every product so far was right.
-
-        Raises
-        ------
-        Cheating
-            If a product was not, or a share was sent wrongly; it cannot be told by whom.
-        """
+        """Stop unless every product so far was right; Cheating cannot tell who made a wrong one."""
         if not self.checked:
             return
         p, seed = self.p, await self.coin()
         weights = hashlib.shake_256(b"pet_lab verify" + seed.to_bytes(512, "little"))
-        n = sum(len(v) for v in self._pairs)
-        stream, at, u, w = weights.digest(16 * n), 0, 0, 0
-        for v in self._pairs:
-            for x, y in zip(v.z, v.twin or [], strict=True):
-                c = int.from_bytes(stream[at : at + 16], "little")
-                at, u, w = at + 16, u + c * x, w + c * y
+        pairs = [xy for v in self._pairs for xy in zip(v.z, v.twin or [], strict=True)]
+        stream, u, w = weights.digest(16 * len(pairs)), 0, 0
+        for i, (x, y) in enumerate(pairs):
+            c = int.from_bytes(stream[16 * i : 16 * i + 16], "little")
+            u, w = u + c * x, w + c * y
         r = (await self.open([self._r]))[0]
-        if (await self.open([(u * r - w) % p]))[0]:
-            raise Cheating(
-                "A product was computed wrongly; it cannot be told by whom. Nothing has left."
-            )
+        wrong = (await self.open([(u * r - w) % p]))[0]
+        sentence = "A product was computed wrongly; it cannot be told by whom. Nothing has left."
+        require(not wrong, sentence, Cheating)
         self._pairs.clear()
 
     async def _reshare(self, values: Ints) -> Ints:
@@ -265,12 +238,8 @@ class Arithmetic:
         return [int(v.value) for v in await self.rt._reshare([self.field(v) for v in values])]
 
 
-def _exchange(runtime: Any, field: Any, shares: Ints) -> Any:
-    return _coroutine()(runtime, field, shares)
-
-
 @functools.cache
-def _coroutine() -> Any:
+def _exchange() -> Any:
     """Defined on first use, for mpyc reads the command line when it is imported."""
     from asyncio import Future
 

@@ -18,15 +18,9 @@ def answer(
     y: pd.DataFrame,
     schema: Mapping[str, ColumnSchema],
 ) -> pd.DataFrame:
-    """What a trusted third party that sees both tables would answer.
+    """What a trusted third party would answer that sees both tables, with the columns of `schema`.
 
-    Parameters
-    ----------
-    schema : columns of both tables together
-
-    Returns
-    -------
-    DataFrame of the form that `catalogue.decode` gives.
+    The table has the form of that of `catalogue.decode`.
     """
     if function == "pooled_statistics":
         return statistics(pd.concat([x, y]), parameters["group"], parameters["value"], schema)
@@ -59,12 +53,10 @@ def _design(
 ) -> tuple[list[str], np.ndarray]:
     terms, columns = ["intercept"], [np.ones(len(frame))]
     for name in predictors:
-        levels = schema[name].levels
-        if levels:
-            for level in levels[1:]:
-                terms.append(f"{name}={level}")
-                columns.append((frame[name].astype(str) == level).to_numpy(float))
-        else:
+        for level in schema[name].levels[1:]:
+            terms.append(f"{name}={level}")
+            columns.append((frame[name].astype(str) == level).to_numpy(float))
+        if not schema[name].levels:
             terms.append(name)
             columns.append(frame[name].to_numpy(float))
     return terms, np.column_stack(columns)
@@ -75,9 +67,8 @@ def logistic(design: np.ndarray, target: np.ndarray, steps: int = 50) -> np.ndar
     beta = np.zeros(design.shape[1])
     for _ in range(steps):
         p = 1 / (1 + np.exp(-design @ beta))
-        move = np.linalg.solve(
-            design.T @ (design * (p * (1 - p))[:, None]), design.T @ (target - p)
-        )
+        hessian = design.T @ (design * (p * (1 - p))[:, None])
+        move = np.linalg.solve(hessian, design.T @ (target - p))
         beta = beta + move
         if np.abs(move).max() < 1e-12:
             break

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from pet_lab.files import duration
 
-from .catalogue import P_BITS, X_BITS, design_names, group_count, length, modulus, parts
+from .catalogue import P_BITS, X_BITS, design, group_count, length, modulus, parts
 from .tasks import Record, Task
 
 PRODUCT_S = 6e-6  # CPU seconds of one of three parties for one product; grows with K squared
@@ -64,49 +64,40 @@ def too_long(task: Task, limit_s: float) -> str:
     reason = f"It would take about {duration(seconds)}, and {duration(limit_s)} are allowed."
     if task.parameters.get("join") in {"opened", "hidden"}:
         n = min(d.rows for d in task.inputs)
-        aligned = replace(
-            task,
-            parameters={**task.parameters, "join": "aligned"},
-            inputs=tuple(replace(d, rows=n) for d in task.inputs),
-        )
-        seconds = max(estimate(aligned).seconds, 0.1)
+        aligned = task.with_data(*(replace(d, rows=n) for d in task.inputs))
+        aligned = replace(aligned, parameters={**task.parameters, "join": "aligned"})
+        after = duration(max(estimate(aligned).seconds, 0.1))
         reason += (
-            f" After a private set intersection (join aligned) it would take at most "
-            f"{duration(seconds)}, but both owners then know who is in both."
+            f" After a private set intersection (join aligned) it would take at most {after}, but "
+            "both owners then know who is in both."
         )
     return reason
 
 
 def _counts(task: Task) -> tuple[int, int, int, int]:
     """(products, opened numbers, rounds, random bits), without the price of level checked."""
-    p = task.parameters
-    nx, ny = (d.rows for d in task.inputs)
+    p, (nx, ny) = task.parameters, (d.rows for d in task.inputs)
     products = opened = bits = 0
-    rounds = 5
+    rounds, n = 5, min(nx, ny)
     if task.function == "pooled_statistics":
         groups = group_count(task)
         small = groups * (max(task.min_group - 2, 0) + 1) if task.min_group > 1 else 0
         return small, groups, rounds + 3, 0
-    n = min(nx, ny)
     if p["join"] == "opened":
         products, opened, rounds = nx * ny, nx * ny, rounds + 2
     elif p["join"] == "hidden":
-        n, columns = nx, len(parts(task))
-        right = sum(s == 1 for s, *_ in parts(task))
-        products = nx * (ny - 1) + nx * (1 + right) + 90 * nx + nx * columns
+        n, left, right = nx, *(len(parts(task, side)) for side in (0, 1))
+        products = nx * (ny - 1) + nx * (1 + right) + 90 * nx + nx * (left + right)
         opened, rounds = 30 * nx, rounds + math.ceil(math.log2(max(ny, 2))) + 10
     if task.function == "joined_statistics":
-        products += n + 5 * group_count(task)
-        rounds += 6
+        products, rounds = products + n + 5 * group_count(task), rounds + 6
         if task.dominance_percent:
             products, rounds = products + n * 270, rounds + 20
     elif task.function == "joined_linear_regression":
-        d = len(design_names(task))
-        products += d * (d + 1) // 2 + d + d * d * (d + 1)
-        rounds += 4
+        d = len(design(task)) + 1
+        products, rounds = products + d * (d + 1) // 2 + d + d * d * (d + 1), rounds + 4
     elif task.function == "joined_logistic_regression":
-        d, steps = len(design_names(task)), p["iterations"]
-        products += steps * (4 * n + d)
+        d, steps = len(design(task)) + 1, p["iterations"]
+        products, rounds = products + steps * (4 * n + d), rounds + 12 * steps
         bits = steps * d * (P_BITS + X_BITS + 10 + 8)
-        rounds += 12 * steps
     return products, opened, rounds, bits

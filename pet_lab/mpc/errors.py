@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pet_lab.parties.errors import PartyError
+from pet_lab.checks import require
+from pet_lab.parties.errors import PartyError, Refused
 
 
 class TaskError(PartyError):
@@ -16,3 +17,13 @@ class Cheating(PartyError):
     def suspects(self) -> tuple[str, ...]:
         """Parties that deviated."""
         return self.parties
+
+
+def well_formed(holds: object, sentence: str) -> None:
+    """TaskError with the sentence unless this holds."""
+    require(holds, sentence, TaskError)
+
+
+def agreed(holds: object, sentence: str) -> None:
+    """Refused with the sentence unless this holds."""
+    require(holds, sentence, Refused)

@@ -11,9 +11,12 @@ from __future__ import annotations
 import asyncio
 import collections
 import functools
+import importlib
+import logging
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,10 +24,11 @@ from typing import Any
 from pet_lab.parties.certificates import client_context, identity, load, server_context
 from pet_lab.parties.errors import PartyError, PeerLost, Refused
 
-from .errors import Cheating
+from .errors import Cheating, agreed
 from .messages import Member
 
 CONNECT_S = 10.0
+MPYC = ("asyncoro", "mpctools", "random", "secgroups", "seclists", "secpols", "sectypes")
 
 
 class Endpoint:
@@ -45,14 +49,7 @@ class Endpoint:
 
     def admit(self, name: str) -> None:
         """Refuse a party that is revoked or excluded."""
-        if name in self.barred:
-            raise Refused(f"{name} is revoked or excluded.")
-
-    def admitted(self, certificate: Mapping[str, Any] | None) -> str:
-        """The identity in a peer's certificate, unless it is refused."""
-        name = identity(certificate)
-        self.admit(name)
-        return name
+        agreed(name not in self.barred, f"{name} is revoked or excluded.")
 
 
 class Mesh:
@@ -67,24 +64,17 @@ class Mesh:
     def __init__(
         self, endpoint: Endpoint, parties: Sequence[Member], threshold: int, listener: socket.socket
     ) -> None:
-        self.endpoint, self.listener = endpoint, listener
+        self.endpoint, self.listener, self.parties = endpoint, listener, list(parties)
         self.names = [m.name for m in parties]
         self.party_index = self.names.index(endpoint.name)
         self.trouble: asyncio.Future[PartyError] = asyncio.get_running_loop().create_future()
-        self._parties = list(parties)
-        self.runtime = _runtime(self.party_index, self._parties, threshold)
+        self.runtime = _runtime(self.party_index, self.parties, threshold)
         self.runtime.pet_lab_mesh = self
         self._links: list[Any] = []
         self._closing = False
 
     async def connect(self, within: float = CONNECT_S) -> None:
-        """Connect to every other party.
-
-        Raises
-        ------
-        PeerLost
-            Naming a party that did not come.
-        """
+        """Connect to every other party; PeerLost names one that did not come."""
         rt, loop, link = self.runtime, asyncio.get_running_loop(), _link_class()
         for party in rt.parties:
             party.protocol = loop.create_future() if party.pid == self.party_index else None
@@ -109,7 +99,7 @@ class Mesh:
                 server.close()
 
     async def _reach(self, index: int, link: Any) -> None:
-        member = self._parties[index]
+        member = self.parties[index]
         while True:
             try:
                 await asyncio.get_running_loop().create_connection(
@@ -145,53 +135,27 @@ class Mesh:
 
 def _runtime(party_index: int, members: Sequence[Member], threshold: int) -> Any:
     """A new mpyc runtime, made the one of this process."""
-    import logging
-    import sys
-
     argv, sys.argv = sys.argv, ["pet-lab"]  # mpyc reads the command line when it is imported
     try:
-        import mpyc.asyncoro
-        import mpyc.mpctools
-        import mpyc.random
-        import mpyc.runtime
-        import mpyc.secgroups
-        import mpyc.seclists
-        import mpyc.secpols
-        import mpyc.sectypes
-        import mpyc.statistics
+        runtimes = importlib.import_module("mpyc.runtime")
+        modules = [importlib.import_module(f"mpyc.{name}") for name in (*MPYC, "statistics")]
     finally:
         sys.argv = argv
     logging.getLogger().setLevel(logging.WARNING)
     logging.disable(logging.INFO)
+    off = ("no_prss", "no_async", "no_barrier", "mix32_64bit", "ssl")
     options = SimpleNamespace(
-        threshold=threshold,
-        no_log=True,
-        no_prss=False,
-        no_async=False,
-        no_barrier=False,
-        mix32_64bit=False,
-        sec_param=30,
-        bit_length=32,
-        ssl=False,
+        threshold=threshold, no_log=True, sec_param=30, bit_length=32, **dict.fromkeys(off, False)
     )
-    parties = [mpyc.runtime.Party(i, m.host, m.data_port) for i, m in enumerate(members)]
+    parties = [runtimes.Party(i, m.host, m.data_port) for i, m in enumerate(members)]
     loop = asyncio.get_running_loop()
     handler = loop.get_exception_handler()
-    runtime = mpyc.runtime.Runtime(party_index, parties, options)
+    runtime = runtimes.Runtime(party_index, parties, options)
     loop.set_exception_handler(handler)  # mpyc put its own in place
     runtime._loop = loop
-    for module in (
-        mpyc.sectypes,
-        mpyc.asyncoro,
-        mpyc.mpctools,
-        mpyc.seclists,
-        mpyc.secpols,
-        mpyc.secgroups,
-        mpyc.random,
-        mpyc.statistics,
-    ):
-        module.runtime = runtime
-    mpyc.asyncoro._reconcile = _reconcile
+    for module in modules:
+        module.runtime = runtime  # type: ignore[attr-defined]
+    sys.modules["mpyc.asyncoro"]._reconcile = _reconcile  # type: ignore[attr-defined]
     return runtime
 
 
@@ -221,7 +185,8 @@ def _link_class() -> Any:
 
         def connection_made(self, transport: Any) -> None:
             try:
-                name = self.mesh.endpoint.admitted(transport.get_extra_info("peercert"))
+                name = identity(transport.get_extra_info("peercert"))
+                self.mesh.endpoint.admit(name)
                 self.certified = self.mesh.names.index(name)
             except (Refused, ValueError):  # ValueError: it is no party of this task
                 transport.abort()
@@ -234,9 +199,8 @@ def _link_class() -> Any:
                 self.deliver(data)
                 return
             self.delayed.append(data)
-            loop = asyncio.get_running_loop()
             # Each timer delivers the oldest, so that equal times cannot change the order.
-            loop.call_later(
+            asyncio.get_running_loop().call_later(
                 self.mesh.endpoint.delay_s, lambda: self.deliver(self.delayed.popleft())
             )
 

@@ -5,6 +5,7 @@ Each is decoded strictly; lengths have maxima. Numbers of a prime field travel a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -19,23 +20,32 @@ from .tasks import ColumnSchema, DataRef, Hex, Name, Record, Task
 Hash = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Numbers = Annotated[tuple[Hex, ...], Meta(max_length=100_000)]
 Approvals = Annotated[tuple[Approval, ...], Meta(max_length=100)]
-Text = Annotated[str, Meta(max_length=4000)]
+Port = Annotated[int, Meta(gt=0, lt=65536)]
 Share = Annotated[bytes, Meta(max_length=2**26)]
 Salt = Annotated[bytes, Meta(max_length=64)]
 
 
-class Member(Record, frozen=True):
-    """A party of the service, as every other party knows it.
+def as_text(numbers: Iterable[int]) -> tuple[str, ...]:
+    """Numbers as they travel."""
+    return tuple(f"{v:x}" for v in numbers)
 
-    public  Ed25519 key in hexadecimal, for approvals, results and logs
-    port, data_port  where it listens for messages; where for shares, as a processing party
-    """
+
+def as_numbers(texts: Iterable[str]) -> list[int]:
+    """Numbers that travelled."""
+    return [int(text or "0", 16) for text in texts]
+
+
+class Member(Record, frozen=True):
+    """A party as every other knows it: its ports for messages and shares, its Ed25519 key."""
 
     name: Name
     host: Name
-    port: Annotated[int, Meta(gt=0, lt=65536)]
-    data_port: Annotated[int, Meta(gt=0, lt=65536)]
+    port: Port
+    data_port: Port
     public: Hex
+
+
+# --- requests -------------------------------------------------------------------------------------
 
 
 class Request(Record, frozen=True, tag_field="do", tag=str.lower):
@@ -72,10 +82,15 @@ class Propose(Request, frozen=True):
     task: Task
 
 
-class Deposit(Request, frozen=True):
-    """From an owner to a processing party: its share of an input, with the commitment's salt."""
+class OfTask(Request, frozen=True):
+    """Base of requests to a processing party about a task that it has approved."""
 
     task: Hash
+
+
+class Deposit(OfTask, frozen=True):
+    """From an owner: this party's share of an input, with the commitment's salt."""
+
     share: Share
     salt: Salt
 
@@ -83,39 +98,33 @@ class Deposit(Request, frozen=True):
         return f"Deposit(task={self.task!r})"
 
 
-class Open(Request, frozen=True):
-    """To a processing party: put its shares in, if all approvals are there."""
+class Open(OfTask, frozen=True):
+    """Put the shares in, if all approvals are there."""
 
-    task: Hash
     approvals: Approvals
 
 
-class Compare(Request, frozen=True):
-    """To a processing party: check values of what was put in, at points revealed only now."""
+class Compare(OfTask, frozen=True):
+    """Check values of what was put in, at points revealed only now."""
 
-    task: Hash
     points: Numbers
 
 
-class Finish(Request, frozen=True):
-    """To a processing party: compute, and give its share of the answer."""
-
-    task: Hash
+class Finish(OfTask, frozen=True):
+    """Compute, and give this party's share of the answer."""
 
 
-class Done(Request, frozen=True):
-    """To a processing party: the task is over; heads of the others' logs to keep."""
+class Done(OfTask, frozen=True):
+    """The task is over; heads of the others' logs to keep."""
 
-    task: Hash
     finished: bool = False
-    why: Text = ""
+    why: Annotated[str, Meta(max_length=4000)] = ""
     heads: Annotated[tuple[Head, ...], Meta(max_length=100)] = ()
 
 
-class Justify(Request, frozen=True):
-    """To a processing party: open a share if the check value that its owner signed is wrong."""
+class Justify(OfTask, frozen=True):
+    """Open a share if the check value that its owner signed is wrong."""
 
-    task: Hash
     owner: Name
     points: Numbers
     check_values: Numbers
@@ -158,28 +167,15 @@ class SendHead(Request, frozen=True):
 
 
 AnyRequest = (
-    Describe
-    | Prepare
-    | HandIn
-    | Withdraw
-    | Propose
-    | Deposit
-    | Open
-    | Compare
-    | Finish
-    | Done
-    | Justify
-    | Accuse
-    | SendLog
-    | SendHead
-)
+    Describe | Prepare | HandIn | Withdraw | Propose | Deposit | Open | Compare | Finish | Done
+) | (Justify | Accuse | SendLog | SendHead)
 
 
 # --- answers --------------------------------------------------------------------------------------
 
 
 class Accepted(Record, frozen=True):
-    """Done as asked; an owner that handed in data adds the head of its log."""
+    """Done as asked; with the head of a log where one was asked for, or data were handed in."""
 
     head: Head | None = None
 
@@ -197,12 +193,6 @@ class Prepared(Record, frozen=True):
     ref: DataRef
     check_values: Numbers
     signature: Hex
-
-
-class Approved(Record, frozen=True):
-    """A processing party's consent."""
-
-    approval: Approval
 
 
 class Checked(Record, frozen=True):
@@ -224,6 +214,14 @@ class SignedShares(Record, frozen=True):
     salt: Hex
 
 
+class Finished(Record, frozen=True):
+    """A processing party's part of the answer."""
+
+    answer: SignedShares
+    signature: Hex
+    head: Head
+
+
 class TaskCost(Record, frozen=True):
     """What a task cost one processing party; `to` are bytes of shares by receiver.
 
@@ -237,27 +235,7 @@ class TaskCost(Record, frozen=True):
     opened: int
     rounds: int
     bytes: int
-    to: Annotated[dict[Name, int], Meta(max_length=100)]
-
-
-class Finished(Record, frozen=True):
-    """A processing party's part of the answer."""
-
-    answer: SignedShares
-    signature: Hex
-    head: Head
-
-
-class Named(Record, frozen=True):
-    """Parties whose share does not fit, as this party sees it."""
-
-    wrong: Annotated[tuple[Name, ...], Meta(max_length=100)]
-
-
-class KeptHead(Record, frozen=True):
-    """The latest head of the asking party's log that this party witnessed, if any."""
-
-    head: Head | None
+    to: dict[Name, int]
 
 
 class LogCopy(Record, frozen=True):
@@ -267,6 +245,7 @@ class LogCopy(Record, frozen=True):
     public: Hex
 
 
-def signed_check_values(task: Task, owner: str, points: Any, values: Any) -> dict[str, Any]:
+def signed_check_values(nonce: str, owner: str, points: Any, values: Any) -> bytes:
     """What an owner signs when it prepares data."""
-    return {"nonce": task.nonce, "owner": owner, "points": points, "check_values": values}
+    content = {"nonce": nonce, "owner": owner, "points": points, "check_values": values}
+    return canonical(content)

@@ -20,13 +20,13 @@ import msgspec
 
 from pet_lab.parties.channel import Refusal, Sent
 from pet_lab.parties.errors import PartyError, Refused
-from pet_lab.parties.log import Signer
 
-from .mesh import Endpoint
-from .messages import LogCopy, Member, TaskCost
-from .party import ServiceParty
+from .messages import Member, TaskCost
+from .output import OutputParty
+from .owner import Owner
 from .policy import Policy
-from .tasks import ColumnSchema, Record
+from .processor import Processor
+from .tasks import Record
 
 MAX_LINE = 2**26
 
@@ -63,10 +63,6 @@ class SetPolicy(Order, frozen=True):
     policy: Policy
 
 
-class Reload(Order, frozen=True):
-    """Read the schema of the data again."""
-
-
 class Bar(Order, frozen=True):
     """Exclude a party, for example because its certificate was revoked."""
 
@@ -89,23 +85,19 @@ class Messages(Record, frozen=True):
     costs: list[TaskCost]
 
 
+class ServiceParty(Owner, Processor, OutputParty):
+    """A party that takes any role that a task gives it."""
+
+
 class Console:
     """Where the operator of one party gives orders."""
 
     party_type: ClassVar[type[ServiceParty]] = ServiceParty
-    orders: ClassVar[Any] = Members | Compute | SetPolicy | Reload | Bar | ShowLog | TakeSent
+    orders: ClassVar[Any] = Members | Compute | SetPolicy | Bar | ShowLog | TakeSent
 
     def __init__(self, home: Path) -> None:
         config = msgspec.json.decode((home / "config.json").read_bytes(), type=NodeConfig)
-        endpoint = Endpoint(home, delay_s=config.delay_s)
-        self.home, self.host = home, config.host
-        self.party = self.party_type(
-            home,
-            endpoint,
-            Signer(endpoint.name, (home / "sign.key").read_bytes()),
-            config.policy,
-            schema=read_schema(home),
-        )
+        self.host, self.party = config.host, self.party_type(home, config.policy, config.delay_s)
 
     async def obey(self, order: Any) -> Any:
         """Carry out one order; returns a record, or None."""
@@ -114,21 +106,17 @@ class Console:
             case Members():
                 party.members = {one.name: one for one in order.members}
                 await party.compare_log()
-            case Compute():
-                return await party.request(
-                    order.owners, order.terms, approve_only=order.approve_only
-                )
+            case Compute(owners, terms, approve_only):
+                return await party.request(owners, terms, approve_only=approve_only)
             case SetPolicy():
                 party.policy = order.policy
                 party.log.add("policy", **msgspec.to_builtins(order.policy))
-            case Reload():
-                party.schema = read_schema(self.home)
             case Bar():
                 party.bar(order.party, why=order.why)
             case ShowLog():
-                return LogCopy(entries=tuple(party.log.entries), public=party.signer.public)
+                return party.log_copy()
             case TakeSent():
-                answer = Messages(sent=list(party.sent), costs=list(party.costs))
+                answer = Messages(party.sent[:], party.costs[:])
                 party.sent.clear()
                 party.costs.clear()
                 return answer
@@ -149,14 +137,6 @@ class Console:
             traceback.print_exc()
             refusal = Refused(f"{type(error).__name__}: {str(error)[:200]}")
         return msgspec.json.encode({"refusal": Refusal.of(refusal)})
-
-
-def read_schema(home: Path) -> dict[str, ColumnSchema] | None:
-    """The columns in `schema.json`; None without the file."""
-    path = home / "schema.json"
-    if not path.exists():
-        return None
-    return msgspec.json.decode(path.read_bytes(), type=dict[str, ColumnSchema])
 
 
 async def run(home: Path, console_type: type[Console] = Console) -> None:

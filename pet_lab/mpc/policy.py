@@ -6,15 +6,17 @@ signature over the hash of the task; it fits no other task, and a party starts a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from msgspec.structs import force_setattr, replace
 
-from pet_lab.parties.errors import PartyError, Refused
-from pet_lab.parties.log import Signer, canonical, verify_signature
+from pet_lab.checks import require
+from pet_lab.parties.errors import PartyError
+from pet_lab.parties.log import SignedLog, Signer, canonical, verify_signature
 
+from .errors import agreed
 from .tasks import Name, Names, Record, Task, listed
 
 
@@ -44,8 +46,8 @@ class Policy(Record, frozen=True):
 
     def __post_init__(self) -> None:
         total = Decimal(str(self.epsilon_total))
-        if not (total.is_finite() and total >= 0):
-            raise PartyError(f"epsilon_total is a number from 0 on, got {total}.")
+        fits = total.is_finite() and total >= 0
+        require(fits, f"epsilon_total is a number from 0 on, got {total}.", PartyError)
         force_setattr(self, "epsilon_total", total)
 
 
@@ -57,53 +59,67 @@ class Spent:
     epsilon: Decimal = Decimal(0)
 
 
+def spent(
+    log: SignedLog, kind: str, owners: Iterable[str], reserved: Sequence[Decimal | None] = ()
+) -> Spent:
+    """What was agreed to, by entries of this kind in the log and what is reserved; most of owners.
+
+    An owner offers one data set, and its account goes on when the file changes: the people in it
+    may be the same. All tasks count, whoever the other owner is.
+    """
+    accounts = []
+    for owner in owners:
+        used = [e.body["epsilon"] for e in log.of(kind) if owner in e.body["owners"]]
+        budgets = [Decimal(str(v or 0)) for v in (*used, *reserved)]
+        numbers = all(v.is_finite() and v >= 0 for v in budgets)
+        agreed(numbers, f"The log of {log.signer.name} holds a budget that is no number.")
+        accounts.append((len(budgets), sum(budgets, Decimal(0))))
+    queries, budgets_spent = zip(*accounts, strict=True)
+    return Spent(max(queries), max(budgets_spent))
+
+
 def objections(
-    policy: Policy, task: Task, spent: Spent, *, too_long: str = "", excluded: Iterable[str] = ()
+    policy: Policy, task: Task, used: Spent, *, too_long: str = "", excluded: Collection[str] = ()
 ) -> list[str]:
     """Every reason why this policy refuses the task; none means that it approves.
 
     `too_long` comes from `costs.too_long` with the policy's `max_seconds`.
     """
-    reasons = []
-    if task.expired():
-        reasons.append(f"The task expired at {task.expires}; ask again with a later time.")
-    if task.function not in policy.functions:
-        reasons.append(
-            f"Function {task.function!r} is not on this party's list: {listed(policy.functions)}."
-        )
-    if task.purpose not in policy.purposes:
-        reasons.append(
-            f"Purpose {task.purpose!r} is not allowed; allowed: {listed(policy.purposes)}."
-        )
-    if task.level not in policy.levels:
-        reasons.append(f"Level {task.level!r} is not allowed; allowed: {listed(policy.levels)}.")
-    join = task.parameters.get("join")
-    if join is not None and join not in policy.joins:
-        reasons.append(f"Join {join!r} is not allowed; allowed: {listed(policy.joins)}.")
-    if policy.noise_required and task.epsilon is None:
-        reasons.append("This party wants noise on every result; give the task an epsilon.")
-    if task.epsilon is None and task.min_group < policy.min_group:
-        reasons.append(
-            f"Groups below {policy.min_group} may not leave; the task asks {task.min_group}."
-        )
-    if (
-        policy.dominance_percent
-        and task.epsilon is None
-        and not 0 < task.dominance_percent <= policy.dominance_percent
+    exact, join, reasons = task.epsilon is None, task.parameters.get("join"), []
+
+    def object_if(applies: object, reason: str) -> None:
+        if applies:
+            reasons.append(reason)
+
+    object_if(task.expired(), f"The task expired at {task.expires}; ask again with a later time.")
+    for what, value, allowed in (
+        ("Function", task.function, policy.functions),
+        ("Purpose", task.purpose, policy.purposes),
+        ("Level", task.level, policy.levels),
+        ("Join", join, policy.joins),
     ):
-        reasons.append(f"No record may be more than {policy.dominance_percent} % of a total.")
-    if spent.queries >= policy.max_queries:
-        reasons.append(f"These data were used {spent.queries} times, the limit of this party.")
-    if task.epsilon is not None and spent.epsilon + task.epsilon > policy.epsilon_total:
-        reasons.append(
-            f"The budget is {policy.epsilon_total:f}, {spent.epsilon:f} is spent or reserved, "
-            f"and the task asks for {task.epsilon:f}."
-        )
-    if too_long:
-        reasons.append(too_long)
+        excused = value is None or value in allowed
+        object_if(not excused, f"{what} {value!r} is not allowed; allowed: {listed(allowed)}.")
+    object_if(policy.noise_required and exact, "This party wants noise on results: set epsilon.")
+    object_if(
+        exact and task.min_group < policy.min_group,
+        f"Groups below {policy.min_group} may not leave; the task asks {task.min_group}.",
+    )
+    most = policy.dominance_percent
+    dominance = most and exact and not 0 < task.dominance_percent <= most
+    object_if(dominance, f"No record may be more than {most} % of a total.")
+    object_if(
+        used.queries >= policy.max_queries,
+        f"These data were used {used.queries} times, the limit of this party.",
+    )
+    object_if(
+        task.epsilon is not None and used.epsilon + task.epsilon > policy.epsilon_total,
+        f"The budget is {policy.epsilon_total:f}, {used.epsilon:f} is spent or reserved, "
+        f"and the task asks for {task.epsilon_text}.",
+    )
+    object_if(too_long, too_long)
     gone = sorted(set(excluded) & task.everyone)
-    if gone:
-        reasons.append(f"Excluded or revoked: {listed(gone)}.")
+    object_if(gone, f"Excluded or revoked: {listed(gone)}.")
     return reasons
 
 
@@ -137,18 +153,14 @@ def check_approvals(task: Task, approvals: Sequence[Approval], publics: Mapping[
     Refused
         Naming who is missing, or whose approval is of another task or not signed by them.
     """
-    given = {}
     for one in approvals:
-        if one.task != task.sha256:
-            raise Refused(f"The approval of {one.party} is of another task; ask {one.party} again.")
-        if one.party not in publics or not verify_signature(
-            publics[one.party], one.signed, one.signature
-        ):
-            raise Refused(f"The approval of {one.party} does not carry its signature.")
-        given[one.party] = one
-    missing = [p for p in task.processing_parties if p not in given]
-    if missing:
-        raise Refused(
-            f"{len(given)} of {task.k} approvals: {listed(missing)} did not approve, "
-            "so the data stay locked."
-        )
+        other = f"The approval of {one.party} is of another task; ask {one.party} again."
+        agreed(one.task == task.sha256, other)
+        genuine = verify_signature(publics.get(one.party, ""), one.signed, one.signature)
+        agreed(genuine, f"The approval of {one.party} does not carry its signature.")
+    given = {one.party for one in approvals}
+    missing = listed([p for p in task.processing_parties if p not in given])
+    agreed(
+        given >= set(task.processing_parties),
+        f"{len(given)} of {task.k} approvals: {missing} did not approve, so the data stay locked.",
+    )

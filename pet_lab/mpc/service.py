@@ -28,7 +28,7 @@ from . import node
 from .catalogue import CATALOGUE, PublicFacts
 from .costs import Estimate
 from .messages import LogCopy, Member
-from .party import TaskOutcome
+from .output import TaskOutcome
 from .policy import Policy
 from .tasks import ColumnSchema, Task, in_hours
 
@@ -50,26 +50,24 @@ class Owned:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What the output party has after a task.
+    """What the output party has after a task, and what the operators together know of it.
 
-    table      the answer
-    task       as it was approved
     decisions  processing party -> "approved" or its refusal
-    costs      one row a processing party: wall_s, cpu_s, products, opened, rounds, bytes
     estimate   as it was before the run
     suspects   parties whose share of the answer was wrong and was corrected
+    costs      one row a processing party: wall_s, cpu_s, products, opened, rounds, bytes
     messages   one row a sender, receiver and kind: how many, bytes
     """
 
     table: pd.DataFrame
     task: Task
     decisions: Mapping[str, str]
-    costs: pd.DataFrame
     estimate: Estimate
     public: PublicFacts
     suspects: tuple[str, ...]
-    messages: pd.DataFrame
     wall_s: float
+    costs: pd.DataFrame
+    messages: pd.DataFrame
 
 
 class Service:
@@ -79,8 +77,7 @@ class Service:
     ----------
     processing : names of the processing parties; an owner's name makes the mixed model
     data : owner -> its data
-    output : the output party; may be one of the others
-    policies : party -> policy, also of owners; default PERMISSIVE, which checks next to nothing
+    output : the output party
     delay_s : one-way delay of every message, to study slow networks
     module : what `python -m` runs for each party, with its folder as argument. A module of another
         name gives parties that behave in another way; see `node`.
@@ -92,7 +89,6 @@ class Service:
         data: Mapping[str, Owned],
         output: str = "pz",
         *,
-        policies: Mapping[str, Policy] | None = None,
         delay_s: float = 0.0,
         module: str = node.__name__,
     ) -> None:
@@ -101,31 +97,25 @@ class Service:
         self.folder = Path(self._temporary.name)
         self.authority = TestAuthority()
         self.processes: dict[str, Process] = {}
+        config = msgspec.json.encode(node.NodeConfig(policy=PERMISSIVE, delay_s=delay_s))
         try:
             for name in dict.fromkeys([*processing, *data, output]):
                 home = save(self.authority.issue(name), self.folder / name)
                 write_atomic(home / "sign.key", Signer(name).raw(), secret=True)
-                policy = (policies or {}).get(name, PERMISSIVE)
-                config = node.NodeConfig(policy=policy, delay_s=delay_s)
-                (home / "config.json").write_bytes(msgspec.json.encode(config))
+                (home / "config.json").write_bytes(config)
                 if name in data:
-                    self._write_data(home, data[name])
+                    self.load(name, data[name])
                 self.processes[name] = Process(name, module, [str(home)], remove=self.folder)
             self.members = {
                 name: msgspec.convert(process.read(START_S), Member)
                 for name, process in self.processes.items()
             }
-            everybody = node.Members(members=tuple(self.members.values()))
+            everybody = node.Members(tuple(self.members.values()))
             for name in self.processes:
                 self.order(name, everybody)
         except BaseException:
             self.close()
             raise
-
-    @staticmethod
-    def _write_data(home: Path, owned: Owned) -> None:
-        write_atomic(home / "data.csv", owned.frame.to_csv(index=False).encode(), secret=True)
-        (home / "schema.json").write_bytes(msgspec.json.encode(owned.schema))
 
     def close(self) -> None:
         """Stop every process and remove every file."""
@@ -155,9 +145,20 @@ class Service:
             raise msgspec.convert(answer["refusal"], Refusal).as_error()
         return msgspec.convert(answer["answer"], answer_type or Any)  # type: ignore[return-value]
 
-    def terms(self, function: str, parameters: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-        """The fields of a task, with defaults that fit this service."""
-        users = {*self.data, self.output}
+    def set_policy(self, party: str, policy: Policy) -> None:
+        """Give a party another policy."""
+        self.order(party, node.SetPolicy(policy))
+
+    def load(self, owner: str, owned: Owned) -> None:
+        """An owner puts a file in place of its data."""
+        home, csv = self.folder / owner, owned.frame.to_csv(index=False)
+        write_atomic(home / "data.csv", csv.encode(), secret=True)
+        (home / "schema.json").write_bytes(msgspec.json.encode(owned.schema))
+        self.data[owner] = owned
+
+    def _request(
+        self, function: str, parameters: Mapping[str, Any], approve_only: bool, more: dict[str, Any]
+    ) -> TaskOutcome:
         terms: dict[str, Any] = {
             "function": function,
             "parameters": dict(parameters),
@@ -165,15 +166,19 @@ class Service:
             "expires": in_hours(1),
             "min_group": 0,
         } | more
-        mixed = users & set(terms["processing_parties"])
-        return {"model": "mixed" if mixed else "fixed"} | terms
-
-    def _request(self, terms: Mapping[str, Any], *, approve_only: bool = False) -> TaskOutcome:
-        order = node.Compute(owners=tuple(self.data), terms=dict(terms), approve_only=approve_only)
+        mixed = {*self.data, self.output} & set(terms["processing_parties"])
+        terms = {"model": "mixed" if mixed else "fixed"} | terms
+        order = node.Compute(tuple(self.data), terms, approve_only)
         return self.order(self.output, order, TaskOutcome)
 
+    def decisions(
+        self, function: str, parameters: Mapping[str, Any], **more: Any
+    ) -> dict[str, str]:
+        """What every processing party answers to a task, without computing it."""
+        return self._request(function, parameters, True, more).decisions
+
     def compute(self, function: str, parameters: Mapping[str, Any], **more: Any) -> Result:
-        """Order the output party to have a task computed.
+        """Order the output party to have a task computed, with `more` terms of it.
 
         Raises
         ------
@@ -181,55 +186,26 @@ class Service:
             What stopped it: Refused, TaskError, PeerLost or Cheating.
         """
         self._take_sent()  # forget earlier messages and costs
-        outcome = self._request(self.terms(function, parameters, **more))
-        answer = outcome.table or {"data": [], "columns": []}
-        table = pd.DataFrame(answer["data"], columns=answer["columns"])
+        outcome = self._request(function, parameters, False, more)
+        fields = msgspec.structs.asdict(outcome)
+        table = pd.DataFrame(**fields.pop("table"))
         numeric = [c for c in table.columns if c not in {"term", parameters.get("group")}]
-        messages, costs = self._messages()
+        sent = self._take_sent()
+        costs = [cost for one in sent for cost in one.costs]
+        rows = [(s.sender, s.receiver, s.kind, 1, s.size) for one in sent for s in one.sent]
+        rows += [(c.party, to, "shares", c.rounds, n) for c in costs for to, n in c.to.items()]
+        keys = ["sender", "receiver", "kind"]
+        frame = pd.DataFrame(rows, columns=[*keys, "messages", "bytes"])
         return Result(
+            **fields,
             table=table.astype(dict.fromkeys(numeric, float)),
-            task=outcome.task,
-            decisions=outcome.decisions,
-            costs=costs,
-            estimate=outcome.estimate,
-            public=outcome.public or PublicFacts(),
-            suspects=outcome.suspects,
-            messages=messages,
-            wall_s=outcome.wall_s,
+            costs=pd.DataFrame(msgspec.to_builtins(costs)).drop(columns="to"),
+            messages=frame.groupby(keys, as_index=False)[["messages", "bytes"]].sum(),
         )
 
     def _take_sent(self) -> list[node.Messages]:
         alive = [name for name, process in self.processes.items() if process.alive]
         return [self.order(name, node.TakeSent(), node.Messages) for name in alive]
-
-    def _messages(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """What all operators together know of the last task: its messages, and its costs."""
-        taken = self._take_sent()
-        rows = [(s.sender, s.receiver, s.kind, 1, s.size) for one in taken for s in one.sent]
-        costs = [cost for one in taken for cost in one.costs]
-        for cost in costs:
-            rows += [(cost.party, to, "shares", cost.rounds, n) for to, n in cost.to.items()]
-        keys = ["sender", "receiver", "kind"]
-        frame = pd.DataFrame(rows, columns=[*keys, "messages", "bytes"])
-        grouped = frame.groupby(keys, as_index=False)[["messages", "bytes"]].sum()
-        return grouped, pd.DataFrame(msgspec.to_builtins(costs)).drop(columns="to")
-
-    def decisions(
-        self, function: str, parameters: Mapping[str, Any], **more: Any
-    ) -> dict[str, str]:
-        """What every processing party answers to a task, without computing it."""
-        terms = self.terms(function, parameters, **more)
-        return self._request(terms, approve_only=True).decisions
-
-    def set_policy(self, party: str, policy: Policy) -> None:
-        """Give a party another policy."""
-        self.order(party, node.SetPolicy(policy=policy))
-
-    def load(self, owner: str, owned: Owned) -> None:
-        """An owner puts another file in place of its data."""
-        self._write_data(self.folder / owner, owned)
-        self.data[owner] = owned
-        self.order(owner, node.Reload())
 
     # --- logs ---------------------------------------------------------------------------------
 
@@ -244,10 +220,9 @@ class Service:
         witnessed = [head for entries, _ in logs.values() for head in heads(entries)]
         rows = []
         for name, (entries, public) in logs.items():
-            mine = [head for head in witnessed if head.party == name]
+            mine, verdict = [head for head in witnessed if head.party == name], "holds"
             try:
                 verify(entries, name, public, mine)
-                verdict = "holds"
             except PartyError as error:
                 verdict = str(error)
             rows.append((name, len(entries), len(mine), verdict))

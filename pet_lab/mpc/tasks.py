@@ -26,7 +26,7 @@ from msgspec.structs import force_setattr, replace
 
 from pet_lab.parties.log import canonical, digest
 
-from .errors import TaskError
+from .errors import TaskError, well_formed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +40,7 @@ LARGEST = 1e15  # of a bound of a column
 Name = Annotated[str, Meta(min_length=1, max_length=100)]
 Names = Annotated[tuple[Name, ...], Meta(max_length=1000)]
 Hex = Annotated[str, Meta(max_length=1000, pattern=r"\A[0-9a-f]*\Z")]
+Bound = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 
 MODELS = ("fixed", "mixed")
 LEVELS = {
@@ -72,30 +73,30 @@ class ColumnSchema(Record, frozen=True, kw_only=True):
     kind: str
     levels: Names = ()
     decimals: Annotated[int, Meta(ge=0, le=9)] = 0
-    low: Annotated[float, Meta(ge=-LARGEST, le=LARGEST)] = 0.0
-    high: Annotated[float, Meta(ge=-LARGEST, le=LARGEST)] = 0.0
+    low: Bound = 0.0
+    high: Bound = 0.0
 
     def __post_init__(self) -> None:
-        if self.kind not in {"key", "category", "number"}:
-            raise TaskError(f"A column is a key, category or number, got {self.kind!r}.")
-        if self.kind == "category" and not 0 < len(set(self.levels)) == len(self.levels):
-            raise TaskError("A category lists its levels, each once.")
-        if self.kind == "number" and not (
-            self.low < self.high and math.isfinite(self.low) and math.isfinite(self.high)
-        ):
-            raise TaskError(f"A number has bounds low < high, got {self.low} and {self.high}.")
-        if not 0 <= self.decimals <= 9:
-            raise TaskError(f"decimals lies between 0 and 9, got {self.decimals}.")
+        low, high, kind, levels = self.low, self.high, self.kind, self.levels
+        kinds = ("key", "category", "number")
+        well_formed(kind in kinds, f"A column is a key, category or number, got {kind!r}.")
+        once = kind != "category" or 0 < len(set(levels)) == len(levels)
+        well_formed(once, "A category lists its levels, each once.")
+        bounded = kind != "number" or -math.inf < low < high < math.inf
+        well_formed(bounded, f"A number has bounds low < high, got {low} and {high}.")
+        well_formed(0 <= self.decimals <= 9, f"decimals is from 0 to 9, got {self.decimals}.")
         for name in ("low", "high"):  # 0 and 0.0 would be two hashes
             force_setattr(self, name, float(getattr(self, name)))
 
     @property
+    def unit(self) -> int:
+        """What a number is multiplied with to be whole."""
+        return 10**self.decimals if self.kind == "number" else 1
+
+    @property
     def largest(self) -> int:
-        """Largest absolute value after scaling to whole numbers."""
-        return math.ceil(max(abs(self.low), abs(self.high)) * 10**self.decimals)
-
-
-Schema = Mapping[str, ColumnSchema]
+        """Largest absolute value after scaling to whole numbers; a category's indicator has 1."""
+        return max(1, math.ceil(max(abs(self.low), abs(self.high)) * self.unit))
 
 
 def number(column: ColumnSchema, name: str, value: Any) -> int:
@@ -105,26 +106,24 @@ def number(column: ColumnSchema, name: str, value: Any) -> int:
         whole = int(exact)
     except (InvalidOperation, ValueError, OverflowError):
         raise TaskError(f"Column {name} holds a value that is not a number.") from None
-    if exact != whole:
-        raise TaskError(f"Column {name} keeps {column.decimals} decimals; round it first.")
-    if not column.low <= float(value) <= column.high:
-        raise TaskError(f"Column {name} has a value outside [{column.low:g}, {column.high:g}].")
+    well_formed(exact == whole, f"Column {name} keeps {column.decimals} decimals; round it first.")
+    inside = column.low <= float(value) <= column.high
+    well_formed(inside, f"Column {name} has a value outside [{column.low:g}, {column.high:g}].")
     return whole
 
 
-def check_table(frame: pd.DataFrame, schema: Schema) -> None:
+def check_table(frame: pd.DataFrame, schema: Mapping[str, ColumnSchema]) -> None:
     """Refuse a table that is not as its schema says; values are never quoted in the message."""
-    missing = sorted(set(schema) - set(frame.columns))
-    if missing:
-        raise TaskError(f"The schema names {', '.join(missing)}, which the table lacks.")
+    lacks = ", ".join(sorted(set(schema) - set(frame.columns)))
+    well_formed(not lacks, f"The schema names {lacks}, which the table lacks.")
     for name, column in schema.items():
-        cells = frame[name]
-        if cells.isna().any() or (cells.astype(str) == "").any():
-            raise TaskError(f"Column {name} has missing cells; drop or fill those rows first.")
-        if column.kind == "key" and cells.astype(str).duplicated().any():
-            raise TaskError(f"Key {name} repeats; an exact join needs each key once in a file.")
-        if column.kind == "category" and not set(cells.astype(str)) <= set(column.levels):
-            raise TaskError(f"Column {name} has a level that its schema does not list.")
+        cells, texts = frame[name], frame[name].astype(str)
+        empty = cells.isna().any() or (texts == "").any()
+        well_formed(not empty, f"Column {name} has missing cells; drop or fill those rows first.")
+        once = column.kind != "key" or not texts.duplicated().any()
+        well_formed(once, f"Key {name} repeats; an exact join needs each key once in a file.")
+        known = column.kind != "category" or set(texts) <= set(column.levels)
+        well_formed(known, f"Column {name} has a level that its schema does not list.")
         if column.kind == "number":
             for value in cells:
                 number(column, name, value)
@@ -180,35 +179,26 @@ class Task(Record, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         owners, parties = [d.owner for d in self.inputs], self.processing_parties
-        if len(parties) < 2:
-            raise TaskError(
-                f"K = {len(parties)}: one party that holds every key is a trusted third party; "
-                "name at least two processing parties, better three."
-            )
-        if len(set(parties)) != len(parties):
-            raise TaskError("Each processing party is named once; a name is repeated.")
-        if len(self.inputs) != 2 or owners[0] == owners[1]:
-            raise TaskError("A task has two data sets of two different owners.")
-        if self.model not in MODELS:
-            raise TaskError(f"model is {' or '.join(MODELS)}, got {self.model!r}.")
-        users = {*owners, self.output_party}
-        if self.model == "fixed" and users & set(parties):
-            raise TaskError("In the fixed model no user processes; here one does. Say mixed.")
-        if self.model == "mixed" and not users & set(parties):
-            raise TaskError("In the mixed model a user processes; here none does. Say fixed.")
-        if self.level not in LEVELS:
-            raise TaskError(f"level is one of {', '.join(LEVELS)}, got {self.level!r}.")
-        if len(parties) == 2 and self.level != "all-but-one":
-            raise TaskError(
-                f"Level {self.level} needs an honest majority, which two parties cannot have: "
-                "take three, or a function that level all-but-one can do."
-            )
-        if not 0 <= self.min_group <= 1000 or not 0 <= self.dominance_percent < 100:
-            raise TaskError(
-                "min_group is a count up to 1000 and dominance_percent a share below 100."
-            )
-        if any(len(d.commitments) != len(parties) for d in self.inputs):
-            raise TaskError("Each data set carries one commitment for each processing party.")
+        k, model, level = len(parties), self.model, self.level
+        processing = {*owners, self.output_party} & set(parties)
+        well_formed(k > 1, f"K = {k}: who holds every key is a trusted third party; name three.")
+        well_formed(len(set(parties)) == k, "A processing party is repeated; name each once.")
+        well_formed(len(set(owners)) == 2, "A task has two data sets of two different owners.")
+        well_formed(model in MODELS, f"model is {' or '.join(MODELS)}, got {model!r}.")
+        outsiders = model != "fixed" or not processing
+        well_formed(outsiders, "In the fixed model no user processes; here one does. Say mixed.")
+        users = model != "mixed" or processing
+        well_formed(users, "In the mixed model a user processes; here none does. Say fixed.")
+        well_formed(level in LEVELS, f"level is one of {', '.join(LEVELS)}, got {level!r}.")
+        well_formed(
+            k > 2 or level == "all-but-one",
+            f"Level {level} needs an honest majority, which two parties cannot have: take three, "
+            "or a function that level all-but-one can do.",
+        )
+        shares = 0 <= self.min_group <= 1000 and 0 <= self.dominance_percent < 100
+        well_formed(shares, "min_group is a count up to 1000, dominance_percent is below 100.")
+        committed = all(len(d.commitments) == k for d in self.inputs)
+        well_formed(committed, "Data sets carry one commitment for each processing party.")
         _time(self.expires)
         if self.epsilon is not None:
             force_setattr(self, "epsilon", _epsilon(self.epsilon))
@@ -229,24 +219,24 @@ class Task(Record, frozen=True, kw_only=True):
         return digest(canonical(self))
 
     @property
+    def epsilon_text(self) -> str | None:
+        """The budget as a log holds it."""
+        return None if self.epsilon is None else f"{self.epsilon:f}"
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What is allowed, and should still be known before it is approved."""
-        warnings = []
-        if self.k == 2:
-            warnings.append("Only two processing parties: if one fails, nothing can be computed.")
-        if self.model == "mixed" and self.parameters.get("join") == "opened":
-            warnings.append(
-                "An input party that processes sees which of its own records have a match."
-            )
-        if self.parameters.get("join") == "aligned":
-            warnings.append("Aligned rows: both input parties already know who is in both files.")
-        if self.model == "mixed" and self.level == "all-but-one":
-            warnings.append("A user that processes could shift the result without being noticed.")
-        if self.epsilon is not None:
-            warnings.append("Noise is the parties' own: one could shift the answer unnoticed.")
-        elif not self.min_group:
-            warnings.append("No output check: the result may single out a record.")
-        return tuple(warnings)
+        mixed, join = self.model == "mixed", self.parameters.get("join")
+        noisy, summed = self.epsilon is not None, self.level == "all-but-one"
+        warnings = (
+            (self.k == 2, "Only two processing parties: if one fails, nothing can be computed."),
+            (mixed and join == "opened", "An owner sees which of its own records have a match."),
+            (join == "aligned", "Both input parties already know who is in both files."),
+            (mixed and summed, "A user that processes could shift the result unnoticed."),
+            (noisy, "Noise is the parties' own: one could shift the answer unnoticed."),
+            (not noisy and not self.min_group, "No output check: a result may show a record."),
+        )
+        return tuple(text for applies, text in warnings if applies)
 
     @property
     def owners(self) -> list[str]:
@@ -260,15 +250,13 @@ class Task(Record, frozen=True, kw_only=True):
 
     def input(self, owner: str) -> DataRef:
         """The data of one owner, or a TaskError."""
-        for ref in self.inputs:
-            if ref.owner == owner:
-                return ref
-        raise TaskError(f"{owner} provides no data to this task.")
+        well_formed(owner in self.owners, f"{owner} provides no data to this task.")
+        return next(ref for ref in self.inputs if ref.owner == owner)
 
     def party_index(self, party: str) -> int:
         """The place of a processing party among all, or a TaskError."""
-        if party not in self.processing_parties:
-            raise TaskError(f"{party} is no processing party of this task.")
+        known = party in self.processing_parties
+        well_formed(known, f"{party} is no processing party of this task.")
         return self.processing_parties.index(party)
 
     def expired(self, now: datetime.datetime | None = None) -> bool:
@@ -281,13 +269,7 @@ class Task(Record, frozen=True, kw_only=True):
 
 
 def read_task(terms: Mapping[str, Any]) -> Task:
-    """A task from the terms that a user wrote.
-
-    Raises
-    ------
-    TaskError
-        If a field is missing, unknown or of the wrong form.
-    """
+    """A task from the terms that a user wrote; TaskError where they are none."""
     try:
         return msgspec.convert(terms, Task)
     except msgspec.ValidationError as error:
@@ -303,11 +285,12 @@ def in_hours(hours: float) -> str:
 def _epsilon(given: Any) -> Decimal:
     """A budget as an exact number, so that what is charged is what is used; one form, one hash."""
     exact = Decimal(str(given))
-    if not exact.is_finite() or not EPSILON_LEAST <= exact <= EPSILON_MOST or exact % EPSILON_STEP:
-        raise TaskError(
-            f"epsilon is None or between {EPSILON_LEAST} and {EPSILON_MOST} with at most six "
-            f"decimals, got {str(given)[:40]}."
-        )
+    inside = exact.is_finite() and EPSILON_LEAST <= exact <= EPSILON_MOST
+    well_formed(
+        inside and not exact % EPSILON_STEP,
+        f"epsilon is None or between {EPSILON_LEAST} and {EPSILON_MOST} with at most six decimals, "
+        f"got {str(given)[:40]}.",
+    )
     return exact.normalize()
 
 
@@ -318,16 +301,14 @@ def _time(text: str) -> datetime.datetime:
         raise TaskError(
             f"expires is a time like 2026-01-31T12:00:00+00:00, got {text!r}."
         ) from None
-    if then.tzinfo is None:
-        raise TaskError("expires names no time zone; write it in UTC.")
+    well_formed(then.tzinfo, "expires names no time zone; write it in UTC.")
     return then
 
 
 def key_number(value: Any) -> int:
     """A key as a whole number below 2**120: equal keys, and practically only those, agree."""
-    return int.from_bytes(
-        hashlib.sha256(b"pet_lab key\0" + str(value).encode()).digest()[:15], "big"
-    )
+    raw = hashlib.sha256(b"pet_lab key\0" + str(value).encode()).digest()
+    return int.from_bytes(raw[:15], "big")
 
 
 def listed(items: Sequence[str]) -> str:

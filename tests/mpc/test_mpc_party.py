@@ -4,20 +4,21 @@ import asyncio
 import logging
 from decimal import Decimal
 
+import msgspec
 import pytest
 from mpc_examples import task
 from msgspec.structs import replace
 
 from pet_lab import shares
-from pet_lab.mpc import catalogue
+from pet_lab.mpc import blame, catalogue
 from pet_lab.mpc import messages as m
-from pet_lab.mpc.mesh import Endpoint
-from pet_lab.mpc.party import Computation, ServiceParty
+from pet_lab.mpc.node import ServiceParty
 from pet_lab.mpc.policy import approve
+from pet_lab.mpc.processor import Computation
 from pet_lab.mpc.service import PERMISSIVE
 from pet_lab.parties.certificates import TestAuthority, save
 from pet_lab.parties.errors import PartyError, Refused
-from pet_lab.parties.log import Signer, canonical
+from pet_lab.parties.log import Signer
 
 POINTS = ("2", "3", "4")
 NAMES = ("px", "py", "pz", "pp-1", "pp-2", "pp-3")
@@ -42,12 +43,11 @@ def party(tmp_path, authority, owned):
 
     def make(name, **policy):
         home = save(authority.issue(name), tmp_path / name)
-        schema = None
+        (home / "sign.key").write_bytes(signers[name].raw())
         if name in owned:
             owned[name].frame.to_csv(home / "data.csv", index=False)
-            schema = owned[name].schema
-        limits = replace(PERMISSIVE, **policy)
-        one = ServiceParty(home, Endpoint(home), signers[name], limits, schema=schema)
+            (home / "schema.json").write_bytes(msgspec.json.encode(owned[name].schema))
+        one = ServiceParty(home, replace(PERMISSIVE, **policy))
         one.members, one.ask, one.signers = members, accept, signers
         return one
 
@@ -153,7 +153,7 @@ def test_a_budget_in_the_log_that_is_no_number_stops_the_party(party, budget):
 @pytest.mark.parametrize("spoil", ["age", "region", "id"])
 def test_what_is_wrong_with_the_data_is_told_to_the_operator_alone(party, caplog, spoil):
     px = party("px")
-    frame = px._table().astype(object)
+    frame = px._read()[1].astype(object)
     frame.loc[0, spoil] = "SECRET7" if spoil != "id" else frame.loc[1, "id"]
     frame.to_csv(px.home / "data.csv", index=False)
     with caplog.at_level(logging.WARNING), pytest.raises(Refused) as caught:
@@ -168,11 +168,11 @@ def test_the_owner_reads_its_file_as_all_tables_are_read(party):
     px = party("px")
     rows = "id;region;age\n0012;north;1.234,0\n12;south;40\n"
     (px.home / "data.csv").write_bytes("\ufeff".encode() + rows.encode())
-    frame = px._table()
+    _, frame = px._read()
     assert frame["id"].tolist() == ["0012", "12"]
     (px.home / "data.csv").write_text("id,region,age\nA,north,40,7\nB,south,41\n")
     with pytest.raises(Refused, match="operator knows more"):
-        px._table()
+        px._read()
 
 
 # --- an accusation --------------------------------------------------------------------------------
@@ -189,12 +189,11 @@ def case(party):
     asked = asked.with_data(replace(asked.inputs[0], commitments=commitments), asked.inputs[1])
     right = f"{shares.check_value(row, 2, p):x}"
     pp._session = Computation(asked, {"px": deposit}, points=POINTS)
-    pp._session.check_values["px"] = [int(right, 16), 7, 7]
+    pp._session.check_values["px"] = (right, "7", "7")
 
     def signed(value):
         values = (value, "7", "7")
-        body = m.signed_check_values(asked, "px", POINTS, values)
-        signature = pp.signers["px"].sign(canonical(body))
+        signature = pp.signers["px"].sign(m.signed_check_values(asked.nonce, "px", POINTS, values))
         return m.Justify(
             task=asked.sha256, owner="px", points=POINTS, check_values=values, signature=signature
         )
@@ -202,13 +201,17 @@ def case(party):
     return pp, signed, right
 
 
+def guilty(pp, case, opening, *measured):
+    return set(blame.guilty(pp._session.task, case, opening, measured, pp.publics))
+
+
 def test_an_owner_that_signs_a_wrong_check_value_is_the_one_excluded(case):
     pp, signed, right = case
     lie = signed("abc")
     opening = answer(pp, "pz", lie)
     assert not opening.fits
-    assert set(pp._guilty(pp._session.task, lie, opening, (right, "7", "7"))) == {"px"}
-    assert answer(pp, "pz", m.Accuse(case=lie, opening=opening)).wrong == ("px",)
+    assert guilty(pp, lie, opening, right, "7", "7") == {"px"}
+    answer(pp, "pz", m.Accuse(case=lie, opening=opening))
     assert pp.endpoint.barred == {"px"}
 
 
@@ -217,7 +220,7 @@ def test_a_share_is_opened_only_against_a_wrong_check_value(case):
     opening = answer(pp, "pz", signed(right))
     assert (opening.fits, opening.share) == (True, b"")
     # Who put in another share than that, by what all measured, has said so itself.
-    assert set(pp._guilty(pp._session.task, signed(right), opening, ("99", "7", "7"))) == {"pp-1"}
+    assert guilty(pp, signed(right), opening, "99", "7", "7") == {"pp-1"}
     with pytest.raises(Refused, match="owner's signature for these points"):
         answer(pp, "pz", replace(signed("abc"), points=("9", "3", "4")))
     with pytest.raises(Refused, match="owner's signature for these points"):
@@ -232,9 +235,9 @@ def test_nobody_is_guilty_by_an_opening_that_somebody_else_wrote(case):
     bare = replace(answer(pp, "pz", lie), share=b"another", signature="")
     for signer in ("px", "pz", "pp-2"):
         forged = replace(bare, signature=pp.signers[signer].sign(bare.signed))
-        assert pp._guilty(pp._session.task, lie, forged, (right, "7", "7")) == {}
+        assert guilty(pp, lie, forged, right, "7", "7") == set()
     own = replace(bare, signature=pp.signer.sign(bare.signed))
-    assert set(pp._guilty(pp._session.task, lie, own, (right, "7", "7"))) == {"pp-1"}
+    assert guilty(pp, lie, own, right, "7", "7") == {"pp-1"}
 
 
 # --- the own log ----------------------------------------------------------------------------------
@@ -250,7 +253,7 @@ def test_a_party_whose_log_lost_its_end_does_nothing_any_more(party):
     async def keeps(name, request, answer_type, *, within):
         if name == "py":
             raise Refused("py is not up yet.")
-        return m.KeptHead(head=seen if name == "pp-1" else None)
+        return m.Accepted(head=seen if name == "pp-1" else None)
 
     px.ask = keeps
     with pytest.raises(PartyError, match="px does nothing until its log is restored"):
@@ -263,7 +266,7 @@ def test_a_forged_head_stops_nobody(party):
     px = party("px")
 
     async def keeps(name, request, answer_type, *, within):
-        return m.KeptHead(head=replace(px.log.head(), n=7))
+        return m.Accepted(head=replace(px.log.head(), n=7))
 
     px.ask = keeps
     asyncio.run(px.compare_log())
@@ -276,7 +279,7 @@ def test_the_latest_head_is_kept_for_its_party(party):
     other.log.add("policy")
     heads.insert(0, other.log.head())
     for head in heads:
-        pp._witness(head)
+        pp.witness([head])
     assert answer(pp, "pp-2", m.SendHead()).head == heads[0]
     assert answer(pp, "px", m.SendHead()).head is None
 

@@ -30,7 +30,7 @@ def test_a_task_within_the_policy_meets_no_objection():
 @pytest.mark.parametrize(
     ("policy", "changes", "spent", "says"),
     [
-        (Policy(), {}, Spent(), "not on this party's list: none"),
+        (Policy(), {}, Spent(), "Function 'joined_statistics' is not allowed; allowed: none"),
         (OPEN, {"purpose": "marketing"}, Spent(), "Purpose 'marketing'"),
         (replace(OPEN, levels=("checked",)), {}, Spent(), "Level 'majority'"),
         (replace(OPEN, joins=("hidden",)), {}, Spent(), "Join 'opened'"),

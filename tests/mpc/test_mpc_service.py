@@ -217,7 +217,7 @@ def strict(three):
 
 def test_two_of_three_approvals_compute_nothing(strict, tables):
     assert strict.decisions("joined_statistics", STATISTICS)["pp-1"] == "approved"
-    with pytest.raises(Refused, match=r"2 of 3 approvals, so the data stay locked.*not on this"):
+    with pytest.raises(Refused, match=r"2 of 3 approvals, so the data stay locked.*is not allowed"):
         strict.compute("joined_statistics", STATISTICS)
     assert same(strict.compute("join_size", SIZE).table, expected("join_size", SIZE, tables))
 

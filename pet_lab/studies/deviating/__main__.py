@@ -15,14 +15,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
-from msgspec import structs
 
 from pet_lab.mpc import catalogue, messages, node
 from pet_lab.mpc.arithmetic import Arithmetic
-from pet_lab.mpc.messages import AnyRequest
-from pet_lab.mpc.party import Computation, PreparedData, ServiceParty
-from pet_lab.parties.errors import Refused
-from pet_lab.parties.log import canonical
+from pet_lab.mpc.errors import agreed
+from pet_lab.mpc.processor import Computation
 
 
 class Faults(node.Order, frozen=True):
@@ -53,32 +50,29 @@ class WrongProduct(Arithmetic):
 
     shifted = False
 
-    async def _multiplied(self, z: list[int], twin: list[int]) -> Any:
+    async def _multiplied(self, z: list[int], twin: list[int] | None = None) -> Any:
         if z and not self.shifted:
             z[0], self.shifted = (z[0] + 10**12) % self.p, True
         return await super()._multiplied(z, twin)
 
 
-class Deviating(ServiceParty):
+class Deviating(node.ServiceParty):
     """A party with faults."""
 
     faults: frozenset[str] = frozenset()
 
-    def _require_all(self, *arguments: Any) -> None:
-        if "push" not in self.faults:
-            super()._require_all(*arguments)
+    def _missing(self, *arguments: Any) -> str:
+        return "" if "push" in self.faults else super()._missing(*arguments)
 
     async def _hand_in(self, peer: str, request: messages.HandIn) -> messages.Accepted:
         split = self._prepared.get(request.task.nonce)
         if "change_data" in self.faults and split is not None:
-            name, column = next(
-                (k, c) for k, c in (self.schema or {}).items() if c.kind == "number"
-            )
-            frame = self._table()
+            schema, frame = self._read()
+            name, column = next((k, c) for k, c in schema.items() if c.kind == "number")
             low = frame[name].astype(float) == column.low
             frame[name] = frame[name].where(frame.index != 0, column.high if low[0] else column.low)
-            other: PreparedData = self._split(split.draft, frame)
-            self._prepared[request.task.nonce] = replace(other, ref=split.ref)
+            other = replace(self._split(split.draft, frame), ref=split.ref)
+            self._prepared[request.task.nonce] = other
         return await super()._hand_in(peer, request)
 
     def _prepare(self, peer: str, request: messages.Prepare) -> messages.Prepared:
@@ -86,13 +80,11 @@ class Deviating(ServiceParty):
         if "wrong_check_value" not in self.faults:
             return prepared
         values = ("1", *prepared.check_values[1:])
-        signed = messages.signed_check_values(request.task, self.name, request.points, values)
-        signature = self.signer.sign(canonical(signed))
-        return structs.replace(prepared, check_values=values, signature=signature)
+        signed = messages.signed_check_values(request.task.nonce, self.name, request.points, values)
+        return messages.Prepared(prepared.ref, values, self.signer.sign(signed))
 
     def _justify(self, peer: str, request: messages.Justify) -> messages.Opening:
-        if "silent" in self.faults:
-            raise Refused("I say nothing.")
+        agreed("silent" not in self.faults, "I say nothing.")
         return super()._justify(peer, request)
 
     def _deposited(self, session: Computation) -> list[list[int]]:
@@ -100,11 +92,6 @@ class Deviating(ServiceParty):
         if "wrong_share" in self.faults:
             rows[0][0] = (rows[0][0] + 1) % catalogue.modulus(session.task)
         return rows
-
-    async def _put_in(self, session: Computation, rows: list[list[int]]) -> None:
-        wrong = "wrong_product" in self.faults
-        self.arithmetic_type = WrongProduct if wrong else Arithmetic
-        await super()._put_in(session, rows)
 
     async def _compute(self, session: Computation) -> catalogue.AnswerShares:
         if "die" in self.faults:
@@ -123,13 +110,17 @@ class DeviatingConsole(node.Console):
 
     async def obey(self, order: Any) -> Any:
         """Carry out one order; returns a record, or None."""
-        if isinstance(order, Faults):
-            self.party.faults = frozenset(order.faults)  # type: ignore[attr-defined]
-            return None
-        if isinstance(order, Send):
-            request = msgspec.convert(order.message, AnyRequest)
-            return await self.party.ask(order.to, request, Any)
-        return await super().obey(order)
+        match order:
+            case Faults(faults):
+                self.party.faults = frozenset(faults)  # type: ignore[attr-defined]
+                wrong = "wrong_product" in faults
+                self.party.arithmetic_type = WrongProduct if wrong else Arithmetic
+            case Send(to, message):
+                request = msgspec.convert(message, messages.AnyRequest)
+                return await self.party.ask(to, request, Any)
+            case _:
+                return await super().obey(order)
+        return None
 
 
 if __name__ == "__main__":
