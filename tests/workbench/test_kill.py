@@ -111,7 +111,7 @@ def test_killing_the_whole_sweep(ws):
         assert before <= after, "what was done stays done"
         assert executed(ws).isdisjoint(before), "what was done is not repeated"
     process = start(ws)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert done(ws) == {s.run_id for s in specs_of(ws)}
     assert not list(ws.runs.rglob(".attempt-*"))
@@ -126,9 +126,6 @@ def executed(ws):
     return {s.run_id for s in specs_of(ws) if str(s.parameters["level"]) in lines}
 
 
-@pytest.mark.xfail(
-    strict=False, reason="suspected, not confirmed, of one failure in a full slow run"
-)
 def test_killing_kernels(ws):
     """A killed kernel fails its own run and no other; the next sweep does only that one."""
     rng = random.Random(7)
@@ -150,7 +147,7 @@ def test_killing_kernels(ws):
                 except psutil.NoSuchProcess:
                     continue
             check_readable(ws)
-        process.communicate(timeout=120)
+        process.communicate(timeout=300)
         records = {r.run_id: r for r in runs.records(ws)}
         assert records.keys() == {s.run_id for s in specs}
         for record in records.values():
@@ -161,7 +158,7 @@ def test_killing_kernels(ws):
         finished = done(ws)
         (ws.root / "executed").unlink(missing_ok=True)
         process = start(ws)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
         assert executed(ws) == {s.run_id for s in specs} - finished
         check_readable(ws)
