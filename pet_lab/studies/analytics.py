@@ -6,6 +6,7 @@ linker sees, what its output checks do, and the pros and cons that the annex lis
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,20 @@ PAIR = ("CLASSE_ETA", "CLASSE_REDDITO")
 LABELS = {"count": "common records", "istat_label": "label at istat", "bank_label": "label at bank"}
 
 
+ON_THE_WIRE = "a key or its hash on the wire"
+PROS = (
+    "other parties in the same situation can use it",
+    "the linker receives only encrypted, necessary data",
+    "parties exchange nothing directly but the intersection",
+    "the linker can check counts before they leave",
+)
+CONS = (
+    "enrichment is by counts only",
+    "a party and the linker together see everything",
+    "parties learn which of their records the other has",
+)
+
+
 @dataclass(frozen=True)
 class AnnexFiles:
     """Both parties, and where their files came from."""
@@ -44,6 +59,10 @@ class AnnexFiles:
         own, other = self.columns().values()
         return list(itertools.product(own, other))
 
+    def joined(self) -> pd.DataFrame:
+        """The join in clear."""
+        return self.istat.frame.merge(self.bank.frame, on=istat_bi.KEY)
+
     def schema(self) -> pd.DataFrame:
         """One row a party: rows, distinct keys, columns, and whether the data is real."""
         kinds = [source["kind"] for source in self.provenance]
@@ -53,32 +72,26 @@ class AnnexFiles:
 def files(*, seed: int) -> AnnexFiles:
     """The published files where they are at hand, else a stand-in drawn with `seed`."""
     case = istat_bi.load(rng=np.random.default_rng(seed))
-    return AnnexFiles(
-        psi.DataHolder("istat", case.istat),
-        psi.DataHolder("bank", case.bank),
-        list(case.provenance),
-        case.real,
-    )
+    holders = (psi.DataHolder("istat", case.istat), psi.DataHolder("bank", case.bank))
+    return AnnexFiles(*holders, list(case.provenance), case.real)
 
 
 def variants(data: AnnexFiles, *, engine: str) -> pd.DataFrame:
     """The annex's four variants on the same keys: what each tells, and what crossed the wire."""
     speaker = engine_named(engine)
+    keys = [*data.istat.values(istat_bi.KEY), *data.bank.values(istat_bi.KEY)]
     records = []
-    for variant in ("psi", "cardinality", "enrichment", "analytics"):
-        if variant not in speaker.variants:
-            continue
-        handed = variant == "enrichment"
+    for variant in speaker.variants:
+        mine, theirs = (PAIR[:1], PAIR[1:]) if variant == "enrichment" else ((), ())
         result = psi.intersect(
             speaker,
             data.istat,
             data.bank,
             on=istat_bi.KEY,
             variant=variant,
-            left_columns=PAIR[:1] if handed else (),
-            right_columns=PAIR[1:] if handed else (),
+            left_columns=mine,
+            right_columns=theirs,
         )
-        keys = [*data.istat.values(istat_bi.KEY), *data.bank.values(istat_bi.KEY)]
         enriched = result.left.enriched
         records.append(
             {
@@ -86,7 +99,7 @@ def variants(data: AnnexFiles, *, engine: str) -> pd.DataFrame:
                 "common": result.cardinality,
                 "knows which": result.left.positions is not None,
                 "columns received": 0 if enriched is None else enriched.shape[1],
-                "a key or its hash on the wire": result.transcript.contains_any(keys),
+                ON_THE_WIRE: result.transcript.contains_any(keys),
                 "KiB": sum(m.size_bytes for m in result.transcript) / 1024,
             }
         )
@@ -99,7 +112,7 @@ def run(data: AnnexFiles, *, engine: str, min_cell: int) -> end_to_end.EndToEnd:
         data.istat,
         data.bank,
         on=[istat_bi.KEY],
-        by=[f"istat:{PAIR[0]}", f"bank:{PAIR[1]}"],
+        by=_axes(),
         columns=data.columns(),
         engine=engine,
         public=istat_bi.DOMAIN,
@@ -108,30 +121,38 @@ def run(data: AnnexFiles, *, engine: str, min_cell: int) -> end_to_end.EndToEnd:
     )
 
 
-def _query(outcome: end_to_end.EndToEnd, pair: tuple[str, str] = PAIR) -> Query:
-    session = outcome.simulated.right.session
-    return Query(session=session, group_by=(f"istat:{pair[0]}", f"bank:{pair[1]}"))
+def _axes(pair: tuple[str, str] = PAIR) -> tuple[str, str]:
+    return f"istat:{pair[0]}", f"bank:{pair[1]}"
 
 
-def tables(data: AnnexFiles, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
-    """Rows: every cell of every pair of columns, as the linker answers and as a join in clear."""
-    joined = data.istat.frame.merge(data.bank.frame, on=istat_bi.KEY)
-    rows = _rows()
-    for pair in data.pairs():
-        answer = outcome.linkers[0].answer(_query(outcome, pair), "bank")
-        clear = joined.groupby(list(pair)).size()
-        for x, y, count in answer.table(outcome.link_key).itertuples(index=False):
-            metrics = {"count_in_clear": clear.get((x, y), 0)}
-            if count is not pd.NA:
-                metrics["count"] = count
-            factors = {"istat_label": x, "bank_label": y}
-            rows.add(istat_column=pair[0], bank_column=pair[1], metrics=metrics, **factors)
-    rows.add(metrics={"common_records": outcome.cardinality})
-    return rows.frame()
+def _columns(pair: tuple[str, str] = PAIR) -> dict[str, Any]:
+    return {"istat_column": pair[0], "bank_column": pair[1]}
 
 
 def _rows() -> Rows:
     return Rows(istat_column="", bank_column="", istat_label="", bank_label="")
+
+
+def _table(
+    linker: Linker, outcome: end_to_end.EndToEnd, pair: tuple[str, str] = PAIR
+) -> pd.DataFrame:
+    """What the linker answers to the bank: labels of either side, and their count."""
+    query = Query(session=outcome.simulated.right.session, group_by=_axes(pair))
+    return linker.answer(query, "bank").table(outcome.link_key)
+
+
+def tables(data: AnnexFiles, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
+    """Rows: every cell of every pair of columns, as the linker answers and as a join in clear."""
+    joined, rows = data.joined(), _rows()
+    for pair in data.pairs():
+        clear = joined.groupby(list(pair)).size()
+        for x, y, count in _table(outcome.linkers[0], outcome, pair).itertuples(index=False):
+            metrics = {"count_in_clear": clear.get((x, y), 0)}
+            if count is not pd.NA:
+                metrics["count"] = count
+            rows.add(metrics=metrics, **_columns(pair), istat_label=x, bank_label=y)
+    rows.add(metrics={"common_records": outcome.cardinality})
+    return rows.frame()
 
 
 def linker_view(data: AnnexFiles, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
@@ -160,14 +181,12 @@ def leakage(view: pd.DataFrame) -> pd.DataFrame:
     """Rows: labels of each column, and how many of them frequencies name."""
     rows = _rows()
     for record in view.to_dict("records"):
-        rows.add(
-            **{f"{record['party']}_column": record["column"]},
-            metrics={
-                "labels": record["labels"],
-                "labels_named_by_frequency": record["named by frequency"],
-                "labels_opened_by_collusion": record["opened with a party's key"],
-            },
-        )
+        metrics = {
+            "labels": record["labels"],
+            "labels_named_by_frequency": record["named by frequency"],
+            "labels_opened_by_collusion": record["opened with a party's key"],
+        }
+        rows.add(metrics=metrics, **{f"{record['party']}_column": record["column"]})
     return rows.frame()
 
 
@@ -181,18 +200,17 @@ def _linker(outcome: end_to_end.EndToEnd, rules: OutputRules) -> Linker:
 
 def protected(outcome: end_to_end.EndToEnd, *, strict_cell: int) -> pd.DataFrame:
     """Rows: cells of one table under a large smallest count, <NA> cells left out, and how many."""
+    too_small, table = (
+        _table(_linker(outcome, OutputRules(min_cell=strict_cell, complementary=more)), outcome)
+        for more in (False, True)
+    )
     rows = _rows()
-    hidden = {}
-    for complementary, metric in ((False, "cells_too_small"), (True, "cells_withheld")):
-        rules = OutputRules(min_cell=strict_cell, complementary=complementary)
-        answer = _linker(outcome, rules).answer(_query(outcome), "bank")
-        table = answer.table(outcome.link_key)
-        hidden[metric] = table["count"].isna().sum()
-    factors: dict[str, Any] = {"istat_column": PAIR[0], "bank_column": PAIR[1]}
     for x, y, count in table.dropna().itertuples(index=False):
         metrics = {"count_protected": count}
-        rows.add(**factors, istat_label=x, bank_label=y, metrics=metrics)
-    rows.add(**factors, metrics=hidden)
+        rows.add(metrics=metrics, **_columns(), istat_label=x, bank_label=y)
+    hidden = {"cells_too_small": too_small, "cells_withheld": table}
+    metrics = {name: one["count"].isna().sum() for name, one in hidden.items()}
+    rows.add(metrics=metrics, **_columns())
     return rows.frame()
 
 
@@ -201,33 +219,23 @@ def noise(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Noisy tables by linkers whose budget allows three questions.
 
-    Returns
-    -------
-    (rows, log) : mean absolute error of one table by replicate, and the query log of the last
-        linker after four questions
+    Returns rows with the mean absolute error of one table by replicate, and the query log of the
+    last linker after four questions.
     """
     rules = OutputRules(min_cell=0, epsilon_per_query=epsilon, epsilon_total=3 * epsilon)
-    truth = data.istat.frame.merge(data.bank.frame, on=istat_bi.KEY).groupby(list(PAIR)).size()
+    truth = data.joined().groupby(list(PAIR)).size()
     rows = _rows()
     for replicate in range(replicates):
         linker = _linker(outcome, rules)
-        answer = linker.answer(_query(outcome), "bank").table(outcome.link_key)
-        errors = answer.set_index(list(PAIR))["count"].astype(float) - truth
-        rows.add(
-            istat_column=PAIR[0],
-            bank_column=PAIR[1],
-            replicate=replicate,
-            metrics={"noise_mean_absolute": errors.abs().mean()},
-        )
-    refused = 0
+        noisy = _table(linker, outcome).set_index(list(PAIR))["count"].astype(float)
+        error = {"noise_mean_absolute": (noisy - truth).abs().mean()}
+        rows.add(replicate=replicate, metrics=error, **_columns())
     for pair in data.pairs()[:4]:
-        try:
-            linker.answer(_query(outcome, pair), "bank")
-        except psi.PsiError:
-            refused += 1
-    rows.add(metrics={"queries_refused": refused})
+        with contextlib.suppress(psi.PsiError):
+            _table(linker, outcome, pair)
     log = pd.DataFrame([vars(e) for e in linker.log.entries])
     log["query"] = log["query"].map(lambda q: ", ".join(q["group_by"]))
+    rows.add(metrics={"queries_refused": log["state"].str.startswith("refused").sum()})
     return rows.frame(), log[["party", "query", "state", "epsilon"]]
 
 
@@ -250,86 +258,56 @@ def pros_and_cons(
 ) -> pd.DataFrame:
     """Paragraphs 149 and 150, each with a verdict and the evidence of this run.
 
-    Parameters
-    ----------
-    shown : DataFrame
-        What `variants` returned.
+    `shown` is what `variants` returned.
     """
-    total = rows.groupby("metric")["value"].sum()
-    common, own = int(total["common_records"]), len(data.istat.frame)
-    labels, named = int(total["labels"]), int(total["labels_named_by_frequency"])
-    wire = bool(shown["a key or its hash on the wire"].any())
+    total = rows.groupby("metric")["value"].sum().astype(int)
+    common, own = total["common_records"], len(data.istat.frame)
+    labels, named = total["labels"], total["labels_named_by_frequency"]
+    wire, opened = shown[ON_THE_WIRE].any(), total["labels_opened_by_collusion"]
     handed = shown.loc[shown["columns received"] > 0, "common"].sum()
-    opened = int(total["labels_opened_by_collusion"])
-    points = [
+    judged = (
+        ("holds", "nothing in the protocol knows these files but their column names"),
         (
-            "pro",
-            "other parties in the same situation can use it",
-            "holds",
-            "nothing in the protocol knows these files but their column names",
-        ),
-        (
-            "pro",
-            "the linker receives only encrypted, necessary data",
             "holds in part" if named else "holds",
             f"{common} of {own} records are sent, as tokens; frequencies name {named} of {labels} "
             "labels",
         ),
+        ("fails" if wire else "holds", f"{ON_THE_WIRE}: {'yes' if wire else 'no'}"),
         (
-            "pro",
-            "parties exchange nothing directly but the intersection",
-            "fails" if wire else "holds",
-            f"a key or its hash on the wire: {'yes' if wire else 'no'}",
-        ),
-        (
-            "pro",
-            "the linker can check counts before they leave",
             "holds",
-            f"{int(total['cells_withheld'])} cells withheld at {strict_cell}; the budget refused "
-            f"{int(total['queries_refused'])} of 4 noisy queries",
+            f"{total['cells_withheld']} cells withheld at {strict_cell}; the budget refused "
+            f"{total['queries_refused']} of 4 noisy queries",
         ),
         (
-            "con",
-            "enrichment is by counts only",
             "holds for analytics",
             f"the enrichment variant hands over columns of {handed} records",
         ),
         (
-            "con",
-            "a party and the linker together see everything",
             "holds" if opened == labels else "fails",
             f"with one party's key the linker opens {opened} of {labels} labels of both sides",
         ),
-        (
-            "con",
-            "parties learn which of their records the other has",
-            "holds",
-            f"{common} of istat's {own}; the cardinality variant tells the number only",
-        ),
-    ]
-    return pd.DataFrame(points, columns=["kind", "statement", "verdict", "evidence here"])
-
-
-def _agreement(rows: pd.DataFrame) -> tuple[int, int, int]:
-    """(tables, cells that were answered, cells equal to those of a join in clear)."""
-    cells = rows[rows["metric"].isin(["count", "count_in_clear"])]
-    by = ["istat_column", "bank_column", "istat_label", "bank_label"]
-    wide = cells.pivot(index=by, columns="metric", values="value").dropna()
-    tables_compared = len(wide.groupby(by[:2]))
-    return tables_compared, len(wide), int((wide["count"] == wide["count_in_clear"]).sum())
+        ("holds", f"{common} of istat's {own}; the cardinality variant tells the number only"),
+    )
+    table = pd.DataFrame(judged, columns=["verdict", "evidence here"])
+    table.insert(0, "kind", ["pro"] * len(PROS) + ["con"] * len(CONS))
+    table.insert(1, "statement", [*PROS, *CONS])
+    return table
 
 
 def headline(rows: pd.DataFrame) -> Claim:
     """The verdict in one sentence."""
-    tables_compared, cells, equal = _agreement(rows)
+    by = ["istat_column", "bank_column", "istat_label", "bank_label"]
+    counts = rows[rows["metric"].isin(["count", "count_in_clear"])]
+    cells = counts.pivot(index=by, columns="metric", values="value").dropna()
+    equal = int((cells["count"] == cells["count_in_clear"]).sum())
     total = rows.groupby("metric")["value"].sum()
     return Claim(
         "All {cells} cells of the {tables} tables equal those of a join in clear; {common:.0f} "
         "records are common. Frequencies alone give the linker {named:.0f} of {labels:.0f} labels.",
-        holds=cells == equal,
+        holds=len(cells) == equal,
         otherwise="{equal} of {cells} cells of the {tables} tables equal those of a join in clear.",
-        tables=tables_compared,
-        cells=cells,
+        tables=len(cells.groupby(by[:2])),
+        cells=len(cells),
         equal=equal,
         common=total["common_records"],
         named=total["labels_named_by_frequency"],
@@ -339,20 +317,10 @@ def headline(rows: pd.DataFrame) -> Claim:
 
 def takeaways(rows: pd.DataFrame, *, strict_cell: int, epsilon: float) -> list[Claim]:
     """What these rows allow to be said."""
-    tables_compared, cells, equal = _agreement(rows)
     total = rows.groupby("metric")["value"].sum()
-    errors = rows.loc[rows["metric"] == "noise_mean_absolute", "value"]
+    means = rows.groupby("metric")["value"].mean()
     q = np.exp(-epsilon)
     return [
-        Claim(
-            "All {tables} tables of the use case come out of the linker exactly as a join in clear "
-            "gives them.",
-            holds=cells == equal,
-            otherwise="{equal} of {cells} cells equal those of a join in clear.",
-            tables=tables_compared,
-            cells=cells,
-            equal=equal,
-        ),
         Claim(
             '"Encrypted" is not "hidden": equality of labels is visible, so frequencies are, and '
             "known margins name {named:.0f} of {labels:.0f} labels.",
@@ -374,12 +342,12 @@ def takeaways(rows: pd.DataFrame, *, strict_cell: int, epsilon: float) -> list[C
         Claim(
             "Noise of epsilon {epsilon:g} moves a count by {error:.2f} on average (in theory "
             "{theory:.2f}) where counts are {mean:.0f}.",
-            holds=errors.mean() < 0.1 * rows.loc[rows["metric"] == "count", "value"].mean(),
+            holds=means["noise_mean_absolute"] < 0.1 * means["count"],
             otherwise="Noise of epsilon {epsilon:g} moves a count by {error:.2f} on average, which "
             "is much beside counts of {mean:.0f}.",
             epsilon=epsilon,
-            error=errors.mean(),
+            error=means["noise_mean_absolute"],
             theory=2 * q / (1 - q**2),
-            mean=rows.loc[rows["metric"] == "count", "value"].mean(),
+            mean=means["count"],
         ),
     ]

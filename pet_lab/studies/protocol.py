@@ -21,12 +21,15 @@ from pet_lab.parties.channel import Options
 from pet_lab.psi import end_to_end, tokens, totals
 from pet_lab.psi.engines import engine_named
 from pet_lab.psi.protocol import schema
-from pet_lab.rows import Claim, Rows, summarise
+from pet_lab.rows import Claim, Rows, wide
 
 KEY = ["exporter_id", "hs6", "date", "value"]
 CELL = ["exporter_size", "preferential_code"]
 BY = ["cbs:exporter_size", "statcan:preferential_code"]
-COLUMNS = {"statcan": ["preferential_code"], "cbs": ["exporter_size"]}
+QUERY: dict[str, Any] = {
+    "on": KEY,
+    "columns": {"statcan": ["preferential_code"], "cbs": ["exporter_size"]},
+}
 LINKERS = {"shares": 2, "paillier": 1}
 LABELS = {
     "intersection_cpu_seconds": "CPU seconds, both parties",
@@ -57,12 +60,9 @@ class TradeFiles:
             }
         ]
 
-    def head(self, n: int) -> tuple[psi.DataHolder, psi.DataHolder]:
+    def head(self, n: int) -> list[psi.DataHolder]:
         """The first n rows of each file."""
-        return (
-            psi.DataHolder("statcan", self.statcan.frame.head(n)),
-            psi.DataHolder("cbs", self.cbs.frame.head(n)),
-        )
+        return [psi.DataHolder(h.name, h.frame.head(n)) for h in (self.statcan, self.cbs)]
 
     def schema(self) -> pd.DataFrame:
         """One row a party: rows, distinct keys, columns."""
@@ -71,54 +71,38 @@ class TradeFiles:
 
 def files(n: int, *, seed: int) -> TradeFiles:
     """Declarations of n transactions without typos; all text, so no leading zero is lost."""
-    trade = linkage.trade_declarations(
-        n, rng=np.random.default_rng(seed), typos=linkage.Typos(error_rate=0)
+    typos = linkage.Typos(error_rate=0)
+    trade = linkage.trade_declarations(n, rng=np.random.default_rng(seed), typos=typos)
+    frames = {"statcan": trade.imports, "cbs": trade.exports}
+    holders = (
+        psi.DataHolder(name, frame.drop(columns="declaration").astype(str))
+        for name, frame in frames.items()
     )
-    statcan = psi.DataHolder("statcan", trade.imports.drop(columns="declaration").astype(str))
-    cbs = psi.DataHolder("cbs", trade.exports.drop(columns="declaration").astype(str))
-    return TradeFiles(trade, statcan, cbs)
+    return TradeFiles(trade, *holders)
 
 
 def run(data: TradeFiles, *, engine: str, min_cell: int, processes: bool) -> end_to_end.EndToEnd:
     """The protocol of the report on all rows."""
-    return end_to_end.run(
-        data.statcan,
-        data.cbs,
-        on=KEY,
-        by=BY,
-        columns=COLUMNS,
-        engine=engine,
-        min_cell=min_cell,
-        separate=processes,
-    )
+    options: dict[str, Any] = {"engine": engine, "min_cell": min_cell, "separate": processes}
+    return end_to_end.run(data.statcan, data.cbs, by=BY, **QUERY, **options)
 
 
 def small_run(data: TradeFiles, n: int = 500) -> end_to_end.EndToEnd:
     """The protocol on n common transactions, keeping every message for inspection."""
     common = data.trade.exports["declaration"].isin(data.trade.imports["declaration"].head(n))
-    return end_to_end.run(
-        psi.DataHolder("statcan", data.statcan.frame.head(n)),
-        psi.DataHolder("cbs", data.cbs.frame[common]),
-        on=KEY,
-        by=BY[:1],
-        columns=COLUMNS,
-        keep_payloads=True,
-    )
+    cbs = psi.DataHolder("cbs", data.cbs.frame[common])
+    return end_to_end.run(data.head(n)[0], cbs, by=BY[:1], keep_payloads=True, **QUERY)
 
 
 def _rows(n: int, **common: Any) -> Rows:
-    empty = {"table": "", "exporter_size": "", "preferential_code": 0, "reading": "described"}
-    return Rows(
-        **{
-            **empty,
-            "engine": "",
-            "processes": False,
-            "keys": n,
-            "scheme": "",
-            "round_trip_ms": 0,
-            **common,
-        }
-    )
+    empty: dict[str, Any] = {
+        "table": "",
+        "exporter_size": "",
+        "preferential_code": 0,
+        "reading": "described",
+    }
+    empty |= {"engine": "", "processes": False, "keys": n, "scheme": "", "round_trip_ms": 0}
+    return Rows(**empty | common)
 
 
 def counts(data: TradeFiles, answer: pd.DataFrame) -> pd.DataFrame:
@@ -129,11 +113,9 @@ def counts(data: TradeFiles, answer: pd.DataFrame) -> pd.DataFrame:
     trade = data.trade
     sizes = trade.exports[["declaration", "exporter_size"]]
     in_file = trade.imports.merge(sizes, on="declaration").groupby(CELL, observed=True).size()
-    products = pd.merge(
-        trade.imports.groupby([*KEY, CELL[1]], as_index=False, observed=True).size(),
-        trade.exports.groupby([*KEY, CELL[0]], as_index=False, observed=True).size(),
-        on=KEY,
-    )
+    sides = ((trade.imports, CELL[1]), (trade.exports, CELL[0]))
+    by_key = [f.groupby([*KEY, c], as_index=False, observed=True).size() for f, c in sides]
+    products = by_key[0].merge(by_key[1], on=KEY)
     by_rule = (products["size_x"] * products["size_y"]).groupby([products[c] for c in CELL]).sum()
     answered = answer.astype({"preferential_code": int}).set_index(CELL)["count"].dropna()
     rows = _rows(len(trade.imports))
@@ -144,13 +126,8 @@ def counts(data: TradeFiles, answer: pd.DataFrame) -> pd.DataFrame:
         ("2.3", "published", by_rule),
     ):
         for size, code, count in cells.reset_index().itertuples(index=False):
-            rows.add(
-                table=table,
-                reading=reading,
-                exporter_size=size,
-                preferential_code=code,
-                metrics={"transactions": count},
-            )
+            factors = {"exporter_size": size, "preferential_code": code}
+            rows.add(table=table, reading=reading, metrics={"transactions": count}, **factors)
     return rows.frame()
 
 
@@ -168,12 +145,18 @@ def cost(outcome: end_to_end.EndToEnd, n: int, *, engine: str, processes: bool) 
     return rows.frame()
 
 
+def _session(data: TradeFiles, engine: str, n: int, delay_s: float = 0.0) -> psi.PsiResult:
+    options = Options(timeout_s=600, delay_s=delay_s)
+    speaker = engine_named(engine)
+    return psi.intersect(speaker, *data.head(n), on=KEY, keep_payloads=False, options=options)
+
+
 def growth(data: TradeFiles, sizes: Sequence[int], rsa_sizes: Sequence[int]) -> pd.DataFrame:
     """CPU time and bytes of the intersection by engine and number of keys."""
     rows = _rows(0)
     for engine, of in (("ecdh", sizes), ("openmined", sizes), ("rsa-2048", rsa_sizes)):
         for n in of:
-            result = psi.intersect(engine_named(engine), *data.head(n), on=KEY, keep_payloads=False)
+            result = _session(data, engine, n)
             sent = sum(m.size_bytes for m in result.transcript)
             metrics = {
                 "intersection_cpu_seconds": result.stages["cpu_s"].sum(),
@@ -193,19 +176,10 @@ def round_trips(data: TradeFiles, n: int, milliseconds: Sequence[int]) -> pd.Dat
     for engine in ("ecdh", "openmined", "rsa-2048"):
         for ms in (0, *milliseconds):
             begun = time.perf_counter()
-            result = psi.intersect(
-                engine_named(engine),
-                *data.head(n),
-                on=KEY,
-                keep_payloads=False,
-                options=Options(timeout_s=600, delay_s=ms / 2000),
-            )
-            seconds = time.perf_counter() - begun
-            rows.add(
-                engine=engine, round_trip_ms=ms, metrics={"intersection_wall_seconds": seconds}
-            )
-        senders = [m.sender for m in result.transcript]
-        turns = 1 + sum(a != b for a, b in itertools.pairwise(senders))
+            result = _session(data, engine, n, ms / 2000)
+            wall = {"intersection_wall_seconds": time.perf_counter() - begun}
+            rows.add(engine=engine, round_trip_ms=ms, metrics=wall)
+        turns = 1 + sum(a.sender != b.sender for a, b in itertools.pairwise(result.transcript))
         rows.add(engine=engine, round_trip_ms=0, metrics={"message_turns": turns})
     return rows.frame()
 
@@ -227,17 +201,14 @@ def totals_by_scheme(data: TradeFiles, *, paillier_rows: int) -> pd.DataFrame:
     for scheme in totals.SCHEMES:
         n = min(len(cents), paillier_rows) if scheme == "paillier" else len(cents)
         total = totals.total_by_cell(scheme, cents[:n], cells[:n], 2)
-        rows.add(
-            scheme=scheme,
-            keys=n,
-            metrics={
-                "total_owner_cpu_seconds": total.owner_cpu_s,
-                "total_linker_cpu_seconds": total.linker_cpu_s,
-                "total_absolute_error": total.error,
-                "total_relative_error": total.error / max(map(abs, total.totals)),
-                "total_bytes_sent": total.bytes_sent,
-            },
-        )
+        metrics = {
+            "total_owner_cpu_seconds": total.owner_cpu_s,
+            "total_linker_cpu_seconds": total.linker_cpu_s,
+            "total_absolute_error": total.error,
+            "total_relative_error": total.error / max(map(abs, total.totals)),
+            "total_bytes_sent": total.bytes_sent,
+        }
+        rows.add(scheme=scheme, keys=n, metrics=metrics)
     return rows.frame()
 
 
@@ -250,37 +221,31 @@ def frequency_attack(data: TradeFiles, small: end_to_end.EndToEnd) -> pd.DataFra
 
 def leakage(data: TradeFiles, small: end_to_end.EndToEnd) -> pd.DataFrame:
     """Rows: values (or their hashes) on the wire, and labels that frequencies give away."""
-    n = small.cardinality
-    seen = [
-        small.simulated.transcript.contains_any(party.frame["value"].head(n))
-        for party in (data.statcan, data.cbs)
-    ]
-    attack = frequency_attack(data, small)
-    rows = _rows(n)
-    rows.add(
-        metrics={
-            "files_seen_on_the_wire": sum(seen),
-            "labels": len(attack),
-            "labels_named_by_frequency": (attack["guess"] == attack["label"]).sum(),
-        }
-    )
+    n, crossed = small.cardinality, small.simulated.transcript
+    attack, rows = frequency_attack(data, small), _rows(n)
+    seen = [crossed.contains_any(party.frame["value"]) for party in data.head(n)]
+    metrics = {
+        "files_seen_on_the_wire": sum(seen),
+        "labels": len(attack),
+        "labels_named_by_frequency": (attack["guess"] == attack["label"]).sum(),
+    }
+    rows.add(metrics=metrics)
     return rows.frame()
 
 
 def totals_table(rows: pd.DataFrame) -> pd.DataFrame:
     """What a total costs per row by scheme."""
-    by = summarise(rows[rows["scheme"] != ""], ["scheme", "keys", "metric"])
-    wide = by.pivot(index=["scheme", "keys"], columns="metric", values="mean")
-    wide = wide.reindex(list(LINKERS), level="scheme").reset_index()
+    table = wide(rows[rows["scheme"] != ""], index=["scheme", "keys"])
+    table = table.set_index("scheme").loc[list(LINKERS)].reset_index()
     return pd.DataFrame(
         {
-            "scheme": wide["scheme"],
-            "linkers": wide["scheme"].map(LINKERS),
-            "rows": wide["keys"],
-            "owner, µs a row": 1e6 * wide["total_owner_cpu_seconds"] / wide["keys"],
-            "linker, µs a row": 1e6 * wide["total_linker_cpu_seconds"] / wide["keys"],
-            "bytes a row": wide["total_bytes_sent"] / wide["keys"],
-            "relative error": wide["total_relative_error"],
+            "scheme": table["scheme"],
+            "linkers": table["scheme"].map(LINKERS),
+            "rows": table["keys"],
+            "owner, µs a row": 1e6 * table["total_owner_cpu_seconds"] / table["keys"],
+            "linker, µs a row": 1e6 * table["total_linker_cpu_seconds"] / table["keys"],
+            "bytes a row": table["total_bytes_sent"] / table["keys"],
+            "relative error": table["total_relative_error"],
         }
     )
 
@@ -295,29 +260,20 @@ def slopes(rows: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _value(rows: pd.DataFrame, metric: str, **factors: Any) -> float:
-    chosen = rows[rows["metric"] == metric]
-    for name, value in factors.items():
-        chosen = chosen[chosen[name] == value]
-    return float(chosen["value"].iloc[0])
-
-
-def _agreement(rows: pd.DataFrame) -> tuple[int, int]:
-    """(cells, cells in which the linker's answer is the count of the file)."""
-    counted = rows[(rows["metric"] == "transactions") & (rows["reading"] == "described")]
-    cells = counted.pivot(index=CELL, columns="table", values="value")
-    return len(cells), int((cells["2.2"] == cells["2.3"]).sum())
+def _value(rows: pd.DataFrame, metric: str) -> float:
+    return float(rows.loc[rows["metric"] == metric, "value"].iloc[0])
 
 
 def headline(rows: pd.DataFrame) -> Claim:
     """The verdict in one sentence."""
-    cells, equal = _agreement(rows)
+    counted = rows[(rows["metric"] == "transactions") & (rows["reading"] == "described")]
+    cells = counted.pivot(index=CELL, columns="table", values="value")
     measured = rows[rows["metric"] == "cpu_seconds"].iloc[0]
     return Claim(
         "{equal} of {cells} counts of the linker are those of the file; {n:,} by {n:,} keys took "
         "{wall:.0f} s and {cpu:.0f} CPU s with {engine}, against about 10 minutes in the report.",
-        equal=equal,
-        cells=cells,
+        equal=int((cells["2.2"] == cells["2.3"]).sum()),
+        cells=len(cells),
         n=int(measured["keys"]),
         wall=60 * _value(rows, "wall_minutes"),
         cpu=measured["value"],
@@ -327,43 +283,31 @@ def headline(rows: pd.DataFrame) -> Claim:
 
 def takeaways(rows: pd.DataFrame) -> list[Claim]:
     """What these rows allow to be said."""
-    cells, equal = _agreement(rows)
-    steepest = max(slopes(rows).items(), key=lambda item: item[1])
+    engine, slope = max(slopes(rows).items(), key=lambda item: item[1])
     table = totals_table(rows).set_index("scheme")
     per_row = table["owner, µs a row"] + table["linker, µs a row"]
-    lines = rows[(rows["metric"] == "intersection_wall_seconds") & (rows["engine"] == "ecdh")]
-    slow = int(lines["round_trip_ms"].max())
-    plain, delayed = (
-        _value(lines, "intersection_wall_seconds", round_trip_ms=ms) for ms in (0, slow)
-    )
+    lines = rows[(rows["engine"] == "ecdh") & (rows["metric"] == "intersection_wall_seconds")]
+    wall = lines.set_index("round_trip_ms")["value"]
+    slow = int(wall.index.max())
     labels, named = (_value(rows, m) for m in ("labels", "labels_named_by_frequency"))
     return [
         Claim(
-            "The linker's counts are those of the file in all {cells} cells: an exact key makes "
-            "the protocol a join.",
-            holds=cells == equal,
-            otherwise="The linker's counts are those of the file in {equal} of {cells} cells; "
-            "cells below the smallest count are withheld.",
-            cells=cells,
-            equal=equal,
-        ),
-        Claim(
             "Time grows at most in proportion to size: the steepest slope on logarithmic axes is "
             "{slope:.2f} ({engine}).",
-            holds=steepest[1] < 1.15,
+            holds=slope < 1.15,
             otherwise="At these sizes time grows faster than size: slope {slope:.2f} ({engine}).",
-            engine=steepest[0],
-            slope=steepest[1],
+            engine=engine,
+            slope=slope,
         ),
         Claim(
             "A session takes {turns:.0f} turns: at a round trip of {slow} ms {keys:,} keys take "
             "{delayed:.1f} s instead of {plain:.1f}, and a larger set waits no more often.",
-            holds=delayed > plain,
-            turns=_value(rows, "message_turns", engine="ecdh"),
+            holds=wall[slow] > wall[0],
+            turns=_value(rows[rows["engine"] == "ecdh"], "message_turns"),
             slow=slow,
             keys=int(lines["keys"].iloc[0]),
-            delayed=delayed,
-            plain=plain,
+            delayed=wall[slow],
+            plain=wall[0],
         ),
         Claim(
             "Neither file's values nor their hashes crossed the wire.",

@@ -46,16 +46,14 @@ def test_a_session_waits_as_often_as_the_protocol_takes_turns(rows):
 
 
 def test_claims_follow_the_rows(rows):
-    claims = study.takeaways(rows)
-    assert claims[0].holds
     assert study.headline(rows).text.startswith("4 of 4 counts of the linker are those of the file")
     wrong = rows.copy()
     of_linker = (wrong["table"] == "2.3") & (wrong["reading"] == "described")
     wrong.loc[of_linker.idxmax(), "value"] += 1
-    assert "in 3 of 4 cells" in study.takeaways(wrong)[0].text
+    assert study.headline(wrong).text.startswith("3 of 4 counts")
     leaked = rows.copy()
     leaked.loc[leaked["metric"] == "files_seen_on_the_wire", "value"] = 1
-    assert "or their hashes, crossed the wire" in study.takeaways(leaked)[3].text
+    assert "or their hashes, crossed the wire" in study.takeaways(leaked)[2].text
 
 
 def test_nothing_of_the_files_is_on_the_wire_and_frequencies_name_the_labels(rows):
