@@ -22,7 +22,6 @@ import msgspec
 import numpy as np
 import typer
 
-from pet_lab.checks import require
 from pet_lab.files import write_atomic
 from pet_lab.parties.certificates import Credentials, TestAuthority, load, save
 from pet_lab.parties.channel import Options
@@ -32,7 +31,7 @@ from . import service
 from .disclosure import OutputRules, QueryLog
 from .engines import engine_named
 from .linker import Linker, Query, combine
-from .protocol import VARIANTS, DataHolder, PsiError, PsiOutcome, Role, Variant
+from .protocol import VARIANTS, DataHolder, PsiError, PsiOutcome, Role, Variant, ensure
 from .session import check_variant, run_party
 from .tokens import tables_for_linkers, whole_numbers
 
@@ -163,19 +162,18 @@ def hold_session(
     """Hold one session: serve waits for the peer, join connects to it; then send and query."""
     role: Role = "responder" if ctx.info_name == "serve" else "initiator"
     calls = role == "responder" or address
-    require(calls, "join needs the address of a peer that serves: --connect HOST:PORT.", PsiError)
+    ensure(calls, "join needs the address of a peer that serves: --connect HOST:PORT.")
     mine, begun = load(credentials), time.monotonic()
     holder = DataHolder(mine.name, _read(data, separator))
     rowless = out is not None and variant == "cardinality"
-    require(not rowless, "--out needs rows; cardinality returns only a count.", PsiError)
+    ensure(not rowless, "--out needs rows; cardinality returns only a count.")
     speaker = engine_named(engine)
     check_variant(speaker, variant)
     needs_rows = linkers or (out is not None and role == "responder")
-    require(
+    ensure(
         speaker.symmetric or not needs_rows,
         f"The engine {engine} tells the party that joins only, so the other has no rows for "
         "--out or a linker; use ecdh or rsa-3072.",
-        PsiError,
     )
     speak = functools.partial(
         run_party,
@@ -258,7 +256,7 @@ def linker(
     log: Annotated[Path | None, Option(help="Query log, JSON lines; read at start.")] = None,
 ) -> None:
     """Serve two parties until stopped: match rows, count, total, check what leaves."""
-    require(len(parties) == 2, f"A linker serves two parties, got {len(parties)}.", PsiError)
+    ensure(len(parties) == 2, f"A linker serves two parties, got {len(parties)}.")
     try:
         rules = OutputRules(
             min_cell=min_cell,
@@ -345,7 +343,7 @@ def _remote(linkers: list[str], credentials: Credentials) -> list[service.Remote
     for text in linkers:
         name, _, address = text.partition("@")
         written = f"A linker is written NAME@HOST:PORT, got {text[:80]!r}."
-        require(name and address, written, PsiError)
+        ensure(name and address, written)
         remote.append(service.RemoteLinker(name, address, credentials))
     return remote
 
@@ -363,7 +361,7 @@ def _send(
     public: dict[str, list[str]] = {}
     for text in labels:
         column, equals, label = text.partition("=")
-        require(equals, f"A public label is written COLUMN=LABEL, got {text[:80]!r}.", PsiError)
+        ensure(equals, f"A public label is written COLUMN=LABEL, got {text[:80]!r}.")
         public.setdefault(column, []).append(label)
     tables = tables_for_linkers(
         holder,
@@ -386,7 +384,7 @@ def _query(
     by: list[str],
     total: str | None,
 ) -> None:
-    require(linkers, "A query needs a linker; name it with --linker.", PsiError)
+    ensure(linkers, "A query needs a linker; name it with --linker.")
     asked = Query.of(outcome.session, by, total)
     answers = []
     for one in linkers if total else linkers[:1]:
@@ -403,8 +401,6 @@ class SessionState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     on: list[str]
     party: str
     peer: str
-    role: Role
-    variant: Variant
     session: bytes
     cardinality: int | None
     own_size: int

@@ -32,10 +32,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pet_lab import checks
-from pet_lab.checks import require
 from pet_lab.files import write_atomic
 
-from .protocol import PsiError
+from .protocol import PsiError, ensure
 
 MAX_CELLS = 4096
 AUDIT_CPU_S = 10.0
@@ -112,11 +111,10 @@ def protect(
     at_stake = small.any() or any((_small(e.counts, rules) & ~e.shown).any() for e in earlier)
     if not rules.complementary or not at_stake:
         return ~hidden
-    require(
+    ensure(
         full.size <= MAX_CELLS,
         f"The check against working out a withheld cell covers {MAX_CELLS} cells, here are "
         f"{full.size}; group by fewer columns.",
-        PsiError,
     )
     give_up = time.thread_time() + AUDIT_CPU_S
 

@@ -27,11 +27,9 @@ import os
 import numpy as np
 import numpy.typing as npt
 
-from pet_lab.checks import require
-
 from . import curve25519 as curve
-from .elements import bytes_of, common_positions, in_threads, secret_permutation
-from .protocol import VARIANTS, Bytes2D, MessageError, Variant
+from .elements import bytes_of, common_positions, secret_permutation
+from .protocol import VARIANTS, Bytes2D, Variant, expect
 from .session import PsiSession
 
 SALT_WIDTH = DIGEST_WIDTH = 32
@@ -50,37 +48,33 @@ class EcdhEngine:
         return "ecdh"
 
     def parameters(self) -> dict[str, str | int]:
-        """What both sides must agree on, beyond the name; see `PsiEngine`."""
+        """See `PsiEngine`."""
         return {"group": "curve25519", "hash": "curve25519_XMD:SHA-512_ELL2_NU_"}
 
     def speak(self, talk: PsiSession) -> npt.NDArray[np.int64] | int:
-        """Own positions of the common elements, or their number; see `PsiEngine`."""
+        """See `PsiEngine`."""
         secret = os.urandom(32)
         n = len(talk.elements)
         order = secret_permutation(n)
         mine = np.empty((n, curve.WIDTH), dtype=np.uint8)
-        with talk.stage("hash and blind", n) as cpu:
 
-            def blind(start: int, stop: int) -> Bytes2D:
-                keys = [talk.session + talk.elements[i] for i in order[start:stop]]
-                return curve.exponentiate(secret, curve.encode_to_curve(keys, DST))
+        def blind(rows: slice) -> Bytes2D:
+            keys = [talk.session + talk.elements[i] for i in order[rows]]
+            return curve.exponentiate(secret, curve.encode_to_curve(keys, DST))
 
-            for start, stop, part in in_threads(blind, n, cpu=cpu):
-                mine[start:stop] = part
+        talk.compute("hash and blind", blind, mine)
         with talk.stage("exchange blinded", n):
             theirs = talk.swap("blinded", mine, count=talk.peer_size)
         _refuse_echo(mine, theirs)
         m = len(theirs)
         del mine
-        with talk.stage("check and blind again", m) as cpu:
 
-            def blind_again(start: int, stop: int) -> Bytes2D:
-                part = theirs[start:stop]
-                curve.check_elements(part)
-                return curve.exponentiate(secret, curve.split(part))
+        def blind_again(rows: slice) -> Bytes2D:
+            curve.check_elements(theirs[rows])
+            return curve.exponentiate(secret, curve.split(theirs[rows]))
 
-            for start, stop, part in in_threads(blind_again, m, cpu=cpu):
-                theirs[start:stop] = part  # in place: a million elements are held once, not twice
+        # In place: a million elements are held once, not twice.
+        talk.compute("check and blind again", blind_again, theirs)
         returned = theirs[secret_permutation(m)] if talk.variant == "cardinality" else theirs
         with talk.stage("exchange twice_blinded", m):
             if talk.role == "responder":
@@ -94,18 +88,15 @@ class EcdhEngine:
                 talk.send("twice_blinded", returned)
                 salt = talk.receive("salt", width=SALT_WIDTH, count=1).tobytes()
                 mine_twice = talk.receive("twice_blinded", width=curve.WIDTH, count=n)
-                require(
+                expect(
                     hmac.compare_digest(bound, _commitment(salt, mine_twice)),
                     "The peer's answer is not the one that it committed to before it saw ours.",
-                    MessageError,
                 )
         # What came back is compared and no more, so it need not be checked to be in the group: a
         # wrong element matches nothing, as if the peer had lied about its set.
         with talk.stage("compare", n + m):
             left, _ = common_positions(mine_twice, theirs)
-        if talk.variant == "cardinality":
-            return len(left)
-        return order[left]
+        return len(left) if talk.variant == "cardinality" else order[left]
 
 
 def _commitment(salt: bytes, rows: Bytes2D) -> bytes:
@@ -117,4 +108,4 @@ def _refuse_echo(mine: Bytes2D, theirs: Bytes2D) -> None:
     # Eight bytes decide: honest elements are random, so a chance hit has probability n*m / 2^64.
     heads = [np.ascontiguousarray(rows[:, :8]).view(np.uint64).ravel() for rows in (theirs, mine)]
     echo = np.isin(heads[0], heads[1]).any()
-    require(not echo, "The peer sent our own blinded elements back as its own.", MessageError)
+    expect(not echo, "The peer sent our own blinded elements back as its own.")

@@ -12,9 +12,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pet_lab.checks import require
-
-from .protocol import Bytes2D, MessageError
+from .protocol import Bytes2D, expect
 
 T = TypeVar("T")
 
@@ -58,7 +56,7 @@ def common_positions(
     _, left, right = np.intersect1d(a, b, return_indices=True)
     for side, name in ((a, "own"), (b, "received")):
         twice = f"The {name} elements hold one twice; each must be sent once."
-        require(len(np.unique(side)) == len(side), twice, MessageError)
+        expect(len(np.unique(side)) == len(side), twice)
     return left.astype(np.int64), right.astype(np.int64)
 
 
@@ -69,17 +67,17 @@ def pool() -> ThreadPoolExecutor:
 
 
 def in_threads(
-    work: Callable[[int, int], T], n: int, *, cpu: list[float], step: int = 1024
-) -> Iterator[tuple[int, int, T]]:
-    """Yield (start, stop, work(start, stop)) over range(n) in steps, in order, from all cores.
+    work: Callable[[slice], T], n: int, *, cpu: list[float], step: int
+) -> Iterator[tuple[slice, T]]:
+    """Yield (rows, work(rows)) over range(n) in steps, in order, from all cores.
 
     The CPU seconds of each step are appended to `cpu`.
     """
 
-    def timed(start: int) -> tuple[int, int, T, float]:
-        before, stop = time.thread_time(), min(start + step, n)
-        return start, stop, work(start, stop), time.thread_time() - before
+    def timed(start: int) -> tuple[slice, T, float]:
+        before, rows = time.thread_time(), slice(start, min(start + step, n))
+        return rows, work(rows), time.thread_time() - before
 
-    for start, stop, result, seconds in pool().map(timed, range(0, n, step)):
+    for rows, result, seconds in pool().map(timed, range(0, n, step)):
         cpu.append(seconds)
-        yield start, stop, result
+        yield rows, result

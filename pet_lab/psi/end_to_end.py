@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import pandas as pd
 
-from pet_lab.checks import require
 from pet_lab.parties.certificates import ENVIRONMENT, TestAuthority, save
 from pet_lab.parties.channel import Options
 from pet_lab.parties.launch import Process
@@ -24,7 +23,7 @@ from pet_lab.parties.launch import Process
 from .disclosure import OutputRules
 from .engines import engine_named
 from .linker import Linker, Query, combine
-from .protocol import DataHolder, PsiError, PsiResult, Stage, measured
+from .protocol import DataHolder, PsiError, PsiResult, Stage, ensure, measured
 from .session import intersect
 from .tokens import TokenTable, tables_for_linkers, whole_numbers
 
@@ -135,7 +134,7 @@ def run(
     if separate:
         alone = not (joins or public)
         sentence = "Joins and public labels are for one process; leave out them or separate."
-        require(alone, sentence, PsiError)
+        ensure(alone, sentence)
         common = {"on": on, "engine": engine, "timeout": timeout_s, "variant": "analytics"}
         asks = {"by": by, "total": total}
         own = [

@@ -34,7 +34,7 @@ from .disclosure import (
 )
 from .elements import strings
 from .messages import SessionId
-from .protocol import Bytes2D, PsiError
+from .protocol import Bytes2D, PsiError, ensure
 from .tokens import TOKEN_WIDTH, ColumnCipher, TokenTable
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class _Linked:
         held = getattr(self.tables[party], kind) if party in self.tables else {}
         value = "value " if kind == "shares" else ""
         unknown = f"There is no {value}column {name!r} here; ask {party} what it sent."
-        require(column in held, unknown, PsiError)
+        ensure(column in held, unknown)
         values: npt.NDArray[Any] = held[column][self.pairs[party]]
         return values
 
@@ -161,7 +161,7 @@ class _Linked:
         shape = [len(self.tokens(name)) for name in names]
         size = math.prod(shape)
         many = f"An answer has at most {MAX_CELLS} cells, this one {size}; use fewer columns."
-        require(size <= MAX_CELLS, many, PsiError)
+        ensure(size <= MAX_CELLS, many)
         if not len(codes[0]):
             return np.empty(0, dtype=np.int64), shape
         return np.ravel_multi_index(codes, shape), shape
@@ -188,7 +188,7 @@ class Linker:
         log: QueryLog | None = None,
     ) -> None:
         different = f"A linker serves two different parties, got {parties}."
-        require(len(set(parties)) == 2, different, PsiError)
+        ensure(len(set(parties)) == 2, different)
         self.parties = parties
         self.rules = rules or OutputRules()
         self.log = log or QueryLog()
@@ -199,7 +199,7 @@ class Linker:
     def check_sender(self, sender: str) -> None:
         """Refuse whoever is not one of the two parties."""
         served = f"This linker serves {self.parties[0]} and {self.parties[1]} only."
-        require(sender in self.parties, served, PsiError)
+        ensure(sender in self.parties, served)
 
     def accept(self, table: TokenTable, sender: str) -> int:
         """Take an upload; returns the number of linked pairs once both are here, else -1.
@@ -211,29 +211,25 @@ class Linker:
         table for a session, a session that was answered and is no longer held.
         """
         self.check_sender(sender)
-        require(
+        ensure(
             table.party == sender and {sender, table.peer} == set(self.parties),
             f"A table from {sender} must be in its own name and name the other party.",
-            PsiError,
         )
         with self._lock:
             name = table.session
             here = self._waiting.get(name, {})
-            require(
+            ensure(
                 name not in self._linked and sender not in here,
                 f"{sender} has already sent its table for this session.",
-                PsiError,
             )
-            require(
+            ensure(
                 name.hex() not in self.log.answered(),
                 "This session was answered before the linker restarted or made room, and what "
                 "was released is no longer known in full; it cannot be sent again.",
-                PsiError,
             )
-            require(
+            ensure(
                 all(other.part == table.part for other in here.values()),
                 "The parties name the linkers of this session in another order.",
-                PsiError,
             )
             if not here:
                 mine = [n for n, tables in self._waiting.items() if sender in tables]
@@ -256,7 +252,7 @@ class Linker:
         """The tables of a session that are here, by party: all that a linker knows of it."""
         linked = self._linked.get(session)
         tables = linked.tables if linked is not None else self._waiting.get(session)
-        require(tables, "No table of this session is here; send it.", PsiError)
+        ensure(tables, "No table of this session is here; send it.")
         return dict(tables or {})
 
     def answer(self, query: Query, sender: str) -> LinkerAnswer:
@@ -284,7 +280,7 @@ class Linker:
             )
         counts_here = linked.part == 0 or query.measure == "total"
         only_shares = "Counts come from the first linker of a session; this one has shares."
-        require(counts_here, only_shares, PsiError)
+        ensure(counts_here, only_shares)
         values: npt.NDArray[Any] = linked.counts(query.group_by)
         counts: Counts = values
         if query.value is not None:
@@ -313,19 +309,17 @@ class Linker:
     def _check_exact(self, query: Query, counts: Counts, sender: str) -> None:
         """Refuse what exact answers would give away beyond this session and this table."""
         others = self.log.answered(exactly=True) - {query.session.hex()}
-        require(
+        ensure(
             len(others) < self.rules.exact_sessions,
             f"Exact answers of {len(others)} other session(s) have left this linker, and two "
             "sessions of nearly the same files tell their difference; ask with noise.",
-            PsiError,
         )
         least = self.rules.owner_total_min
         owned = query.value is not None and query.value.split(":")[0] == sender
-        require(
+        ensure(
             not (owned and ((counts > 0) & (counts < least)).any()),
             f"The owner of {query.value} gets exact totals of groups of at least {least}: it "
             "could tell who is in a smaller one; ask with noise or by larger groups.",
-            PsiError,
         )
 
     def _protected(self, linked: _Linked, query: Query, counts: Counts) -> Mask:
@@ -357,21 +351,19 @@ class Linker:
         self, linked: _Linked, counts: Counts, values: Any, query: Query, epsilon: float
     ) -> tuple[Mask, Any]:
         rules, spent = self.rules, self.log.spent()
-        require(
+        ensure(
             spent + epsilon <= rules.epsilon_total + 1e-12,
             f"The budget of epsilon {rules.epsilon_total:g} is spent ({spent:g}); no further query "
             "is answered.",
-            PsiError,
         )
         for party, column in (name.split(":") for name in query.group_by):
-            require(
+            ensure(
                 column in linked.tables[party].public,
                 f"With noise the labels of {party}:{column} must be a public list, because one "
                 "that one person has would show; its owner sends it with --label.",
-                PsiError,
             )
         unique = all(len(np.unique(rows)) == len(rows) for rows in linked.pairs.values())
-        require(unique, "Noise is calibrated to keys that are unique; these repeat.", PsiError)
+        ensure(unique, "Noise is calibrated to keys that are unique; these repeat.")
         budget = Fraction(epsilon)  # exactly what is charged
         bound = 1
         if query.value is not None:
@@ -381,11 +373,10 @@ class Linker:
                 )
             bound = rules.value_bound
             party, column = query.value.split(":")
-            require(
+            ensure(
                 (linked.tables[party].bound or bound + 1) <= bound,
                 f"Noise is made for values up to {bound}, and {party} did not clip {column} "
                 "to that; it sends them with --value-bound.",
-                PsiError,
             )
             budget /= 2  # half for the counts that decide what is shown
         drawn = [discrete_laplace(1 / budget) for _ in range(counts.size)]
@@ -418,7 +409,7 @@ def join(a: TokenTable, b: TokenTable) -> tuple[npt.NDArray[np.int64], npt.NDArr
     many = np.searchsorted(right[order], left, side="right") - starts
     total = int(many.sum())
     coarse = f"These keys link {total} pairs, more than {MAX_PAIRS}; use a finer key."
-    require(total <= MAX_PAIRS, coarse, PsiError)
+    ensure(total <= MAX_PAIRS, coarse)
     offsets = np.arange(total) - np.repeat(np.cumsum(many) - many, many)
     return np.repeat(np.arange(len(a)), many), order[np.repeat(starts, many) + offsets]
 
@@ -431,7 +422,7 @@ def combine(answers: Sequence[LinkerAnswer], link_key: bytes) -> pd.DataFrame:
     first = answers[0]
     same = all((a.query, a.labels) == (first.query, first.labels) for a in answers)
     different = "The linkers answered different queries or hold different tables."
-    require(same, different, PsiError)
+    ensure(same, different)
     cells = [
         None
         if None in shares
@@ -452,7 +443,7 @@ def agreement(linker: Linker, session: bytes, party: str, *, join: str) -> pd.Da
     linked = linker._linked[session]
     for table in linked.tables.values():
         unknown = f"{table.party} sent no join named {join!r}."
-        require(join in table.codes, unknown, PsiError)
+        ensure(join in table.codes, unknown)
     names = [f"{one}:{join}" for one in linker.parties]
     a, b = (linked.tokens(name)[linked.column(name, "codes")] for name in names)
     rows, table = linked.pairs[party], linked.tables[party]

@@ -9,6 +9,7 @@ guesses into its own set, and each guess that is confirmed is then in the inters
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import time
 import unicodedata
@@ -44,6 +45,10 @@ class OwnFileError(PsiError):
 
 class MessageError(PsiError):
     """A message that is malformed, out of order, of another session or not in the group."""
+
+
+ensure = functools.partial(require, error=PsiError)
+expect = functools.partial(require, error=MessageError)
 
 
 def encode_key(parts: Sequence[str]) -> bytes:
@@ -108,7 +113,7 @@ class DataHolder:
         Raises PsiError for an unknown column, one that is not text, or a missing key.
         """
         columns = [on] if isinstance(on, str) else list(on)
-        require(columns, "A key needs at least one column; got none.", PsiError)
+        ensure(columns, "A key needs at least one column; got none.")
         self._check_text(columns)
         part = self.frame[columns]
         gone = (part.isna() | (part == "")).any(axis=1).to_numpy()
@@ -136,11 +141,10 @@ class DataHolder:
         self.check_columns(columns)
         for column in columns:
             kinds = {type(value).__name__ for value in self.frame[column].dropna()} - {"str"}
-            require(
+            ensure(
                 not kinds,
                 f"{self.name}: key column {column!r} holds {', '.join(sorted(kinds))}, not text, "
                 "so leading zeros may be lost; read the file with dtype=str.",
-                PsiError,
             )
 
 
@@ -261,8 +265,6 @@ class PsiOutcome:
 
     party: str
     peer: str
-    role: Role
-    variant: Variant
     session: bytes
     cardinality: int | None
     positions: npt.NDArray[np.int64] | None

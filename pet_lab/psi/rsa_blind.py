@@ -26,8 +26,8 @@ import gmpy2
 import numpy as np
 import numpy.typing as npt
 
-from .elements import bytes_of, common_positions, in_threads, secret_permutation, strings
-from .protocol import Bytes2D, MessageError, PsiError, Variant
+from .elements import bytes_of, common_positions, secret_permutation, strings
+from .protocol import Bytes2D, MessageError, Variant, ensure, expect
 from .rsa_raw import Backend, E, RsaPrivateKey
 from .session import PsiSession
 
@@ -36,6 +36,7 @@ _TAG_DST = b"pet_lab psi rsa tag 1"
 _PROOF_DST = b"pet_lab psi rsa proof 1"
 TAG_WIDTH = 32
 ROOTS = 8
+STEP = 256
 
 
 def full_domain_hash(key: bytes, *, modulus: int, session: bytes) -> int:
@@ -47,34 +48,26 @@ def full_domain_hash(key: bytes, *, modulus: int, session: bytes) -> int:
 
 
 def check_blinded(rows: Bytes2D, modulus: int) -> None:
-    """Refuse rows, big-endian numbers, that are not units of Z_n other than 1 and n - 1.
-
-    Raises
-    ------
-    MessageError
-        For 0, 1, -1, n, anything above, and anything that shares a factor with n.
-    """
+    """Refuse rows, big-endian numbers, that are not units of Z_n other than 1 and n - 1."""
     n = gmpy2.mpz(modulus)
     product = gmpy2.mpz(1)
-    values = [gmpy2.mpz(int.from_bytes(bytes(r), "big")) for r in rows]
-    for i, x in enumerate(values):
+    for i, row in enumerate(rows):
+        x = gmpy2.mpz(int.from_bytes(bytes(row), "big"))
         if not 1 < x < n - 1:
             raise MessageError(f"Element {i} is not between 2 and n - 2.")
         product = product * x % n
     # One gcd for all: a common factor of any element is one of the product.
-    if gmpy2.gcd(product, n) != 1:
-        raise MessageError("An element shares a factor with the modulus.")
+    expect(gmpy2.gcd(product, n) == 1, "An element shares a factor with the modulus.")
 
 
 def check_modulus(modulus: int, bits: int) -> None:
     """Refuse a modulus of another size, with a small factor, or that is prime or a power."""
     n = gmpy2.mpz(modulus)
-    if n.bit_length() != bits:
-        raise MessageError(f"The modulus has {n.bit_length()} bits, agreed were {bits}.")
-    if gmpy2.gcd(n, gmpy2.primorial(1 << 12)) != 1:
-        raise MessageError("The modulus has a small factor.")
-    if gmpy2.is_prime(n) or gmpy2.is_power(n):
-        raise MessageError("The modulus is a prime or a power, not a product of two primes.")
+    size = n.bit_length()
+    expect(size == bits, f"The modulus has {size} bits, agreed were {bits}.")
+    expect(gmpy2.gcd(n, gmpy2.primorial(1 << 12)) == 1, "The modulus has a small factor.")
+    composite = not (gmpy2.is_prime(n) or gmpy2.is_power(n))
+    expect(composite, "The modulus is a prime or a power, not a product of two primes.")
 
 
 def root_hashes(modulus: int, session: bytes) -> list[int]:
@@ -88,10 +81,8 @@ def root_hashes(modulus: int, session: bytes) -> list[int]:
 class RsaEngine:
     """Blind RSA signatures; the responder holds the key.
 
-    Parameters
-    ----------
-    bits : 3072 by default; 2048 and 4096 are allowed, the published 1024 are not
-    backend : of the private operation, see `rsa_raw`; None takes the fastest present
+    Moduli of 2048, 3072 and 4096 bits are allowed, the published 1024 are not. The backend of the
+    private operation is the fastest present unless named, see `rsa_raw`.
     """
 
     name = "rsa"
@@ -100,23 +91,23 @@ class RsaEngine:
     variants: tuple[Variant, ...] = ("psi", "enrichment", "analytics")
 
     def __init__(self, bits: int = 3072, *, backend: Backend | None = None) -> None:
-        if bits not in (2048, 3072, 4096):
-            raise PsiError(f"RSA moduli of 2048, 3072 or 4096 bits are offered, got {bits}.")
+        offered = f"RSA moduli of 2048, 3072 or 4096 bits are offered, got {bits}."
+        ensure(bits in (2048, 3072, 4096), offered)
         self.bits, self.backend = bits, backend
 
     def __repr__(self) -> str:
         return f"rsa-{self.bits}"
 
     def parameters(self) -> dict[str, str | int]:
-        """What both sides must agree on, beyond the name; see `PsiEngine`."""
+        """See `PsiEngine`."""
         return {"bits": self.bits, "e": E}
 
     def speak(self, talk: PsiSession) -> npt.NDArray[np.int64] | int:
-        """Own positions of the common elements, or their number; see `PsiEngine`."""
+        """See `PsiEngine`."""
         return self._sign(talk) if talk.role == "responder" else self._ask(talk)
 
-    # -- the key holder -----------------------------------------------------------------------
     def _sign(self, talk: PsiSession) -> npt.NDArray[np.int64]:
+        """The key holder's side."""
         with talk.stage("make key", 1):
             key = RsaPrivateKey(self.bits, self.backend)
             hashes = root_hashes(key.modulus, talk.session)
@@ -125,95 +116,81 @@ class RsaEngine:
         n = len(talk.elements)
         order = secret_permutation(n)
         tags, proofs = np.empty((2, n, TAG_WIDTH), dtype=np.uint8)
-        with talk.stage("sign own elements", n) as cpu:
 
-            def sign(start: int, stop: int) -> tuple[Bytes2D, Bytes2D]:
-                hashed = [
-                    full_domain_hash(talk.elements[i], modulus=key.modulus, session=talk.session)
-                    for i in order[start:stop]
-                ]
-                return _tags(
-                    key.power([h.to_bytes(key.width, "big") for h in hashed]), talk.session
-                )
+        def sign(rows: slice) -> tuple[Bytes2D, Bytes2D]:
+            hashed = [
+                full_domain_hash(talk.elements[i], modulus=key.modulus, session=talk.session)
+                for i in order[rows]
+            ]
+            signed = key.power([h.to_bytes(key.width, "big") for h in hashed])
+            return _tags(signed, talk.session)
 
-            for start, stop, parts in in_threads(sign, n, cpu=cpu, step=256):
-                tags[start:stop], proofs[start:stop] = parts
+        talk.compute("sign own elements", sign, tags, proofs, step=STEP)
         with talk.stage("receive blinded", talk.peer_size):
             theirs = talk.receive("blinded", width=key.width, count=talk.peer_size)
-        with talk.stage("check and sign", len(theirs)) as cpu:
 
-            def answer(start: int, stop: int) -> Bytes2D:
-                part = theirs[start:stop]
-                check_blinded(part, key.modulus)
-                return bytes_of(key.power([r.tobytes() for r in part]), key.width)
+        def answer(rows: slice) -> Bytes2D:
+            check_blinded(theirs[rows], key.modulus)
+            return bytes_of(key.power([r.tobytes() for r in theirs[rows]]), key.width)
 
-            for start, stop, part in in_threads(answer, len(theirs), cpu=cpu, step=256):
-                theirs[start:stop] = part
+        talk.compute("check and sign", answer, theirs, step=STEP)
         with talk.stage("send signatures and tags", n + len(theirs)):
             talk.send("signed", theirs)
             talk.send("tags", tags)
         with talk.stage("receive the proofs", n):
             matched = talk.receive("matched", width=TAG_WIDTH, count=n, or_fewer=True)
-            mine, theirs_too = common_positions(proofs, matched)
-            if len(theirs_too) != len(matched):
-                raise MessageError("The peer claims a match without a signature that proves it.")
+            mine, proved = common_positions(proofs, matched)
+            claimed = "The peer claims a match without a signature that proves it."
+            expect(len(proved) == len(matched), claimed)
             mine = mine[np.argsort(strings(tags[mine]))]  # the order that both sides share
         return order[mine]
 
-    # -- the one who asks ---------------------------------------------------------------------
     def _ask(self, talk: PsiSession) -> npt.NDArray[np.int64]:
+        """The side of who asks for signatures."""
         width = self.bits // 8
         with talk.stage("receive key", 1):
             sent = talk.receive("blob", width=width, count=1 + ROOTS)
             modulus, *roots = (int.from_bytes(row.tobytes(), "big") for row in sent)
             check_modulus(modulus, self.bits)
-            if not verify(roots, root_hashes(modulus, talk.session), modulus):
-                raise MessageError("The key is not shown to be one: e may divide phi(n).")
+            shown = verify(roots, root_hashes(modulus, talk.session), modulus)
+            expect(shown, "The key is not shown to be one: e may divide phi(n).")
         n = len(talk.elements)
         order = secret_permutation(n)
-        hashed: list[list[gmpy2.mpz]] = []
-        unblind: list[list[gmpy2.mpz]] = []
+        hashed, unblind = np.empty((2, n), dtype=object)
         blinded = np.empty((n, width), dtype=np.uint8)
-        with talk.stage("hash and blind", n) as cpu:
 
-            def blind(start: int, stop: int) -> tuple[list[gmpy2.mpz], list[gmpy2.mpz], Bytes2D]:
-                h = [
-                    gmpy2.mpz(
-                        full_domain_hash(talk.elements[i], modulus=modulus, session=talk.session)
-                    )
-                    for i in order[start:stop]
-                ]
-                r = [gmpy2.mpz(2 + secrets.randbelow(modulus - 3)) for _ in h]
-                # The exponent is public and the list call releases Python's lock.
-                raised = gmpy2.powmod_base_list(r, E, gmpy2.mpz(modulus))
-                rows = [
-                    int(a * b % modulus).to_bytes(width, "big")
-                    for a, b in zip(h, raised, strict=True)
-                ]
-                return h, invert_all(r, modulus), bytes_of(rows, width)
+        def blind(rows: slice) -> tuple[list[gmpy2.mpz], list[gmpy2.mpz], Bytes2D]:
+            h = [
+                gmpy2.mpz(full_domain_hash(talk.elements[i], modulus=modulus, session=talk.session))
+                for i in order[rows]
+            ]
+            r = [gmpy2.mpz(2 + secrets.randbelow(modulus - 3)) for _ in h]
+            # The exponent is public and the list call releases Python's lock.
+            raised = gmpy2.powmod_base_list(r, E, gmpy2.mpz(modulus))
+            products = (int(a * b % modulus) for a, b in zip(h, raised, strict=True))
+            return (
+                h,
+                invert_all(r, modulus),
+                bytes_of([x.to_bytes(width, "big") for x in products], width),
+            )
 
-            for start, stop, (h, inverses, rows) in in_threads(blind, n, cpu=cpu, step=256):
-                hashed.append(h)
-                unblind.append(inverses)
-                blinded[start:stop] = rows
+        talk.compute("hash and blind", blind, hashed, unblind, blinded, step=STEP)
         with talk.stage("send blinded", n):
             talk.send("blinded", blinded)
         with talk.stage("receive signatures", n + talk.peer_size):
             signed = talk.receive("signed", width=width, count=n)
             theirs = talk.receive("tags", width=TAG_WIDTH, count=talk.peer_size)
         mine, proofs = np.empty((2, n, TAG_WIDTH), dtype=np.uint8)
-        with talk.stage("unblind and compare", n) as cpu:
 
-            def finish(start: int, stop: int) -> tuple[Bytes2D, Bytes2D]:
-                h, inverses = hashed[start // 256], unblind[start // 256]
-                values = [int.from_bytes(r.tobytes(), "big") for r in signed[start:stop]]
-                signatures = [s * i % modulus for s, i in zip(values, inverses, strict=True)]
-                if not verify(signatures, h, modulus):
-                    raise MessageError("The key holder's signatures are wrong: they do not verify.")
-                return _tags([int(s).to_bytes(width, "big") for s in signatures], talk.session)
+        def finish(rows: slice) -> tuple[Bytes2D, Bytes2D]:
+            values = (int.from_bytes(r.tobytes(), "big") for r in signed[rows])
+            signatures = [s * i % modulus for s, i in zip(values, unblind[rows], strict=True)]
+            right = verify(signatures, hashed[rows], modulus)
+            expect(right, "The key holder's signatures are wrong: they do not verify.")
+            return _tags([int(s).to_bytes(width, "big") for s in signatures], talk.session)
 
-            for start, stop, parts in in_threads(finish, n, cpu=cpu, step=256):
-                mine[start:stop], proofs[start:stop] = parts
+        talk.compute("unblind", finish, mine, proofs, step=STEP)
+        with talk.stage("compare", n + len(theirs)):
             left, _ = common_positions(mine, theirs)
         with talk.stage("send the proofs", len(left)):
             talk.send("matched", proofs[left])

@@ -18,7 +18,6 @@ from typing import Annotated
 
 import msgspec
 
-from pet_lab.checks import require
 from pet_lab.parties import blocking
 from pet_lab.parties.blocking import BlockingChannel
 from pet_lab.parties.certificates import Credentials
@@ -27,7 +26,7 @@ from pet_lab.parties.errors import PeerLost
 
 from .linker import Linker, LinkerAnswer, Query
 from .messages import SessionId
-from .protocol import MessageError, PsiError, PsiOutcome
+from .protocol import PsiOutcome, ensure, expect
 from .session import PsiSession, refusing
 from .tokens import TOKEN_WIDTH, TableHeader, TokenTable, unpack
 
@@ -74,9 +73,9 @@ def serve(
     session: Future[PsiOutcome] = Future()
 
     def handle(channel: BlockingChannel) -> None:
-        require(channel.peer == peer, "This party waits for another peer.", PsiError)
+        ensure(channel.peer == peer, "This party waits for another peer.")
         free = taken.acquire(blocking=False)
-        require(free, "A session is already under way or over; start a new one.", PsiError)
+        ensure(free, "A session is already under way or over; start a new one.")
         begun.set()
         try:
             session.set_result(speak(channel))
@@ -110,7 +109,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     plain = host and all(c.isalnum() or c in ".-" for c in host)
     number = port.isascii() and port.isdigit() and int(port) < 1 << 16
-    require(plain and number, f"An address is host:port, got {address[:80]!r}.", PsiError)
+    ensure(plain and number, f"An address is host:port, got {address[:80]!r}.")
     return host, int(port)
 
 
@@ -172,7 +171,7 @@ class LinkerServer:
 
     def _receive(self, channel: BlockingChannel, header: TableHeader) -> TokenTable:
         most = f"This linker takes at most {self.max_rows} rows, got {header.rows}."
-        require(header.rows <= self.max_rows, most, PsiError)
+        ensure(header.rows <= self.max_rows, most)
         session = PsiSession(channel)
         labels = {
             name: session.receive("tokens", width=TOKEN_WIDTH, count=size)
@@ -184,7 +183,7 @@ class LinkerServer:
 
 @contextlib.contextmanager
 def _taken(lock: threading.Lock | threading.Semaphore, busy: str) -> Iterator[None]:
-    require(lock.acquire(blocking=False), busy, PsiError)
+    ensure(lock.acquire(blocking=False), busy)
     try:
         yield
     finally:
@@ -222,7 +221,7 @@ class RemoteLinker:
         with self._call() as channel:
             channel.send(query)
             answer = channel.receive(LinkerAnswer)
-            require(answer.query == query, "The answer is to another query.", MessageError)
+            expect(answer.query == query, "The answer is to another query.")
             return answer
 
     def wait_until_linked(self, session: bytes, *, wait_s: float = 120.0) -> None:

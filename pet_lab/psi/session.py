@@ -11,9 +11,9 @@ import functools
 import hashlib
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
@@ -26,7 +26,7 @@ from pet_lab.parties.blocking import BlockingChannel, memory_pair
 from pet_lab.parties.channel import Options
 from pet_lab.parties.errors import PartyError, PeerLost, Refused
 
-from .elements import bytes_of
+from .elements import bytes_of, in_threads
 from .messages import NO_SESSION, End, Hello, Kind, Stream, session_id
 from .protocol import (
     Bytes2D,
@@ -43,6 +43,8 @@ from .protocol import (
     Stage,
     Transcript,
     Variant,
+    ensure,
+    expect,
     measured,
 )
 
@@ -74,6 +76,18 @@ class PsiSession:
         self.peer_size, self.peer_columns = 0, tuple[str, ...]()
         self.stages: list[Stage] = []
         self._sent = self._received = 0
+
+    def compute(
+        self, stage: str, work: Callable[[slice], Any], *outputs: np.ndarray, step: int = 1024
+    ) -> None:
+        """Fill arrays of one length, slice by slice on all cores, with what `work` returns."""
+        n = len(outputs[0])
+        with self.stage(stage, n) as cpu:
+            for rows, parts in in_threads(work, n, cpu=cpu, step=step):
+                for output, part in zip(
+                    outputs, parts if len(outputs) > 1 else [parts], strict=True
+                ):
+                    output[rows] = part
 
     @property
     def bytes_sent(self) -> int:
@@ -120,24 +134,20 @@ class PsiSession:
 
         Raises MessageError if the stream is another one, of another size, or not what was sent.
         """
-
-        def check(holds: bool, sentence: str) -> None:
-            require(holds, sentence, MessageError)
-
         stream = self.channel.receive(Stream)
         n, number = stream.count, self._received
-        check(stream.session == self.session, "This message belongs to another session.")
-        check(
+        expect(stream.session == self.session, "This message belongs to another session.")
+        expect(
             stream.number == number,
             f"Stream {number} was expected, got {stream.number}: repeated, lost or out of order.",
         )
         self._received += 1
-        check(stream.kind == kind, f"Expected {kind}, got {stream.kind}.")
-        check(
+        expect(stream.kind == kind, f"Expected {kind}, got {stream.kind}.")
+        expect(
             stream.width == width,
             f"Elements of {kind} are {width} bytes wide, got {stream.width}.",
         )
-        check(
+        expect(
             n <= count if or_fewer else n == count,
             f"Of {kind} {'at most' if or_fewer else 'exactly'} {count} elements were to come, {n} "
             "are announced.",
@@ -149,7 +159,7 @@ class PsiSession:
             payload = self.channel.receive_bytes()
             batch = rows[start : start + step]
             # Full batches only: a stream that trickles in would last as long as its sender likes.
-            check(
+            expect(
                 len(payload) == batch.size,
                 f"{n} elements of {kind} of {width} bytes were announced; more came, none, or "
                 "parts.",
@@ -157,9 +167,9 @@ class PsiSession:
             batch[:] = np.frombuffer(payload, dtype=np.uint8).reshape(batch.shape)
             digest.update(payload)
         end = self.channel.receive(End)
-        check(end.kind == kind, f"The stream {kind} was closed by the end of another.")
-        check(end.count == n, f"The sender counts {end.count} elements of {kind}, {n} arrived.")
-        check(
+        expect(end.kind == kind, f"The stream {kind} was closed by the end of another.")
+        expect(end.count == n, f"The sender counts {end.count} elements of {kind}, {n} arrived.")
+        expect(
             end.digest == digest.digest(),
             f"The elements of {kind} are not those that were sent: digests differ.",
         )
@@ -256,11 +266,11 @@ def _check_greeting(mine: Hello, theirs: Hello) -> None:
             "The greeting repeats our own.",
         ),
     ):
-        require(holds, sentence, MessageError)
+        expect(holds, sentence)
     for name in ("engine", "variant", "on", "parameters"):
         a, b = getattr(mine, name), getattr(theirs, name)
         differ = f"The parties do not agree on {name}: here {str(a)[:200]}, there {str(b)[:200]}."
-        require(a == b, differ, MessageError)
+        expect(a == b, differ)
 
 
 def run_party(
@@ -288,7 +298,7 @@ def run_party(
     with refusing(channel):
         session = PsiSession(channel, role=role, variant=variant, transcript=transcript)
         other = f"The certificate is for {session.party}, the data holder is {holder.name}."
-        require(holder.name == session.party, other, PsiError)
+        ensure(holder.name == session.party, other)
         check_variant(engine, variant)
         holder.check_columns(columns)
         with session.stage("read keys", len(holder.frame)):
@@ -298,10 +308,9 @@ def run_party(
             f"{holder.name}: enrichment needs a unique key, but some keys of {names} repeat.",
             OwnFileError,
         )
-        require(
+        ensure(
             enriches or not columns,
             "Columns are handed over in the enrichment variant only; choose it, or name none.",
-            PsiError,
         )
         with session.stage("greet", 0):
             link_key = greet(session, engine, keys, names, columns)
@@ -317,8 +326,6 @@ def run_party(
     return PsiOutcome(
         party=holder.name,
         peer=session.peer,
-        role=role,
-        variant=variant,
         session=session.session,
         cardinality=len(answer) if isinstance(answer, np.ndarray) else answer,
         positions=positions,
@@ -334,7 +341,7 @@ def check_variant(engine: PsiEngine, variant: str) -> None:
     """Refuse a variant that the engine cannot answer."""
     answers = ", ".join(engine.variants)
     sentence = f"The engine {engine.name} cannot answer {variant[:40]}; it answers {answers}."
-    require(variant in engine.variants, sentence, PsiError)
+    ensure(variant in engine.variants, sentence)
 
 
 def _exchange_columns(

@@ -32,7 +32,7 @@ from pet_lab.shares import ring_split
 
 from .elements import bytes_of, secret_permutation, strings
 from .messages import Count, Identity, SessionId
-from .protocol import Bytes2D, DataHolder, MessageError, PsiError, PsiOutcome
+from .protocol import Bytes2D, DataHolder, MessageError, PsiError, PsiOutcome, ensure, expect
 
 if TYPE_CHECKING:
     import pandas as pd  # loaded where it is used: a linker never needs it
@@ -64,11 +64,10 @@ class ColumnCipher:
     def encrypt(self, value: str, *, party: str, column: str) -> bytes:
         """The token of a value; 48 bytes whatever the value."""
         raw = value.encode()
-        require(
+        ensure(
             len(raw) <= LABEL_BYTES,
             f"Values of a token column have at most {LABEL_BYTES} bytes; {column} has one of "
             f"{len(raw)}: shorten its labels.",
-            PsiError,
         )
         padded = bytes([len(raw)]) + raw.ljust(LABEL_BYTES, b"\0")
         return self._siv.encrypt(padded, _bound(party, column))
@@ -169,7 +168,7 @@ def unpack(header: TableHeader, labels: Mapping[str, Bytes2D], rows: Bytes2D) ->
     """
 
     def check(holds: object, sentence: str) -> None:
-        require(holds, sentence, MessageError)
+        expect(holds, sentence)
 
     announced = f"{header.rows} rows of {header.width} bytes were announced."
     check(rows.shape == (header.rows, header.width), announced)
@@ -240,12 +239,11 @@ def tables_for_linkers(
         raise PsiError("After this session nobody here knows the rows; choose analytics and ecdh.")
     values, public = dict(values or {}), dict(public or {})
     sent = set(public) <= set(columns)
-    require(sent, "Public labels belong to columns that are sent; name those too.", PsiError)
-    require(
+    ensure(sent, "Public labels belong to columns that are sent; name those too.")
+    ensure(
         not values or linkers >= 2,
         "Totals by additive shares need two linkers that do not collude; with one linker use "
         "pet_lab.psi.totals.",
-        PsiError,
     )
     keys = party.key_set(on, missing=missing)
     rows = keys.rows_of(outcome.positions)
@@ -261,20 +259,19 @@ def tables_for_linkers(
     for name in columns:
         gaps = party.frame[name].isna().any()
         lacks = f"{party.name}: column {name} has missing values; give them a label."
-        require(not gaps, lacks, PsiError)
+        ensure(not gaps, lacks)
         texts[name] = (party.name, party.frame[name].astype(str).to_numpy(dtype=object)[rows])
     for name, parts in (joins or {}).items():
-        require(name not in texts, f"A join needs a name of its own, got {name!r}.", PsiError)
+        ensure(name not in texts, f"A join needs a name of its own, got {name!r}.")
         further = party.key_set(parts, missing=missing)
         hashed = [t.tobytes()[:15].hex() for t in row_tags(further.encoded, outcome.link_key)]
         # A row without this key agrees with none: its token is random.
         alone = [os.urandom(15).hex() if c < 0 else hashed[c] for c in further.codes[rows]]
         texts[name] = (ANYONE, np.array(alone, dtype=object))
     for name in (*texts, *values):
-        require(
+        ensure(
             COLUMN_NAME.fullmatch(name),
             "A column name has 1 to 63 letters, digits, dots, dashes or spaces.",
-            PsiError,
         )
     cipher = ColumnCipher(outcome.link_key)
     labels, codes = {}, {}
@@ -283,14 +280,13 @@ def tables_for_linkers(
         if name in public:
             distinct = np.array(sorted(set(public[name])), dtype=object)
             code = pd.Index(distinct).get_indexer(pd.Index(text))
-            require(
+            ensure(
                 (code >= 0).all(),
                 f"Column {name} has labels that are not in its public list; complete it or recode "
                 "them.",
-                PsiError,
             )
         many = f"Column {name} has {len(distinct)} values, at most {MAX_LABELS} are sent."
-        require(len(distinct) <= MAX_LABELS, many, PsiError)
+        ensure(len(distinct) <= MAX_LABELS, many)
         encrypted = bytes_of(
             [cipher.encrypt(v, party=owner, column=name) for v in distinct], TOKEN_WIDTH
         )
@@ -325,7 +321,7 @@ def _summable(raw: npt.NDArray[np.generic], n: int, name: str) -> npt.NDArray[np
             f"Totals of {name} could exceed 63 bits; use a coarser unit.",
         ),
     ):
-        require(holds, sentence, PsiError)
+        ensure(holds, sentence)
     return raw.astype(np.int64)
 
 
@@ -339,14 +335,13 @@ def whole_numbers(holder: DataHolder, values: Sequence[str]) -> dict[str, npt.ND
     numbers = {}
     for value in values:
         column, _, decimals = value.partition(":")
-        require(
+        ensure(
             column in holder.frame.columns and decimals.isdecimal() and len(decimals) == 1,
             f"A value is written COLUMN:DECIMALS with a known column, got {value[:80]!r}.",
-            PsiError,
         )
         read = pd.to_numeric(holder.frame[column], errors="coerce").to_numpy(dtype=float)
         finite = np.isfinite(read).all()
-        require(finite, f"Column {column} holds entries that are no numbers.", PsiError)
+        ensure(finite, f"Column {column} holds entries that are no numbers.")
         numbers[column] = np.rint(read * 10 ** int(decimals)).astype(np.int64)
     return numbers
 

@@ -15,19 +15,16 @@ total, whatever the mask was.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pet_lab.shares import ring_join, ring_split
 
-from .protocol import PsiError
-
-Scheme = Literal["shares", "paillier"]
-SCHEMES: tuple[Scheme, ...] = ("shares", "paillier")
+from .protocol import ensure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +35,7 @@ class TotalCost:
     error : largest absolute difference from the totals in clear
     """
 
-    scheme: str
     totals: tuple[float, ...]
-    rows: int
     owner_cpu_s: float
     linker_cpu_s: float
     bytes_sent: int
@@ -52,10 +47,7 @@ def add_encrypted(
 ) -> list[int]:
     """The linker's side of Paillier: one ciphertext a cell, which tells its total and no more.
 
-    Parameters
-    ----------
-    public : phe.PaillierPublicKey
-    cells : shape (n,), the cell of each ciphertext
+    `public` is a phe.PaillierPublicKey, `cells` the cell of each ciphertext.
     """
     sums = [public.raw_encrypt(0) for _ in range(n_cells)]  # re-randomises each product
     for ciphertext, cell in zip(ciphertexts, cells.tolist(), strict=True):
@@ -63,64 +55,54 @@ def add_encrypted(
     return sums
 
 
+def _by_shares(values: Any, cells: Any, n_cells: int, bits: int) -> Iterator[list[int] | None]:
+    shares = ring_split(values, 2)
+    yield None
+    sums = np.zeros((2, n_cells), dtype=np.uint64)
+    for sum_, share in zip(sums, shares, strict=True):
+        np.add.at(sum_, cells, share)
+    yield None
+    yield ring_join(sums).tolist()
+
+
+def _by_paillier(values: Any, cells: Any, n_cells: int, bits: int) -> Iterator[list[int] | None]:
+    from phe import paillier
+
+    public, private = paillier.generate_paillier_keypair(n_length=bits)
+    ciphertexts = [public.raw_encrypt(int(v) % public.n) for v in values]
+    yield None
+    sums = add_encrypted(public, ciphertexts, cells, n_cells)
+    yield None
+    totals = map(private.raw_decrypt, sums)
+    yield [t - public.n if t > public.n // 2 else t for t in totals]
+
+
+# What the owner encrypts, the linker adds, the owner decrypts: one step of the generator each.
+SCHEMES = {"shares": _by_shares, "paillier": _by_paillier}
+
+
 def total_by_cell(
-    scheme: Scheme,
+    scheme: str,
     values: npt.NDArray[np.int64],
     cells: npt.NDArray[np.int64],
     n_cells: int,
     *,
     paillier_bits: int = 2048,
 ) -> TotalCost:
-    """Totals of `values` by cell under one scheme, with the cost of each role.
-
-    Parameters
-    ----------
-    values, cells : shape (n,); whole numbers, and the cell of each row in 0..n_cells-1
-    """
-    if scheme not in SCHEMES:
-        raise PsiError(f"Schemes are {', '.join(SCHEMES)}, got {scheme!r}.")
+    """Totals of whole `values`, shape (n,), by cell, 0..n_cells-1, and the cost of each role."""
+    ensure(scheme in SCHEMES, f"Schemes are {', '.join(SCHEMES)}, got {scheme!r}.")
     clear = np.zeros(n_cells, dtype=np.int64)
     np.add.at(clear, cells, values)
-    if scheme == "shares":
-        totals, times, sent = _by_shares(values, cells, n_cells)
-    else:
-        totals, times, sent = _by_paillier(values, cells, n_cells, paillier_bits)
+    times, totals = [time.process_time()], list[int]()
+    for step in SCHEMES[scheme](values, cells, n_cells, paillier_bits):
+        times.append(time.process_time())
+        totals = step or []
     encrypt, add, decrypt = np.diff(times)
+    number = 16 if scheme == "shares" else paillier_bits // 4  # bytes, each way
     return TotalCost(
-        scheme=scheme,
         totals=tuple(map(float, totals)),
-        rows=len(values),
         owner_cpu_s=encrypt + decrypt,
         linker_cpu_s=add,
-        bytes_sent=sent,
+        bytes_sent=number * (len(values) + n_cells),
         error=max((abs(float(t - int(c))) for t, c in zip(totals, clear, strict=True)), default=0),
     )
-
-
-_Work = tuple[list[int], list[float], int]  # totals; CPU at start, sent, added, end; bytes
-
-
-def _by_shares(values: Any, cells: Any, n_cells: int) -> _Work:
-    times = [time.process_time()]
-    shares = ring_split(values, 2)
-    times.append(time.process_time())
-    sums = np.zeros((2, n_cells), dtype=np.uint64)
-    for sum_, share in zip(sums, shares, strict=True):
-        np.add.at(sum_, cells, share)
-    times.append(time.process_time())
-    totals = ring_join(sums).tolist()
-    return totals, [*times, time.process_time()], 16 * len(values) + 16 * n_cells
-
-
-def _by_paillier(values: Any, cells: Any, n_cells: int, bits: int) -> _Work:
-    from phe import paillier
-
-    times = [time.process_time()]
-    public, private = paillier.generate_paillier_keypair(n_length=bits)
-    ciphertexts = [public.raw_encrypt(int(v) % public.n) for v in values]
-    times.append(time.process_time())
-    sums = add_encrypted(public, ciphertexts, cells, n_cells)
-    times.append(time.process_time())
-    totals = [private.raw_decrypt(s) for s in sums]
-    totals = [t - public.n if t > public.n // 2 else t for t in totals]
-    return totals, [*times, time.process_time()], (len(values) + n_cells) * bits // 4
