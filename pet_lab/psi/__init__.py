@@ -18,18 +18,6 @@ from .protocol import (
 )
 from .session import intersect, run_party
 
-__all__ = [
-    "DataHolder",
-    "EcdhEngine",
-    "KeySet",
-    "MessageError",
-    "PartyError",
-    "PeerLost",
-    "PsiEngine",
-    "PsiError",
-    "PsiOutcome",
-    "PsiResult",
-    "Transcript",
-    "intersect",
-    "run_party",
-]
+__all__ = ["DataHolder", "EcdhEngine", "KeySet", "MessageError", "PartyError", "PeerLost"]
+__all__ += ["PsiEngine", "PsiError", "PsiOutcome", "PsiResult", "Transcript", "intersect"]
+__all__ += ["run_party"]

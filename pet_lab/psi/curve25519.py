@@ -1,16 +1,13 @@
 """Curve25519: hashing into the curve by RFC 9380, exponentiation by libsodium, membership.
 
-Why u-coordinates and X25519: libsodium's ladder is constant-time, clears the cofactor by clamping,
-and releases Python's lock; PyNaCl does not expose ristretto255.
+X25519 and u-coordinates: libsodium's ladder is constant-time, clears the cofactor by clamping, and
+releases Python's lock; PyNaCl does not expose ristretto255.
 
-Why `encode_to_curve` (the NU suite) and not the random-oracle suite: the second needs both
-y-coordinates, that is two square roots more (2 x 13 us, beside 37 us for the exponentiation). The
-proof of DH-based intersection must only be able to draw (r, m) with H(m) = r*G: Elligator 2 can be
-inverted on the half of the curve that it reaches, so draw r until r*G lies there. Nothing in the
-argument needs the other half.
-
-Why not hash straight to 32 bytes: half of all u belong to the quadratic twist, u -> a*u stays on
-the side where it began, so everyone could read off one bit of every blinded element.
+The NU suite and not the random-oracle suite, which costs two square roots more: the proof of
+DH-based intersection must only be able to draw (r, m) with H(m) = r*G. Elligator 2 can be inverted
+on the half of the curve that it reaches, so draw r until r*G lies there. Not a hash straight to 32
+bytes: half of all u belong to the quadratic twist, u -> a*u stays on the side where it began, so
+everyone could read off one bit of every blinded element.
 """
 
 from __future__ import annotations
@@ -21,6 +18,8 @@ from collections.abc import Sequence
 import gmpy2
 import numpy as np
 from nacl.bindings import crypto_scalarmult
+
+from pet_lab.checks import require
 
 from .elements import bytes_of
 from .protocol import Bytes2D, MessageError
@@ -53,20 +52,12 @@ def encode_to_curve(messages: Sequence[bytes], dst: bytes) -> list[bytes]:
     RFC 9380, sections 5.3.1 and 6.7.1, in one loop; the sign of v is not computed, as X25519 never
     uses it. `exponentiate` multiplies by a multiple of 8 and so clears the cofactor.
     """
-    if len(dst) > 255:
-        raise ValueError(f"A domain separation tag has at most 255 bytes, got {len(dst)}.")
+    require(len(dst) <= 255, f"A domain separation tag has at most 255 bytes, got {len(dst)}.")
     tag = dst + bytes([len(dst)])
     first_tail, second_tail = b"\0\x30\0" + tag, b"\1" + tag
     start = hashlib.sha512(bytes(_BLOCK))
-    jacobi, invert, p, j, minus_j, sha512 = (
-        gmpy2.jacobi,
-        gmpy2.invert,
-        _P,
-        _J,
-        _MINUS_J,
-        hashlib.sha512,
-    )
-    mpz = gmpy2.mpz
+    jacobi, invert, mpz, sha512 = gmpy2.jacobi, gmpy2.invert, gmpy2.mpz, hashlib.sha512
+    p, j, minus_j = _P, _J, _MINUS_J  # a name of the function is found faster than a global one
     out = []
     for message in messages:
         state = start.copy()
@@ -82,15 +73,9 @@ def encode_to_curve(messages: Sequence[bytes], dst: bytes) -> list[bytes]:
 
 
 def check_elements(rows: Bytes2D) -> None:
-    """Refuse rows, shape (n, 32), unless each is a canonical point of large order.
+    """Refuse rows, shape (n, 32), unless each is a canonical point of large order: not 1, 2, 4, 8.
 
-    Large order means: not one of the points of order 1, 2, 4, 8. A small part added to a large one
-    is harmless, as clamped scalars are multiples of 8.
-
-    Raises
-    ------
-    MessageError
-        Naming the first that is not.
+    A small part added to a large one is harmless, as clamped scalars are multiples of 8.
     """
     raw = rows.tobytes()
     jacobi, j, p, from_bytes, mpz = gmpy2.jacobi, _J, _P, int.from_bytes, gmpy2.mpz
@@ -105,10 +90,7 @@ def check_elements(rows: Bytes2D) -> None:
 def exponentiate(scalar: bytes, elements: Sequence[bytes]) -> Bytes2D:
     """scalar * element for each, by libsodium's constant-time ladder, which clamps the scalar.
 
-    Raises
-    ------
-    MessageError
-        If a result is the point at infinity: the element had small order.
+    A result at infinity is a MessageError: the element had small order.
     """
     if _sodium is None:
         try:

@@ -8,13 +8,10 @@
 Both then hold ab*H(x) and ab*H(y) and compare. The scalars are fresh in every session, and the
 session is part of what is hashed, so nothing of one session means anything in another.
 
-The responder is bound to its answer before it sees a*(b*H(y)): what it then copies from there, all
-of it, a part or in another order, is not what it committed to and is refused. Without a proof for
-each element, some trust remains: who truly shares k keys can return its answers in another order,
-and then k other keys of the victim pass for common.
+The responder is bound to its answer before it sees a*(b*H(y)): what it then copies from there is
+not what it committed to and is refused. Some trust remains: who truly shares k keys can return its
+answers in another order, and then k other keys of the victim pass for common.
 
-References
-----------
 C. Meadows 1986; B. Huberman, M. Franklin, T. Hogg 1999; RFC 9380 for H; RFC 7748 for the ladder.
 """
 

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from .ecdh import EcdhEngine
-from .protocol import PsiEngine, PsiError
+from .protocol import PsiEngine, ensure
 
 
 def engine_named(name: str) -> PsiEngine:
-    """The engine a name stands for; the oracle is not among them: it protects nothing.
+    """The engine a name stands for, or PsiError if there is none or its library is not installed.
 
-    Raises
-    ------
-    PsiError
-        If there is no such engine, or its library is not installed.
+    The oracle is not among them: it protects nothing.
     """
-    if name == "ecdh":
-        return EcdhEngine()
     if name in ("rsa-3072", "rsa-2048", "rsa-4096"):
         from .rsa_blind import RsaEngine
 
@@ -24,4 +19,7 @@ def engine_named(name: str) -> PsiEngine:
         from .openmined import OpenMinedEngine
 
         return OpenMinedEngine()
-    raise PsiError(f"Engines are ecdh, rsa-3072, rsa-2048 and openmined, got {name[:40]!r}.")
+    ensure(
+        name == "ecdh", f"Engines are ecdh, rsa-3072, rsa-2048 and openmined, got {name[:40]!r}."
+    )
+    return EcdhEngine()

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from pet_lab.checks import require
 from pet_lab.parties.certificates import IDENTITY
 
 from .protocol import MAX_ELEMENTS, Role, Variant
@@ -86,15 +87,8 @@ class End(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
 
 
 def printable(texts: Iterable[str]) -> None:
-    """Refuse texts that could not be shown to a user.
-
-    Raises
-    ------
-    ValueError
-        If one holds a sign that is not printable; while decoding it becomes a refusal.
-    """
-    if not all(text.isprintable() for text in texts):
-        raise ValueError("Names are printable text")
+    """Refuse texts that could not be shown to a user, while decoding."""
+    require(all(text.isprintable() for text in texts), "Names are printable text")
 
 
 def session_id(first: Hello, second: Hello) -> bytes:

@@ -7,6 +7,10 @@ is "not known". Nothing proves to the initiator that the responder answered for 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -38,64 +42,54 @@ class OpenMinedEngine:
         return "openmined"
 
     def parameters(self) -> dict[str, str | int]:
-        """What both sides must agree on, beyond the name; see `PsiEngine`."""
+        """See `PsiEngine`."""
         return {"structure": "raw", "version": str(self._library.__version__)}
 
     def speak(self, talk: PsiSession) -> npt.NDArray[np.int64] | int | None:
-        """Own positions of the common elements, or their number; None for the responder."""
-        reveal = talk.variant == "psi"
+        """See `PsiEngine`; None for the responder."""
+        reveal, library = talk.variant == "psi", self._library
         items = [(talk.session + e).hex() for e in talk.elements]
+        n, m = len(items), talk.peer_size
         if talk.role == "responder":
-            self._serve(talk, items, reveal)
+            with talk.stage("hash and blind", n):
+                server = library.server.CreateWithNewKey(reveal)
+                raw_structure = library.DataStructure.RAW
+                setup = server.CreateSetupMessage(_FALSE_POSITIVES, m, items, raw_structure)
+            request = _receive(talk, library.Request())
+            with talk.stage("blind again", m), _of_the_library("request"):
+                response = server.ProcessRequest(request)
+            for message in (setup, response):
+                _send(talk, message)
             return None
-        library = self._library
-        with talk.stage("hash and blind", len(items)):
+        with talk.stage("hash and blind", n):
             client = library.client.CreateWithNewKey(reveal)
             request = client.CreateRequest(items)
-        _send(talk, request.SerializeToString())
-        setup, response = library.ServerSetup(), library.Response()
-        setup_raw, response_raw = _receive(talk), _receive(talk)
-        with talk.stage("blind again and compare", len(items) + talk.peer_size):
-            try:
-                setup.ParseFromString(setup_raw)
-                response.ParseFromString(response_raw)
-                common = (
-                    client.GetIntersection(setup, response)
-                    if reveal
-                    else client.GetIntersectionSize(setup, response)
-                )
-            except Exception:
-                raise MessageError(
-                    "The peer's answer is not one of the OpenMined library."
-                ) from None
-        return np.array(sorted(common), dtype=np.int64) if reveal else int(common)
-
-    def _serve(self, talk: PsiSession, items: list[str], reveal: bool) -> None:
-        library = self._library
-        with talk.stage("hash and blind", len(items)):
-            server = library.server.CreateWithNewKey(reveal)
-            setup = server.CreateSetupMessage(
-                _FALSE_POSITIVES, talk.peer_size, items, library.DataStructure.RAW
-            )
-        raw = _receive(talk)
-        with talk.stage("blind again", talk.peer_size):
-            request = library.Request()
-            try:
-                request.ParseFromString(raw)
-                response = server.ProcessRequest(request)
-            except Exception:
-                raise MessageError(
-                    "The peer's request is not one of the OpenMined library."
-                ) from None
-        _send(talk, setup.SerializeToString())
-        _send(talk, response.SerializeToString())
+        _send(talk, request)
+        setup, response = (_receive(talk, of()) for of in (library.ServerSetup, library.Response))
+        with talk.stage("blind again and compare", n + m), _of_the_library("answer"):
+            if not reveal:
+                return int(client.GetIntersectionSize(setup, response))
+            return np.array(sorted(client.GetIntersection(setup, response)), dtype=np.int64)
 
 
-def _send(talk: PsiSession, raw: bytes) -> None:
+@contextlib.contextmanager
+def _of_the_library(what: str) -> Iterator[None]:
+    """The library raises errors of many kinds at messages that are none of its own."""
+    try:
+        yield
+    except Exception:
+        raise MessageError(f"The peer's {what} is not one of the OpenMined library.") from None
+
+
+def _send(talk: PsiSession, message: Any) -> None:
+    raw = message.SerializeToString()
     talk.send("blob", np.frombuffer(raw, dtype=np.uint8).reshape(-1, 1))
 
 
-def _receive(talk: PsiSession) -> bytes:
+def _receive(talk: PsiSession, message: Any) -> Any:
     # A point has 33 bytes, and protobuf adds two or three to each.
     limit = 4096 + 64 * (len(talk.elements) + talk.peer_size)
-    return talk.receive("blob", width=1, count=limit, or_fewer=True).tobytes()
+    raw = talk.receive("blob", width=1, count=limit, or_fewer=True).tobytes()
+    with _of_the_library("message"):
+        message.ParseFromString(raw)
+    return message

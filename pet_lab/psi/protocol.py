@@ -303,10 +303,7 @@ class PsiResult:
 class PsiEngine(Protocol):
     """A protocol for the intersection of two key sets, spoken through a `PsiSession`.
 
-    name      what both parties must name in their greeting
-    private   False only for the oracle
-    variants  which variants the engine can answer
-    symmetric True if both parties learn the intersection
+    Both parties learn the intersection if it is `symmetric`; only the oracle is not `private`.
     """
 
     name: str
@@ -315,7 +312,7 @@ class PsiEngine(Protocol):
     symmetric: bool
 
     def parameters(self) -> dict[str, str | int]:
-        """What both sides must agree on, beyond the name."""
+        """What both sides must agree on in their greetings, beyond the name."""
 
     def speak(self, talk: PsiSession) -> npt.NDArray[np.int64] | int | None:
         """Own positions in the shared order; only their number for the cardinality variant; None

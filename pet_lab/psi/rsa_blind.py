@@ -6,14 +6,14 @@
     initiator                H(x)^d = signed / r, each checked against H(x); compares t(H(x)^d)
     initiator -> responder   p(H(x)^d) of the tags found, so that both sides know the intersection
 
-Where the published program differs: full-domain hash onto Z_n (SHAKE-256 with 128 bits to spare), a
-modulus of 3072 bits, blinds from the CSPRNG, shuffled tags that are bound to the session, no header
-row, and at most as many signatures as the greeting announced, for the one authenticated peer.
+Unlike the published program: a full-domain hash onto Z_n, 3072 bits, blinds from the CSPRNG,
+shuffled tags that are bound to the session, no header row, and at most as many signatures as the
+greeting announced, for the one authenticated peer.
 
 With a key where e divides phi(n) a key holder could recognise blinded elements, so it must show
 roots first: a hash has one with probability 1/e then, and eight make 2^-128 (Goldberg, Reyzin,
 Sagga, Baldimtsi 2019). Tags are public in the session, so a tag claims nothing: p, a second hash of
-the signature, shows that the initiator has the signature. Swapped signatures do not verify.
+the signature, shows that the initiator has the signature.
 """
 
 from __future__ import annotations

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
 import gmpy2
 from cryptography.hazmat.primitives.asymmetric import rsa
+
+from pet_lab.checks import require
 
 Backend = Literal["openssl", "gmpy2"]
 E = 65537
@@ -51,45 +53,37 @@ def backends() -> tuple[Backend, ...]:
 
 
 class RsaPrivateKey:
-    """A fresh RSA key and its private operation x -> x^d mod n by CRT.
+    """A fresh RSA key of a modulus of `bits` and its private operation x -> x^d mod n by CRT.
 
-    Parameters
-    ----------
-    bits : size of the modulus
-    backend : "openssl" or "gmpy2"; None takes the fastest that is present
+    The backend is the fastest that is present unless named.
     """
 
     def __init__(self, bits: int, backend: Backend | None = None) -> None:
-        self.backend: Backend = backend or backends()[0]
-        if self.backend not in backends():
-            raise ValueError(
-                f"The RSA backend {self.backend!r} is not on this machine; use {backends()}."
-            )
+        present = backends()
+        self.backend: Backend = backend or present[0]
+        missing = f"The RSA backend {self.backend!r} is not on this machine; use {present}."
+        require(self.backend in present, missing)
         self.bits, self.width = bits, bits // 8
         self._numbers = rsa.generate_private_key(E, bits).private_numbers()
         self.modulus = self._numbers.public_numbers.n
-        self._handle: int | None = None
-        if self.backend == "openssl":
-            self._handle = self._load()
+        self._handle = self._load() if self.backend == "openssl" else None
 
     def __repr__(self) -> str:
         return f"RsaPrivateKey({self.bits} bits, {self.backend})"
 
-    def _load(self) -> int:
+    def _load(self) -> Any:
         lib, k = _libcrypto(), self._numbers
         assert lib is not None
 
-        def number(x: int) -> int:
-            raw = x.to_bytes(-(-x.bit_length() // 8), "big")
-            big: int = lib.BN_bin2bn(raw, len(raw), None)
-            return big
+        def numbers(*values: int) -> list[Any]:
+            raws = [x.to_bytes(-(-x.bit_length() // 8), "big") for x in values]
+            return [lib.BN_bin2bn(raw, len(raw), None) for raw in raws]
 
-        handle: int = lib.RSA_new()
-        ok = lib.RSA_set0_key(handle, number(self.modulus), number(E), number(k.d))
-        ok &= lib.RSA_set0_factors(handle, number(k.p), number(k.q))
-        ok &= lib.RSA_set0_crt_params(handle, number(k.dmp1), number(k.dmq1), number(k.iqmp))
-        if ok != 1:
-            raise RuntimeError("libcrypto did not take the RSA key.")
+        handle = lib.RSA_new()
+        ok = lib.RSA_set0_key(handle, *numbers(self.modulus, E, k.d))
+        ok &= lib.RSA_set0_factors(handle, *numbers(k.p, k.q))
+        ok &= lib.RSA_set0_crt_params(handle, *numbers(k.dmp1, k.dmq1, k.iqmp))
+        require(ok == 1, "libcrypto did not take the RSA key.", RuntimeError)
         return handle
 
     def __del__(self) -> None:
@@ -99,25 +93,23 @@ class RsaPrivateKey:
 
     def power(self, elements: Sequence[bytes]) -> list[bytes]:
         """x^d mod n for each; elements and results are big endian, `width` bytes, below n."""
-        if self.backend == "gmpy2":
-            return self._power_gmpy2(elements)
+        work = self._by_openssl if self.backend == "openssl" else self._by_gmpy2
+        return list(work(elements))
+
+    def _by_openssl(self, elements: Sequence[bytes]) -> Iterator[bytes]:
         lib, width, handle = _libcrypto(), self.width, self._handle
         assert lib is not None
         out = ctypes.create_string_buffer(width)
-        results = []
         for element in elements:
             if lib.RSA_private_decrypt(width, element, out, handle, _NO_PADDING) != width:
                 raise ValueError("libcrypto refused an element: it must be below the modulus.")
-            results.append(out.raw)
-        return results
+            yield out.raw
 
-    def _power_gmpy2(self, elements: Sequence[bytes]) -> list[bytes]:
+    def _by_gmpy2(self, elements: Sequence[bytes]) -> Iterator[bytes]:
         k, power = self._numbers, gmpy2.powmod_sec
         p, q = gmpy2.mpz(k.p), gmpy2.mpz(k.q)
-        results = []
         for element in elements:
             x = gmpy2.mpz(int.from_bytes(element, "big"))
             at_q = power(x % q, k.dmq1, q)
             half = (power(x % p, k.dmp1, p) - at_q) * k.iqmp % p
-            results.append(int(at_q + q * half).to_bytes(self.width, "big"))
-        return results
+            yield int(at_q + q * half).to_bytes(self.width, "big")
