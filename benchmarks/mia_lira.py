@@ -56,16 +56,13 @@ def peer_scores(coins: mia.Coins, targets: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", type=int, default=MODELS)
-    parser.add_argument("--workers", type=int, default=2, help="threads of the batched engine")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     X = rng.normal(size=(RECORDS, 58))
     y = (X[:, 0] + 0.5 * rng.normal(size=RECORDS) > 0).astype(int)
     config = dpsgd.Config(learning_rate=0.1, epochs=EPOCHS, batch_size=BATCH, clip=math.inf)
     wall, cpu, coins = timed(
-        lambda: mia.coin_trainings(
-            X, y, config, models=options.models, seed=0, workers=options.workers
-        )
+        lambda: mia.coin_trainings(X, y, config, models=options.models, seed=0)
     )
     score_wall, score_cpu, _ = timed(lambda: mia.lira_leave_one_out(coins.statistics, coins.member))
     half = rng.random(RECORDS) < 0.5

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import time
+from dataclasses import replace
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -43,10 +44,22 @@ def main() -> None:
     y = (X[:, :5].sum(axis=1) + rng.normal(size=RECORDS) > 2.5).astype(int)
     domain = mia.Domain.of(X, [f"x{j}" for j in range(58)])
     config = dpsgd.Config(learning_rate=0.25, epochs=EPOCHS, batch_size=BATCH, clip=math.inf)
-    study.shadow_attack(X, y, domain, config, seed=1, replicates=1, models=2)  # imports
-    ours = cpu_seconds(
-        lambda: study.shadow_attack(X, y, domain, config, seed=0, replicates=1, models=MODELS)
+    victim = study.Victim(target="non-private", epsilon=math.inf, config=config)
+    settings = study.Settings(
+        X=X,
+        y=y,
+        domain=domain,
+        plain=config,
+        private=config,
+        epsilon=1.0,
+        delta=1e-3,
+        shadow_models=MODELS,
+        replicates=1,
+        lira_models=16,
+        seed=0,
     )
+    study.shadow_attack(replace(settings, shadow_models=2, seed=1), victim)  # imports
+    ours = cpu_seconds(lambda: study.shadow_attack(settings, victim))
     members = round(0.75 * RECORDS)
     keras(X[:members], y[:members], epochs=1)  # imports
     peer = MODELS * cpu_seconds(lambda: keras(X[:members], y[:members]))

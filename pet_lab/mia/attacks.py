@@ -10,16 +10,19 @@ balanced records instead of by cross-validation; published numbers come from the
 from __future__ import annotations
 
 import contextlib
-import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pet_lab import checks
 from pet_lab.mia.roc import advantage, auc
 from pet_lab.mia.scores import Outputs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ATTACKS: tuple[str, ...] = (
     "THRESHOLD_ATTACK",
@@ -36,8 +39,11 @@ SLICES: tuple[str, ...] = ("Entire dataset", "CLASS", "CORRECTLY_CLASSIFIED")
 # Two folds of the suite, each with an inner three-fold search: fewer than six on a side cannot do.
 _FEWEST = 6
 
+# Of members and of non-members.
+Scores = tuple[np.ndarray, np.ndarray]
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True)
 class AttackResult:
     """One attack on one slice of the records.
 
@@ -66,10 +72,8 @@ class AttackResult:
         """Largest ``|TPR - FPR|``, as the suite reports it; NaN where not "ok"."""
         if self.status != "ok":
             return float("nan")
-        return max(
-            advantage(self.member_scores, self.nonmember_scores),
-            advantage(-self.member_scores, -self.nonmember_scores),
-        )
+        members, nonmembers = self.member_scores, self.nonmember_scores
+        return max(advantage(members, nonmembers), advantage(-members, -nonmembers))
 
 
 @contextlib.contextmanager
@@ -86,41 +90,14 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _seeded(rng: np.random.Generator) -> Iterator[None]:
-    """NumPy's global generator, which the suite draws from, set from `rng` and then put back."""
-    before = np.random.get_state()  # noqa: NPY002
-    np.random.seed(int(rng.integers(2**32, dtype=np.uint64)))  # noqa: NPY002
-    try:
-        with _quietly():
-            yield
-    finally:
-        np.random.set_state(before)  # noqa: NPY002
-
-
 def slice_masks(
     outputs: Outputs, slices: Sequence[str] = SLICES, *, classes: int, one_column: bool = False
 ) -> dict[str, np.ndarray]:
-    """Which records belong to which slice.
+    """Which records belong to which slice: its name to a bool array, shape (n,).
 
-    Parameters
-    ----------
-    outputs : Outputs
-    slices : sequence of str
-        Out of `SLICES`.
-    classes : int
-        Number of classes.
-    one_column : bool
-        As the suite slices a model with a *single* output column: it takes the arg max of one
-        number, which is always 0, so "correctly classified" means "of class 0".
-
-    Returns
-    -------
-    dict from the slice's name to a bool array, shape (n,).
+    `one_column` slices as the suite does for a model with a *single* output column: it takes the
+    arg max of one number, which is always 0, so "correctly classified" means "of class 0".
     """
-    unknown = [s for s in slices if s not in SLICES]
-    if unknown or not slices:
-        raise ValueError(f"slices are some of {', '.join(SLICES)}, got {list(slices)}.")
     masks: dict[str, np.ndarray] = {}
     for kind in slices:
         if kind == "Entire dataset":
@@ -134,58 +111,57 @@ def slice_masks(
     return masks
 
 
-def _sliced(
-    members: Outputs, nonmembers: Outputs, slices: Sequence[str], one_column: bool = False
-) -> Iterator[tuple[str, Outputs, Outputs]]:
-    """Name, members and non-members of each slice."""
-    if not members.size or not nonmembers.size:
-        raise ValueError(
-            f"An attack needs members and non-members, got {members.size} and {nonmembers.size} "
-            "records; hold some records out of the training."
-        )
+def check_attacks(attacks: Sequence[str]) -> None:
+    """Refuse names that the suite does not know, and none at all."""
+    checks.distinct(attacks=attacks)
+    for attack in attacks:
+        checks.one_of(ATTACKS, attack=attack)
+
+
+def _judge(
+    members: Outputs,
+    nonmembers: Outputs,
+    *,
+    attacks: Sequence[str],
+    slices: Sequence[str],
+    run: Callable[[Outputs, Outputs, str], Scores | None],
+    one_column: bool = False,
+) -> list[AttackResult]:
+    """What `run` gives for each slice and attack, or why there is nothing."""
+    checks.distinct(slices=slices)
+    for kind in slices:
+        checks.one_of(SLICES, slice=kind)
+    checks.require(
+        members.size and nonmembers.size,
+        f"An attack needs members and non-members, got {members.size} and {nonmembers.size} "
+        "records; hold some records out of the training.",
+    )
     classes = members.probabilities.shape[1]
-    if classes != nonmembers.probabilities.shape[1]:
-        raise ValueError("Members and non-members must be answered by the same model.")
-    inside, outside = (
+    checks.require(
+        classes == nonmembers.probabilities.shape[1],
+        "Members and non-members must be answered by the same model.",
+    )
+    masks_in, masks_out = (
         slice_masks(side, slices, classes=classes, one_column=one_column)
         for side in (members, nonmembers)
     )
-    for name, mask in inside.items():
-        yield name, members.take(mask), nonmembers.take(outside[name])
-
-
-def _judged(
-    attack: str,
-    name: str,
-    inside: Outputs,
-    outside: Outputs,
-    run: Callable[[Outputs, Outputs, str], tuple[np.ndarray, np.ndarray] | None],
-) -> AttackResult:
-    """The result of `run` on one slice, or why there is none."""
-    trained = not attack.startswith("THRESHOLD")
-    sizes = f"({inside.size} members, {outside.size} non-members"
-    scores = None
-    if not inside.size or not outside.size:
-        status = f"empty slice {sizes})"
-    elif trained and min(inside.size, outside.size) < _FEWEST:
-        status = f"too few to train an attack {sizes}; {_FEWEST} of each are needed)"
-    else:
-        scores = run(inside, outside, attack)
-        status = "ok" if scores else f"too few to train an attack {sizes})"
-    members, nonmembers = scores or (np.empty(0), np.empty(0))
-    return AttackResult(
-        attack=attack,
-        slice=name,
-        member_scores=members,
-        nonmember_scores=nonmembers,
-        status=status,
-    )
-
-
-def check_attacks(attacks: Sequence[str]) -> None:
-    """Refuse names that the suite does not know, and none at all."""
-    if not attacks or set(attacks) - set(ATTACKS):
-        raise ValueError(f"attacks are some of {', '.join(ATTACKS)}, got {list(attacks)}.")
+    results = []
+    for name, mask in masks_in.items():
+        inside, outside = members.take(mask), nonmembers.take(masks_out[name])
+        sizes = f"({inside.size} members, {outside.size} non-members"
+        fewest = min(inside.size, outside.size)
+        for attack in attacks:
+            scores = None
+            if not fewest:
+                status = f"empty slice {sizes})"
+            elif fewest < _FEWEST and not attack.startswith("THRESHOLD"):
+                status = f"too few to train an attack {sizes}; {_FEWEST} of each are needed)"
+            else:
+                scores = run(inside, outside, attack)
+                status = "ok" if scores else f"too few to train an attack {sizes})"
+            on_members, on_others = scores or (np.empty(0), np.empty(0))
+            results.append(AttackResult(attack, name, on_members, on_others, status))
+    return results
 
 
 def run_suite(
@@ -196,7 +172,7 @@ def run_suite(
     slices: Sequence[str] = SLICES,
     rng: np.random.Generator,
 ) -> list[AttackResult]:
-    """TensorFlow Privacy's membership inference attacks on one model.
+    """TensorFlow Privacy's membership inference attacks on one model, by slice and attack.
 
     Parameters
     ----------
@@ -206,14 +182,10 @@ def run_suite(
         Out of `ATTACKS`. The trained ones learn to tell members from non-members *of this model*
         by two-fold cross-validation: an auditor's attack, since no outsider has such labels.
     slices : sequence of str
-        Out of `SLICES`.
+        Out of `SLICES`. An empty one is reported with its reason in `status`, never dropped and
+        never scored.
     rng : numpy Generator
         For balancing, folds and attack models.
-
-    Returns
-    -------
-    One `AttackResult` per attack and slice. An empty slice is reported with its reason in
-    `status`, never dropped and never scored.
 
     Raises
     ------
@@ -221,15 +193,16 @@ def run_suite(
         If a side is empty or a name unknown. NaN answers never get here: `Outputs` refuses them.
     """
     check_attacks(attacks)
-    with _seeded(rng):
-        return [
-            _judged(attack, name, inside, outside, _one)
-            for name, inside, outside in _sliced(members, nonmembers, slices)
-            for attack in attacks
-        ]
+    before = np.random.get_state()  # noqa: NPY002 - the suite draws from NumPy's global generator
+    np.random.seed(int(rng.integers(2**32, dtype=np.uint64)))  # noqa: NPY002
+    try:
+        with _quietly():
+            return _judge(members, nonmembers, attacks=attacks, slices=slices, run=_suite)
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
 
 
-def _one(inside: Outputs, outside: Outputs, attack: str) -> tuple[np.ndarray, np.ndarray] | None:
+def _suite(inside: Outputs, outside: Outputs, attack: str) -> Scores | None:
     from tensorflow_privacy.privacy.privacy_tests.membership_inference_attack import (
         data_structures,
     )
@@ -237,27 +210,19 @@ def _one(inside: Outputs, outside: Outputs, attack: str) -> tuple[np.ndarray, np
         membership_inference_attack as suite,
     )
 
-    given: dict[str, Any] = {
-        "labels_train": inside.labels,
-        "labels_test": outside.labels,
-        "probs_train": inside.probabilities,
-        "probs_test": outside.probabilities,
+    given: dict[str, Any] = {}
+    for name, side in (("train", inside), ("test", outside)):
+        given |= {f"labels_{name}": side.labels, f"probs_{name}": side.probabilities}
         # Given, because the suite derives the two sides' losses differently from logits alone.
-        "loss_train": inside.loss,
-        "loss_test": outside.loss,
-        "entropy_train": inside.modified_entropy,
-        "entropy_test": outside.modified_entropy,
-    }
+        given |= {f"loss_{name}": side.loss, f"entropy_{name}": side.modified_entropy}
     answer = suite.run_attacks(
         data_structures.AttackInputData(**given),
         attack_types=[data_structures.AttackType[attack]],
     ).single_attack_results
     if not answer:
         return None
-    return (
-        np.asarray(answer[0].membership_scores_train, dtype=float),
-        np.asarray(answer[0].membership_scores_test, dtype=float),
-    )
+    scores = (answer[0].membership_scores_train, answer[0].membership_scores_test)
+    return np.asarray(scores[0], dtype=float), np.asarray(scores[1], dtype=float)
 
 
 def holdout_logistic(
@@ -265,69 +230,44 @@ def holdout_logistic(
     nonmembers: Outputs,
     *,
     slices: Sequence[str] = SLICES,
-    share: float = 0.25,
     rng: np.random.Generator,
 ) -> list[AttackResult]:
-    """The suite's logistic attack as its earlier releases judged it.
+    """The suite's logistic attack as its earlier releases judged it, by slice.
 
-    The larger side is cut down to the smaller, a random `share` of the records of both sides
+    The larger side is cut down to the smaller, a random quarter of the records of both sides
     together is held out, and the attack, which sees (p, loss) of a model with one output column, is
-    judged on that share alone, not stratified: for a class with 22 non-members on 11 records, most
-    likely 4 members against 7.
-
-    Parameters
-    ----------
-    members, nonmembers : Outputs
-    slices : sequence of str
-    share : float
-        Share held out, in (0, 1).
-    rng : numpy Generator
-
-    Returns
-    -------
-    One `AttackResult` per slice, whose scores are those of the held-out records only.
+    judged on that quarter alone, not stratified: for a class with 22 non-members on 11 records,
+    most likely 4 members against 7. The results hold the scores of those records only.
     """
-    if not 0 < share < 1:
-        raise ValueError(f"share is a fraction in (0, 1), got {share}; the suite used 0.25.")
-    run = functools.partial(_holdout_one, share=share, rng=rng)
-    return [
-        _judged("LOGISTIC_REGRESSION", name, inside, outside, run)
-        for name, inside, outside in _sliced(members, nonmembers, slices, True)
-    ]
 
+    def run(inside: Outputs, outside: Outputs, _: str) -> Scores | None:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import GridSearchCV
 
-def _holdout_one(
-    inside: Outputs,
-    outside: Outputs,
-    attack: str,
-    *,
-    share: float,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray] | None:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV
-
-    size = min(inside.size, outside.size)
-    parts = []
-    for side in (inside, outside):
-        kept = side.take(rng.permutation(side.size)[:size])
-        parts.append(np.column_stack([kept.probabilities[:, 1:], kept.loss]))
-    features = np.concatenate(parts)
-    member = np.repeat([1, 0], size)
-    order = rng.permutation(2 * size)
-    test = int(np.ceil(share * 2 * size))
-    held, rest = order[:test], order[test:]
-    counts = [np.bincount(member[part], minlength=2).min() for part in (held, rest)]
-    if counts[0] < 1 or counts[1] < 3:  # one of each to judge on, three folds to choose C on
-        return None
-    search = GridSearchCV(LogisticRegression(solver="lbfgs"), {"C": np.logspace(-4, 2, 10)}, cv=3)
-    with _quietly():
+        size = min(inside.size, outside.size)
+        kept = [side.take(rng.permutation(side.size)[:size]) for side in (inside, outside)]
+        features = np.concatenate(
+            [np.column_stack([side.probabilities[:, 1:], side.loss]) for side in kept]
+        )
+        member = np.repeat([1, 0], size)
+        held, rest = np.split(rng.permutation(2 * size), [int(np.ceil(0.25 * 2 * size))])
+        on_held, on_rest = (np.bincount(member[part], minlength=2).min() for part in (held, rest))
+        if on_held < 1 or on_rest < 3:  # one of each to judge on, three folds to choose C on
+            return None
+        grid = {"C": np.logspace(-4, 2, 10)}
+        search = GridSearchCV(LogisticRegression(solver="lbfgs"), grid, cv=3)
         search.fit(features[rest], member[rest])
         scores = search.predict_proba(features[held])[:, 1]
-    return scores[member[held] == 1], scores[member[held] == 0]
+        return scores[member[held] == 1], scores[member[held] == 0]
+
+    logistic = ["LOGISTIC_REGRESSION"]
+    with _quietly():
+        return _judge(
+            members, nonmembers, attacks=logistic, slices=slices, run=run, one_column=True
+        )
 
 
-def table(results: Sequence[AttackResult]) -> Any:
+def table(results: Sequence[AttackResult]) -> pd.DataFrame:
     """The results as a DataFrame, one row per attack and slice, with sizes and status."""
     import pandas as pd
 

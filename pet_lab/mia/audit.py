@@ -10,58 +10,42 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
+from pet_lab import checks
 from pet_lab.accounting import gaussian_epsilon
 from pet_lab.mia.roc import checked_scores, roc
 
 
-def _check_confidence(confidence: float) -> None:
-    if not 0.5 < confidence < 1:
-        raise ValueError(f"confidence is a share in (0.5, 1), got {confidence}; usual is 0.95.")
-
-
-def _check_delta(delta: float) -> None:
-    if not 0 <= delta < 1:
-        raise ValueError(f"delta is a probability in [0, 1), got {delta}.")
+def _check(confidence: float, delta: float = 0.0) -> None:
+    checks.require(
+        0.5 < confidence < 1, f"confidence is a share in (0.5, 1), got {confidence}; usual is 0.95."
+    )
+    checks.require(0 <= delta < 1, f"delta is a probability in [0, 1), got {delta}.")
 
 
 def clopper_pearson(
-    successes: int, trials: int, *, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Two-sided exact interval for a binomial share.
+    successes: ArrayLike, trials: ArrayLike, *, confidence: float = 0.95
+) -> tuple[Any, Any]:
+    """Two-sided exact interval (low, high) for a binomial share, element by element.
 
-    Parameters
-    ----------
-    successes, trials : int
-        0 <= successes <= trials, trials >= 1.
-    confidence : float
-        Half of the error goes to each end.
-
-    Returns
-    -------
-    (low, high) : within [0, 1]. Covers with at least this probability at every share.
+    Half of the error goes to each end; it covers with at least this probability at every share.
     """
-    _check_confidence(confidence)
-    if trials < 1 or not 0 <= successes <= trials:
-        raise ValueError(
-            f"Expected 0 <= successes <= trials and trials >= 1, got {successes} of {trials}."
-        )
-    a = (1 - confidence) / 2
-    low = 0.0 if successes == 0 else float(stats.beta.ppf(a, successes, trials - successes + 1))
-    high = (
-        1.0 if successes == trials else float(stats.beta.isf(a, successes + 1, trials - successes))
+    _check(confidence)
+    k, n = np.asarray(successes, dtype=float), np.asarray(trials, dtype=float)
+    checks.require(
+        (n >= 1).all() and (k >= 0).all() and (k <= n).all(),
+        f"Expected 0 <= successes <= trials and trials >= 1, got {successes!r} of {trials!r}.",
     )
-    return low, high
-
-
-def _log_ratio(top: float, bottom: float, delta: float) -> float:
-    if top <= delta:
-        return 0.0
-    return float("inf") if bottom <= 0 else max(0.0, float(np.log((top - delta) / bottom)))
+    a = (1 - confidence) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low = np.where(k == 0, 0.0, stats.beta.ppf(a, k, n - k + 1))
+        high = np.where(k == n, 1.0, stats.beta.isf(a, k + 1, n - k))
+    return low[()], high[()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +72,12 @@ class EpsilonBound:
 
     @property
     def ceiling(self) -> float:
-        """The most that so many trials could have proved, by a perfect attack."""
-        return largest_provable_epsilon(
-            self.n_in, self.n_out, delta=self.delta, confidence=self.confidence
-        )
+        """The most that so many trials could have proved, by a perfect attack.
+
+        128 on each side prove at most 3.5 at 95 %: above that, a low bound says nothing.
+        """
+        how = {"delta": self.delta, "confidence": self.confidence}
+        return max(0.0, float(_log_ratios(self.n_in, self.n_in, 0, self.n_out, **how)[0]))
 
     @property
     def gaussian_epsilon(self) -> float:
@@ -106,48 +92,28 @@ class EpsilonBound:
         return gaussian_epsilon(mu=mu, delta=self.delta)
 
 
-def largest_provable_epsilon(
-    n_in: int, n_out: int, *, delta: float, confidence: float = 0.95
-) -> float:
-    """The lower bound that a perfect attack would get from so many trials.
-
-    128 trials on each side prove at most 3.5 at 95 %: above that, a low bound says nothing.
-    """
-    _check_delta(delta)
-    tpr_low = clopper_pearson(n_in, n_in, confidence=confidence)[0]
-    fpr_high = clopper_pearson(0, n_out, confidence=confidence)[1]
-    return max(_log_ratio(tpr_low, fpr_high, delta), _log_ratio(1 - fpr_high, 1 - tpr_low, delta))
-
-
-def _bound(
-    members: np.ndarray, nonmembers: np.ndarray, threshold: float, delta: float, confidence: float
-) -> tuple[float, float, float]:
-    tp, fp = int((members > threshold).sum()), int((nonmembers > threshold).sum())
+def _log_ratios(
+    tp: ArrayLike, n_in: int, fp: ArrayLike, n_out: int, *, delta: float, confidence: float
+) -> tuple[Any, Any, Any]:
+    """The larger log ratio of rates, -inf where none is defined; the bounds on TPR and FPR."""
     # Each interval's one end errs with (1 - confidence) / 2, both together with 1 - confidence.
-    tpr_low = clopper_pearson(tp, members.size, confidence=confidence)[0]
-    fpr_high = clopper_pearson(fp, nonmembers.size, confidence=confidence)[1]
-    epsilon = max(
-        _log_ratio(tpr_low, fpr_high, delta),  # calls many in, and rarely a wrong one
-        _log_ratio(1 - fpr_high, 1 - tpr_low, delta),  # calls few out, and rarely a wrong one
-    )
-    return epsilon, tpr_low, fpr_high
+    tpr_low = clopper_pearson(tp, n_in, confidence=confidence)[0]
+    fpr_high = clopper_pearson(fp, n_out, confidence=confidence)[1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rarely_wrong_in = np.log((tpr_low - delta) / fpr_high)
+        rarely_wrong_out = np.log((1 - fpr_high - delta) / (1 - tpr_low))
+    best = np.maximum(rarely_wrong_in, rarely_wrong_out)
+    return np.nan_to_num(best, nan=-np.inf, posinf=np.inf, neginf=-np.inf), tpr_low, fpr_high
 
 
 def _best_threshold(
     members: np.ndarray, nonmembers: np.ndarray, delta: float, confidence: float
 ) -> float:
     """Where the bound of these trials is largest: all thresholds at once, as one array."""
-    curve = roc(members, nonmembers)
-    a = (1 - confidence) / 2
-    tp, fp = np.round(curve.tpr * members.size), np.round(curve.fpr * nonmembers.size)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        tpr_low = np.nan_to_num(stats.beta.ppf(a, tp, members.size - tp + 1))
-        fpr_high = stats.beta.isf(a, fp + 1, nonmembers.size - fp)
-        fpr_high = np.where(fp == nonmembers.size, 1.0, fpr_high)
-        ratios = [np.log((tpr_low - delta) / fpr_high)]
-        ratios.append(np.log((1 - fpr_high - delta) / (1 - tpr_low)))
-    value = np.nan_to_num(np.maximum(*ratios), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-    return float(curve.thresholds[int(np.argmax(value))])
+    curve, n_in, n_out = roc(members, nonmembers), members.size, nonmembers.size
+    tp, fp = np.round(curve.tpr * n_in), np.round(curve.fpr * n_out)
+    ratios, _, _ = _log_ratios(tp, n_in, fp, n_out, delta=delta, confidence=confidence)
+    return float(curve.thresholds[int(np.argmax(ratios))])
 
 
 def epsilon_lower_bound(
@@ -167,19 +133,11 @@ def epsilon_lower_bound(
         One score per *independent training*: of the same record, in models trained with it and
         in models trained without it. Scores of many records from one model are not independent;
         for those use `one_run_epsilon_lower_bound`.
-    delta : float
-        Of the claim that is tested.
     confidence : float
         One-sided.
     threshold : float, optional
-        Fixed beforehand. Otherwise a random half of the trials chooses it and only the other
-        half counts, since the best threshold of all trials would flatter the attack.
-    rng : numpy Generator
-        Needed where the threshold is chosen here.
-
-    Returns
-    -------
-    EpsilonBound
+        Fixed beforehand. Otherwise a random half (`rng`) of the trials chooses it and only the
+        other half counts, since the best threshold of all trials would flatter the attack.
 
     Raises
     ------
@@ -191,34 +149,33 @@ def epsilon_lower_bound(
     ----------
     arXiv:2006.07709 (the bound), arXiv:2101.04535.
     """
-    _check_delta(delta)
-    _check_confidence(confidence)
-    members, nonmembers = (
-        checked_scores(in_scores, "member"),
-        checked_scores(out_scores, "non-member"),
-    )
+    _check(confidence, delta)
+    members = checked_scores(in_scores, "member")
+    nonmembers = checked_scores(out_scores, "non-member")
     if threshold is None:
         if rng is None:
             raise ValueError("Choosing a threshold splits the trials at random: pass rng=.")
-        if min(members.size, nonmembers.size) < 2:
-            raise ValueError(
-                f"Expected at least 2 trials on each side, got {members.size} in and "
-                f"{nonmembers.size} out: one half chooses the threshold, the other is counted."
-            )
+        checks.require(
+            min(members.size, nonmembers.size) >= 2,
+            f"Expected at least 2 trials on each side, got {members.size} in and "
+            f"{nonmembers.size} out: one half chooses the threshold, the other is counted.",
+        )
         members, nonmembers = rng.permutation(members), rng.permutation(nonmembers)
         half_m, half_n = members.size // 2, nonmembers.size // 2
         threshold = _best_threshold(members[:half_m], nonmembers[:half_n], delta, confidence)
         members, nonmembers = members[half_m:], nonmembers[half_n:]
-    epsilon, tpr_low, fpr_high = _bound(members, nonmembers, threshold, delta, confidence)
+    tp, fp = (int((side > threshold).sum()) for side in (members, nonmembers))
+    n_in, n_out = members.size, nonmembers.size
+    claim = {"delta": delta, "confidence": confidence}
+    ratio, tpr_low, fpr_high = map(float, _log_ratios(tp, n_in, fp, n_out, **claim))
     return EpsilonBound(
-        epsilon=epsilon,
-        delta=delta,
-        confidence=confidence,
+        epsilon=max(0.0, ratio),
         threshold=threshold,
         tpr_low=tpr_low,
         fpr_high=fpr_high,
-        n_in=members.size,
-        n_out=nonmembers.size,
+        n_in=n_in,
+        n_out=n_out,
+        **claim,
     )
 
 
@@ -234,7 +191,8 @@ def most_exposed_bound(
 
     A random half of the trainings chooses the record (largest standardised difference between
     trainings with and without it) and its threshold; the other half is counted, so that having
-    searched costs nothing in validity.
+    searched costs nothing in validity. The trials are independent trainings: for one record, the
+    coins of all others are part of the mechanism, which is as private as its worst case.
 
     Parameters
     ----------
@@ -245,26 +203,21 @@ def most_exposed_bound(
     delta, confidence, rng
         As `epsilon_lower_bound`.
 
-    Returns
-    -------
-    EpsilonBound, whose trials are independent trainings: for one record, the coins of all others
-    are part of the mechanism, which is as private as its worst case.
-
     Raises
     ------
     ValueError
         With fewer than 16 trainings, or statistics that are not finite.
     """
     s, m = np.asarray(statistics, dtype=float), np.asarray(member, dtype=bool)
-    if s.ndim != 2 or s.shape != m.shape:
-        raise ValueError(
-            f"statistics and member have shape (models, records), got {s.shape} and {m.shape}."
-        )
-    if len(s) < 16 or not np.isfinite(s).all():
-        raise ValueError(
-            f"Expected at least 16 trainings with finite statistics, got {len(s)}; train more, and "
-            "leave diverged ones out."
-        )
+    checks.require(
+        s.ndim == 2 and s.shape == m.shape,
+        f"statistics and member have shape (models, records), got {s.shape} and {m.shape}.",
+    )
+    checks.require(
+        len(s) >= 16 and np.isfinite(s).all(),
+        f"Expected at least 16 trainings with finite statistics, got {len(s)}; train more, and "
+        "leave diverged ones out.",
+    )
     order = rng.permutation(len(s))
     first, second = order[: len(s) // 2], order[len(s) // 2 :]
     inside, outside = (np.where(w, s, np.nan)[first] for w in (m, ~m))
@@ -275,18 +228,14 @@ def most_exposed_bound(
         spread = np.sqrt((np.nanvar(inside, axis=0) + np.nanvar(outside, axis=0)) / 2)
         moved = (np.nanmean(inside, axis=0) - np.nanmean(outside, axis=0)) / spread
     i = int(np.argmax(np.where(usable & np.isfinite(moved), moved, -np.inf)))
-    if not usable[i]:
-        raise ValueError("No record has trainings with and without it in both halves; train more.")
-    threshold = _best_threshold(
-        s[first][m[first, i], i], s[first][~m[first, i], i], delta, confidence
+    checks.require(
+        usable[i], "No record has trainings with and without it in both halves; train more."
     )
-    return epsilon_lower_bound(
-        s[second][m[second, i], i],
-        s[second][~m[second, i], i],
-        delta=delta,
-        confidence=confidence,
-        threshold=threshold,
+    (chooses_in, chooses_out), counted = (
+        (s[half][m[half, i], i], s[half][~m[half, i], i]) for half in (first, second)
     )
+    threshold = _best_threshold(chooses_in, chooses_out, delta, confidence)
+    return epsilon_lower_bound(*counted, delta=delta, confidence=confidence, threshold=threshold)
 
 
 def _one_run_p(records: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
@@ -317,7 +266,6 @@ def one_run_epsilon_lower_bound(
         Higher = "more likely a member". They may use anything but the coins.
     member : bool array, shape (n,)
         The coins: independent, probability 1/2 (`lira.random_halves`).
-    delta : float
     confidence : float
         One-sided.
     guesses : tuple of int
@@ -337,33 +285,28 @@ def one_run_epsilon_lower_bound(
     ----------
     arXiv:2305.08846, theorem for (epsilon, delta).
     """
-    _check_delta(delta)
-    _check_confidence(confidence)
-    s = checked_scores(scores, "record")
-    coins = np.asarray(member, dtype=bool)
-    if coins.shape != s.shape:
-        raise ValueError(
-            f"scores and member have one entry per record, got {s.shape} and {coins.shape}."
-        )
+    _check(confidence, delta)
+    s, coins = checked_scores(scores, "record"), np.asarray(member, dtype=bool)
+    checks.require(
+        coins.shape == s.shape,
+        f"scores and member have one entry per record, got {s.shape} and {coins.shape}.",
+    )
     tries = [g for g in guesses if 2 <= g <= s.size]
-    if not tries:
-        raise ValueError(f"guesses {guesses} do not fit {s.size} records; pass smaller numbers.")
+    checks.require(tries, f"guesses {guesses} do not fit {s.size} records; pass smaller numbers.")
     order = np.argsort(-s, kind="stable")
     error = (1 - confidence) / len(tries)
     best = 0.0
     for g in tries:
         half = g // 2
         right = int(coins[order[:half]].sum() + (~coins[order[-half:]]).sum())
-        if _one_run_p(s.size, 2 * half, right, 0.0, delta) > error:
+
+        def excess(epsilon: float, answered: int = 2 * half, right: int = right) -> float:
+            return _one_run_p(s.size, answered, right, epsilon, delta) - error
+
+        if excess(0.0) > 0:
             continue
         high = 1.0
-        while high < 64 and _one_run_p(s.size, 2 * half, right, high, delta) <= error:
+        while high < 64 and excess(high) <= 0:
             high *= 2
-        root = optimize.brentq(
-            lambda e, h=half, v=right: _one_run_p(s.size, 2 * h, v, e, delta) - error,
-            0.0,
-            high,
-            xtol=1e-6,
-        )
-        best = max(best, float(root))
+        best = max(best, float(optimize.brentq(excess, 0.0, high, xtol=1e-6)))
     return best

@@ -2,9 +2,7 @@
 
 The statistic is the logit-scaled confidence of the true class (`scores.signed_logits`), which over
 trainings is roughly normal. All models are equal in law, so each can be the target in turn with the
-others as its shadows: S trainings give S attacked targets, not one.
-
-References: arXiv:2112.03570.
+others as its shadows: S trainings give S attacked targets, not one (arXiv:2112.03570).
 """
 
 from __future__ import annotations
@@ -15,52 +13,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from pet_lab import checks
+
 Variance = Literal["fixed", "per-example"]
 # Far below any spread that training gives; keeps a constant statistic from dividing by zero.
 _TINY = 1e-12
 
 
 def random_halves(models: int, records: int, *, rng: np.random.Generator) -> np.ndarray:
-    """Which model trains on which record: an independent fair coin for each pair.
+    """Which model trains on which record, bool, (models, records): a fair coin for each pair.
 
     Independent coins are what the one-run audit assumes (`audit.one_run_epsilon_lower_bound`);
     a split into exact halves would not do.
-
-    Returns
-    -------
-    bool array, shape (models, records).
     """
-    if models < 1 or records < 1:
-        raise ValueError(f"Expected models and records, got {models} and {records}.")
+    checks.whole(1, models=models, records=records)
     return rng.random((models, records)) < 0.5
-
-
-def _checked(
-    statistics: ArrayLike, member: ArrayLike, variance: str, online: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    s, m = np.asarray(statistics, dtype=float), np.asarray(member, dtype=bool)
-    if s.ndim != 2 or s.shape != m.shape:
-        raise ValueError(
-            f"statistics and member have shape (models, records), got {s.shape} and {m.shape}."
-        )
-    if variance not in get_args(Variance):
-        raise ValueError(f'variance is "fixed" or "per-example", got {variance!r}.')
-    diverged = int((~np.isfinite(s).all(axis=1)).sum())
-    if diverged:
-        raise ValueError(
-            f"{diverged} of {len(s)} shadow models gave NaN or infinite statistics; drop those "
-            "models from both arrays and report how many diverged."
-        )
-    need = 3 if variance == "per-example" else 2  # one more than the moments need: the target
-    for inside in (True, False) if online else (False,):
-        count = (m if inside else ~m).sum(axis=0)
-        if count.min() < need:
-            i = int(count.argmin())
-            raise ValueError(
-                f"Record {i} is {'a member' if inside else 'a non-member'} of {count[i]} of "
-                f"{len(m)} models, {need} are needed; train more models with random halves."
-            )
-    return s, m
 
 
 def lira_leave_one_out(
@@ -97,7 +64,8 @@ def lira_leave_one_out(
     ValueError
         If shapes differ, statistics are not finite, or a record has too few models on a side.
     """
-    s, m = _checked(statistics, member, variance, online)
+    s, m = np.asarray(statistics, dtype=float), np.asarray(member, dtype=bool)
+    _check(s, m, variance, online)
     # Centred first: sums of squares of numbers around 1e3 would lose the spread to rounding.
     centred = s - s.mean(axis=0)
     moments = []
@@ -108,21 +76,37 @@ def lira_leave_one_out(
         squares = (own * centred**2).sum(axis=0) - own * centred**2
         mean = total / count if online or mask is not m else np.zeros_like(total)
         residual = np.maximum(squares - count * mean**2, 0.0)
-        spread = (
-            np.sqrt(residual / np.maximum(count - 1, 1))
-            if variance == "per-example"
-            else np.sqrt(
-                residual.sum(axis=1, keepdims=True)
-                / np.maximum((count - 1).clip(0).sum(axis=1, keepdims=True), 1)
-            )
-        )
-        moments.append((mean, spread))
-    (mean_in, sd_in), (mean_out, sd_out) = moments
+        free = (count - 1).clip(0)
+        if variance == "fixed":
+            residual, free = (part.sum(axis=1, keepdims=True) for part in (residual, free))
+        moments.append((mean, np.maximum(np.sqrt(residual / np.maximum(free, 1)), _TINY)))
+    inside, outside = moments
     if not online:
         # How far out the target lies among models that never saw the record: -log of the upper
         # tail, which stays exact where the cumulative probability rounds to 1.
-        return -stats.norm.logsf(centred, mean_out, np.maximum(sd_out, _TINY))
-    return np.asarray(
-        stats.norm.logpdf(centred, mean_in, np.maximum(sd_in, _TINY))
-        - stats.norm.logpdf(centred, mean_out, np.maximum(sd_out, _TINY))
+        return -stats.norm.logsf(centred, *outside)
+    return np.asarray(stats.norm.logpdf(centred, *inside) - stats.norm.logpdf(centred, *outside))
+
+
+def _check(s: np.ndarray, m: np.ndarray, variance: str, online: bool) -> None:
+    checks.require(
+        s.ndim == 2 and s.shape == m.shape,
+        f"statistics and member have shape (models, records), got {s.shape} and {m.shape}.",
     )
+    checks.one_of(get_args(Variance), variance=variance)
+    diverged = int((~np.isfinite(s).all(axis=1)).sum())
+    checks.require(
+        not diverged,
+        f"{diverged} of {len(s)} shadow models gave NaN or infinite statistics; drop those "
+        "models from both arrays and report how many diverged.",
+    )
+    need = 3 if variance == "per-example" else 2  # one more than the moments need: the target
+    sides = {"a member": m, "a non-member": ~m} if online else {"a non-member": ~m}
+    for side, mask in sides.items():
+        count = mask.sum(axis=0)
+        i = int(count.argmin())
+        checks.require(
+            count[i] >= need,
+            f"Record {i} is {side} of {count[i]} of {len(m)} models, {need} are needed; train more "
+            "models with random halves.",
+        )

@@ -9,56 +9,35 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
+from pet_lab import checks
+
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def checked_scores(values: ArrayLike, side: str) -> np.ndarray:
-    """One-dimensional finite-or-infinite scores, or a sentence that says what is wrong.
-
-    Parameters
-    ----------
-    values : array, shape (n,)
-    side : str
-        "member" or "non-member", for the message.
-
-    Raises
-    ------
-    ValueError
-        If there are none, they are not one-dimensional, or some are NaN.
-    """
+    """One score per record, at least one, infinite ones allowed; `side` is for the message."""
     scores = np.asarray(values, dtype=float)
-    if scores.ndim != 1:
-        raise ValueError(
-            f"{side} scores are a one-dimensional array, got shape {scores.shape}; "
-            "pass one score per record."
-        )
-    if scores.size == 0:
-        raise ValueError(
-            f"Expected at least one {side} score, got none; an attack is judged on members and "
-            "non-members, so choose a slice that holds both."
-        )
-    if np.isnan(scores).any():
-        raise ValueError(
-            f"{int(np.isnan(scores).sum())} of {scores.size} {side} scores are NaN, as a diverged "
-            "training gives; report that run as diverged instead of scoring it."
-        )
+    checks.require(
+        scores.ndim == 1,
+        f"{side} scores are a one-dimensional array, got shape {scores.shape}; "
+        "pass one score per record.",
+    )
+    checks.require(
+        scores.size,
+        f"Expected at least one {side} score, got none; an attack is judged on members and "
+        "non-members, so choose a slice that holds both.",
+    )
+    nans = int(np.isnan(scores).sum())
+    checks.require(
+        not nans,
+        f"{nans} of {scores.size} {side} scores are NaN, as a diverged training gives; report that "
+        "run as diverged instead of scoring it.",
+    )
     return scores
 
 
-def _checked_fpr(fpr: float) -> float:
-    if not 0 <= fpr <= 1:
-        raise ValueError(f"fpr is a fraction in [0, 1], got {fpr}; for 0.1 % pass 0.001.")
-    return fpr
-
-
-def tpr_at_fpr(
-    member_scores: ArrayLike,
-    nonmember_scores: ArrayLike,
-    *,
-    fpr: float,
-    resolvable: bool = False,
-) -> float:
+def tpr_at_fpr(member_scores: ArrayLike, nonmember_scores: ArrayLike, *, fpr: float) -> float:
     """Largest share of members caught while at most `fpr` of non-members are accused.
 
     Parameters
@@ -68,8 +47,6 @@ def tpr_at_fpr(
         accusation.
     fpr : float
         A fraction: 0.001 is 0.1 %. Rates below 1 / n_nonmembers allow no false alarm at all.
-    resolvable : bool
-        Refuse such rates instead: with 79 non-members nothing below 0.0127 can be measured.
 
     Returns
     -------
@@ -78,35 +55,20 @@ def tpr_at_fpr(
     Raises
     ------
     ValueError
-        If either side is empty or holds NaN, `fpr` is outside [0, 1], or `resolvable` is asked
-        and there are too few non-members.
+        If either side is empty or holds NaN, or `fpr` is outside [0, 1].
 
     References
     ----------
     arXiv:2112.03570 (why the low-FPR corner is the number to report).
     """
-    curve = roc(member_scores, nonmember_scores)
-    if resolvable and _checked_fpr(fpr) * curve.n_nonmembers < 1 - 1e-9:
-        needed = f"at least {int(np.ceil(1 / fpr - 1e-9))}" if fpr else "infinitely many"
-        raise ValueError(
-            f"fpr={fpr:g} needs {needed} non-members to allow one false alarm, got "
-            f"{curve.n_nonmembers}; the smallest rate that these resolve is "
-            f"{curve.smallest_fpr:.3g}."
-        )
-    return curve.tpr_at(fpr)
+    return roc(member_scores, nonmember_scores).tpr_at(fpr)
 
 
 def auc(member_scores: ArrayLike, nonmember_scores: ArrayLike) -> float:
-    """P(a member scores above a non-member) + half the probability of a tie.
+    """P(a member scores above a non-member) + half the probability of a tie; 0.5 is guessing.
 
-    Parameters
-    ----------
-    member_scores, nonmember_scores : array, shapes (n_members,), (n_nonmembers,)
-
-    Returns
-    -------
-    float in [0, 1]; 0.5 is guessing. Below 0.5 the attack points the wrong way: it is not folded
-    over, since an attacker who had to decide the direction from the answers would be cheating.
+    Below 0.5 the attack points the wrong way: it is not folded over, since an attacker who had to
+    decide the direction from the answers would be cheating. Errors as `tpr_at_fpr`.
     """
     members = checked_scores(member_scores, "member")
     nonmembers = np.sort(checked_scores(nonmember_scores, "non-member"))
@@ -118,22 +80,8 @@ def auc(member_scores: ArrayLike, nonmember_scores: ArrayLike) -> float:
 def auc_interval(
     value: float, n_members: int, n_nonmembers: int, *, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Newcombe's interval for an AUC ("method 5"), usable at small sizes and at 0 and 1.
+    """Newcombe's two-sided interval for an AUC ("method 5"), usable at small sizes and at 0 and 1.
 
-    Parameters
-    ----------
-    value : float
-        The AUC, in [0, 1].
-    n_members, n_nonmembers : int
-    confidence : float
-        Two-sided.
-
-    Returns
-    -------
-    (low, high) : within [0, 1].
-
-    Notes
-    -----
     Solves ``(A - value)^2 = z^2 V(A)`` with the variance of Hanley and McNeil in which both sizes
     in the numerator are replaced by their mean. Covered 94.7 to 97.8 % of normal scores in 2,000
     draws each (AUC 0.5 to 0.96; sizes 12 and 20, 60 and 25, 250 and 79), but only 89 % for an AUC
@@ -144,11 +92,11 @@ def auc_interval(
     ----------
     R. G. Newcombe, Statistics in Medicine 25 (2006) 559-573.
     """
-    if not 0 <= value <= 1:
-        raise ValueError(f"value is an AUC in [0, 1], got {value}.")
-    _check_sizes(n_members, n_nonmembers)
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is a share in (0, 1), got {confidence}; usual is 0.95.")
+    checks.between(0, 1, value=value)
+    checks.whole(1, n_members=n_members, n_nonmembers=n_nonmembers)
+    checks.require(
+        0 < confidence < 1, f"confidence is a share in (0, 1), got {confidence}; usual is 0.95."
+    )
     z = stats.norm.isf((1 - confidence) / 2)
     half = (n_members + n_nonmembers) / 2 - 1
 
@@ -165,23 +113,18 @@ def auc_interval(
 
 def chance_auc_sd(n_members: int, n_nonmembers: int) -> float:
     """Standard deviation of the AUC of a guessing attack: 0.19 for 4 members and 7 others."""
-    _check_sizes(n_members, n_nonmembers)
+    checks.whole(1, n_members=n_members, n_nonmembers=n_nonmembers)
     return float(np.sqrt((n_members + n_nonmembers + 1) / (12 * n_members * n_nonmembers)))
 
 
 def advantage(member_scores: ArrayLike, nonmember_scores: ArrayLike) -> float:
-    """Largest ``TPR - FPR`` over all thresholds ("membership advantage").
+    """Largest ``TPR - FPR`` over all thresholds ("membership advantage", arXiv:1709.01604).
 
-    Returns
-    -------
-    float in [0, 1]. It is a maximum, so guessing does not give 0: see `chance_advantage`.
-
-    References
-    ----------
-    arXiv:1709.01604. TensorFlow Privacy takes ``|TPR - FPR|``, which also rewards an attack that
-    points the wrong way.
+    It is a maximum, so guessing does not give 0: see `chance_advantage`. TensorFlow Privacy takes
+    ``|TPR - FPR|``, which also rewards an attack that points the wrong way.
     """
-    return roc(member_scores, nonmember_scores).advantage
+    curve = roc(member_scores, nonmember_scores)
+    return float(np.max(curve.tpr - curve.fpr))
 
 
 def chance_advantage(
@@ -192,22 +135,12 @@ def chance_advantage(
     two_sided: bool = False,
     draws: int = 4000,
 ) -> np.ndarray:
-    """Advantages that a guessing attack gets, because the best threshold is chosen afterwards.
+    """Advantages that guessing gets, shape (draws,): the best threshold is chosen afterwards.
 
-    Parameters
-    ----------
-    n_members, n_nonmembers : int
-    rng : numpy Generator
-    two_sided : bool
-        ``max |TPR - FPR|``, as TensorFlow Privacy reports it.
-    draws : int
-        Random orders of all records, no ties.
-
-    Returns
-    -------
-    float array, shape (draws,). The mean for 4 members and 7 others is 0.32 (0.47 two-sided).
+    Each draw is a random order of all records, no ties. `two_sided` takes ``max |TPR - FPR|``, as
+    TensorFlow Privacy reports it. The mean for 4 members and 7 others is 0.32 (0.47 two-sided).
     """
-    _check_sizes(n_members, n_nonmembers)
+    checks.whole(1, n_members=n_members, n_nonmembers=n_nonmembers)
     order = rng.permuted(
         np.tile(np.arange(n_members + n_nonmembers) < n_members, (draws, 1)), axis=1
     )
@@ -221,49 +154,29 @@ class Roc:
 
     fpr, tpr      shapes (k,): shares strictly above each threshold, non-decreasing
     thresholds    shape (k,), decreasing, the last -inf
-    n_nonmembers  behind `fpr`
+    smallest_fpr  the smallest rate above 0 that so many non-members can show
     """
 
     fpr: np.ndarray
     tpr: np.ndarray
     thresholds: np.ndarray
-    n_nonmembers: int
-
-    @property
-    def advantage(self) -> float:
-        """Largest TPR - FPR."""
-        return float(np.max(self.tpr - self.fpr))
-
-    @property
-    def smallest_fpr(self) -> float:
-        """The smallest rate above 0 that this many non-members can show."""
-        return 1 / self.n_nonmembers
+    smallest_fpr: float
 
     def tpr_at(self, fpr: float) -> float:
         """As `tpr_at_fpr`."""
-        return float(self.tpr[self.fpr <= _checked_fpr(fpr) + 1e-12].max())
+        checks.between(0, 1, fpr=fpr, hint="for 0.1 % pass 0.001")
+        return float(self.tpr[self.fpr <= fpr + 1e-12].max())
 
-    def frame(self, *, floor: float = 1e-4) -> pd.DataFrame:
-        """Columns fpr and tpr of the step function at 121 rates, evenly on a log scale to 1."""
+    def frame(self) -> pd.DataFrame:
+        """Columns fpr and tpr at 121 rates, evenly on a log scale from the smallest to 1."""
         import pandas as pd
 
-        rates = np.geomspace(floor, 1.0, 121)
+        rates = np.geomspace(self.smallest_fpr, 1.0, 121)
         return pd.DataFrame({"fpr": rates, "tpr": [self.tpr_at(f) for f in rates]})
 
 
 def roc(member_scores: ArrayLike, nonmember_scores: ArrayLike) -> Roc:
-    """The whole step function.
-
-    Parameters
-    ----------
-    member_scores, nonmember_scores : array, shapes (n_members,), (n_nonmembers,)
-        Higher = "more likely a member".
-
-    Raises
-    ------
-    ValueError
-        If either side is empty or holds NaN.
-    """
+    """The whole step function; arguments and errors as `tpr_at_fpr`."""
     members = checked_scores(member_scores, "member")
     nonmembers = checked_scores(nonmember_scores, "non-member")
     values = np.unique(np.concatenate([members, nonmembers]))[::-1]
@@ -276,13 +189,5 @@ def roc(member_scores: ArrayLike, nonmember_scores: ArrayLike) -> Roc:
         fpr=np.append(above_n / nonmembers.size, 1.0),
         tpr=np.append(above_m / members.size, 1.0),
         thresholds=np.append(values, -np.inf),
-        n_nonmembers=nonmembers.size,
+        smallest_fpr=1 / nonmembers.size,
     )
-
-
-def _check_sizes(n_members: int, n_nonmembers: int) -> None:
-    if n_members < 1 or n_nonmembers < 1:
-        raise ValueError(
-            f"Expected at least one record on each side, got {n_members} members and "
-            f"{n_nonmembers} non-members."
-        )

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
+from pet_lab import checks
 from pet_lab.data import read_table
 
 # The clip of TensorFlow Privacy's `log_loss`, so that both rank saturated records alike.
@@ -71,80 +73,57 @@ class Outputs:
         return Outputs(probabilities=self.probabilities[index], labels=self.labels[index])
 
 
-def _checked_labels(labels: ArrayLike, n: int, classes: int) -> np.ndarray:
-    y = np.asarray(labels)
-    if y.shape != (n,):
-        raise ValueError(f"Expected one label for each of {n} answers, got shape {y.shape}.")
+def _columns(values: ArrayLike, kind: str) -> np.ndarray:
+    """Finite answers, shape (n,) for one column or (n, classes)."""
+    answers = np.asarray(values, dtype=float)
+    if answers.ndim == 2 and answers.shape[1] == 1:
+        answers = answers[:, 0]
+    checks.require(
+        answers.ndim in (1, 2), f"{kind} have shape (n,) or (n, classes), got {answers.shape}."
+    )
+    finite = np.isfinite(answers) if answers.ndim == 1 else np.isfinite(answers).all(axis=1)
+    checks.require(
+        finite.all(),
+        f"The model's answers are NaN or infinite for {int((~finite).sum())} of {finite.size} "
+        "records: its training diverged. Report the run as diverged and leave it out of every "
+        "mean; a smaller learning rate or a clip usually helps.",
+        DivergedError,
+    )
+    return answers
+
+
+def _outputs(p: np.ndarray, labels: ArrayLike) -> Outputs:
+    y, (n, classes) = np.asarray(labels), p.shape
+    checks.require(
+        y.shape == (n,), f"Expected one label for each of {n} answers, got shape {y.shape}."
+    )
     if y.size and (not np.equal(y, np.round(y)).all() or y.min() < 0 or y.max() >= classes):
         raise ValueError(
             f"labels are integers from 0 to {classes - 1}, got values from {y.min()} to {y.max()}; "
             "number the classes from 0."
         )
-    return y.astype(np.int64)
-
-
-def _refuse_diverged(values: np.ndarray) -> None:
-    bad = ~np.isfinite(values.reshape(values.shape[0], -1)).all(axis=1)
-    if bad.any():
-        raise DivergedError(
-            f"The model's answers are NaN or infinite for {int(bad.sum())} of {bad.size} records: "
-            "its training diverged. Report the run as diverged and leave it out of every mean; "
-            "a smaller learning rate or a clip usually helps."
-        )
+    return Outputs(probabilities=p, labels=y.astype(np.int64))
 
 
 def from_logits(logits: ArrayLike, labels: ArrayLike) -> Outputs:
-    """Outputs from logits.
+    """Outputs from logits, shape (n,) or (n, 1) for one logit of class 1, or (n, classes).
 
-    Parameters
-    ----------
-    logits : array, shape (n,) or (n, 1) for one logit of class 1, or (n, classes)
-        One logit z is widened to the pair (0, z), so that "predicted class" means what it says.
-    labels : array of int, shape (n,)
-
-    Raises
-    ------
-    DivergedError
-        If a logit is NaN or infinite.
-    ValueError
-        If shapes or labels do not fit.
+    One logit z is widened to the pair (0, z), so that "predicted class" means what it says.
+    DivergedError if a logit is NaN or infinite, ValueError if shapes or labels do not fit.
     """
-    z = np.asarray(logits, dtype=float)
-    if z.ndim == 2 and z.shape[1] == 1:
-        z = z[:, 0]
-    if z.ndim not in (1, 2):
-        raise ValueError(f"logits have shape (n,) or (n, classes), got {z.shape}.")
-    _refuse_diverged(z) if z.size else None
+    z = _columns(logits, "logits")
     if z.ndim == 1:
         z = np.stack([np.zeros_like(z), z], axis=1)
-    shifted = z - z.max(axis=1, keepdims=True) if z.size else z
-    p = np.exp(shifted)
-    p = p / p.sum(axis=1, keepdims=True) if z.size else p
-    return Outputs(probabilities=p, labels=_checked_labels(labels, len(z), z.shape[1]))
+    return _outputs(special.softmax(z, axis=1), labels)
 
 
 def from_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> Outputs:
-    """Outputs from probabilities.
+    """Outputs from probabilities, shape (n,) of class 1, or (n, classes).
 
-    Parameters
-    ----------
-    probabilities : array, shape (n,) of class 1, or (n, classes)
-    labels : array of int, shape (n,)
-
-    Raises
-    ------
-    DivergedError
-        If a probability is NaN.
-    ValueError
-        If values lie outside [0, 1], rows do not sum to 1, or labels do not fit.
+    DivergedError if one is NaN; ValueError if they lie outside [0, 1], rows do not sum to 1, or
+    labels do not fit.
     """
-    p = np.asarray(probabilities, dtype=float)
-    if p.ndim == 2 and p.shape[1] == 1:
-        p = p[:, 0]
-    if p.ndim not in (1, 2):
-        raise ValueError(f"probabilities have shape (n,) or (n, classes), got {p.shape}.")
-    if p.size:
-        _refuse_diverged(p)
+    p = _columns(probabilities, "probabilities")
     if p.ndim == 1:
         p = np.stack([1 - p, p], axis=1)
     if p.size and (p.min() < -1e-6 or p.max() > 1 + 1e-6):
@@ -152,68 +131,51 @@ def from_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> Outputs:
             f"probabilities lie in [0, 1], got values from {p.min():.3g} to {p.max():.3g}; "
             "pass logits to from_logits."
         )
-    if p.size and np.abs(p.sum(axis=1) - 1).max() > 1e-3:
-        raise ValueError("Each row of probabilities sums to 1; pass logits to from_logits.")
-    return Outputs(
-        probabilities=np.clip(p, 0.0, 1.0), labels=_checked_labels(labels, len(p), p.shape[1])
+    checks.require(
+        (np.abs(p.sum(axis=1) - 1) <= 1e-3).all(),
+        "Each row of probabilities sums to 1; pass logits to from_logits.",
     )
+    return _outputs(np.clip(p, 0.0, 1.0), labels)
 
 
 def from_estimator(model: Any, X: ArrayLike, y: ArrayLike) -> Outputs:
-    """Outputs of a fitted scikit-learn classifier.
+    """Outputs of a fitted scikit-learn classifier; `y`, shape (n,), in its own classes.
 
-    Parameters
-    ----------
-    model : classifier with ``predict_proba`` and ``classes_``
-    X : array, shape (n, features)
-    y : array, shape (n,), in the classifier's own classes
-
-    Raises
-    ------
-    ValueError
-        If the model gives no probabilities, or `y` holds a class that it never saw.
+    ValueError if the model gives no probabilities, or `y` holds a class that it never saw.
     """
-    if not hasattr(model, "predict_proba"):
-        raise ValueError(
-            f"Expected a classifier with predict_proba, got {type(model).__name__}; attacks need "
-            "probabilities (for an SVM pass probability=True, or wrap it in "
-            "CalibratedClassifierCV)."
-        )
-    classes = list(model.classes_)
-    unknown = sorted({str(v) for v in np.asarray(y).tolist() if v not in classes})
-    if unknown:
-        raise ValueError(
-            f"Expected classes that the model was trained on ({classes}), got also "
-            f"{', '.join(unknown[:5])}."
-        )
-    labels = np.array([classes.index(v) for v in np.asarray(y).tolist()], dtype=np.int64)
-    return from_probabilities(model.predict_proba(X), labels)
+    checks.require(
+        hasattr(model, "predict_proba"),
+        f"Expected a classifier with predict_proba, got {type(model).__name__}; attacks need "
+        "probabilities (for an SVM pass probability=True, or wrap it in CalibratedClassifierCV).",
+    )
+    classes, truth = list(model.classes_), np.asarray(y).tolist()
+    unknown = sorted({str(v) for v in truth if v not in classes})
+    checks.require(
+        not unknown,
+        f"Expected classes that the model was trained on ({classes}), got also "
+        f"{', '.join(unknown[:5])}.",
+    )
+    return from_probabilities(model.predict_proba(X), [classes.index(v) for v in truth])
 
 
 def from_keras(model: Any, X: ArrayLike, y: ArrayLike, *, logits: bool | None = None) -> Outputs:
-    """Outputs of a Keras model.
+    """Outputs of a Keras model with one output column for two classes, or one per class.
 
     Parameters
     ----------
-    model : Keras model with one output column for two classes, or one per class
-    X : array, shape (n, features)
-    y : array of int, shape (n,)
+    model : Keras model
+    X, y : arrays, shapes (n, features), (n,)
     logits : bool, optional
         Whether the model answers logits. By default read from the last layer's activation:
-        sigmoid and softmax give probabilities, "linear" gives logits.
-
-    Raises
-    ------
-    ValueError
-        If the last activation tells neither; pass `logits` then.
+        sigmoid and softmax give probabilities, "linear" gives logits; others are refused.
     """
     if logits is None:
-        activation = getattr(getattr(model.layers[-1], "activation", None), "__name__", "")
-        if activation not in ("linear", "sigmoid", "softmax"):
-            raise ValueError(
-                f"Expected a last layer with linear, sigmoid or softmax activation, got "
-                f"{activation or 'none'!r}; pass logits=True or logits=False."
-            )
+        activation = getattr(getattr(model.layers[-1], "activation", None), "__name__", "none")
+        checks.require(
+            activation in ("linear", "sigmoid", "softmax"),
+            f"Expected a last layer with linear, sigmoid or softmax activation, got "
+            f"{activation!r}; pass logits=True or logits=False.",
+        )
         logits = activation == "linear"
     answers = np.asarray(model.predict(np.asarray(X), verbose=0))
     return from_logits(answers, y) if logits else from_probabilities(answers, y)
@@ -222,70 +184,47 @@ def from_keras(model: Any, X: ArrayLike, y: ArrayLike, *, logits: bool | None = 
 def signed_logits(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
     """``log(p / (1 - p))`` of the true class for models with one logit: LiRA's statistic.
 
-    Parameters
-    ----------
-    logits : array, shape (..., n)
-        Of class 1; leading axes (replicas) are kept.
-    labels : array of 0 and 1, shape (n,)
-
-    Returns
-    -------
-    float array of the shape of `logits`. NaN stays NaN: a diverged replica is for the caller to
-    count and leave out.
+    Logits of class 1, shape (..., n), leading axes (replicas) are kept; labels are 0 or 1, shape
+    (n,). NaN stays NaN: a diverged replica is for the caller to count and leave out.
     """
     y = np.asarray(labels)
-    if not np.isin(y, (0, 1)).all():
-        raise ValueError("labels are 0 or 1 for a model with one logit.")
+    checks.require(np.isin(y, (0, 1)).all(), "labels are 0 or 1 for a model with one logit.")
     return np.asarray(logits, dtype=float) * (2 * y - 1)
 
 
 def read_scores(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Members' and non-members' scores from a CSV with the columns ``score`` and ``member``.
 
-    Parameters
-    ----------
-    path : path
-        ``member`` is 1/0, true/false or yes/no; a higher ``score`` means "more likely a member"
-        (for losses, write minus the loss).
-
-    Returns
-    -------
-    (member_scores, nonmember_scores)
-
-    Raises
-    ------
-    ValueError
-        If the file lacks a column, a value is no number, or only one side occurs.
+    ``member`` is 1/0, true/false or yes/no; a higher ``score`` means "more likely a member" (for
+    losses, write minus the loss). ValueError if the file lacks a column, a value is no number, or
+    only one side occurs.
     """
-    file = Path(path)
-    reading = read_table(file, as_text=["member"])
+    name, reading = Path(path).name, read_table(Path(path), as_text=["member"])
     text = reading.text
     missing = [c for c in ("score", "member") if c not in text.columns]
-    if missing:
-        raise ValueError(
-            f"{file.name}: expected the columns score and member, {' and '.join(missing)} is "
-            f"missing; there are {', '.join(text.columns)}."
-        )
-    names = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    checks.require(
+        not missing,
+        f"{name}: expected the columns score and member, {' and '.join(missing)} is missing; "
+        f"there are {', '.join(text.columns)}.",
+    )
     flags = text["member"].str.lower()
-    strange = sorted(set(flags) - set(names))
-    if strange:
-        raise ValueError(
-            f"{file.name}: member is 1 or 0 (or true/false, yes/no), got {strange[0]!r}."
-        )
+    member = flags.isin(["1", "true", "yes"]).to_numpy()
+    strange = sorted(set(flags[~member]) - {"0", "false", "no"})
+    checks.require(
+        not strange, f"{name}: member is 1 or 0 (or true/false, yes/no), got {[*strange, ''][0]!r}."
+    )
     scores = reading.frame["score"]
     odd = scores.isna() if scores.dtype != object else ~text["score"].str.match(r"[+-]?\.?\d")
     if odd.any() or scores.dtype == object:
         row = int(np.argmax(odd))
         raise ValueError(
-            f"{file.name}: line {reading.lines[row]} has no number as score "
-            f"({text['score'][row]!r}); leave out records whose model diverged."
+            f"{name}: line {reading.lines[row]} has no number as score ({text['score'][row]!r}); "
+            "leave out records whose model diverged."
         )
+    side = "members" if member.all() else "non-members"
+    checks.require(
+        0 < member.sum() < member.size,
+        f"{name}: holds only {side} ({member.size} rows); an attack is judged on both.",
+    )
     values = scores.to_numpy(dtype=float)
-    member = flags.map(names).to_numpy(dtype=bool)
-    if member.all() or not member.any():
-        side = "members" if member.all() else "non-members"
-        raise ValueError(
-            f"{file.name}: holds only {side} ({member.size} rows); an attack is judged on both."
-        )
     return values[member], values[~member]

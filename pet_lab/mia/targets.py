@@ -7,13 +7,13 @@ the seed, so it is the same alone or among others, and settings are compared on 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pet_lab import dpsgd
+from pet_lab import accounting, checks, dpsgd
 from pet_lab.dpsgd.config import Engine
 from pet_lab.mia.lira import random_halves
 from pet_lab.mia.scores import signed_logits
@@ -21,53 +21,46 @@ from pet_lab.mia.scores import signed_logits
 ONE_CLASS = "all records to train on are of one class"
 
 
-def check_plan(
-    y: ArrayLike,
-    *,
-    batch_size: int | None = None,
-    members: int | None = None,
-    delta: float | None = None,
-    at_least: Mapping[str, tuple[float, float]] | None = None,
-    **lists: Sequence[float],
-) -> None:
-    """Refuse parameters that cannot go together, before anything is trained.
+def check_plan(y: ArrayLike, *, batch_size: int, delta: float, members: int | None = None) -> None:
+    """Refuse `y` (0 and 1, shape (n,)) with too few records, one class, or less than a batch.
 
-    Parameters
-    ----------
-    y : array of 0 and 1, shape (n,)
-    batch_size, members : int, optional
-        Records per step, and those that a training sees.
-    delta : float, optional
-    at_least : mapping from a number's name to (its value, the least that will do)
-    **lists
-        Lists of numbers that must not be empty.
+    `members` are the records that a training sees, by default those of `report_split`.
     """
     records, classes = np.size(y), np.unique(y)
-    if records < 6:
-        raise ValueError(
-            f"Expected at least 6 records to train on, hold out and attack, got {records}; use a "
-            "larger table."
-        )
-    if classes.size < 2:
-        raise ValueError(
-            f"Expected two classes, got {records} records of class {classes[0]:g} alone; choose "
-            "another target."
-        )
-    for name, (value, least) in (at_least or {}).items():
-        if value < least:
-            raise ValueError(
-                f"{name} must be at least {least:g}, got {value:g}; give a larger one."
-            )
-    for name, values in lists.items():
-        if not len(values):
-            raise ValueError(f"{name} is empty; give at least one value.")
-    if delta is not None and not 0 < delta < 1:
-        raise ValueError(f"delta is a probability strictly between 0 and 1, got {delta:g}.")
-    if batch_size is not None and members is not None and batch_size > members:
-        raise ValueError(
-            f"batch_size = {batch_size} is larger than the {members} records that a training sees; "
-            "use a smaller batch."
-        )
+    checks.require(
+        records >= 6,
+        f"Expected at least 6 records to train on, hold out and attack, got {records}; use a "
+        "larger table.",
+    )
+    checks.require(
+        classes.size >= 2,
+        f"Expected two classes, got {records} records of class {classes[0]:g} alone; choose "
+        "another target.",
+    )
+    if members is None:
+        members = report_split(records, np.random.default_rng(0)).train.size
+    checks.require(
+        batch_size <= members,
+        f"batch_size = {batch_size} is larger than the {members} records that a training sees; use "
+        "a smaller batch.",
+    )
+    checks.require(
+        0 < delta < 1, f"delta is a probability strictly between 0 and 1, got {delta:g}."
+    )
+
+
+def spend(epsilon: float, config: dpsgd.Config, *, n: int, delta: float) -> dpsgd.Config:
+    """`config` with the least noise that guarantees `epsilon` on `n` members (PLD accountant)."""
+    noise = accounting.noise_for(
+        epsilon,
+        n=n,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        delta=delta,
+        sampling=config.sampling,
+        accountant="pld",
+    )
+    return replace(config, noise_multiplier=noise)
 
 
 def _both_classes(members: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -84,21 +77,18 @@ class Split:
     test: np.ndarray
 
 
-def report_split(records: int, rng: np.random.Generator, *, share: float = 0.2) -> Split:
+def report_split(records: int, rng: np.random.Generator) -> Split:
     """A fifth held out for testing, then a fifth of the rest for validation, both rounded up.
 
     395 records give the 252, 64 and 79 of the UNECE report.
     """
-    test = math.ceil(share * records)
-    validation = math.ceil(share * (records - test))
-    if records - test - validation < 2:
-        raise ValueError(f"{records} records are too few to hold out a share of {share} twice.")
-    order = rng.permutation(records)
-    return Split(
-        train=order[test + validation :],
-        validation=order[test : test + validation],
-        test=order[:test],
+    test = math.ceil(0.2 * records)
+    validation = math.ceil(0.2 * (records - test))
+    checks.require(
+        records - test - validation >= 2,
+        f"{records} records are too few to hold out a fifth of them twice.",
     )
+    return Split(*reversed(np.split(rng.permutation(records), [test, test + validation])))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,18 +108,12 @@ class Target:
     split: Split
     logits: np.ndarray
     seed: np.random.SeedSequence
-    status: str = "ok"
-
-    @property
-    def diverged(self) -> bool:
-        """Whether there is nothing to attack."""
-        return not np.isfinite(self.logits).all()
+    status: str
 
     def accuracy(self, rows: np.ndarray, y: np.ndarray) -> float:
-        """Share of `rows` whose class (`y`: 0 or 1, shape (n,)) it gets right; NaN if diverged."""
-        if self.diverged:
-            return float("nan")
-        return float(((self.logits[rows] > 0) == (y[rows] > 0)).mean())
+        """Share of `rows` whose class (`y`: 0 or 1, shape (n,)) it gets right; NaN if not "ok"."""
+        right = (self.logits[rows] > 0) == (y[rows] > 0)
+        return float(right.mean()) if self.status == "ok" else math.nan
 
 
 def split_streams(
@@ -149,21 +133,12 @@ def train_targets(
     replicates: int,
     engine: Engine = "batched",
 ) -> Iterator[Target]:
-    """A network of each setting on each hold-out, all trained by one call.
+    """A network of each setting on each hold-out, all trained by one call of `dpsgd.train`.
 
-    Parameters
-    ----------
-    X, y : arrays, shapes (n, d), (n,)
-    configs : sequence of Config
-        They may differ in learning_rate, epochs, clip and noise_multiplier.
-    seed, replicates : int
-    engine
-        As `dpsgd.train`.
-
-    Returns
-    -------
-    Targets, setting by setting; within a replicate all settings start from the same weights and see
-    the same batches. Where all members are of one class nothing is trained: see `Target.status`.
+    X and y have shapes (n, d) and (n,); configs may differ in learning_rate, epochs, clip and
+    noise_multiplier. Targets come setting by setting; within a replicate all settings start from
+    the same weights and see the same batches. Where all members are of one class nothing is
+    trained: see `Target.status`.
     """
     x, target = np.asarray(X, dtype=float), np.asarray(y)
     streams = split_streams(len(target), seed=seed, replicates=replicates)
@@ -190,9 +165,13 @@ def train_targets(
     for i, config in enumerate(configs):
         for r, (split, _, other) in enumerate(streams):
             yield Target(
-                config=config, replicate=r, split=split, logits=logits[i, r], seed=other,
+                config=config,
+                replicate=r,
+                split=split,
+                logits=logits[i, r],
+                seed=other,
                 status=status[i, r],
-            )  # fmt: skip
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,38 +196,20 @@ class Coins:
 
 
 def coin_trainings(
-    X: ArrayLike,
-    y: ArrayLike,
-    config: dpsgd.Config,
-    *,
-    models: int,
-    seed: int,
-    workers: int = 1,
+    X: ArrayLike, y: ArrayLike, config: dpsgd.Config, *, models: int, seed: int
 ) -> Coins:
     """Train `models` networks, each on the records that its own fair coins choose.
 
-    Parameters
-    ----------
-    X, y : arrays, shapes (n, d), (n,)
-    config : Config
-    models : int
-        The shadow models of LiRA; each is also a target in turn.
-    seed : int
-        The coins and the trainings; equal for all `config`, so that settings are compared on the
-        same coins.
-    workers : int
-        Threads of the training engine.
+    They are the shadow models of LiRA; each is also a target in turn. `seed` gives the coins and
+    the trainings, equal for all `config`, so that settings are compared on the same coins.
     """
     x, target = np.asarray(X, dtype=float), np.asarray(y)
     first, *seeds = np.random.SeedSequence(seed).spawn(models + 1)
     member = random_halves(models, len(target), rng=np.random.default_rng(first))
     both = _both_classes(member, target)
-    if not both.any():
-        raise ValueError(f"Expected both classes in some half of the records: {ONE_CLASS}.")
+    checks.require(both.any(), f"Expected both classes in some half of the records: {ONE_CLASS}.")
     member, seeds = member[both], [seed for seed, ok in zip(seeds, both, strict=True) if ok]
-    runs = dpsgd.train(
-        x, target, config, seeds=seeds, members=member, curve_every=0, workers=workers
-    )
+    runs = dpsgd.train(x, target, config, seeds=seeds, members=member, curve_every=0)
     keep = ~runs.diverged
     return Coins(
         statistics=signed_logits(runs.predict(x), target)[keep],

@@ -9,15 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from pet_lab import accounting, dpsgd, mia
-from pet_lab.rows import Claim, Rows, summarise, wide
-
-if TYPE_CHECKING:
-    import pandas as pd
+from pet_lab import accounting, checks, dpsgd, mia
+from pet_lab.rows import Claim, Rows, wide
 
 LABELS = {
     "epsilon": "ε",
@@ -37,21 +35,35 @@ BOUNDS = {
 }
 
 
-def settings(noise_multipliers: Sequence[float], base: dpsgd.Config) -> dict[str, dpsgd.Config]:
-    """Trainings to attack, by name: without DP, with clipping only (noise 0), with noise."""
-    return {"no DP": replace(base, clip=float("inf"))} | {
-        f"noise {z:g}" if z else "clipping only": replace(base, noise_multiplier=z)
-        for z in noise_multipliers
-    }
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Settings:
+    """What is run; parameters that cannot go together are refused before anything is trained.
 
+    `models` trainings of each kind, on random halves of the records (X, shape (n, d), and y, 0 or
+    1); `base` is how they are trained, but for the noise.
+    """
 
-def check(
-    y: np.ndarray, *, models: int, epochs: int, batch_size: int, delta: float, **lists: Any
-) -> None:
-    """Refuse parameters that cannot go together before anything is trained; `lists` by name."""
-    needed = {"models": (models, 16), "epochs": (epochs, 1)}
-    half = len(y) // 2
-    mia.check_plan(y, batch_size=batch_size, members=half, delta=delta, at_least=needed, **lists)
+    X: np.ndarray
+    y: np.ndarray
+    base: dpsgd.Config
+    noise_multipliers: Sequence[float]
+    models: int
+    delta: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        checks.whole(16, models=self.models)
+        checks.distinct(noise_multipliers=self.noise_multipliers)
+        size, half = self.base.batch_size or 1, len(self.y) // 2
+        mia.check_plan(self.y, batch_size=size, members=half, delta=self.delta)
+
+    @property
+    def trainings(self) -> dict[str, dpsgd.Config]:
+        """By name: without DP, with clipping only (noise 0), with noise."""
+        return {"no DP": replace(self.base, clip=math.inf)} | {
+            f"noise {z:g}" if z else "clipping only": replace(self.base, noise_multiplier=z)
+            for z in self.noise_multipliers
+        }
 
 
 @dataclass(frozen=True)
@@ -73,14 +85,24 @@ class Attacked:
         """Scores of all members and of all non-members, over all targets."""
         return self.scores[attack][self.coins.member], self.scores[attack][~self.coins.member]
 
+    def guarantee(self, delta: float) -> accounting.Guarantee:
+        """What the accountant claims for the training that is protected least.
 
-def attack(
-    X: np.ndarray, y: np.ndarray, trainings: Mapping[str, dpsgd.Config], *, models: int, seed: int
-) -> dict[str, Attacked]:
-    """`models` trainings of each setting on the same coins, and LiRA in four variants."""
+        Not always the smallest: one record more can mean one more step in every epoch. At equal
+        steps the smallest is the worst, since each record is drawn more often.
+        """
+        sizes = sorted(map(int, self.coins.member.sum(axis=1)), reverse=True)
+        smallest = {self.config.steps_per_epoch(n): n for n in sizes}
+        how: dict[str, Any] = {"delta": delta, "accountant": "pld"}
+        claims = [accounting.of(self.config, n=n, **how) for n in smallest.values()]
+        return max(claims, key=lambda claim: claim.epsilon)
+
+
+def attack(s: Settings) -> dict[str, Attacked]:
+    """The trainings of each kind on the same coins, and LiRA in four variants."""
     attacked = {}
-    for name, config in trainings.items():
-        coins = mia.coin_trainings(X, y, config, models=models, seed=seed)
+    for name, config in s.trainings.items():
+        coins = mia.coin_trainings(s.X, s.y, config, models=s.models, seed=s.seed)
         scores, failed = {}, {}
         for online in (True, False):
             for variance in ("fixed", "per-example"):
@@ -106,43 +128,38 @@ def measure(attacked: Mapping[str, Attacked], *, delta: float, seed: int) -> pd.
     """
     rows, rng = Rows(), np.random.default_rng(seed)
     for name, run in attacked.items():
-        config, coins = run.config, run.coins
-        noise = config.noise_multiplier if config.private else 0.0
+        coins = run.coins
+        noise = run.config.noise_multiplier if run.config.private else 0.0
         factors: dict[str, Any] = {"training": name, "noise_multiplier": noise}
         for label, scores in run.scores.items():
             metric = "threshold.auc" if label == LOSS else "lira.auc"
-            failure = run.failed.get(label)
-            place: dict[str, Any] = {"attack": label, "status": failure or "ok", **factors}
-            for r, (s, m) in enumerate(zip(scores, coins.member, strict=True)):
-                area = math.nan if failure else mia.auc(s[m], s[~m])
-                rows.add(replicate=r, metrics={metric: area}, **place)
             members, others = run.pooled(label)
-            pooled = {
-                f"pooled.tpr_at_{f:g}": math.nan
-                if failure
-                else mia.tpr_at_fpr(members, others, fpr=f)
-                for f in RATES
-                if f * len(others) > 1
-            }
-            pooled["pooled.auc"] = math.nan if failure else mia.auc(members, others)
+            rates = [f for f in RATES if f * len(others) > 1]
+            names = [*(f"pooled.tpr_at_{f:g}" for f in rates), "pooled.auc"]
+            if failure := run.failed.get(label):
+                areas, pooled = [math.nan] * len(scores), dict.fromkeys(names, math.nan)
+            else:
+                areas = [mia.auc(s[m], s[~m]) for s, m in zip(scores, coins.member, strict=True)]
+                values = [mia.tpr_at_fpr(members, others, fpr=f) for f in rates]
+                pooled = dict(zip(names, [*values, mia.auc(members, others)], strict=True))
+            place: dict[str, Any] = {"attack": label, "status": failure or "ok", **factors}
+            for r, area in enumerate(areas):
+                rows.add(replicate=r, metrics={metric: area}, **place)
             rows.add(metrics=pooled, **place)
         own, held_out = coins.accuracy(members=True), coins.accuracy(members=False)
         for r, (inside, outside) in enumerate(zip(own, held_out, strict=True)):
             score = {"score.gap": inside - outside, "score.others": outside}
             rows.add(attack="", replicate=r, status="ok", metrics=score, **factors)
-        audit = dict.fromkeys([*BOUNDS, "diverged", "one_class"], math.nan)
+        audit = dict.fromkeys(BOUNDS, math.nan) | {"claimed": run.guarantee(delta).epsilon}
         audit |= {"diverged": coins.diverged, "one_class": coins.one_class}
-        audit["claimed"] = guarantee(run, delta=delta).epsilon
         status = "ok"
         try:
             bound = mia.most_exposed_bound(coins.statistics, coins.member, delta=delta, rng=rng)
             audit["most_exposed_record"] = bound.epsilon
             audit["the_same_Gaussian"] = bound.gaussian_epsilon
             audit["provable_at_most"] = bound.ceiling
-            single = [
-                mia.one_run_epsilon_lower_bound(s, m, delta=delta)
-                for s, m in zip(run.scores[ATTACK], coins.member, strict=True)
-            ]
+            pairs = zip(run.scores[ATTACK], coins.member, strict=True)
+            single = [mia.one_run_epsilon_lower_bound(s, m, delta=delta) for s, m in pairs]
             audit["one_run_median"] = float(np.median(single))
         except ValueError as error:  # too few trainings or records are left
             status = str(error)
@@ -151,74 +168,36 @@ def measure(attacked: Mapping[str, Attacked], *, delta: float, seed: int) -> pd.
     return rows.frame()
 
 
-def guarantee(run: Attacked, *, delta: float) -> accounting.Guarantee:
-    """What the accountant claims for the training that is protected least.
-
-    Not always the smallest: one record more can mean one more step in every epoch. At equal steps
-    the smallest is the worst, since each record is drawn more often.
-    """
-    smallest: dict[int, int] = {}
-    for n in sorted(map(int, run.coins.member.sum(axis=1)), reverse=True):
-        smallest[run.config.steps_per_epoch(n)] = n
-    claims = [
-        accounting.of(run.config, n=n, delta=delta, accountant="pld") for n in smallest.values()
-    ]
-    return max(claims, key=lambda claim: claim.epsilon)
-
-
 def privacy(attacked: Mapping[str, Attacked], *, delta: float) -> list[str]:
     """The guarantee of each private training in words."""
-    return [
-        f"{name}: {guarantee(run, delta=delta)}"
-        for name, run in attacked.items()
-        if run.config.private
-    ]
+    private = {name: run for name, run in attacked.items() if run.config.private}
+    return [f"{name}: {run.guarantee(delta)}" for name, run in private.items()]
 
 
 def curves(attacked: Mapping[str, Attacked]) -> pd.DataFrame:
     """ROC of LiRA on each training and of the loss threshold without DP: attack, fpr, tpr."""
-    import pandas as pd
-
-    pairs = [(name, ATTACK) for name in attacked] + [("no DP", LOSS)]
     parts = []
-    for name, label in pairs:
-        if label in attacked[name].failed:
-            continue
-        curve = mia.roc(*attacked[name].pooled(label))
-        attack_on = f"{'loss threshold' if label == LOSS else 'LiRA'}, {name}"
-        parts.append(curve.frame(floor=curve.smallest_fpr).assign(attack=attack_on))
+    for name, label in [*((name, ATTACK) for name in attacked), ("no DP", LOSS)]:
+        if label not in attacked[name].failed:
+            frame = mia.roc(*attacked[name].pooled(label)).frame()
+            attack_on = f"{'loss threshold' if label == LOSS else 'LiRA'}, {name}"
+            parts.append(frame.assign(attack=attack_on))
     return pd.concat(parts, ignore_index=True)
+
+
+def _table(rows: pd.DataFrame, prefix: str, index: list[str]) -> pd.DataFrame:
+    part = rows[rows["metric"].str.startswith(prefix)]
+    return wide(part, index=index).rename(columns=lambda c: c.removeprefix(prefix))
 
 
 def strength(rows: pd.DataFrame) -> pd.DataFrame:
     """AUC and true positive rates over all targets, one line per training and attack."""
-    part = rows[rows["metric"].str.startswith("pooled.")]
-    table = wide(part, index=["training", "attack"])
-    return table.rename(columns=lambda c: c.removeprefix("pooled."))
-
-
-def overfitting(rows: pd.DataFrame) -> pd.DataFrame:
-    """By training: means over targets, and how LiRA and the loss threshold follow the gap."""
-    import pandas as pd
-
-    chosen = rows[rows["attack"].isin([ATTACK, LOSS]) | rows["metric"].str.startswith("score.")]
-    chosen = chosen[~chosen["metric"].str.startswith("pooled.")]
-    table = {}
-    for name, part in chosen.groupby("training", sort=False):
-        by = part.pivot(index="replicate", columns="metric", values="value")
-        table[name] = {
-            **by.mean().to_dict(),
-            "correlation of gap and LiRA": by["score.gap"].corr(by["lira.auc"]),
-            "correlation of gap and loss threshold": by["score.gap"].corr(by["threshold.auc"]),
-        }
-    return pd.DataFrame(table).T.rename_axis("training").reset_index()
+    return _table(rows, "pooled.", ["training", "attack"])
 
 
 def bounds(rows: pd.DataFrame) -> pd.DataFrame:
     """The audit as a table: one line per training, one column per bound."""
-    part = rows[rows["metric"].str.startswith("audit.")]
-    table = wide(part, index=["training", "noise_multiplier"])
-    return table.rename(columns=lambda c: c.removeprefix("audit."))
+    return _table(rows, "audit.", ["training", "noise_multiplier"])
 
 
 def bound_rows(rows: pd.DataFrame) -> pd.DataFrame:
@@ -229,14 +208,26 @@ def bound_rows(rows: pd.DataFrame) -> pd.DataFrame:
     return part[np.isfinite(part["value"])]
 
 
+def overfitting(rows: pd.DataFrame) -> pd.DataFrame:
+    """By training: means over targets, and how LiRA and the loss threshold follow the gap."""
+    chosen = rows[rows["attack"].isin([ATTACK, LOSS]) | rows["metric"].str.startswith("score.")]
+    chosen = chosen[~chosen["metric"].str.startswith("pooled.")]
+    lines = []
+    for name, part in chosen.groupby("training", sort=False):
+        by = part.pivot(index="replicate", columns="metric", values="value")
+        line = {"training": name, **by.mean()}
+        line["correlation of gap and LiRA"] = by["score.gap"].corr(by["lira.auc"])
+        line["correlation of gap and loss threshold"] = by["score.gap"].corr(by["threshold.auc"])
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
 def headline(rows: pd.DataFrame) -> Claim:
     """What LiRA reaches without DP and under the strongest noise."""
-    means = summarise(rows[rows["metric"].eq("lira.auc") & rows["attack"].eq(ATTACK)], "training")
-    area = means.set_index("training")["mean"]
+    area = overfitting(rows).set_index("training")["lira.auc"]
     return Claim(
-        "LiRA tells members from others with an AUC of {plain:.2f} without DP and {quiet:.2f} at "
-        "{name}.",
-        plain=area["no DP"],
+        "LiRA tells members from others with an AUC of {area[no DP]:.2f} without DP and {quiet:.2f} at {name}.",
+        area=area,
         quiet=area.iloc[-1],
         name=area.index[-1],
     )
@@ -244,67 +235,58 @@ def headline(rows: pd.DataFrame) -> Claim:
 
 def takeaways(rows: pd.DataFrame) -> list[Claim]:
     """What these rows bear out."""
-    power = strength(rows)
-    power = power[power["training"] == "no DP"].drop(columns="training").set_index("attack")
+    power = strength(rows).set_index(["training", "attack"]).loc["no DP"]
     rate = next(c for c in power.columns if c.startswith("tpr"))
-    with_lira, with_loss = (power.T[attack] for attack in (ATTACK, LOSS))
+    lira, loss = power.loc[ATTACK], power.loc[LOSS]
     over, audit = overfitting(rows).set_index("training"), bounds(rows).set_index("training")
-    finite = audit[np.isfinite(audit["claimed"])]
     proven = audit[["most_exposed_record", "one_run_median"]].max(axis=1)
     plain, last = over.iloc[0], over.iloc[-1]
+    by_gap = plain[["correlation of gap and loss threshold", "correlation of gap and LiRA"]]
     claims = [
         Claim(
-            "Without DP LiRA is the stronger attack: AUC {lira:.2f} against {loss:.2f} of the loss "
-            "threshold; among others wrongly accused at a rate of {rate} it names {a:.1%} of the "
-            "members against {b:.1%}.",
-            holds=with_lira["auc"] > with_loss["auc"],
-            lira=with_lira["auc"],
-            loss=with_loss["auc"],
+            "Without DP LiRA is the stronger attack: AUC {lira[auc]:.2f} against {loss[auc]:.2f} of the loss threshold; among "
+            "others wrongly accused at a rate of {rate} it names {a:.1%} of the members against {b:.1%}.",
+            holds=lira["auc"] > loss["auc"],
+            lira=lira,
+            loss=loss,
             rate=rate.removeprefix("tpr_at_"),
-            a=with_lira[rate],
-            b=with_loss[rate],
+            a=lira[rate],
+            b=loss[rate],
         ),
         Claim(
-            "Noise stops it at a price: from no DP to {name}, LiRA's AUC falls from {a:.2f} to "
-            "{b:.2f} and the accuracy on other records from {c:.2f} to {d:.2f}.",
-            holds=plain["lira.auc"] > last["lira.auc"]
-            and plain["score.others"] > last["score.others"],
-            name=over.index[-1],
-            a=plain["lira.auc"],
-            b=last["lira.auc"],
-            c=plain["score.others"],
-            d=last["score.others"],
+            "Noise stops it at a price: from no DP to {last.name}, LiRA's AUC falls from {plain[lira.auc]:.2f} to "
+            "{last[lira.auc]:.2f} and the accuracy on other records from {plain[score.others]:.2f} to {last[score.others]:.2f}.",
+            holds=all(plain[k] > last[k] for k in ("lira.auc", "score.others")),
+            plain=plain,
+            last=last,
         ),
         Claim(
             "No attack proves a larger ε than the accountant claims.",
             holds=not bool((proven > audit["claimed"]).any()),
-            otherwise="An attack proves a larger ε than is claimed: chance (5 % per bound), or the "
-            "claim or the program is wrong.",
+            otherwise="An attack proves a larger ε than is claimed: chance (5 % per bound), or the claim or the program is "
+            "wrong.",
         ),
         Claim(
-            "Without DP the loss threshold follows the accuracy gap over trainings (correlation "
-            "{loss:.2f}), LiRA less ({lira:.2f}): it allows for how easy a record is.",
-            holds=plain["correlation of gap and loss threshold"]
-            > abs(plain["correlation of gap and LiRA"]),
-            otherwise="Without DP the attacks follow the accuracy gap over trainings with "
-            "correlations {loss:.2f} (loss threshold) and {lira:.2f} (LiRA).",
-            loss=plain["correlation of gap and loss threshold"],
-            lira=plain["correlation of gap and LiRA"],
+            "Without DP the loss threshold follows the accuracy gap over trainings (correlation {loss:.2f}), LiRA less "
+            "({lira:.2f}): it allows for how easy a record is.",
+            holds=bool(by_gap.iloc[0] > abs(by_gap.iloc[1])),
+            otherwise="Without DP the attacks follow the accuracy gap over trainings with correlations {loss:.2f} (loss "
+            "threshold) and {lira:.2f} (LiRA).",
+            loss=by_gap.iloc[0],
+            lira=by_gap.iloc[1],
         ),
     ]
-    for name, line in finite.iterrows():
+    lies = "{name}: ε lies between {low:.2f} (proven) and {line[claimed]:.1f} (claimed)"
+    for name, line in audit[np.isfinite(audit["claimed"])].iterrows():
         claims.append(
             Claim(
-                "{name}: ε lies between {low:.2f} (proven) and {claimed:.1f} (claimed). So few "
-                "trainings could prove {ceiling:.2f} at most: the gap above that says nothing of "
-                "the attack or the accountant.",
+                f"{lies}. So few trainings could prove {{line[provable_at_most]:.2f}} at most: the gap above that says nothing "
+                "of the attack or the accountant.",
                 holds=line["claimed"] > line["provable_at_most"],
-                otherwise="{name}: ε lies between {low:.2f} (proven) and {claimed:.1f} (claimed), "
-                "and so many trainings could have proved up to {ceiling:.2f}.",
+                otherwise=f"{lies}, and so many trainings could have proved up to {{line[provable_at_most]:.2f}}.",
                 name=str(name).capitalize(),
                 low=proven[name],
-                claimed=line["claimed"],
-                ceiling=line["provable_at_most"],
+                line=line,
             )
         )
     return claims

@@ -2,26 +2,24 @@
 
 UNECE final report, section 3.2.2, figure 3.10 and table 3.4. Two readings of the set-up: as
 "described" every record's gradient is clipped and attacks are judged by cross-validation; as
-"published" the mean gradient of a batch is clipped (`num_microbatches=1`) and the attack is judged
-on a random quarter of the records.
+"published" the mean gradient of a batch is clipped (`num_microbatches=1`) and the logistic attack
+is judged on a random quarter of the records.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
-from pet_lab import accounting, dpsgd, mia
+from pet_lab import accounting, checks, dpsgd, mia
 from pet_lab.dpsgd.config import Engine
 from pet_lab.rows import Claim, Rows, concat, summarise, wide
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LABELS = {
     "mia.auc": "AUC of the attack",
@@ -40,194 +38,154 @@ BEST = "maximum over slices"
 SETTING = ["learning_rate", "noise_multiplier"]
 
 
-def configs(
-    learning_rates: Sequence[float], noise_multipliers: Sequence[float], **common: Any
-) -> list[dpsgd.Config]:
-    """Every step size with every noise, as described; `common` as in `dpsgd.Config`."""
-    return [
-        dpsgd.Config(learning_rate=rate, noise_multiplier=noise, **common)
-        for rate in learning_rates
-        for noise in noise_multipliers
-    ]
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Settings:
+    """What is run; parameters that cannot go together are refused before anything is trained.
+
+    The records (X, shape (n, d), and y, 0 or 1) are trained on by `base` (epochs, batch size and
+    clip as described) at every step size with every noise, and for each of `overfit_epochs` without
+    DP; `slow_attacks` see two models of the first setting only. `replicates` are hold-outs, each
+    with its own weights and noise.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    base: dpsgd.Config
+    learning_rates: Sequence[float]
+    noise_multipliers: Sequence[float]
+    attacks: Sequence[str] = mia.ATTACKS[:1]
+    slow_attacks: Sequence[str] = ()
+    overfit_epochs: Sequence[int]
+    replicates: int
+    delta: float
+    engine: Engine = "batched"
+    seed: int
+
+    def __post_init__(self) -> None:
+        mia.check_attacks(self.attacks)
+        if self.slow_attacks:
+            mia.check_attacks(self.slow_attacks)
+        checks.distinct(learning_rates=self.learning_rates, overfit_epochs=self.overfit_epochs)
+        checks.distinct(noise_multipliers=self.noise_multipliers)
+        checks.whole(1, replicates=self.replicates, overfit_epochs=min(self.overfit_epochs))
+        mia.check_plan(self.y, batch_size=self.base.batch_size or 1, delta=self.delta)
+
+    @property
+    def configs(self) -> list[dpsgd.Config]:
+        """Every step size with every noise, as described."""
+        return [
+            replace(self.base, learning_rate=rate, noise_multiplier=noise)
+            for rate in self.learning_rates
+            for noise in self.noise_multipliers
+        ]
+
+    @property
+    def split(self) -> mia.Split:
+        """One hold-out, to show something on."""
+        return mia.report_split(len(self.y), np.random.default_rng(self.seed))
 
 
-def check(
-    y: np.ndarray,
-    *,
-    attacks: Sequence[str],
-    replicates: int,
-    epochs: Sequence[int],
-    batch_size: int,
-    delta: float,
-    **lists: Sequence[float],
-) -> None:
-    """Refuse parameters that cannot go together before anything is trained; `lists` by name."""
-    mia.check_attacks(attacks)
-    mia.check_plan(
-        y,
-        batch_size=batch_size,
-        members=len(y) and mia.report_split(max(len(y), 6), np.random.default_rng(0)).train.size,
-        delta=delta,
-        at_least={"replicates": (replicates, 1), "epochs": (min(epochs, default=1), 1)},
-        **lists,
-    )
+def _factors(config: dpsgd.Config) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in ("epochs", *SETTING)}
 
 
 def attack(
-    X: np.ndarray,
-    y: np.ndarray,
-    settings: Sequence[dpsgd.Config],
+    s: Settings,
+    configs: Sequence[dpsgd.Config],
     *,
-    seed: int,
-    replicates: int,
-    attacks: Sequence[str] = mia.ATTACKS[:1],
-    slices: Sequence[str] = mia.SLICES,
-    holdout: bool = False,
     reading: str = "described",
+    slices: Sequence[str] = mia.SLICES,
     prefix: str = "",
-    engine: Engine = "batched",
 ) -> pd.DataFrame:
-    """Train under each setting on fresh hold-outs and attack; members against test records.
+    """Train by each of `configs` on fresh hold-outs and attack; members against test records.
 
-    `holdout` judges as earlier releases of the suite did, by the logistic attack only.
-
-    Returns rows: epochs, learning_rate, noise_multiplier, attack, slice, members, nonmembers,
-    reading, replicate, status, metric, value. Metrics score.train, .validation, .test and .gap
-    without attack; mia.auc and mia.attacker_advantage by attack and slice, and their maximum over
-    slices, which is what the suite's summary of its best result prints. What could not run is NaN,
-    and `status` says why. `prefix` goes before each metric.
+    Rows: epochs, learning_rate, noise_multiplier, attack, slice, reading, replicate, status,
+    metric, value. Metrics score.train, .validation, .test and .gap without attack; mia.auc and
+    mia.attacker_advantage by attack and slice, and their maximum over slices, which is what the
+    suite's summary of its best result prints. What could not run is NaN, and `status` says why.
+    `prefix` goes before each metric.
     """
     rows = Rows(reading=reading)
-    metrics = [f"{prefix}mia.auc", f"{prefix}mia.attacker_advantage"]
     for target in mia.train_targets(
-        X, y, settings, seed=seed, replicates=replicates, engine=engine
+        s.X, s.y, configs, seed=s.seed, replicates=s.replicates, engine=s.engine
     ):
-        factors: dict[str, Any] = {
-            "epochs": target.config.epochs,
-            "learning_rate": target.config.learning_rate,
-            "noise_multiplier": target.config.noise_multiplier,
-            "replicate": target.replicate,
-        }
-        split = target.split
-        parts = {"train": split.train, "validation": split.validation, "test": split.test}
-        score = {f"{prefix}score.{k}": target.accuracy(part, y) for k, part in parts.items()}
-        score[f"{prefix}score.gap"] = score[f"{prefix}score.train"] - score[f"{prefix}score.test"]
-        sizes: dict[str, Any] = {"members": split.train.size, "nonmembers": split.test.size}
-        rows.add(attack="", slice="", status=target.status, metrics=score, **sizes, **factors)
+        split, factors = target.split, _factors(target.config) | {"replicate": target.replicate}
+        score = {part: target.accuracy(which, s.y) for part, which in vars(split).items()}
+        score["gap"] = score["train"] - score["test"]
+        metrics = {f"{prefix}score.{part}": value for part, value in score.items()}
+        rows.add(attack="", slice="", status=target.status, metrics=metrics, **factors)
         if target.status != "ok":
             continue
-        inside, outside = (
-            mia.from_logits(target.logits[part], y[part]) for part in (split.train, split.test)
-        )
+        sides = [mia.from_logits(target.logits[i], s.y[i]) for i in (split.train, split.test)]
         # The same folds for every setting: they are compared like with like.
         rng = np.random.default_rng(target.seed)
         results = (
-            mia.holdout_logistic(inside, outside, slices=slices, rng=rng)
-            if holdout
-            else mia.run_suite(inside, outside, attacks=attacks, slices=slices, rng=rng)
+            mia.holdout_logistic(*sides, slices=slices, rng=rng)
+            if reading == "published"
+            else mia.run_suite(*sides, attacks=s.attacks, slices=slices, rng=rng)
         )
-        best: dict[str, list[list[float]]] = {}
-        for one in results:
-            values = [one.auc, one.advantage]
-            best.setdefault(one.attack, []).append(values)
-            rows.add(
-                attack=one.attack,
-                slice=one.slice,
-                status=one.status,
-                members=one.member_scores.size,
-                nonmembers=one.nonmember_scores.size,
-                metrics=dict(zip(metrics, values, strict=True)),
-                **factors,
-            )
-        for name, over_slices in best.items():
-            if len(over_slices) > 1 and np.isfinite(over_slices).any():
-                most = dict(zip(metrics, np.nanmax(over_slices, axis=0), strict=True))
-                rows.add(attack=name, slice=BEST, status="ok", metrics=most, **factors)
+        for name in dict.fromkeys(one.attack for one in results):
+            mine = [one for one in results if one.attack == name]
+            lines = [(one.slice, one.status, (one.auc, one.advantage)) for one in mine]
+            if len(mine) > 1 and any(one.status == "ok" for one in mine):
+                lines.append((BEST, "ok", np.nanmax([values for *_, values in lines], axis=0)))
+            for part, status, values in lines:
+                metrics = {f"{prefix}mia.auc": values[0]}
+                metrics[f"{prefix}mia.attacker_advantage"] = values[1]
+                rows.add(attack=name, slice=part, status=status, metrics=metrics, **factors)
     return rows.frame()
 
 
-def run(
-    X: np.ndarray,
-    y: np.ndarray,
-    settings: Sequence[dpsgd.Config],
-    *,
-    seed: int,
-    replicates: int,
-    attacks: Sequence[str],
-    slow_attacks: Sequence[str],
-    overfit_epochs: Sequence[int],
-    delta: float,
-    engine: Engine = "batched",
-) -> pd.DataFrame:
+def simulate(s: Settings) -> pd.DataFrame:
     """All rows of the notebook: both readings, slow attacks on one setting, longer training, ε."""
-    common: dict[str, Any] = {"seed": seed, "replicates": replicates, "engine": engine}
-    published = [replace(config, microbatches=1) for config in settings]
-    plain = [
-        replace(settings[0], learning_rate=0.1, noise_multiplier=0.0, clip=math.inf, epochs=e)
-        for e in overfit_epochs
-    ]
+    first, *_ = s.configs
+    plain = replace(first, learning_rate=0.1, noise_multiplier=0.0, clip=math.inf)
+    longer = [replace(plain, epochs=epochs) for epochs in s.overfit_epochs]
+    loss = replace(s, attacks=mia.ATTACKS[:1])
     parts = [
-        attack(X, y, settings, attacks=attacks, **common),
-        attack(X, y, published, holdout=True, reading="published", **common),
-        attack(X, y, plain, slices=[WHOLE], prefix="overfit.", **common),
-        epsilons(
-            settings, n=mia.report_split(len(y), np.random.default_rng(0)).train.size, delta=delta
-        ),
+        attack(s, s.configs),
+        attack(s, [replace(c, microbatches=1) for c in s.configs], reading="published"),
+        attack(loss, longer, slices=[WHOLE], prefix="overfit."),
+        epsilons(s),
     ]
-    if slow_attacks:
-        common["replicates"] = 2
-        slow: dict[str, Any] = {"attacks": slow_attacks, "slices": [WHOLE], "prefix": "slow."}
-        parts.append(attack(X, y, settings[:1], **slow, **common))
+    if s.slow_attacks:
+        slow = replace(s, attacks=s.slow_attacks, replicates=2)
+        parts.append(attack(slow, [first], slices=[WHOLE], prefix="slow."))
     return concat(*parts)
 
 
-def agreement(
-    X: np.ndarray, y: np.ndarray, settings: Sequence[dpsgd.Config], *, seed: int, delta: float
-) -> pd.DataFrame:
-    """`dpsgd.agreement` on these records for the last setting, in both readings."""
-    import pandas as pd
-
-    return pd.concat(
-        dpsgd.agreement(
-            X, y, replace(settings[-1], microbatches=groups), seed=seed, delta=delta
-        ).assign(reading=reading)
-        for reading, groups in (("described", None), ("published", 1))
-    )
-
-
-def epsilons(settings: Sequence[dpsgd.Config], *, n: int, delta: float) -> pd.DataFrame:
+def epsilons(s: Settings) -> pd.DataFrame:
     """Rows: ε as the report computes it ("published") or as shuffled batches guarantee it
     ("described"), and for both readings `epsilon.proven`, for what really ran."""
-    rows = Rows()
-    for config in settings:
-        noise = config.noise_multiplier
-        report = accounting.report_epsilon(
-            noise, n=n, batch_size=config.batch_size or n, epochs=config.epochs
-        )
-        for reading, setting in (
-            ("described", config),
-            ("published", replace(config, microbatches=1)),
-        ):
-            proven = accounting.of(setting, n=n, delta=delta, accountant="pld").epsilon
+    rows, n = Rows(), s.split.train.size
+    for config in s.configs:
+        size = {"n": n, "batch_size": config.batch_size or n, "epochs": config.epochs}
+        report = accounting.report_epsilon(config.noise_multiplier, **size)
+        for reading, microbatches in (("described", None), ("published", 1)):
+            setting = replace(config, microbatches=microbatches)
+            proven = accounting.of(setting, n=n, delta=s.delta, accountant="pld").epsilon
             stated = report if reading == "published" else proven
-            rows.add(
-                reading=reading,
-                epochs=config.epochs,
-                learning_rate=config.learning_rate,
-                noise_multiplier=noise,
-                metrics={"epsilon": stated, "epsilon.proven": proven},
-                se={"epsilon": 0.0, "epsilon.proven": 0.0},
-            )
+            both = {"epsilon": stated, "epsilon.proven": proven}
+            exact = dict.fromkeys(both, 0.0)
+            rows.add(reading=reading, metrics=both, se=exact, **_factors(config))
     return rows.frame()
 
 
-def privacy(settings: Sequence[dpsgd.Config], *, n: int, delta: float) -> list[str]:
+def agreement(s: Settings) -> pd.DataFrame:
+    """`dpsgd.agreement` on one hold-out for the last setting, in both readings."""
+    X, y, last = s.X[s.split.train], s.y[s.split.train], s.configs[-1]
+    readings = {"described": last, "published": replace(last, microbatches=1)}
+    return pd.concat(
+        dpsgd.agreement(X, y, config, seed=s.seed, delta=s.delta).assign(reading=reading)
+        for reading, config in readings.items()
+    )
+
+
+def privacy(s: Settings) -> list[str]:
     """The guarantee at each noise in words, as described."""
-    private = {config.noise_multiplier: config for config in settings if config.private}
-    return [
-        f"Noise {noise:g}: {accounting.of(config, n=n, delta=delta, accountant='pld')}"
-        for noise, config in private.items()
-    ]
+    how: dict[str, Any] = {"n": s.split.train.size, "delta": s.delta, "accountant": "pld"}
+    private = {config.noise_multiplier: config for config in s.configs if config.private}
+    return [f"Noise {z:g}: {accounting.of(config, **how)}" for z, config in private.items()]
 
 
 def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
@@ -241,47 +199,34 @@ def decimal_points(cells: pd.DataFrame, *, delta: float) -> pd.DataFrame:
     A print is explained where the recomputed number with some decimals, read without its decimal
     point, has the printed digits.
     """
-    import pandas as pd
-
+    size: dict[str, Any] = {"n": REPORT_MEMBERS, "batch_size": REPORT_BATCH}
+    how: dict[str, Any] = {"delta": delta, "sampling": "shuffle", "accountant": "pld"}
     lines = []
-    for cell in cells[(cells["metric"] == "epsilon") & np.isfinite(cells["printed"])].itertuples():
-        size: dict[str, Any] = {
-            "n": REPORT_MEMBERS,
-            "batch_size": REPORT_BATCH,
-            "epochs": int(cell.epochs),
-        }
-        value = accounting.report_epsilon(cell.noise_multiplier, **size)
-        decimals = round(math.log10(cell.printed / value))
-        proven = accounting.epsilon(
-            cell.noise_multiplier, **size, delta=delta, sampling="shuffle", accountant="pld"
-        )
-        lines.append(
-            {
-                "table": cell.table,
-                "learning_rate": cell.learning_rate,
-                "noise_multiplier": cell.noise_multiplier,
-                "printed": cell.text,
-                "recomputed": value,
-                "decimals": decimals,
-                "without its decimal point": f"{round(value * 10**decimals):.2E}",
-                "proven as described": proven.epsilon,
-            }
-        )
+    shown = cells[(cells["metric"] == "epsilon") & np.isfinite(cells["printed"])]
+    for cell in shown.to_dict("records"):
+        noise, size["epochs"] = cell["noise_multiplier"], int(cell["epochs"])
+        value = accounting.report_epsilon(noise, **size)
+        decimals = round(math.log10(cell["printed"] / value))
+        line = {name: cell[name] for name in ("table", *SETTING)}
+        line |= {"printed": cell["text"], "recomputed": value, "decimals": decimals}
+        line["without its decimal point"] = f"{round(value * 10**decimals):.2E}"
+        line["proven as described"] = accounting.epsilon(noise, **size, **how).epsilon
+        lines.append(line)
     return pd.DataFrame(lines)
 
 
 def class_0(rows: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """Mean and SD of a guess on 4 against 7 records (the most likely sizes), and of our attack."""
-    guess = Rows(attacker="guessing, 4 against 7 (most likely)")
     chance = mia.chance_advantage(4, 7, rng=np.random.default_rng(seed), two_sided=True)
-    guess.add(metrics={"mean": 0.5, "sd": mia.chance_auc_sd(4, 7)}, of="mia.auc")
-    guess.add(metrics={"mean": chance.mean(), "sd": chance.std()}, of="mia.attacker_advantage")
+    guess = pd.DataFrame({"of": ["mia.auc", "mia.attacker_advantage"]}).assign(
+        attacker="guessing, 4 against 7 (most likely)",
+        mean=[0.5, chance.mean()],
+        sd=[mia.chance_auc_sd(4, 7), chance.std()],
+    )
     ours = rows[(rows["slice"] == "CLASS=0") & (rows["attack"] == "LOGISTIC_REGRESSION")]
     moments = summarise(ours, ["reading", "metric"]).rename(columns={"metric": "of"})
     moments["attacker"] = "ours, as " + moments["reading"]
-    return concat(wide(guess.frame(), index=["attacker", "of"]), moments)[
-        ["attacker", "of", "mean", "sd"]
-    ]
+    return concat(guess, moments)[["attacker", "of", "mean", "sd"]]
 
 
 def figure(rows: pd.DataFrame) -> pd.DataFrame:
@@ -296,25 +241,19 @@ def figure(rows: pd.DataFrame) -> pd.DataFrame:
 def figure_printed(cells: pd.DataFrame) -> pd.DataFrame:
     """Printed points for `figure`: accuracy in every row, the attack where it saw all records."""
     attacked = cells["metric"].str.startswith("mia.") & (cells["slice"] == WHOLE)
-    chosen = cells[(cells["metric"] == "score.test") | attacked]
-    return chosen[["noise_multiplier", "metric", "printed"]]
+    shown = (cells["table"] == "fig-3.10") & (attacked | (cells["metric"] == "score.test"))
+    return cells.loc[shown, ["noise_multiplier", "metric", "printed"]]
 
 
 def best_slices(rows: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """Each printed AUC, its slice, and ours as published on that slice and over all slices."""
-    import pandas as pd
-
     ours = rows[(rows["reading"] == "published") & (rows["metric"] == "mia.auc")]
     lines = []
-    cell: Any
-    for cell in cells[cells["metric"] == "mia.auc"].itertuples():
-        here = ours[
-            np.isclose(ours["learning_rate"], cell.learning_rate)
-            & np.isclose(ours["noise_multiplier"], cell.noise_multiplier)
-        ]
-        line: dict[str, Any] = {"table": cell.table, **{k: getattr(cell, k) for k in SETTING}}
-        line |= {"printed": cell.printed, "printed slice": cell.slice}
-        for name, part in (("that slice", cell.slice), (BEST, BEST)):
+    for cell in cells[cells["metric"] == "mia.auc"].to_dict("records"):
+        here = ours[np.isclose(ours[SETTING], [cell[name] for name in SETTING]).all(axis=1)]
+        line = {name: cell[name] for name in ("table", *SETTING, "printed")}
+        line["printed slice"] = cell["slice"]
+        for name, part in (("that slice", cell["slice"]), (BEST, BEST)):
             values = here[here["slice"] == part]["value"]
             line |= {f"ours, {name}": values.mean(), f"sd, {name}": values.std()}
         lines.append(line)
@@ -327,11 +266,11 @@ def by_attack(rows: pd.DataFrame, metric: str = "mia.auc") -> pd.DataFrame:
     return wide(part, index="slice", columns="attack")
 
 
-def best_afterwards(rows: pd.DataFrame) -> dict[str, float]:
+def best_afterwards(rows: pd.DataFrame) -> pd.Series:
     """Mean over trainings of the best AUC of all attacks and slices, by reading."""
     areas = rows[(rows["metric"] == "mia.auc") & (rows["slice"] != BEST)]
     best = areas.groupby(["reading", *SETTING, "replicate"])["value"].max()
-    return {str(name): float(v) for name, v in best.groupby("reading").mean().items()}
+    return best.groupby("reading").mean()
 
 
 def gap_and_attack(rows: pd.DataFrame) -> pd.DataFrame:
@@ -355,73 +294,80 @@ def correlations(pairs: pd.DataFrame) -> dict[str, float]:
     return {"within": r, "low": low, "high": high, "between": settings.mean().corr().iloc[0, 1]}
 
 
-def logistic_range(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean AUC of the logistic attack on all records as described, by setting."""
+def _by_setting(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean AUC of the logistic attack on all records as described."""
     part = figure(rows[rows["reading"] == "described"])
     return summarise(part[part["metric"] == "mia.auc"], SETTING)
 
 
 def headline(rows: pd.DataFrame, points: pd.DataFrame) -> Claim:
     """One sentence: what the suite's attack reaches, and what the printed epsilons are."""
-    means = logistic_range(rows)["mean"]
-    explained = points["printed"] == points["without its decimal point"]
-    return Claim(
+    means = _by_setting(rows)["mean"]
+    reach = (
         "The suite's logistic attack on all records has a mean AUC of {low:.2f} to {high:.2f} over "
-        "the settings as described; {n} printed epsilons lost their decimal points "
-        "({printed} is {value:,.0f}).",
-        holds=len(means) > 0 and bool(explained.all()),
-        otherwise="Over the settings as described the suite's logistic attack on all records has a "
-        "mean AUC of {low:.2f} to {high:.2f}.",
+        "the settings as described"
+    )
+    return Claim(
+        reach + "; {n} printed epsilons lost their decimal points "
+        "({point[printed]} is {point[recomputed]:,.0f}).",
+        holds=len(means) > 0 and _explained(points),
+        otherwise=reach + ".",
         low=means.min(),
         high=means.max(),
         n=len(points),
-        printed=points["printed"].iloc[0],
-        value=points["recomputed"].iloc[0],
+        point=points.iloc[0],
     )
+
+
+def _explained(points: pd.DataFrame) -> bool:
+    return bool((points["printed"] == points["without its decimal point"]).all())
 
 
 def takeaways(rows: pd.DataFrame, points: pd.DataFrame, cells: pd.DataFrame) -> list[Claim]:
     """What these rows bear out; `points` from `decimal_points`, `cells` as printed."""
+    falls = [part for _, part in _by_setting(rows).groupby("learning_rate")]
+    r = correlations(gap_and_attack(rows))
     return [
         Claim(
             "All {n} finite printed epsilons are recomputed ones of {low:,.0f} to {high:,.0f}, "
             "written with {decimals} decimals and read without the decimal point.",
-            holds=bool((points["printed"] == points["without its decimal point"]).all()),
+            holds=_explained(points),
             n=len(points),
             low=points["recomputed"].min(),
             high=points["recomputed"].max(),
             decimals=" or ".join(map(str, sorted(set(points["decimals"])))),
         ),
         _printed_order(rows, cells),
-        *(
-            _fall(part, float(part["learning_rate"].iloc[0]))
-            for _, part in logistic_range(rows).groupby("learning_rate")
-        ),
+        *map(_fall, falls),
         _longer(rows),
-        _within(correlations(gap_and_attack(rows))),
+        Claim(
+            "Among trainings of equal settings a wider gap goes with a better attack too "
+            "(correlation {within:.2f}, 95 %: {low:.2f} to {high:.2f}); an unlucky hold-out moves "
+            "both.",
+            holds=r["low"] > 0,
+            otherwise="Among trainings of equal settings gap and attack are not shown to go "
+            "together (correlation {within:.2f}, 95 %: {low:.2f} to {high:.2f}).",
+            **r,
+        ),
     ]
 
 
 def _printed_order(rows: pd.DataFrame, cells: pd.DataFrame) -> Claim:
     printed = cells[(cells["metric"] == "mia.auc") & (cells["table"] == "3.4")]["printed"]
-    ours = rows[
-        (rows["slice"] == "CLASS=0")
-        & (rows["reading"] == "published")
-        & (rows["metric"] == "mia.auc")
-    ]
+    published = (rows["reading"] == "published") & (rows["metric"] == "mia.auc")
+    ours = rows[published & (rows["slice"] == "CLASS=0")]
     spread = math.sqrt(ours.groupby(SETTING)["value"].var().mean())
-    width = float(printed.max() - printed.min())
-    # The range of k draws exceeds q standard deviations in 5 % of cases.
-    q = float(stats.studentized_range.ppf(0.95, len(printed), np.inf))
+    # The range of k draws exceeds so many standard deviations in 5 % of cases.
+    limit = float(stats.studentized_range.ppf(0.95, len(printed), np.inf))
     return Claim(
         "Table 3.4 rests on CLASS=0, where equal settings give AUCs with a standard deviation of "
         "{spread:.2f} as published: {n} equal settings would often differ by as much as its rows "
         "do ({width:.2f}), so their order says nothing.",
-        holds=width < q * spread,
+        holds=np.ptp(printed) < limit * spread,
         otherwise="The rows of table 3.4 differ by {width:.2f}, more than equal settings would "
         "(standard deviation {spread:.2f} as published).",
         spread=spread,
-        width=width,
+        width=np.ptp(printed),
         n=len(printed),
     )
 
@@ -431,52 +377,38 @@ def _t(n: float) -> float:
     return float(stats.t.isf(0.025, n - 1)) if n > 1 else math.inf
 
 
-def _fall(part: pd.DataFrame, rate: float) -> Claim:
+def _fall(part: pd.DataFrame) -> Claim:
     ordered = part.sort_values("noise_multiplier")
-    first, last = ordered.iloc[0], ordered.iloc[-1]
+    a, b = ordered.iloc[0], ordered.iloc[-1]
+    start = "At step size {a[learning_rate]:g}, as described, "
+    means = (
+        "mean AUC {a[mean]:.2f} at noise {a[noise_multiplier]:g}, {b[mean]:.2f} at noise "
+        "{b[noise_multiplier]:g}."
+    )
     return Claim(
-        "At step size {rate:g}, as described, noise lowers the logistic attack on all records: "
-        "mean AUC {a:.2f} at noise {z:g}, {b:.2f} at noise {w:g}.",
+        f"{start}noise lowers the logistic attack on all records: {means}",
         # Conservative: the hold-outs are the same, so that the difference is known better.
-        holds=first["mean"] - last["mean"] > _t(first["n"]) * math.hypot(first["se"], last["se"]),
-        otherwise="At step size {rate:g}, as described, no fall of the logistic attack with the "
-        "noise can be shown: mean AUC {a:.2f} at noise {z:g}, {b:.2f} at noise {w:g}.",
-        rate=rate,
-        a=first["mean"],
-        b=last["mean"],
-        z=first["noise_multiplier"],
-        w=last["noise_multiplier"],
+        holds=a["mean"] - b["mean"] > _t(a["n"]) * math.hypot(a["se"], b["se"]),
+        otherwise=f"{start}no fall of the logistic attack with the noise can be shown: {means}",
+        a=a,
+        b=b,
     )
 
 
 def _longer(rows: pd.DataFrame) -> Claim:
-    table = rows[rows["metric"].isin(["overfit.score.gap", "overfit.mia.auc"])].pivot_table(
-        index="replicate", columns=["metric", "epochs"], values="value"
-    )
-    gap, auc = table["overfit.score.gap"], table["overfit.mia.auc"]
-    first, last = gap.columns.min(), gap.columns.max()
-    changes = [t[last] - t[first] for t in (gap, auc)]  # on the same hold-outs
+    part = rows[rows["metric"].isin(["overfit.score.gap", "overfit.mia.auc"])]
+    table = part.pivot_table(index="replicate", columns=["epochs", "metric"], values="value")
+    first, last = part["epochs"].min(), part["epochs"].max()
+    rise = table[last] - table[first]  # on the same hold-outs
     return Claim(
         "Overfitting drives the attack: from {first:g} to {last:g} epochs without DP, on the same "
-        "hold-outs, the accuracy gap widens by {gap:.2f} and the AUC of the loss threshold rises "
-        "by {auc:.2f} to {level:.2f}.",
-        holds=all(d.mean() > _t(len(d)) * d.sem() for d in changes),
+        "hold-outs, the accuracy gap widens by {rise[overfit.score.gap]:.2f} and the AUC of the "
+        "loss threshold rises by {rise[overfit.mia.auc]:.2f} to {level:.2f}.",
+        holds=bool((rise.mean() > _t(len(rise)) * rise.sem()).all()),
         otherwise="From {first:g} to {last:g} epochs without DP gap and attack are not shown to "
-        "rise (by {gap:.2f} and {auc:.2f}).",
+        "rise (by {rise[overfit.score.gap]:.2f} and {rise[overfit.mia.auc]:.2f}).",
         first=first,
         last=last,
-        gap=changes[0].mean(),
-        auc=changes[1].mean(),
-        level=auc[last].mean(),
-    )
-
-
-def _within(r: Mapping[str, float]) -> Claim:
-    return Claim(
-        "Among trainings of equal settings a wider gap goes with a better attack too (correlation "
-        "{within:.2f}, 95 %: {low:.2f} to {high:.2f}); an unlucky hold-out moves both.",
-        holds=r["low"] > 0,
-        otherwise="Among trainings of equal settings gap and attack are not shown to go together "
-        "(correlation {within:.2f}, 95 %: {low:.2f} to {high:.2f}).",
-        **r,
+        rise=rise.mean(),
+        level=table[last]["overfit.mia.auc"].mean(),
     )

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
-from pet_lab import accounting, data, dpsgd, mia
-from pet_lab.rows import Claim, Rows, concat, fill, summarise, wide
-
-if TYPE_CHECKING:
-    import pandas as pd
+from pet_lab import accounting, checks, data, dpsgd, mia
+from pet_lab.rows import Claim, Rows, concat, fill, streams, summarise, wide
 
 LABELS = {
     "mia.auc": "AUC of the attack",
@@ -29,146 +27,155 @@ JUDGED = ["accuracy", "accuracy.always_member", "balanced_accuracy", "mia.auc"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """A target to attack: its name, stated epsilon, reading, and how it is trained."""
+class Victim:
+    """A kind of target to attack: its name, stated epsilon, reading, and how it is trained."""
 
     target: str
     epsilon: float
-    reading: str
+    reading: str = "described"
     config: dpsgd.Config
 
-    def guarantee(self, *, n: int, delta: float) -> accounting.Guarantee:
-        """What its training on `n` records proves."""
-        return accounting.of(self.config, n=n, delta=delta, accountant="pld")
+    @property
+    def factors(self) -> dict[str, Any]:
+        """What its rows carry."""
+        return {"target": self.target, "epsilon": self.epsilon, "reading": self.reading}
 
 
-def check(
-    y: np.ndarray,
-    *,
-    held_out: float,
-    batch_size: int,
-    epochs: Sequence[int],
-    delta: float,
-    shadow_models: int,
-    replicates: int,
-    lira_models: int,
-) -> None:
-    """Refuse parameters that cannot go together before anything is trained."""
-    if not 0 < held_out < 1:
-        raise ValueError(f"held_out is a share in (0, 1), got {held_out:g}; usual is 0.25.")
-    counts = {"shadow_models": (shadow_models, 1), "lira_models": (lira_models, 16)}
-    counts |= {"replicates": (replicates, 1), "epochs": (min(epochs), 1)}
-    members = min(len(y) - round(held_out * len(y)), len(y) // 2)  # of targets, and of LiRA's
-    mia.check_plan(y, batch_size=batch_size, members=members, delta=delta, at_least=counts)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Settings:
+    """What is run; parameters that cannot go together are refused before anything is trained.
 
-
-def settings(
-    plain: dpsgd.Config,
-    *,
-    n: int,
-    epsilon: float,
-    delta: float,
-    epochs: int,
-    learning_rate: float,
-    clip: float,
-) -> list[Setting]:
-    """The target without DP, and with DP in two readings of its epsilon.
-
-    As described: Poisson samples, every record clipped, the noise that the PLD accountant asks for.
-    As published: shuffled batches, `num_microbatches=1`, the noise that tensorflow-privacy's
-    deprecated function states.
+    The attacker knows the `domain` of the records (X from 0 to 1, y 0 or 1) and attacks `plain`
+    and, with noise for epsilon at delta, `private`; `natural` are the features in their units, see
+    `natural_units`, or None. A target is not trained on the share `held_out`; it has as many
+    imitations as `shadow_models`. `confidence` is the threshold of the synthesis.
     """
-    size: dict[str, Any] = {
-        "n": n,
-        "batch_size": plain.batch_size,
-        "epochs": epochs,
-        "delta": delta,
-    }
-    noise = accounting.noise_for(epsilon, sampling="poisson", accountant="pld", **size)
-    private = replace(
-        plain,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        clip=clip,
-        sampling="poisson",
-        noise_multiplier=noise,
-    )
-    claimed = accounting.noise_for_claim(epsilon, **size)
-    published = replace(private, sampling="shuffle", microbatches=1, noise_multiplier=claimed)
-    return [
-        Setting(target="non-private", epsilon=math.inf, reading="described", config=plain),
-        Setting(target="dp-sgd", epsilon=epsilon, reading="described", config=private),
-        Setting(target="dp-sgd", epsilon=epsilon, reading="published", config=published),
-    ]
+
+    X: np.ndarray
+    y: np.ndarray
+    domain: mia.Domain
+    natural: np.ndarray | None = None
+    plain: dpsgd.Config
+    private: dpsgd.Config
+    epsilon: float
+    delta: float
+    confidence: float = 0.8
+    held_out: float = 0.25
+    shadow_models: int
+    replicates: int
+    lira_models: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        sentence = f"held_out is a share in (0, 1), got {self.held_out:g}; usual is 0.25."
+        checks.require(0 < self.held_out < 1, sentence)
+        checks.whole(1, shadow_models=self.shadow_models, replicates=self.replicates)
+        checks.whole(16, lira_models=self.lira_models)
+        smallest = min(self.members, len(self.y) // 2)  # of targets, and of LiRA's
+        size = self.plain.batch_size or 1
+        mia.check_plan(self.y, batch_size=size, members=smallest, delta=self.delta)
+
+    @property
+    def members(self) -> int:
+        """Records that a target is trained on."""
+        return len(self.y) - round(self.held_out * len(self.y))
+
+    @property
+    def victims(self) -> list[Victim]:
+        """Without DP; with DP in two readings of its epsilon; another way to spend the same.
+
+        As described: Poisson samples, every record clipped, the noise that the PLD accountant asks
+        for. As published: shuffled batches, `num_microbatches=1`, the noise that
+        tensorflow-privacy's deprecated function states. Last: logistic regression by a few steps on
+        all records.
+        """
+        e, private = self.epsilon, self.private
+        size: dict[str, Any] = {"n": self.members, "delta": self.delta}
+        described = mia.spend(e, replace(private, sampling="poisson"), **size)
+        full = dpsgd.Config(hidden=(), sampling="full", batch_size=None, epochs=20)
+        full = mia.spend(e, replace(full, learning_rate=0.5, clip=1.0), **size)
+        size |= {"batch_size": private.batch_size, "epochs": private.epochs}
+        stated = accounting.noise_for_claim(e, **size)
+        published = replace(private, sampling="shuffle", microbatches=1, noise_multiplier=stated)
+        return [
+            Victim(target="non-private", epsilon=math.inf, config=self.plain),
+            Victim(target="dp-sgd", epsilon=e, config=described),
+            Victim(target="dp-sgd", epsilon=e, reading="published", config=published),
+            Victim(target=FULL_BATCH, epsilon=e, config=full),
+        ]
+
+    def guarantee(self, victim: Victim) -> accounting.Guarantee:
+        """What its training proves."""
+        return accounting.of(victim.config, n=self.members, delta=self.delta, accountant="pld")
 
 
-def shadow_attack(
-    X: np.ndarray,
-    y: np.ndarray,
-    domain: mia.Domain,
-    config: dpsgd.Config,
-    *,
-    seed: int,
-    replicates: int,
-    models: int = 20,
-    held_out: float = 0.25,
-    confidence: float = 0.8,
-    **factors: Any,
-) -> pd.DataFrame:
-    """Attack a new target of this configuration in each replicate.
+def natural_units(frame: pd.DataFrame, target: str) -> np.ndarray:
+    """Features of the student table centred on their documented ranges, so that scaling reads
+    nothing off the data."""
+    table = data.binarise(frame, target).drop(columns=target)
+    domain: Any = data.student.DOMAIN
+    ranges = {str(c): (min(domain[c]), max(domain[c])) for c in table.select_dtypes("number")}
+    one_hot = pd.get_dummies(table, dtype=float)
+    return data.scale_by_range(one_hot, ranges, units={"absences": 46.5})
+
+
+def simulate(s: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All rows of the notebook, and LiRA's ROC curves (target, fpr, tpr).
+
+    The target without DP counts for both readings: nothing about it is ambiguous.
+    """
+    *networks, rival = s.victims
+    attacked = [shadow_attack(s, victim) for victim in networks]
+    lira_rows, curves = lira(s, [v for v in networks if v.reading == "described"])
+    twice = attacked[0].assign(reading="published")
+    return concat(*attacked, twice, lira_rows, full_batch(s, rival)), curves
+
+
+def shadow_attack(s: Settings, victim: Victim) -> pd.DataFrame:
+    """Attack a new target of this kind in each replicate.
 
     The attacker only queries the target: records of both classes are synthesised from its answers,
-    `models` imitations (same configuration, as many records as the target) are trained on them in
-    one program, one attack is learned per predicted class, and judged on the target's real members
-    and on the share `held_out` of the records. A target that is never as sure of a class as
-    `confidence` lowers it to 95 % of the best answer among 4096 random records.
+    imitations (same configuration, as many records as the target) are trained on them in one
+    program, one attack is learned per predicted class, and judged on the target's real members and
+    on the records held out.
 
-    Returns rows: attack_model ("class0", "class1" or ""), samples ("member", "nonmember" or ""),
-    replicate, metric, value and `factors`. Metrics target.* on the held-out records; for each
-    attack model precision, recall, f1 by samples, accuracy, balanced_accuracy,
-    accuracy.always_member, mia.auc; and queries, synthesis.confidence, synthesis.failed (1 where
-    the target hardly ever predicts a class, or its imitations teach no attack: it then has no
-    attack rows, and `status` says why).
+    Rows: factors of the victim, attack_model ("class0", "class1" or ""), samples ("member",
+    "nonmember" or ""), replicate, metric, value. Metrics target.* on the held-out records; for each
+    attack model precision, recall, f1 by samples, and `JUDGED`; and queries, synthesis.confidence,
+    synthesis.failed: 1 where the target hardly ever predicts a class, or its imitations teach no
+    attack. It then has no attack rows, and `status` says why.
     """
-    rows = Rows(**factors)
-    for r, stream in enumerate(np.random.SeedSequence(seed).spawn(replicates)):
-        draw, training, work, *shadows = stream.spawn(3 + models)
-        rng = np.random.default_rng(work)
-        order = np.random.default_rng(draw).permutation(len(y))
-        out = np.zeros(len(y), bool)
-        out[order[: round(held_out * len(y))]] = True
-        size = int((~out).sum())
-        nowhere: dict[str, Any] = {"attack_model": "", "samples": "", "replicate": r}
-        if y[~out].min() == y[~out].max():
-            rows.add(metrics={"target.accuracy": math.nan}, status=mia.ONE_CLASS, **nowhere)
-            continue
-        target = dpsgd.train(X, y, config, seeds=[training], members=~out[None], curve_every=0)
-        if target.diverged[0]:
-            status = "the training diverged"
-            rows.add(metrics={"target.accuracy": math.nan}, status=status, **nowhere)
-            continue
-        logits = target.predict(X)[0]
-        # Class 1 takes the place of "member" in these metrics.
-        own = mia.decision_metrics(y[out] > 0, logits[out] > 0)
-        score = {"target.accuracy": own["all"]["accuracy"]}
-        for metric in ("precision", "recall"):
-            score[f"target.{metric}.class1"] = own["member"][metric]
-            score[f"target.{metric}.class0"] = own["nonmember"][metric]
-        rows.add(metrics=score, **nowhere)
-        try:
-            pool, labels, facts = _pool(target, domain, 2 * size, confidence, rng)
-            train, test = mia.shadow_masks(models, len(labels), size=size, rng=rng)
-            imitations = dpsgd.train(
-                pool, labels, config, seeds=shadows, members=train, curve_every=0
+    rows = Rows(**victim.factors)
+    for r, stream in streams(s.seed, s.replicates):
+        draw, training, *others = stream.spawn(3 + s.shadow_models)
+        whole: dict[str, Any] = {"attack_model": "", "samples": "", "replicate": r}
+        out = np.random.default_rng(draw).permutation(len(s.y)).argsort() < len(s.y) - s.members
+        one_class = len(np.unique(s.y[~out])) < 2
+        if not one_class:
+            target = dpsgd.train(
+                s.X, s.y, victim.config, seeds=[training], members=~out[None], curve_every=0
             )
-            ok = ~imitations.diverged
-            answers = _two_columns(imitations.predict(pool)[ok])
-            attack = mia.attack_models(answers, train[ok], test[ok])
-        except mia.SynthesisError as error:
-            rows.add(metrics={"synthesis.failed": 1.0}, status=str(error), **nowhere)
+        if one_class or target.diverged[0]:
+            status = mia.ONE_CLASS if one_class else "the training diverged"
+            rows.add(metrics={"target.accuracy": math.nan}, status=status, **whole)
             continue
-        rows.add(metrics={"synthesis.failed": 0.0, **facts}, **nowhere)
-        _judge(rows, attack, mia.from_logits(logits, y), ~out, r)
+        outputs = mia.from_logits(target.predict(s.X)[0], s.y)
+        # Class 1 takes the place of "member" in these metrics.
+        own = mia.decision_metrics(s.y[out] > 0, outputs.predicted[out] > 0)
+        score = {"target.accuracy": own["all"]["accuracy"]}
+        for label, side in (("class1", "member"), ("class0", "nonmember")):
+            score |= {f"target.{m}.{label}": own[side][m] for m in ("precision", "recall")}
+        rows.add(metrics=score, **whole)
+        try:
+            scores, facts = _scores(s, target, outputs, others)
+        except mia.SynthesisError as error:
+            rows.add(metrics={"synthesis.failed": 1.0}, status=str(error), **whole)
+            continue
+        rows.add(metrics={"synthesis.failed": 0.0, **facts}, **whole)
+        for c in (0, 1):
+            here = (outputs.predicted == c) & np.isfinite(scores)
+            for samples, metrics in _judge(~out[here], scores[here]).items():
+                rows.add(attack_model=f"class{c}", samples=samples, replicate=r, metrics=metrics)
     return rows.frame()
 
 
@@ -177,170 +184,98 @@ def _two_columns(logits: np.ndarray) -> np.ndarray:
     return np.stack([1 - p, p], axis=-1)
 
 
-def _pool(
-    target: dpsgd.Training,
-    domain: mia.Domain,
-    per_class: int,
-    confidence: float,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """Records of both classes from queries alone, their labels, and what it took."""
+def _scores(
+    s: Settings, target: dpsgd.Training, outputs: mia.Outputs, seeds: Sequence[Any]
+) -> tuple[np.ndarray, dict[str, float]]:
+    """The attack's scores of the real records, learned from queries alone, and what it took.
+
+    A target that is never as sure of a class as `confidence` lowers that to 95 % of the best answer
+    among 4096 random records.
+    """
+    rng = np.random.default_rng(seeds[0])
 
     def predict(X: np.ndarray) -> np.ndarray:
         return _two_columns(target.predict(X)[0])
 
-    reach = predict(domain.draw(4096, rng)).max(axis=0)
-    level = np.minimum(confidence, 0.95 * reach)
+    level = np.minimum(s.confidence, 0.95 * predict(s.domain.draw(4096, rng)).max(axis=0))
+    how: dict[str, Any] = {"n": 2 * s.members, "rng": rng}
     parts = [
-        mia.synthesise(predict, domain, label=c, n=per_class, rng=rng, confidence=float(level[c]))
+        mia.synthesise(predict, s.domain, label=c, confidence=float(level[c]), **how)
         for c in (0, 1)
     ]
-    facts = {
-        "queries": float(sum(part.queries for part in parts)),
-        "synthesis.confidence": float(level.min()),
-    }
-    return np.concatenate([part.X for part in parts]), np.repeat([0, 1], per_class), facts
+    pool, labels = np.concatenate([X for X, _ in parts]), np.repeat([0, 1], 2 * s.members)
+    train, test = mia.shadow_masks(s.shadow_models, len(pool), size=s.members, rng=rng)
+    config = target.configs[0]
+    imitations = dpsgd.train(pool, labels, config, seeds=seeds[1:], members=train, curve_every=0)
+    ok = ~imitations.diverged
+    answers = _two_columns(imitations.predict(pool)[ok])
+    scores = mia.shadow_scores(answers, train[ok], test[ok], outputs)
+    queries = sum(asked for _, asked in parts)
+    return scores, {"queries": queries, "synthesis.confidence": float(level.min())}
 
 
-def _judge(
-    rows: Rows, attack: mia.AttackModels, outputs: mia.Outputs, member: np.ndarray, r: int
-) -> None:
-    scores = attack.score(outputs)
-    for label in (0, 1):
-        place: dict[str, Any] = {"attack_model": f"class{label}", "replicate": r}
-        here = (outputs.predicted == label) & np.isfinite(scores)
-        truth, score = member[here], scores[here]
-        if not here.any():
-            rows.add(samples="", metrics={"accuracy": math.nan}, **place)
-            continue
-        decisions = mia.decision_metrics(truth, score > 0.5)
-        for samples in ("member", "nonmember"):
-            rows.add(samples=samples, metrics=decisions[samples], **place)
-        both = truth.any() and not truth.all()
-        overall = {
-            **decisions["all"],
-            "accuracy.always_member": float(truth.mean()),
-            "mia.auc": mia.auc(score[truth], score[~truth]) if both else math.nan,
-        }
-        rows.add(samples="", metrics=overall, **place)
+def _judge(member: np.ndarray, scores: np.ndarray) -> dict[str, dict[str, float]]:
+    """Metrics of one attack model for members, non-members, and ("") all."""
+    if not len(member):
+        return {"": {"accuracy": math.nan}}
+    decisions = mia.decision_metrics(member, scores > 0.5)
+    both = member.any() and not member.all()
+    area = mia.auc(scores[member], scores[~member]) if both else math.nan
+    overall = decisions.pop("all") | {"accuracy.always_member": member.mean(), "mia.auc": area}
+    return decisions | {"": overall}
 
 
-def run(
-    X: np.ndarray, y: np.ndarray, domain: mia.Domain, targets: Sequence[Setting], **how: Any
-) -> pd.DataFrame:
-    """Rows of the shadow attack on all targets; `how` goes to `shadow_attack`.
+def full_batch(s: Settings, rival: Victim) -> pd.DataFrame:
+    """Rows of steps on all records: target.accuracy by hold-out, lira.auc by training.
 
-    The target without DP counts for both readings: nothing about it is ambiguous.
+    Where the ranges are not public (`natural` is None) one row says so.
     """
-    parts = [
-        shadow_attack(
-            X,
-            y,
-            domain,
-            one.config,
-            target=one.target,
-            epsilon=one.epsilon,
-            reading=one.reading,
-            **how,
-        )
-        for one in targets
-    ]
-    return concat(*parts, parts[0].assign(reading="published"))
-
-
-def full_batch(*, n: int, epsilon: float, delta: float) -> Setting:
-    """Another way to spend the same epsilon: logistic regression by a few steps on all records."""
-    config = dpsgd.Config(
-        hidden=(), sampling="full", batch_size=None, epochs=20, learning_rate=0.5, clip=1.0
-    )
-    size: dict[str, Any] = {"n": n, "batch_size": None, "epochs": config.epochs, "delta": delta}
-    noise = accounting.noise_for(epsilon, sampling="full", accountant="pld", **size)
-    config = replace(config, noise_multiplier=noise)
-    return Setting(target=FULL_BATCH, epsilon=epsilon, reading="described", config=config)
-
-
-def run_full_batch(
-    frame: pd.DataFrame,
-    rival: Setting,
-    *,
-    target: str,
-    documented: bool,
-    held_out: float,
-    replicates: int,
-    models: int,
-    seed: int,
-) -> pd.DataFrame:
-    """Rows of `rival` (from `full_batch`): target.accuracy by hold-out, lira.auc by training.
-
-    Features keep their units and are centred on their documented ranges, so that scaling reads
-    nothing off the data. Where the ranges are not public (`documented` false) that cannot be done:
-    one row says so.
-    """
-    import pandas as pd
-
-    place = {"target": rival.target, "epsilon": rival.epsilon, "reading": rival.reading}
-    rows = Rows(**place, attack_model="", samples="")
-    if not documented:
+    rows = Rows(**rival.factors, attack_model="", samples="")
+    if s.natural is None:
         rows.add(metrics={"target.accuracy": math.nan}, status="no documented ranges to scale by")
         return rows.frame()
-    table = data.binarise(frame, target).drop(columns=target)
-    domain: Any = data.student.DOMAIN
-    ranges = {str(c): (min(domain[c]), max(domain[c])) for c in table.select_dtypes("number")}
-    y = data.positives(frame, target)
-    X = data.scale_by_range(pd.get_dummies(table, dtype=float), ranges, units={"absences": 46.5})
-    draw, *seeds = np.random.SeedSequence(seed).spawn(1 + replicates)
-    rank = np.random.default_rng(draw).random((replicates, len(y))).argsort(axis=1).argsort(axis=1)
-    out = rank < round(held_out * len(y))
-    runs = dpsgd.train(X, y, rival.config, seeds=seeds, members=~out, curve_every=0)
-    right = (runs.predict(X) > 0) == (y > 0)
+    draw, *seeds = np.random.SeedSequence(s.seed).spawn(1 + s.replicates)
+    rank = np.random.default_rng(draw).random((s.replicates, len(s.y))).argsort(axis=1)
+    out = rank.argsort(axis=1) < len(s.y) - s.members
+    runs = dpsgd.train(s.natural, s.y, rival.config, seeds=seeds, members=~out, curve_every=0)
+    right = (runs.predict(s.natural) > 0) == (s.y > 0)
     for r, share in enumerate((right & out).sum(axis=1) / out.sum(axis=1)):
         rows.add(replicate=r, metrics={"target.accuracy": share})
-    _lira(rows, X, y, rival.config, models=models, seed=seed)
+    _lira(rows, s, s.natural, rival.config)
     return rows.frame()
 
 
+def lira(s: Settings, victims: Sequence[Victim]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """LiRA: rows (lira.auc by training, lira.tpr_at_* over all), and the ROC curves over all
+    trainings (target, fpr, tpr)."""
+    rows = Rows(reading="described", attack_model="", samples="")
+    curves = [pd.DataFrame(columns=["fpr", "tpr", "target"])]
+    for victim in victims:
+        name = victim.target + (f", ε = {victim.epsilon:g}" if victim.config.private else "")
+        if curve := _lira(rows, s, s.X, victim.config, target=name):
+            rates = {f"lira.tpr_at_{f:g}": curve.tpr_at(f) for f in (0.001, 0.01)}
+            rows.add(target=name, metrics=rates)
+            curves.append(curve.frame().assign(target=name))
+    return rows.frame(), concat(*curves) if curves[1:] else curves[0]
+
+
 def _lira(
-    rows: Rows, X: np.ndarray, y: np.ndarray, config: dpsgd.Config, *, models: int, seed: int,
-    **place: Any,
-) -> mia.Roc | None:  # fmt: skip
+    rows: Rows, s: Settings, X: np.ndarray, config: dpsgd.Config, **place: Any
+) -> mia.Roc | None:
     """Adds lira.auc by training; the ROC curve over all, or None and a row that says why not."""
     try:
-        coins = mia.coin_trainings(X, y, config, models=models, seed=seed)
+        coins = mia.coin_trainings(X, s.y, config, models=s.lira_models, seed=s.seed)
         scores = mia.lira_leave_one_out(coins.statistics, coins.member)
     except ValueError as error:  # one class, or too few trainings with or without a record
         rows.add(metrics={"lira.auc": math.nan}, status=str(error), **place)
         return None
-    for r, (s, m) in enumerate(zip(scores, coins.member, strict=True)):
-        rows.add(replicate=r, metrics={"lira.auc": mia.auc(s[m], s[~m])}, **place)
+    for r, (score, m) in enumerate(zip(scores, coins.member, strict=True)):
+        rows.add(replicate=r, metrics={"lira.auc": mia.auc(score[m], score[~m])}, **place)
     return mia.roc(scores[coins.member], scores[~coins.member])
-
-
-def lira(
-    X: np.ndarray, y: np.ndarray, targets: Sequence[Setting], *, models: int, seed: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """LiRA on the targets as described: rows (lira.auc by training, lira.tpr_at_* over all), and
-    the ROC curves over all trainings (target, fpr, tpr)."""
-    import pandas as pd
-
-    rows, curves = Rows(reading="described", attack_model="", samples=""), []
-    for one in targets:
-        if one.reading != "described":
-            continue
-        name = one.target + (f", ε = {one.epsilon:g}" if one.config.private else "")
-        curve = _lira(rows, X, y, one.config, models=models, seed=seed, target=name)
-        if curve is None:
-            continue
-        rates = {f"lira.tpr_at_{f:g}": curve.tpr_at(f) for f in (0.001, 0.01)}
-        rows.add(target=name, metrics=rates)
-        curves.append(curve.frame(floor=curve.smallest_fpr).assign(target=name))
-    nothing = pd.DataFrame({"fpr": [], "tpr": [], "target": []})
-    return rows.frame(), pd.concat(curves or [nothing], ignore_index=True)
 
 
 def implied(cells: pd.DataFrame) -> pd.DataFrame:
     """Accuracies that the printed precisions and recalls of table 3.5 imply, by attack."""
-    import pandas as pd
-
     attack = cells[cells["attack_model"].notna() & (cells["metric"] != "f1")]
     printed = attack.fillna({"samples": "all"}).pivot(
         index=["target", "attack_model"], columns=["metric", "samples"], values="printed"
@@ -349,35 +284,30 @@ def implied(cells: pd.DataFrame) -> pd.DataFrame:
     r_m, r_n = printed["recall", "member"], printed["recall", "nonmember"]
     ratio = r_m * (1 - p_m) / (p_m * (1 - r_n))  # non-members per member, by the members' numbers
     other = p_n * (1 - r_m) / (r_n * (1 - p_n))
-    return pd.DataFrame(
-        {
-            "accuracy, printed": printed["accuracy", "all"],
-            "implied by the members": (r_m + r_n * ratio) / (1 + ratio),
-            "implied by the non-members": (r_m + r_n * other) / (1 + other),
-            "balanced accuracy": (r_m + r_n) / 2,
-            "always answering member": 1 / (1 + ratio),
-        }
-    ).reset_index()
+    columns = {
+        "accuracy, printed": printed["accuracy", "all"],
+        "implied by the members": (r_m + r_n * ratio) / (1 + ratio),
+        "implied by the non-members": (r_m + r_n * other) / (1 + other),
+        "balanced accuracy": (r_m + r_n) / 2,
+        "always answering member": 1 / (1 + ratio),
+    }
+    return pd.DataFrame(columns).reset_index()
 
 
-def guarantees(targets: Sequence[Setting], *, n: int, delta: float) -> pd.DataFrame:
+def guarantees(s: Settings) -> pd.DataFrame:
     """What is stated of each target, and what is proven."""
     rows = Rows()
-    for one in targets:
-        proven = one.guarantee(n=n, delta=delta).epsilon
-        noise = one.config.noise_multiplier
-        facts = {"noise multiplier": noise, "stated ε": one.epsilon, "proven ε": proven}
+    for one in s.victims:
+        facts = {"noise multiplier": one.config.noise_multiplier, "stated ε": one.epsilon}
+        facts["proven ε"] = s.guarantee(one).epsilon
         rows.add(target=one.target, reading=one.reading, metrics=facts)
     return wide(rows.frame(), index=["target", "reading"])
 
 
-def privacy(targets: Sequence[Setting], *, n: int, delta: float) -> list[str]:
+def privacy(s: Settings) -> list[str]:
     """The guarantees of the private targets in words."""
-    return [
-        f"{one.target}, as {one.reading}: {one.guarantee(n=n, delta=delta)}"
-        for one in targets
-        if one.config.private
-    ]
+    private = [one for one in s.victims if one.config.private]
+    return [f"{one.target}, as {one.reading}: {s.guarantee(one)}" for one in private]
 
 
 def target_accuracies(rows: pd.DataFrame) -> pd.DataFrame:
@@ -407,39 +337,33 @@ def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
 
 def called_members(rows: pd.DataFrame, *, held_out: float) -> pd.DataFrame:
     """One line per attack as described: share called members, accuracy, balanced accuracy."""
-    import pandas as pd
-
     part = rows[(rows["reading"] == "described") & (rows["attack_model"] != "")]
     names = part["metric"] + part["samples"].map(lambda s: f".{s}" if s else "")
     index = ["target", "attack_model", "replicate"]
     table = part.assign(name=names).pivot(index=index, columns="name", values="value")
-    member, other = table["recall.member"], 1 - table["recall.nonmember"]
-    says = (1 - held_out) * member + held_out * other
-    columns = {"says_member": says, **table[["accuracy", "balanced_accuracy"]].to_dict("series")}
-    return pd.DataFrame(columns).dropna().reset_index()
+    others = 1 - table["recall.nonmember"]
+    table["says_member"] = (1 - held_out) * table["recall.member"] + held_out * others
+    return table[["says_member", "accuracy", "balanced_accuracy"]].dropna().reset_index()
 
 
-def _mean(rows: pd.DataFrame, metric: str, **where: str) -> pd.Series:
-    part = rows[rows["metric"] == metric]
-    for column, value in where.items():
-        part = part[part[column] == value]
+def _means(rows: pd.DataFrame, metric: str) -> pd.Series:
+    """By target and attack model, as described."""
+    part = rows[(rows["metric"] == metric) & (rows["reading"] == "described")]
     return part.groupby(["target", "attack_model"], sort=False)["value"].mean()
 
 
 def headline(rows: pd.DataFrame) -> Claim:
     """One sentence: the shadow attack with and without DP."""
-    areas = _mean(rows, "mia.auc", reading="described").groupby("target").agg(["min", "max"])
+    areas = _means(rows, "mia.auc").groupby("target").agg(["min", "max"])
     plain, private = (areas.reindex([t]).iloc[0] for t in ("non-private", "dp-sgd"))
     return Claim(
-        "The shadow attack's AUC is {low:.2f} to {high:.2f} without DP and {a:.2f} to {b:.2f} at "
-        "ε = {epsilon:g}.",
+        "The shadow attack's AUC is {plain[min]:.2f} to {plain[max]:.2f} without DP and "
+        "{private[min]:.2f} to {private[max]:.2f} at ε = {epsilon:g}.",
         holds=not (plain.isna().any() or private.isna().any()),
         otherwise="A target that hardly ever predicts one class cannot be imitated: no shadow "
         "attack on it.",
-        low=plain["min"],
-        high=plain["max"],
-        a=private["min"],
-        b=private["max"],
+        plain=plain,
+        private=private,
         epsilon=rows.loc[rows["target"] == "dp-sgd", "epsilon"].min(),
     )
 
@@ -449,59 +373,52 @@ def takeaways(rows: pd.DataFrame, cells: pd.DataFrame, *, base_rate: float) -> l
     table = implied(cells)
     gaps = (table["accuracy, printed"] - table["implied by the members"]).abs()
     worst = table.iloc[int(gaps.argmax())]
-    beaten = table["always answering member"] > table["accuracy, printed"]
-    gain = _mean(rows, "accuracy", reading="described") - _mean(
-        rows, "accuracy.always_member", reading="described"
-    )
-    accuracy = _mean(rows, "target.accuracy", reading="described").droplevel("attack_model")
-    area = _mean(rows, "lira.auc").droplevel("attack_model")
+    gain = _means(rows, "accuracy") - _means(rows, "accuracy.always_member")
+    known = _means(rows, "balanced_accuracy").groupby("target").mean()
+    accuracy = _means(rows, "target.accuracy").droplevel("attack_model")
+    area = _means(rows, "lira.auc").droplevel("attack_model")
+    lira_area = area.drop(FULL_BATCH, errors="ignore")
     rival = rows[(rows["target"] == FULL_BATCH) & (rows["metric"] == "target.accuracy")]["value"]
     error = 0.0 if len(rival) < 2 else float(stats.t.isf(0.025, len(rival) - 1) * rival.sem())
-    area, rival_area = area.drop(FULL_BATCH, errors="ignore"), area.get(FULL_BATCH, math.nan)
-    known = _mean(rows, "balanced_accuracy", reading="described")
-    private = known["dp-sgd"].mean() if "dp-sgd" in known else math.nan
     return [
         Claim(
-            "Table 3.5 contradicts itself: for {model} of the {target} target its precisions and "
-            "recalls imply an accuracy of {a:.2f} to {b:.2f}, printed is {printed:.2f}.",
-            holds=abs(worst["accuracy, printed"] - worst["implied by the members"]) > 0.05,
-            model=worst["attack_model"],
-            target=worst["target"],
-            a=worst[["implied by the members", "implied by the non-members"]].min(),
-            b=worst[["implied by the members", "implied by the non-members"]].max(),
-            printed=worst["accuracy, printed"],
+            "Table 3.5 contradicts itself: for {worst[attack_model]} of the {worst[target]} target "
+            "its precisions and recalls imply an accuracy of {ends[0]:.2f} to {ends[1]:.2f}, "
+            "printed is {worst[accuracy, printed]:.2f}.",
+            holds=gaps.max() > 0.05,
+            worst=worst,
+            ends=sorted(worst[["implied by the members", "implied by the non-members"]]),
         ),
         Claim(
             "Answering “member” to everything beats {k} of the {n} printed attacks in accuracy; "
             "ours, without DP, come to {gain:+.3f} against that answer at best.",
-            k=int(beaten.sum()),
-            n=len(beaten),
+            k=int((table["always answering member"] > table["accuracy, printed"]).sum()),
+            n=len(table),
             gain=gain["non-private"].max(),
         ),
         Claim(
-            "The shadow attack knows more without DP (mean balanced accuracy {a:.2f}) than with it "
-            "({b:.2f}); guessing is 0.50.",
-            holds=known["non-private"].mean() > max(private, 0.5),
-            otherwise="The shadow attack's mean balanced accuracy is {a:.2f} without DP and "
-            "{b:.2f} with it (nan: no target could be imitated); guessing is 0.50.",
-            a=known["non-private"].mean(),
-            b=private,
+            "The shadow attack knows more without DP (mean balanced accuracy {plain:.2f}) than with it "
+            "({private:.2f}); guessing is 0.50.",
+            holds=known["non-private"] > max(known.get("dp-sgd", math.nan), 0.5),
+            otherwise="The shadow attack's mean balanced accuracy is {plain:.2f} without DP and "
+            "{private:.2f} with it (nan: no target could be imitated); guessing is 0.50.",
+            plain=known["non-private"],
+            private=known.get("dp-sgd", math.nan),
         ),
         Claim(
             "LiRA knows more without DP (AUC {a:.2f}), and DP lowers it to {b:.2f}.",
-            holds=area.iloc[0] > area.iloc[-1],
-            a=area.iloc[0],
-            b=area.iloc[-1],
+            holds=lira_area.iloc[0] > lira_area.iloc[-1],
+            a=lira_area.iloc[0],
+            b=lira_area.iloc[-1],
         ),
         Claim(
-            "The price: the private target's accuracy of {dp:.2f} does not beat the base rate of "
-            "{base:.2f}; without DP it is {plain:.2f}.",
+            "The price: the private target's accuracy of {accuracy[dp-sgd]:.2f} does not beat the "
+            "base rate of {base:.2f}; without DP it is {accuracy[non-private]:.2f}.",
             holds=accuracy["dp-sgd"] <= base_rate,
-            otherwise="The private target's accuracy is {dp:.2f}, the base rate {base:.2f}, and "
-            "without DP it is {plain:.2f}.",
-            dp=accuracy["dp-sgd"],
+            otherwise="The private target's accuracy is {accuracy[dp-sgd]:.2f}, the base rate "
+            "{base:.2f}, and without DP it is {accuracy[non-private]:.2f}.",
+            accuracy=accuracy,
             base=base_rate,
-            plain=accuracy["non-private"],
         ),
         Claim(
             "The set-up costs the accuracy, not ε: logistic regression by a few steps on all "
@@ -514,6 +431,6 @@ def takeaways(rows: pd.DataFrame, cells: pd.DataFrame, *, base_rate: float) -> l
             accuracy=rival.mean(),
             error=error,
             base=base_rate,
-            area=rival_area,
+            area=area.get(FULL_BATCH, math.nan),
         ),
     ]

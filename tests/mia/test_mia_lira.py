@@ -113,5 +113,5 @@ def test_other_bad_input():
     s, m = simulate(30, 12, 1.0, 0)
     with pytest.raises(ValueError, match="per-example"):
         mia.lira_leave_one_out(s, m, variance="both")
-    with pytest.raises(ValueError, match="models and records"):
+    with pytest.raises(ValueError, match="models is a whole number of at least 1, got 0"):
         mia.random_halves(0, 3, rng=np.random.default_rng(0))

@@ -1,12 +1,13 @@
 """Both ways at equal budgets: equal splits, the worst case, and claims that follow the rows."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pet_lab import accounting, data, dpsgd
+from pet_lab import accounting, dpsgd
 from pet_lab.studies import equal_budget_attacks as study
 
 BASE = dpsgd.Config(
@@ -21,20 +22,25 @@ def frame():
     return table.assign(**{"pass": np.where(table["a"] > 0, "yes", "no")})
 
 
-def test_each_budget_is_spent():
-    settings = study.budgets([1.0, 10.0], BASE, n=77, delta=1e-5)
+def settings(frame, **changes):
+    good = {"frame": frame, "target": "pass", "base": BASE, "epsilons": [1.0], "replicates": 2}
+    return study.Settings(**(good | {"data_replicates": 2, "delta": 1e-5, "seed": 0} | changes))
+
+
+def test_each_budget_is_spent(frame):
+    spent = settings(frame, epsilons=[1.0, 10.0])
+    assert spent.members == 76
     for epsilon in (1.0, 10.0):
-        proven = accounting.of(settings[epsilon], n=77, delta=1e-5, accountant="pld").epsilon
+        config = spent.configs[epsilon]
+        proven = accounting.of(config, n=76, delta=1e-5, accountant="pld").epsilon
         assert proven == pytest.approx(epsilon, rel=1e-4)
         assert proven <= epsilon
-    assert settings[math.inf].noise_multiplier == 0
-    assert len(study.privacy(settings, n=77, delta=1e-5)) == 3
+    assert spent.configs[math.inf].noise_multiplier == 0
+    assert len(study.privacy(spent)) == 3
 
 
 def test_equal_budgets_are_attacked_on_equal_splits(frame):
-    encoded = data.encode(frame, target="pass")
-    settings = study.budgets([1.0], BASE, n=76, delta=1e-5)
-    rows = study.attack_training(encoded.X, encoded.y, settings, seed=3, replicates=3)
+    rows = study.attack_training(settings(frame, replicates=3, seed=3))
     assert set(rows["epsilon"]) == {1.0, math.inf}
     assert rows.groupby(["epsilon", "metric"]).size().eq(3).all()
     by = rows.pivot_table(index=["epsilon", "replicate"], columns="metric", values="value")
@@ -42,11 +48,9 @@ def test_equal_budgets_are_attacked_on_equal_splits(frame):
 
 
 def test_a_table_of_the_members_themselves_is_the_worst_case(frame):
-    plain = dpsgd.Config(hidden=(8,), epochs=4, batch_size=12, clip=math.inf)
-    rows = study.attack_synthetic(
-        frame, target="pass", epsilons=[math.inf], config=plain, seed=0, replicates=2
-    )
-    areas = rows[rows["metric"] == "mia.auc"].groupby("attack")["value"].mean()
+    rows = study.attack_synthetic(settings(frame))
+    worst = rows[(rows["metric"] == "mia.auc") & np.isinf(rows["epsilon"])]
+    areas = worst.groupby("attack")["value"].mean()
     assert areas["distance to the table"] == 1.0
     assert areas["density ratio"] > 0.9
 
@@ -63,10 +67,7 @@ def test_a_table_that_cannot_be_attacked_is_a_row_that_says_why(frame, monkeypat
         return Released(table)
 
     monkeypatch.setattr(study.synth, "synthesise", synthesise)
-    plain = dpsgd.Config(hidden=(8,), epochs=4, batch_size=12, clip=math.inf)
-    rows = study.attack_synthetic(
-        frame, target="pass", epsilons=[1.0, math.inf], config=plain, seed=0, replicates=2
-    )
+    rows = study.attack_synthetic(settings(frame))
     finite = rows[np.isfinite(rows["epsilon"])]
     if refuses:
         assert finite["value"].isna().all()
@@ -80,18 +81,18 @@ def test_a_table_that_cannot_be_attacked_is_a_row_that_says_why(frame, monkeypat
     assert study.takeaways(rows, base_rate=0.6)
 
 
-def test_parameters_are_checked_against_each_other():
-    y = np.arange(60) % 2
-    good = {"replicates": 2, "data_replicates": 1, "epochs": 5, "batch_size": 12, "delta": 1e-5}
-    study.check(y, epsilons=[1.0], **good)
-    for changes, words in (
-        ({"epsilons": []}, "epsilons is empty"),
-        ({"epsilons": [0.0]}, "epsilons are above 0, got 0"),
-        ({"data_replicates": 0}, "data_replicates must be at least 1"),
-        ({"batch_size": 39}, "batch_size = 39 is larger than the 38 records"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            study.check(y, **({"epsilons": [1.0]} | good | changes))
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epsilons": []}, "epsilons is a list of 1 or more"),
+        ({"epsilons": [0.0]}, "epsilons is a number above 0, got 0.0; leave it out"),
+        ({"data_replicates": 0}, "data_replicates is a whole number of at least 1"),
+        ({"base": replace(BASE, batch_size=77)}, "batch_size = 77 is larger than the 76 records"),
+    ],
+)
+def test_parameters_are_checked_against_each_other(frame, changes, words):
+    with pytest.raises(ValueError, match=words):
+        settings(frame, **changes)
 
 
 def invented(auc, replicates=5):
@@ -113,7 +114,7 @@ def test_claims_follow_the_rows(auc, holds):
     rows = invented(auc)
     claims = study.takeaways(rows, base_rate=0.67)
     assert [claim.holds for claim in claims] == [holds, holds, True, holds]
-    assert study.headline(rows).values["training"] == pytest.approx(auc, abs=0.01)
+    assert study.headline(rows).values["top"]["dp-sgd"] == pytest.approx(auc, abs=0.01)
 
 
 def test_one_replicate_claims_nothing():

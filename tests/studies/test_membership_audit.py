@@ -1,6 +1,7 @@
 """The audit's rows on a small problem, and claims that follow the rows."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,11 +17,16 @@ BASE = dpsgd.Config(
 DELTA = 1e-3
 
 
+def settings(**changes):
+    good = {"X": X, "y": Y, "base": BASE, "noise_multipliers": [0.0, 16.0], "models": 24}
+    return study.Settings(**(good | {"delta": DELTA, "seed": 1} | changes))
+
+
 @pytest.fixture(scope="module")
 def attacked():
-    trainings = study.settings([0.0, 16.0], BASE)
-    assert list(trainings) == ["no DP", "clipping only", "noise 16"]
-    return study.attack(X, Y, trainings, models=24, seed=1)
+    attacked = study.attack(settings())
+    assert list(attacked) == ["no DP", "clipping only", "noise 16"]
+    return attacked
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +62,7 @@ def test_one_record_more_can_mean_one_more_step_and_less_privacy():
     )
     member = np.arange(200) < np.array([[192], [193], [199]])
     run = study.Attacked(config, mia.Coins(statistics=member * 1.0, member=member, diverged=0), {})
-    claim = study.guarantee(run, delta=1e-5).epsilon
+    claim = run.guarantee(1e-5).epsilon
     each = [
         accounting.of(config, n=n, delta=1e-5, accountant="pld").epsilon for n in (192, 193, 199)
     ]
@@ -81,16 +87,18 @@ def test_what_cannot_run_is_a_row_that_says_why():
     assert rows[rows["metric"] == "pooled.auc"]["value"].notna().any()
 
 
-def test_parameters_are_checked_against_each_other():
-    good = {"models": 24, "epochs": 4, "batch_size": 20, "delta": 1e-3, "noise_multipliers": [1.0]}
-    study.check(Y, **good)
-    for changes, words in (
-        ({"models": 8}, "models must be at least 16, got 8"),
-        ({"batch_size": 61}, "batch_size = 61 is larger than the 60 records"),
-        ({"noise_multipliers": []}, "noise_multipliers is empty"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            study.check(Y, **(good | changes))
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"models": 8}, "models is a whole number of at least 16, got 8"),
+        ({"base": replace(BASE, batch_size=61)}, "batch_size = 61 is larger than the 60 records"),
+        ({"noise_multipliers": []}, "noise_multipliers is a list of 1 or more"),
+        ({"delta": 1.5}, "delta is a probability"),
+    ],
+)
+def test_parameters_are_checked_against_each_other(changes, words):
+    with pytest.raises(ValueError, match=words):
+        settings(**changes)
 
 
 def test_claims_follow_the_rows(rows):

@@ -1,6 +1,7 @@
 """The sweep's rows, the printed epsilons, and claims that follow the rows."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,11 @@ from pet_lab.workbench import published
 RNG = np.random.default_rng(0)
 X = RNG.random((90, 6))
 Y = (X[:, 0] + 0.4 * RNG.normal(size=90) > 0.5).astype(int)
-SMALL = {"hidden": (8,), "epochs": 4, "batch_size": 12}
+SMALL = dpsgd.Config(hidden=(8,), epochs=4, batch_size=12)
 KEYS = ["epochs", *study.SETTING, "attack", "slice", "replicate", "metric"]
 CELLS = published.cells("fig-3.10", "3.4")
+GOOD = {"X": X, "y": Y, "base": SMALL, "learning_rates": [0.5], "noise_multipliers": [0.0, 1.0]}
+GOOD |= {"overfit_epochs": [5, 2], "replicates": 2, "delta": 1e-5, "seed": 3}
 
 
 def test_printed_epsilons_are_ours_without_their_decimal_point():
@@ -36,12 +39,10 @@ def test_printed_epsilons_are_ours_without_their_decimal_point():
 
 
 def test_every_metric_for_every_setting_and_reproducible():
-    settings = study.configs([0.5], [0.0, 1.0], **SMALL)
-    first, again = (
-        study.attack(X, Y, settings, seed=3, replicates=2, holdout=True) for _ in range(2)
-    )
+    settings = study.Settings(**GOOD)
+    first, again = (study.attack(settings, settings.configs, reading="published") for _ in range(2))
     assert first.equals(again)
-    alone = study.attack(X, Y, settings[1:], seed=3, replicates=2, holdout=True)
+    alone = study.attack(settings, settings.configs[1:], reading="published")
     joint = first[first["noise_multiplier"] == 1.0].reset_index(drop=True)
     np.testing.assert_allclose(joint["value"], alone["value"], atol=1e-9)
     best = first[first["slice"] == study.BEST].set_index(
@@ -50,7 +51,7 @@ def test_every_metric_for_every_setting_and_reproducible():
     slices = first[(first["slice"] != study.BEST) & first["metric"].str.startswith("mia.")]
     largest = slices.groupby(["noise_multiplier", "replicate", "metric"])["value"].max()
     assert len(best) == 2 * 2 * 2
-    assert study.by_attack(first)["slice"].iloc[-1] == study.BEST
+    assert study.by_attack(first.assign(reading="described"))["slice"].iloc[-1] == study.BEST
     assert best["value"].to_dict() == largest.to_dict()
     scores = {f"score.{part}" for part in ("train", "validation", "test", "gap")}
     assert set(first["metric"]) == scores | {"mia.auc", "mia.attacker_advantage"}
@@ -59,21 +60,22 @@ def test_every_metric_for_every_setting_and_reproducible():
 
 @pytest.mark.slow
 def test_tensorflow_privacy_trains_the_same_targets():
-    (setting,) = study.configs([0.5], [0.0], **SMALL)
+    how = GOOD | {"replicates": 1}
     ours, theirs = (
-        study.attack(X, Y, [setting], seed=3, replicates=1, holdout=True, engine=engine)
-        for engine in ("batched", "tensorflow-privacy")
+        study.attack(one, one.configs[:1], reading="published")
+        for one in (study.Settings(**how, engine=e) for e in ("batched", "tensorflow-privacy"))
     )
     np.testing.assert_allclose(ours["value"], theirs["value"], atol=1e-6)
-    table = study.agreement(X, Y, study.configs([0.5], [0.8], **SMALL), seed=0, delta=1e-3)
+    table = study.agreement(study.Settings(**(how | {"noise_multipliers": [0.8]})))
     assert table["reading"].tolist() == ["described"] * 4 + ["published"] * 4
     assert (table.loc[0, "difference"] < 1e-6).all()
 
 
 @pytest.mark.filterwarnings("ignore:.*diverged")
 def test_a_diverged_training_is_a_nan_row_and_no_attack():
-    wild = dpsgd.Config(**{**SMALL, "learning_rate": 1e30, "clip": math.inf, "epochs": 8})
-    rows = study.attack(X * 1e6, Y, [wild], seed=0, replicates=2, holdout=True)
+    wild = replace(SMALL, learning_rate=1e30, clip=math.inf, epochs=8)
+    settings = study.Settings(**(GOOD | {"X": X * 1e6}))
+    rows = study.attack(settings, [wild], reading="published")
     assert rows[rows["metric"].str.startswith("score")]["value"].isna().all()
     assert rows["status"].eq("the training diverged").all()
     assert not rows["metric"].str.startswith("mia").any()
@@ -81,8 +83,8 @@ def test_a_diverged_training_is_a_nan_row_and_no_attack():
 
 def test_a_slice_without_members_is_a_row_that_says_why():
     sure = (X[:, 0] > 0.5).astype(int)  # easily learned: nobody is classified wrongly
-    config = dpsgd.Config(**(SMALL | {"epochs": 150, "learning_rate": 0.5}))
-    rows = study.attack(X, sure, [config], seed=3, replicates=1, attacks=["THRESHOLD_ATTACK"])
+    settings = study.Settings(**(GOOD | {"y": sure, "replicates": 1}))
+    rows = study.attack(settings, [replace(SMALL, epochs=150, learning_rate=0.5)])
     empty = rows[rows["slice"] == "CORRECTLY_CLASSIFIED=False"]
     assert empty["value"].isna().all()
     assert empty["status"].str.startswith("empty slice").all()
@@ -103,27 +105,29 @@ def test_the_printed_slice_is_set_beside_the_maximum_over_slices():
     assert len(table) == (CELLS["metric"] == "mia.auc").sum()
 
 
-def test_parameters_are_checked_against_each_other():
-    good = {"attacks": ["THRESHOLD_ATTACK"], "replicates": 2, "epochs": [5, 2], "batch_size": 12}
-    good |= {"delta": 1e-5, "learning_rates": [0.1]}
-    study.check(Y, **good)
-    for changes, words in (
-        ({"attacks": ["GUESS"]}, "attacks are some of"),
-        ({"replicates": 0}, "replicates must be at least 1, got 0"),
-        ({"epochs": [5, 0]}, "epochs must be at least 1, got 0"),
-        ({"batch_size": 58}, "batch_size = 58 is larger than the 57 records"),
-        ({"learning_rates": []}, "learning_rates is empty"),
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"attacks": ["GUESS"]}, "attack is one of"),
+        ({"slow_attacks": ["GUESS"]}, "attack is one of"),
+        ({"replicates": 0}, "replicates is a whole number of at least 1, got 0"),
+        ({"overfit_epochs": [5, 0]}, "overfit_epochs is a whole number of at least 1, got 0"),
+        ({"base": replace(SMALL, batch_size=58)}, "batch_size = 58 is larger than the 57 records"),
+        ({"learning_rates": []}, "learning_rates is a list of 1 or more"),
         ({"delta": 1.5}, "delta is a probability"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            study.check(Y, **(good | changes))
-    with pytest.raises(ValueError, match="at least 6 records"):
-        study.check(Y[:4], **good)
+        ({"y": Y[:4]}, "at least 6 records"),
+    ],
+)
+def test_parameters_are_checked_against_each_other(changes, words):
+    with pytest.raises(ValueError, match=words):
+        study.Settings(**(GOOD | changes))
 
 
 def test_epsilon_of_both_readings():
-    (config,) = study.configs([0.1], [0.4], epochs=200, batch_size=22)
-    rows = study.epsilons([config], n=252, delta=1e-5).set_index(["reading", "metric"])["value"]
+    base = dpsgd.Config(epochs=200, batch_size=22)
+    y = np.arange(395) % 2  # 252 of them are members
+    settings = study.Settings(**(GOOD | {"base": base, "y": y, "noise_multipliers": [0.4]}))
+    rows = study.epsilons(settings).set_index(["reading", "metric"])["value"]
     assert rows["published", "epsilon"] == pytest.approx(1007.22, abs=0.005)
     # One microbatch: a record moves the sum by 2 C, as if the noise were half.
     half = accounting.epsilon(

@@ -1,6 +1,7 @@
 """The shadow attack's rows, table 3.5 against itself, and claims that follow the rows."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,14 +16,20 @@ Y = (X[:, 0] + 0.4 * RNG.normal(size=90) > 0.5).astype(int)
 DOMAIN = mia.Domain.of(X, [f"x{j}" for j in range(6)])
 PLAIN = dpsgd.Config(hidden=(8,), epochs=30, batch_size=12, learning_rate=0.5, clip=math.inf)
 CELLS = published.cells("3.5")
+FRAME = data.open_table("student_mat", target="G3>=10", stand_in=True).frame
+GOOD = {"X": X, "y": Y, "domain": DOMAIN, "plain": PLAIN, "epsilon": 1.1, "delta": 1e-3}
+GOOD |= {"private": replace(PLAIN, epochs=5, learning_rate=1.0, clip=1.0)}
+GOOD |= {"shadow_models": 2, "replicates": 1, "lira_models": 16, "seed": 1}
+
+
+def attacked(config=PLAIN, **changes):
+    one = study.Victim(target="non-private", epsilon=math.inf, config=config)
+    return study.shadow_attack(study.Settings(**(GOOD | changes)), one)
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return study.shadow_attack(
-        X, Y, DOMAIN, PLAIN, seed=1, replicates=2, models=4,
-        target="non-private", epsilon=math.inf, reading="described",
-    )  # fmt: skip
+    return attacked(replicates=2, shadow_models=4)
 
 
 def test_every_cell_is_there(rows):
@@ -36,7 +43,7 @@ def test_every_cell_is_there(rows):
 
 
 def test_a_replicate_is_the_same_alone_or_among_others(rows):
-    alone = study.shadow_attack(X, Y, DOMAIN, PLAIN, seed=1, replicates=1, models=4)
+    alone = attacked(shadow_models=4)
     first = rows[rows["replicate"] == 0]
     np.testing.assert_array_equal(first["value"], alone["value"])
 
@@ -45,7 +52,7 @@ def test_a_target_that_predicts_one_class_only_is_counted_not_attacked():
     # All members but three are of class 1, so that class 0 never gets a probability near one half.
     ones = (np.arange(90) > 3).astype(int)
     lazy = dpsgd.Config(hidden=(4,), epochs=60, batch_size=30, learning_rate=0.5)
-    rows = study.shadow_attack(X, ones, DOMAIN, lazy, seed=0, replicates=1, models=2, held_out=0.1)
+    rows = attacked(lazy, y=ones, held_out=0.1, seed=0)
     failed = rows[rows["metric"] == "synthesis.failed"]
     assert failed["value"].tolist() == [1.0]
     assert "records of class 0" in failed["status"].iloc[0]
@@ -54,66 +61,65 @@ def test_a_target_that_predicts_one_class_only_is_counted_not_attacked():
 
 def test_a_target_or_imitations_that_teach_nothing_are_rows_that_say_why(monkeypatch):
     first = (np.arange(90) == 0).astype(int)
-    rows = study.shadow_attack(X, first, DOMAIN, PLAIN, seed=0, replicates=8, models=2)
+    rows = attacked(y=first, seed=0, replicates=8)
     assert {mia.ONE_CLASS} < set(rows["status"])
 
     def nothing(*_):
         raise mia.SynthesisError("No class has both members and non-members.")
 
-    monkeypatch.setattr(mia, "attack_models", nothing)
-    rows = study.shadow_attack(X, Y, DOMAIN, PLAIN, seed=1, replicates=1, models=2)
+    monkeypatch.setattr(mia, "shadow_scores", nothing)
+    rows = attacked()
     assert rows[rows["metric"] == "synthesis.failed"]["status"].tolist()[0].startswith("No class")
 
 
 def test_lira_with_too_few_trainings_is_a_row_that_says_why():
-    one = study.Setting(target="non-private", epsilon=math.inf, reading="described", config=PLAIN)
-    rows, curves = study.lira(X, Y, [one], models=2, seed=0)
+    settings = study.Settings(**(GOOD | {"seed": 0}))
+    plain, *_ = settings.victims
+    rows, curves = study.lira(settings, [plain])
+    assert rows["value"].notna().all()
+    assert len(curves) == 121
+    object.__setattr__(settings, "lira_models", 2)  # fewer than a run accepts
+    rows, curves = study.lira(settings, [plain])
     assert rows["value"].isna().all()
     assert rows["status"].str.contains("train more models").all()
     assert len(curves) == 0
-    rows, curves = study.lira(X, Y, [one], models=16, seed=0)
-    assert rows["value"].notna().all()
-    assert len(curves) == 121
 
 
 def test_steps_on_all_records_at_once_spend_the_same_epsilon_and_learn():
-    frame = data.open_table("student_mat", target="G3>=10", stand_in=True).frame
-    rival = study.full_batch(n=296, epsilon=1.1, delta=1e-3)
-    assert rival.guarantee(n=296, delta=1e-3).epsilon == pytest.approx(1.1, rel=1e-4)
-    how = {"target": "G3>=10", "held_out": 0.25, "replicates": 8, "models": 16, "seed": 0}
-    rows = study.run_full_batch(frame, rival, documented=True, **how)
-    means = rows.groupby("metric")["value"].mean()
-    y = data.positives(frame, "G3>=10")
+    y = data.positives(FRAME, "G3>=10")
+    how = GOOD | {"y": y, "replicates": 8, "seed": 0}
+    settings = study.Settings(**how, natural=study.natural_units(FRAME, "G3>=10"))
+    *_, rival = settings.victims
+    assert settings.guarantee(rival).epsilon == pytest.approx(1.1, rel=1e-4)
+    means = study.full_batch(settings, rival).groupby("metric")["value"].mean()
     assert means["target.accuracy"] > max(y.mean(), 1 - y.mean()) + 0.1  # the base rate
     assert means["lira.auc"] == pytest.approx(0.5, abs=0.05)
-    unknown = study.run_full_batch(frame, rival, documented=False, **how)
+    unknown = study.full_batch(study.Settings(**how), rival)
     assert unknown["value"].isna().all()
     assert unknown["status"].tolist() == ["no documented ranges to scale by"]
 
 
-def test_parameters_are_checked_against_each_other():
-    good = {"held_out": 0.25, "batch_size": 12, "epochs": [5, 2], "delta": 1e-3}
-    good |= {"shadow_models": 2, "replicates": 1, "lira_models": 16}
-    study.check(Y, **good)
-    for changes, words in (
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
         ({"held_out": 1.0}, "held_out is a share"),
-        ({"shadow_models": 0}, "shadow_models must be at least 1"),
-        ({"lira_models": 4}, "lira_models must be at least 16"),
-        ({"batch_size": 46}, "batch_size = 46 is larger than the 45 records"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            study.check(Y, **(good | changes))
+        ({"shadow_models": 0}, "shadow_models is a whole number of at least 1"),
+        ({"lira_models": 4}, "lira_models is a whole number of at least 16"),
+        ({"plain": replace(PLAIN, batch_size=46)}, "batch_size = 46 is larger than the 45 records"),
+    ],
+)
+def test_parameters_are_checked_against_each_other(changes, words):
+    with pytest.raises(ValueError, match=words):
+        study.Settings(**(GOOD | changes))
 
 
 def test_settings_spend_what_they_state():
-    targets = study.settings(
-        PLAIN, n=68, epsilon=1.1, delta=1e-3, epochs=5, learning_rate=1.0, clip=1.0
-    )
-    plain, private, published_ = targets
-    assert plain.guarantee(n=68, delta=1e-3).epsilon == math.inf
-    assert private.guarantee(n=68, delta=1e-3).epsilon == pytest.approx(1.1, rel=1e-4)
+    settings = study.Settings(**GOOD)
+    plain, private, published_, _ = settings.victims
+    assert settings.guarantee(plain).epsilon == math.inf
+    assert settings.guarantee(private).epsilon == pytest.approx(1.1, rel=1e-4)
     assert published_.config.microbatches == 1
-    assert published_.guarantee(n=68, delta=1e-3).epsilon > 2 * 1.1
+    assert settings.guarantee(published_).epsilon > 2 * 1.1
 
 
 def test_the_printed_table_implies_its_own_accuracies():
