@@ -7,7 +7,7 @@ the seed, so it is the same alone or among others, and settings are compared on 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,11 +21,24 @@ from pet_lab.mia.scores import signed_logits
 ONE_CLASS = "all records to train on are of one class"
 
 
-def check_plan(y: ArrayLike, *, batch_size: int, delta: float, members: int | None = None) -> None:
+def check_plan(
+    y: ArrayLike,
+    *,
+    batch_size: int,
+    delta: float,
+    members: int | None = None,
+    at_least: Mapping[str, tuple[int, int]] | None = None,
+    **lists: Sequence[float],
+) -> None:
     """Refuse `y` (0 and 1, shape (n,)) with too few records, one class, or less than a batch.
 
-    `members` are the records that a training sees, by default those of `report_split`.
+    `members` are the records that a training sees, by default those of `report_split`; `at_least`
+    holds other counts with their minimum, `lists` what must not be empty.
     """
+    for name, (count, least) in (at_least or {}).items():
+        checks.require(count >= least, f"{name} must be at least {least}, got {count}; give more.")
+    for name, values in lists.items():
+        checks.require(values, f"{name} is empty; give at least one value.")
     records, classes = np.size(y), np.unique(y)
     checks.require(
         records >= 6,

@@ -241,12 +241,12 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
     over, audit = overfitting(rows).set_index("training"), bounds(rows).set_index("training")
     proven = audit[["most_exposed_record", "one_run_median"]].max(axis=1)
     plain, last = over.iloc[0], over.iloc[-1]
-    by_gap = plain[["correlation of gap and loss threshold", "correlation of gap and LiRA"]]
+    by_loss, by_lira = (plain[f"correlation of gap and {k}"] for k in ("loss threshold", "LiRA"))
     claims = [
         Claim(
             "Without DP LiRA is the stronger attack: AUC {lira[auc]:.2f} against {loss[auc]:.2f} of the loss threshold; among "
             "others wrongly accused at a rate of {rate} it names {a:.1%} of the members against {b:.1%}.",
-            holds=lira["auc"] > loss["auc"],
+            holds=bool(lira["auc"] > loss["auc"]),
             lira=lira,
             loss=loss,
             rate=rate.removeprefix("tpr_at_"),
@@ -269,11 +269,11 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
         Claim(
             "Without DP the loss threshold follows the accuracy gap over trainings (correlation {loss:.2f}), LiRA less "
             "({lira:.2f}): it allows for how easy a record is.",
-            holds=bool(by_gap.iloc[0] > abs(by_gap.iloc[1])),
+            holds=by_loss > abs(by_lira),
             otherwise="Without DP the attacks follow the accuracy gap over trainings with correlations {loss:.2f} (loss "
             "threshold) and {lira:.2f} (LiRA).",
-            loss=by_gap.iloc[0],
-            lira=by_gap.iloc[1],
+            loss=by_loss,
+            lira=by_lira,
         ),
     ]
     lies = "{name}: ε lies between {low:.2f} (proven) and {line[claimed]:.1f} (claimed)"
