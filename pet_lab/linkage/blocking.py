@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from pet_lab.linkage.filters import Filters, check_threshold, dice_kernel, dice_pairs
+from pet_lab.checks import between, one_of, require
+from pet_lab.linkage.filters import THRESHOLD_HINT, Filters, Kernel, dice_kernel, dice_pairs
 from pet_lab.linkage.text import text_codes
 
 DEFAULT_MAX_PAIRS = 50_000_000
@@ -84,10 +85,17 @@ class Blocks:
         """Rows of a and of b in the order of their blocks, and where each block starts."""
         starts, orders = [], []
         for code, size in ((self.code_a, self.size_a), (self.code_b, self.size_b)):
-            order = _counting_sort(code + 1, self.n_blocks + 1)
+            # A stable sort of small codes in linear time: scipy's coo -> csr.
+            at, shape = np.arange(code.size), (self.n_blocks + 1, max(code.size, 1))
+            order = sparse.csr_matrix((at, (code + 1, at)), shape=shape).data.astype(np.int64)
             orders.append(order[int((code < 0).sum()) :])
             starts.append(np.concatenate([[0], np.cumsum(size)]))
         return orders[0], orders[1], starts[0], starts[1]
+
+    def rows(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of a and rows of b in a range of blocks, block by block."""
+        order_a, order_b, start_a, start_b = self._sorted
+        return order_a[start_a[first] : start_a[last]], order_b[start_b[first] : start_b[last]]
 
     def batches(self, max_pairs: int) -> Iterator[tuple[int, int]]:
         """Ranges of blocks of at most `max_pairs` pairs; a larger block comes alone."""
@@ -100,65 +108,47 @@ class Blocks:
             first = last
 
     def pairs(self, *, max_pairs: int = DEFAULT_MAX_PAIRS) -> tuple[np.ndarray, np.ndarray]:
-        """All blocked pairs: rows of a, rows of b.
+        """All blocked pairs, rows of a and rows of b; ValueError if more than `max_pairs`."""
+        self.limit("pairs", self.n_pairs, max_pairs)
+        return self.pairs_of(0, self.n_blocks)
 
-        Raises
-        ------
-        ValueError
-            If they are more than `max_pairs`: says how many, how much memory, and which block.
-        """
-        if self.n_pairs > max_pairs:
-            raise ValueError(self._too_many("pairs", self.n_pairs, max_pairs))
-        return self._range(0, self.n_blocks)
-
-    def _range(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        order_a, order_b, start_a, start_b = self._sorted
-        rows = order_a[start_a[first] : start_a[last]]
-        block = np.repeat(np.arange(first, last), self.size_a[first:last])
-        partners = self.size_b[block]
+    def pairs_of(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs of a range of blocks: rows of a, rows of b."""
+        rows, cols = self.rows(first, last)
+        block = np.repeat(np.arange(last - first), self.size_a[first:last])
+        partners = self.size_b[first:last][block]
         ends = np.cumsum(partners)
-        total = int(ends[-1]) if ends.size else 0
-        offset = np.arange(total) - np.repeat(ends - partners, partners)
-        i = np.repeat(rows, partners)
-        j = order_b[np.repeat(start_b[block], partners) + offset]
-        return i, j
+        offset = np.arange(int(ends[-1]) if ends.size else 0) - np.repeat(ends - partners, partners)
+        start_b = self._sorted[3][first:last] - self._sorted[3][first]
+        return np.repeat(rows, partners), cols[np.repeat(start_b[block], partners) + offset]
 
-    def check_block_size(self, max_block: int) -> None:
-        """Refuse blocks of which one asks for more than `max_block` comparisons."""
-        largest = int(self.pairs_per_block.max(initial=0))
-        if largest > max_block:
-            raise ValueError(self._too_many("comparisons in one block", largest, max_block))
-
-    def _too_many(self, what: str, count: int, limit: int) -> str:
-        worst = int(np.argmax(self.pairs_per_block))
-        return (
-            f"Blocking on {', '.join(self.columns)} asks for {count:,} {what} "
-            f"({count * 24 / 2**30:,.1f} GiB if held at once), above the limit of {limit:,}; its "
-            f"largest block has {self.size_a[worst]:,} x {self.size_b[worst]:,} records. Add a "
-            "column to the blocking key, or raise the limit."
-        )
+    def limit(self, what: str, count: int, most: int) -> None:
+        """Refuse what asks for too much: says how much, how much memory, and which block."""
+        if count > most:
+            worst = int(np.argmax(self.pairs_per_block))
+            raise ValueError(
+                f"Blocking on {', '.join(self.columns)} asks for {count:,} {what} "
+                f"({count * 24 / 2**30:,.1f} GiB if held at once), above the limit of {most:,}; "
+                f"its largest block has {self.size_a[worst]:,} x {self.size_b[worst]:,} records. "
+                "Add a column to the blocking key, or raise the limit."
+            )
 
 
 def block(a: pd.DataFrame, b: pd.DataFrame, on: Sequence[str]) -> Blocks:
-    """Cut two files into blocks that agree on every column of `on`.
+    """Cut two files into blocks that agree on every column of `on`, columns of both.
 
     Values agree as their normal forms do (`text.plain_text`, as for encoding). A record with a
     missing or blank value in the key is in no block, since two unknowns are not an agreement; a
     warning says how many.
-
-    Raises
-    ------
-    ValueError
-        If `on` is empty or names a column that one of the files does not have.
     """
     on = [on] if isinstance(on, str) else list(on)
     for name, frame in (("first", a), ("second", b)):
         missing = [c for c in on if c not in frame.columns]
-        if missing or not on:
-            raise ValueError(
-                f"A blocking key names columns of both files; {missing or 'no column'} not in the "
-                f"{name} file, which has {list(frame.columns)}."
-            )
+        require(
+            on and not missing,
+            f"A blocking key names columns of both files; {missing or 'no column'} not in the "
+            f"{name} file, which has {list(frame.columns)}.",
+        )
     n_a = len(a)
     code = np.zeros(n_a + len(b), dtype=np.int64)
     absent = np.zeros(code.size, dtype=bool)
@@ -173,20 +163,16 @@ def block(a: pd.DataFrame, b: pd.DataFrame, on: Sequence[str]) -> Blocks:
             n_codes = len(seen)
     code[~absent], seen = pd.factorize(code[~absent])
     code[absent] = -1
+    columns = tuple(map(str, on))
     if absent.any():
         warnings.warn(
             f"{absent[:n_a].sum():,} of {n_a:,} records of the first file and "
             f"{absent[n_a:].sum():,} of {len(b):,} of the second lack a part of the key "
-            f"({', '.join(map(str, on))}) and are compared with nothing; fill it, or block on "
-            "further keys.",
+            f"({', '.join(columns)}) and are compared with nothing; fill it, or block on further "
+            "keys.",
             stacklevel=2,
         )
-    return Blocks(
-        code_a=code[:n_a],
-        code_b=code[n_a:],
-        n_blocks=len(seen),
-        columns=tuple(map(str, on)),
-    )
+    return Blocks(code_a=code[:n_a], code_b=code[n_a:], n_blocks=len(seen), columns=columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,10 +212,18 @@ class Links:
         """Linked neighbours of each record of the first file, shape (n_a,)."""
         return np.bincount(self.i, minlength=self.n_a)
 
+    def sole(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """Whether the records i and j have just one link each here."""
+        return (self.n_linked[i] == 1) & (np.bincount(self.j, minlength=self.n_b)[j] == 1)
+
     def keep(self, chosen: np.ndarray, *, one_to_one: bool = False) -> Links:
         """Some of the links: `chosen` holds their positions, or a mask."""
         i, j, similarity = self.i[chosen], self.j[chosen], self.similarity[chosen]
         return replace(self, i=i, j=j, similarity=similarity, one_to_one=one_to_one)
+
+    def at_least(self, similarity: float) -> Links:
+        """The links of at least this similarity."""
+        return self.keep(self.similarity >= similarity)
 
     def total(self, x: np.ndarray, z: np.ndarray) -> float:
         """Sum of x[i] * z[j] over the links."""
@@ -301,61 +295,46 @@ def link(
     max_block: int = DEFAULT_MAX_BLOCK,
     batch_pairs: int = 2_000_000,
 ) -> Links:
-    """Link the blocked pairs whose filters have a Dice of at least `threshold`.
+    """Link the blocked pairs whose filters have a Dice of at least `threshold`, block by block.
 
     Parameters
     ----------
-    a, b : Filters of the two files
     blocks : Blocks, or several
         With several blocking keys a pair is compared once, if it agrees on at least one key.
     threshold : float in [0, 1]
         A pair at exactly the threshold is linked.
     max_block : int
-        Comparisons that one block may ask for.
+        Comparisons that one block may ask for; ValueError above.
     batch_pairs : int
         Pairs compared at once: bounds the memory (about 200 bytes a pair).
-
-    Returns
-    -------
-    Links, in the order of the blocks
-
-    Raises
-    ------
-    ValueError
-        If the threshold is outside [0, 1], the filters differ in length or do not belong to the
-        blocks, or a block is above `max_block` (says its size).
     """
-    check_threshold(threshold)
+    between(0, 1, threshold=threshold, hint=THRESHOLD_HINT)
     keys = [blocks] if isinstance(blocks, Blocks) else list(blocks)
-    if not keys:
-        raise ValueError("link needs at least one blocking key; for none use dice_all.")
+    require(keys, "link needs at least one blocking key; for none use dice_all.")
     for key in keys:
-        if key.code_a.size != len(a) or key.code_b.size != len(b):
-            raise ValueError(
-                f"The blocks are of files with {key.code_a.size} and {key.code_b.size} records, "
-                f"the filters of {len(a)} and {len(b)}; pass both of the same files."
-            )
-        key.check_block_size(max_block)
-    counts = a.popcount, b.popcount
+        n_a, n_b = key.code_a.size, key.code_b.size
+        require(
+            (n_a, n_b) == (len(a), len(b)),
+            f"The blocks are of files with {n_a} and {n_b} records, the filters of {len(a)} and "
+            f"{len(b)}; pass both of the same files.",
+        )
+        largest = int(key.pairs_per_block.max(initial=0))
+        key.limit("comparisons in one block", largest, max_block)
+    kernel = dice_kernel()
     parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
-    n_blocked = np.zeros(len(a), dtype=np.int64)
+    n_blocked = keys[0].neighbours.copy()
     for rank, key in enumerate(keys):
-        earlier = keys[:rank]
-        if not earlier:
-            n_blocked += key.neighbours
         for first, last in key.batches(batch_pairs):
             large = key.pairs_per_block[first:last] >= _KERNEL_FROM
-            if not earlier and dice_kernel() is not None and large.mean() > 0.5:
-                parts += _link_by_kernel(
-                    a, b, key, span=(first, last), threshold=threshold, counts_b=counts[1]
-                )
+            if rank == 0 and kernel is not None and large.mean() > 0.5:
+                parts += _by_kernel(kernel, a, b, key, span=(first, last), threshold=threshold)
                 continue
             for i, j in _slices(key, first, last, batch_pairs):
-                if earlier:
-                    fresh = ~_agree(earlier, i, j)
+                if rank:
+                    fresh = ~_agree(keys[:rank], i, j)
                     i, j = i[fresh], j[fresh]  # noqa: PLW2901 - the pairs not compared before
                     n_blocked += np.bincount(i, minlength=len(a))
-                similarity = dice_pairs(a, b, i, j, counts=counts)
+                similarity = dice_pairs(a, b, i, j)
                 hit = similarity >= threshold
                 parts.append((i[hit], j[hit], similarity[hit]))
     i, j, similarity = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -365,32 +344,22 @@ def link(
 def resolve(links: Links, *, method: str = "greedy") -> Links:
     """Keep at most one link a record on either side.
 
-    Parameters
-    ----------
-    method : {"greedy", "optimal"}
-        greedy: best similarity first; ties go to the smaller rows. optimal: the largest sum of
-        similarities among the matchings (scipy's sparse bipartite matching).
-
-    Notes
-    -----
-    The neighbour error model no longer applies: it asks that the decision to link two records
-    involves no other record (report, paragraph 21).
+    "greedy": best similarity first; ties go to the smaller rows. "optimal": the largest sum of
+    similarities among the matchings (scipy's sparse bipartite matching). The neighbour error model
+    no longer applies to the result: it asks that the decision to link two records involves no other
+    record (report, paragraph 21).
     """
-    if method == "greedy":
-        order = np.lexsort((links.j, links.i, -links.similarity))
-        free_a, free_b = np.ones(links.n_a, bool), np.ones(links.n_b, bool)
-        alone = (np.bincount(links.i, minlength=links.n_a)[links.i] == 1) & (
-            np.bincount(links.j, minlength=links.n_b)[links.j] == 1
-        )
-        keep = alone.copy()  # no competitor on either side: the loop is only over contested links
-        for k in order[~alone[order]]:
-            if free_a[links.i[k]] and free_b[links.j[k]]:
-                free_a[links.i[k]] = free_b[links.j[k]] = False
-                keep[k] = True
-        return links.keep(keep, one_to_one=True)
+    one_of(("greedy", "optimal"), method=method)
     if method == "optimal":
         return links.keep(_optimal(links), one_to_one=True)
-    raise ValueError(f'method is "greedy" or "optimal", got {method!r}.')
+    order = np.lexsort((links.j, links.i, -links.similarity))
+    free_a, free_b = np.ones(links.n_a, bool), np.ones(links.n_b, bool)
+    keep = links.sole(links.i, links.j)  # the loop is only over contested links
+    for k in order[~keep[order]]:
+        if free_a[links.i[k]] and free_b[links.j[k]]:
+            free_a[links.i[k]] = free_b[links.j[k]] = False
+            keep[k] = True
+    return links.keep(keep, one_to_one=True)
 
 
 def _optimal(links: Links) -> np.ndarray:
@@ -410,53 +379,36 @@ def _slices(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs of a range of blocks; a single block above the batch is cut by rows of a."""
     if last - first > 1 or int(key.pairs_per_block[first]) <= batch_pairs:
-        yield key._range(first, last)
+        yield key.pairs_of(first, last)
         return
-    order_a, order_b, start_a, start_b = key._sorted
-    rows = order_a[start_a[first] : start_a[last]]
-    cols = order_b[start_b[first] : start_b[last]]
+    rows, cols = key.rows(first, last)
     step = max(1, batch_pairs // max(cols.size, 1))
     for start in range(0, rows.size, step):
         part = rows[start : start + step]
         yield np.repeat(part, cols.size), np.tile(cols, part.size)
 
 
-def _link_by_kernel(
-    a: Filters,
-    b: Filters,
-    key: Blocks,
-    *,
-    span: tuple[int, int],
-    threshold: float,
-    counts_b: np.ndarray,
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    kernel = dice_kernel()
-    assert kernel is not None
+def _by_kernel(
+    kernel: Kernel, a: Filters, b: Filters, key: Blocks, *, span: tuple[int, int], threshold: float
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The links of a range of blocks, one call of the kernel a block."""
     first, last = span
-    order_a, order_b, start_a, start_b = key._sorted
-    rows = order_a[start_a[first] : start_a[last]]
-    cols = order_b[start_b[first] : start_b[last]]
-    words_a, words_b, counted = a.words[rows], b.words[cols], counts_b[cols]
-    parts = []
-    for blk in range(first, last):
-        ra = slice(start_a[blk] - start_a[first], start_a[blk + 1] - start_a[first])
-        rb = slice(start_b[blk] - start_b[first], start_b[blk + 1] - start_b[first])
+    rows, cols = key.rows(first, last)
+    words_a, words_b, counted = a.words[rows], b.words[cols], b.popcount[cols]
+    ends_a, ends_b = np.cumsum(key.size_a[first:last]), np.cumsum(key.size_b[first:last])
+    start_a = start_b = 0
+    for end_a, end_b in zip(ends_a.tolist(), ends_b.tolist(), strict=True):
+        ra, rb = slice(start_a, end_a), slice(start_b, end_b)
         i, j, similarity = kernel(words_a[ra], words_b[rb], counted[rb], threshold)
         if i.size:
-            parts.append((rows[ra][i], cols[rb][j], similarity))
-    return parts
+            yield rows[ra][i], cols[rb][j], similarity
+        start_a, start_b = end_a, end_b
 
 
 def _agree(keys: Sequence[Blocks], i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """Which pairs agree on one of the keys."""
     same = np.zeros(i.size, dtype=bool)
     for key in keys:
         left = key.code_a[i]
         same |= (left >= 0) & (left == key.code_b[j])
     return same
-
-
-def _counting_sort(codes: np.ndarray, n_codes: int) -> np.ndarray:
-    """Stable order of small non-negative codes in linear time (scipy's coo -> csr)."""
-    n = codes.size
-    matrix = sparse.csr_matrix((np.arange(n), (codes, np.arange(n))), shape=(n_codes, max(n, 1)))
-    return matrix.data.astype(np.int64)

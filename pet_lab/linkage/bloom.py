@@ -1,8 +1,7 @@
 """Record-level Bloom filters: the textbook encoding, the R package's, and what hardens them.
 
-Every encoding here is a map from (field, q-gram) to a set of bit positions; a record's filter is
-the union over its q-grams. So one vectorised routine serves all: look the masks up, OR them
-together.
+Every encoding is a map from (field, q-gram) to a set of bit positions; a record's filter is the
+union over its q-grams, so one vectorised routine serves all: look the masks up, OR them together.
 
 Known attacks, all on the fact that equal q-grams set equal bits: frequency alignment of whole
 filters (Kuzu et al. 2011, doi:10.1007/978-3-642-22263-4_13), the hash structure of double hashing
@@ -19,10 +18,13 @@ import hashlib
 import hmac
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pet_lab.checks import require, whole
 from pet_lab.linkage import libstdcxx
 from pet_lab.linkage.filters import Filters, pack
 from pet_lab.linkage.text import plain_text, whole_numbers
@@ -34,23 +36,15 @@ PPRL_PASSWORDS = ("(H]$6Uh*-Z204q", "lkjg", "klh", "KJHkälk5")
 """The passwords in the authors' program (they are also the package's documented example)."""
 
 
-def _stream(key: bytes, message: bytes, n: int, modulus: int) -> np.ndarray:
-    """`n` integers below `modulus` from HMAC-SHA256 in counter mode.
-
-    64-bit words taken modulo `modulus` (about 1,000): the bias is below 1e-16.
-    """
-    blocks = [
-        hmac.new(key, counter.to_bytes(4, "big") + message, hashlib.sha256).digest()
-        for counter in range(-(-n // 4))
-    ]
-    words = np.frombuffer(b"".join(blocks), dtype=">u8")[:n]
-    return (words % np.uint64(modulus)).astype(np.int64)
-
-
 def _keyed_permutation(key: bytes, message: bytes, n: int) -> np.ndarray:
     """A permutation of range(n) that only the holders of the key can repeat."""
     seed = hmac.new(key, b"permutation" + message, hashlib.sha256).digest()
     return np.random.default_rng(int.from_bytes(seed, "big")).permutation(n)
+
+
+def _check_key(key: bytes) -> None:
+    secret = isinstance(key, bytes) and len(key) >= 16
+    require(secret, "key must be at least 16 secret bytes, shared by the data holders only.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,16 +60,25 @@ class _Keyed:
 
     def __post_init__(self) -> None:
         _check_key(self.key)
-        _check_positive(bits=self.bits, hashes=self.hashes, q=self.q)
+        whole(1, bits=self.bits, hashes=self.hashes, q=self.q)
 
     def _drawn(self, field_index: int, gram: str, salt: str, modulus: int) -> np.ndarray:
+        """Integers below `modulus`, one a hash, from HMAC-SHA256 in counter mode.
+
+        64-bit words taken modulo `modulus` (about 1,000): the bias is below 1e-16.
+        """
         message = f"{field_index}\x1f{salt}\x1f{gram}".encode()
-        return _stream(self.key, message, self.hashes, modulus)
+        blocks = [
+            hmac.new(self.key, counter.to_bytes(4, "big") + message, hashlib.sha256).digest()
+            for counter in range(-(-self.hashes // 4))
+        ]
+        words = np.frombuffer(b"".join(blocks), dtype=">u8")[: self.hashes]
+        return (words % np.uint64(modulus)).astype(np.int64)
 
     def render(self, column: pd.Series) -> pd.Series | Whole:
         """The column, whole numbers as `Whole`."""
-        whole = whole_numbers(column)
-        return column if whole is None else Whole(whole, "")
+        numbers = whole_numbers(column)
+        return column if numbers is None else Whole(numbers, "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +101,10 @@ class RecordFilter(_Keyed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_positive(field_bits=self.field_bits)
-        if self.weights and not np.isclose(sum(self.weights), 1.0):
-            raise ValueError(
-                f"weights are shares of the filter and must sum to 1, got {sum(self.weights):.6g}."
-            )
+        whole(1, field_bits=self.field_bits)
+        total = sum(self.weights)
+        one = not self.weights or np.isclose(total, 1.0)
+        require(one, f"weights are shares of the filter and must sum to 1, got {total:.6g}.")
 
     def places(self, field_index: int, n_fields: int) -> np.ndarray:
         """Where in the record's filter each bit of the field's filter ends up, -1: not sampled."""
@@ -110,11 +112,11 @@ class RecordFilter(_Keyed):
             return self.cache[field_index, n_fields]
         shares = _shares(self.weights, n_fields, self.bits)
         start, size = int(sum(shares[:field_index])), int(shares[field_index])
-        if size > self.field_bits:
-            raise ValueError(
-                f"Field {field_index + 1} is to give {size} bits but its filter has only "
-                f"{self.field_bits}; raise field_bits to at least {size} or lower its weight."
-            )
+        require(
+            size <= self.field_bits,
+            f"Field {field_index + 1} is to give {size} bits but its filter has only "
+            f"{self.field_bits}; raise field_bits to at least {size} or lower its weight.",
+        )
         sampled = _keyed_permutation(self.key, b"sample%d" % field_index, self.field_bits)[:size]
         mixed = _keyed_permutation(self.key, b"record", self.bits)
         places = np.full(self.field_bits, -1)
@@ -133,11 +135,9 @@ class RecordFilter(_Keyed):
 class LongTermKey(_Keyed):
     """One filter for all fields (Schnell's cryptographic long-term key, CLK).
 
-    Parameters as in `RecordFilter`; there are no field filters and no weights, so a field weighs by
-    the number of its q-grams.
-
-    Source: R. Schnell, T. Bachteler, J. Reiher, A novel error-tolerant anonymous linking code
-    (2011).
+    Parameters as in `RecordFilter`, but for field filters and weights: a field weighs by the number
+    of its q-grams. Source: R. Schnell, T. Bachteler, J. Reiher, A novel error-tolerant anonymous
+    linking code (2011).
     """
 
     def positions(self, field_index: int, n_fields: int, gram: str, salt: str) -> np.ndarray:
@@ -177,29 +177,26 @@ class PprlCompat:
     cache: dict = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check_positive(
-            record_bits=self.record_bits, hashes=self.hashes, field_bits=self.field_bits, q=self.q
-        )
+        whole(1, record_bits=self.record_bits, hashes=self.hashes)
+        whole(1, field_bits=self.field_bits, q=self.q)
 
     @property
     def bits(self) -> int:
         """Length of the filter that comes out."""
         return self.record_bits - 1
 
+    @cached_property
     def _shuffled_place(self) -> np.ndarray:
         """Where the shuffle moves each bit of the record's filter."""
-        if "place" not in self.cache:
-            order = libstdcxx.shuffle("".join(self.passwords), self.record_bits)
-            self.cache["place"] = np.argsort(order)
-        return self.cache["place"]
+        return np.argsort(libstdcxx.shuffle("".join(self.passwords), self.record_bits))
 
     def positions(self, field_index: int, n_fields: int, gram: str, salt: str) -> np.ndarray:
         """Bits of the record's filter that one q-gram of one field sets."""
-        if n_fields != len(self.passwords):
-            raise ValueError(
-                f"The R package takes one password a field, got {n_fields} fields and "
-                f"{len(self.passwords)} passwords; pass as many."
-            )
+        require(
+            n_fields == len(self.passwords),
+            f"The R package takes one password a field, got {n_fields} fields and "
+            f"{len(self.passwords)} passwords; pass as many.",
+        )
         engine = libstdcxx.MinStd(gram + self.passwords[field_index])
         drawn = [engine.below(self.field_bits) for _ in range(self.hashes)]
         shares = _shares((), n_fields, self.record_bits)
@@ -208,24 +205,23 @@ class PprlCompat:
         # m modulo field_bits of the field's filter; the manual says they are sampled.
         part = np.arange(size)
         first = start + part[np.isin(part % self.field_bits, drawn)]
-        both = np.concatenate([first, self._shuffled_place()[first]])
+        both = np.concatenate([first, self._shuffled_place[first]])
         return both[both < self.bits]
 
     def render(self, column: pd.Series) -> pd.Series | Whole:
         """The column as R prints it; missing values are refused."""
-        if column.isna().any():
-            raise ValueError(
-                f"Column {column.name!r} has missing values, which the R package would hash as the "
-                "text NA and so match to each other; drop or fill them first."
-            )
+        require(
+            not column.isna().any(),
+            f"Column {column.name!r} has missing values, which the R package would hash as the "
+            "text NA and so match to each other; drop or fill them first.",
+        )
         if pd.api.types.is_datetime64_any_dtype(column.dtype):
-            days = column.to_numpy().astype("datetime64[D]").astype(np.int64)
-            return _as_single(days)
+            return _as_single(column.to_numpy().astype("datetime64[D]").astype(np.int64))
         if pd.api.types.is_numeric_dtype(column.dtype):
             if column.name in self.doubles or pd.api.types.is_float_dtype(column.dtype):
                 return _as_single(column.to_numpy())
-            whole = whole_numbers(column)
-            return Whole(column.astype(np.int64).to_numpy() if whole is None else whole, "")
+            numbers = whole_numbers(column)
+            return Whole(column.astype(np.int64).to_numpy() if numbers is None else numbers, "")
         text = pd.Series([str(v).upper().replace('"', "") for v in column], dtype=str)
         return text.str.replace(r"[^\x20-\x7e]", "", regex=True)
 
@@ -258,58 +254,43 @@ def encode(
 ) -> Filters:
     """Bloom filters of the rows of `frame`.
 
+    A missing or empty field sets no bit (in `PprlCompat` the blanks of an empty field do, as in the
+    package, and missing values are refused).
+
     Parameters
     ----------
-    frame : DataFrame, n rows
-    encoding : RecordFilter, LongTermKey or PprlCompat
     fields : columns hashed, in order. Both parties must name the same.
     salt : n values, optional
         Hashed with every q-gram, so equal q-grams of records with different salts set different
         bits. Use a field that is never wrong (a blocking key); few distinct values are cheap.
         Normalised as the fields are (`text.plain_text`); a missing salt is none.
-
-    Returns
-    -------
-    Filters of n records. A missing or empty field sets no bit (in `PprlCompat` the blanks of an
-    empty field do, as in the package, and missing values are refused).
-
-    Raises
-    ------
-    ValueError
-        If a field is not a column, or the salt has another length than the frame.
     """
     missing = [f for f in fields if f not in frame.columns]
-    if missing or not fields:
-        raise ValueError(
-            f"fields must name columns of the frame; {missing or 'none'} not among "
-            f"{list(frame.columns)}."
-        )
-    n_words = -(-encoding.bits // 64)
-    words = np.zeros((len(frame), n_words), dtype=np.uint64)
-    groups: list[tuple[str, np.ndarray | None]] = [("", None)]
+    require(
+        fields and not missing,
+        f"fields must name columns of the frame; {missing or 'none'} not among "
+        f"{list(frame.columns)}.",
+    )
+    words = np.zeros((len(frame), -(-encoding.bits // 64)), dtype=np.uint64)
+    groups: list[tuple[str, Any]] = [("", slice(None))]
     if salt is not None:
-        if len(salt) != len(frame):
-            raise ValueError(f"salt has {len(salt)} values for {len(frame)} records.")
+        require(len(salt) == len(frame), f"salt has {len(salt)} values for {len(frame)} records.")
         names = pd.Series(list(salt)).map(plain_text)
-        groups = [
-            (str(name), np.asarray(rows)) for name, rows in names.groupby(names).indices.items()
-        ]
+        groups = [(str(name), rows) for name, rows in names.groupby(names).indices.items()]
     for index, name in enumerate(fields):
-        rendered, place = encoding.render(frame[name]), (index, len(fields))
+        rendered = encoding.render(frame[name])
         for salt_name, rows in groups:
-            if rows is None:
-                _or_field(words, rendered, encoding, place=place, salt=salt_name)
-            elif rows.size:
-                part = np.zeros((rows.size, n_words), dtype=np.uint64)
-                _or_field(part, _pick(rendered, rows), encoding, place=place, salt=salt_name)
-                words[rows] |= part
+            part = words[rows]  # a view where the rows are all
+            of_rows = _pick(rendered, rows)
+            _or_field(part, of_rows, encoding, place=(index, len(fields)), salt=salt_name)
+            words[rows] = part
     return Filters(words=words, bits=encoding.bits)
 
 
 def balance(filters: Filters, *, key: bytes) -> Filters:
     """Each filter followed by its complement, then permuted: every filter has the same weight.
 
-    Hides how many q-grams a record has. Doubles the length. Source: Schnell and Borgs (2016).
+    Hides how many q-grams a record has. Source: Schnell and Borgs (2016).
     """
     _check_key(key)
     bits = filters.unpacked()
@@ -335,24 +316,13 @@ def frequency_attack(
     """Share of records re-identified by aligning filter frequencies with known plain-text shares.
 
     The attacker has no key, sees only the filters, and knows how common each plain value is
-    (`guess`, from public statistics). It names the most common filter the most common value, and so
-    on.
-
-    Parameters
-    ----------
-    filters : of one field, n records
-    plain : n true values, used only to count the hits
-    guess : value -> share, as the attacker believes
-
-    Returns
-    -------
-    float in [0, 1]: share of the n records whose value the attacker names rightly.
+    (`guess`, from public statistics; shares by value). It names the most common filter the most
+    common value, and so on. `plain` holds the true values, used only to count the hits.
     """
     plain = np.asarray(plain)
-    if plain.size != len(filters):
-        raise ValueError(f"plain has {plain.size} values for {len(filters)} filters.")
-    if plain.size == 0:
-        raise ValueError("An attack on no record says nothing; pass at least one filter.")
+    alike = plain.size == len(filters)
+    require(alike, f"plain has {plain.size} values for {len(filters)} filters.")
+    require(plain.size, "An attack on no record says nothing; pass at least one filter.")
     as_bytes = np.ascontiguousarray(filters.words).view(f"V{filters.words.shape[1] * 8}").ravel()
     _, code = np.unique(as_bytes, return_inverse=True)
     counts = np.bincount(code)
@@ -368,7 +338,7 @@ def frequency_attack(
 # From a column to OR-ed masks
 
 
-def _pick(rendered: pd.Series | Whole, rows: np.ndarray) -> pd.Series | Whole:
+def _pick(rendered: pd.Series | Whole, rows: Any) -> pd.Series | Whole:
     if isinstance(rendered, Whole):
         return Whole(rendered.numbers[rows], rendered.tail)
     return rendered.iloc[rows]
@@ -407,26 +377,16 @@ def _or_field(
         else:
             _masks(_digits(rendered.numbers, rendered.tail, encoding), mask, encoding, out=words)
         return
-    inverse, values = pd.factorize(rendered)  # missing values get code -1
-    as_text = str.strip if isinstance(encoding, PprlCompat) else plain_text
-    texts = [as_text(value) for value in values]
-    table = np.zeros((len(texts) + 1, words.shape[1]), dtype=np.uint64)
-    keep = [i for i, t in enumerate(texts) if t or isinstance(encoding, PprlCompat)]
-    if keep:
-        chosen = [texts[i] for i in keep]
-        matrix = _characters([f" {t} " if encoding.padding else t for t in chosen])
-        masks = _masks(matrix, mask, encoding)
-        for row, text in enumerate(chosen):
-            padded = f" {text} " if encoding.padding else text
-            if len(padded) < encoding.q:  # no window fits: the text itself is the only gram
-                masks[row] = mask(padded) if padded else 0
-        table[keep] = masks
+    inverse, values = pd.factorize(rendered)  # missing values get code -1: the "" at the end
+    compat = isinstance(encoding, PprlCompat)
+    texts = [str.strip(value) if compat else plain_text(value) for value in values]
+    texts = [f" {t} " if encoding.padding and (t or compat) else t for t in texts] + [""]
+    characters = np.array(texts, dtype=np.str_).view(np.uint32).reshape(len(texts), -1)
+    table = _masks(characters, mask, encoding)  # zero where a text has ended
+    for row, text in enumerate(texts):
+        if 0 < len(text) < encoding.q:  # no window fits: the text itself is the only gram
+            table[row] = mask(text)
     words |= table[inverse]
-
-
-def _characters(texts: list[str]) -> np.ndarray:
-    """Code points, one row a text, zero where a text has ended."""
-    return np.array(texts, dtype=np.str_).view(np.uint32).reshape(len(texts), -1)
 
 
 def _digits(numbers: np.ndarray, tail: str, encoding: Encoding) -> np.ndarray:
@@ -495,20 +455,9 @@ def _masks(
 
 def _shares(weights: tuple[float, ...], n_fields: int, bits: int) -> np.ndarray:
     """Whole bits a field, largest first among equals, summing to `bits`."""
-    if weights and len(weights) != n_fields:
-        raise ValueError(f"{len(weights)} weights for {n_fields} fields; give one a field.")
+    fitting = not weights or len(weights) == n_fields
+    require(fitting, f"{len(weights)} weights for {n_fields} fields; give one a field.")
     share = np.asarray(weights) if weights else np.full(n_fields, 1.0 / n_fields)
     sizes = np.floor(share * bits + 1e-9).astype(int)
     sizes[: bits - sizes.sum()] += 1
     return sizes
-
-
-def _check_key(key: bytes) -> None:
-    if not isinstance(key, bytes) or len(key) < 16:
-        raise ValueError("key must be at least 16 secret bytes, shared by the data holders only.")
-
-
-def _check_positive(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be positive, got {size}; pass at least 1.")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from pet_lab.checks import require
+
 
 def seed_words(text: str) -> list[int]:
     """The four words of `std::seed_seq(text).generate`."""
@@ -58,24 +60,16 @@ class MinStd:
 def shuffle(text: str, n: int) -> np.ndarray:
     """Order of range(n) after `std::shuffle` with a generator seeded by `text`.
 
-    The library draws one number for two swaps while the generator's range allows it (n**2 < 2**31).
+    The library draws one number for two swaps while the generator's range allows it (n**2 < 2**31);
+    beyond, it draws otherwise, which is not needed here.
     """
     engine = MinStd(text)
+    require(n * n <= engine.modulus - 2, f"{n} bits are more than one draw for two swaps covers.")
     order = list(range(n))
-    if n * n > engine.modulus - 2:
-        for i in range(1, n):
-            j = engine.below(i + 1)
-            order[i], order[j] = order[j], order[i]
-        return np.array(order)
-    i = 1
     if n % 2 == 0:
         j = engine.below(2)
-        order[i], order[j] = order[j], order[i]
-        i += 1
-    while i < n:
-        pair = engine.below((i + 1) * (i + 2))
-        first, second = divmod(pair, i + 2)
-        order[i], order[first] = order[first], order[i]
-        order[i + 1], order[second] = order[second], order[i + 1]
-        i += 2
+        order[1], order[j] = order[j], order[1]
+    for i in range(2 - n % 2, n, 2):
+        for at, j in enumerate(divmod(engine.below((i + 1) * (i + 2)), i + 2), start=i):
+            order[at], order[j] = order[j], order[at]
     return np.array(order)

@@ -1,12 +1,10 @@
 """How accurate is a linkage, from neighbour counts alone? Models and a robust alternative.
 
-A record's neighbours are the records it links to. Of n_i neighbours at most one is the match (a
-Bernoulli with probability p, the recall) and the others are false (Poisson with mean lambda). The
-mixture of Dasylva and Goussanou lets lambda differ between G classes of records.
-
-The alternative needs no distribution: among blocked records, linked neighbours rise with blocked
-neighbours along a line, whose intercept at one blocked neighbour is the recall and whose slope is
-the share of blocked non-matches that link.
+A record's neighbours are the records it links to: at most one match (a Bernoulli with probability
+p, the recall), the others false (Poisson with mean lambda, which the mixture of Dasylva and
+Goussanou lets differ between G classes of records). The alternative needs no distribution: linked
+neighbours rise with blocked ones along a line, with the recall at one blocked neighbour as
+intercept and the share of blocked non-matches that link as slope.
 """
 
 from __future__ import annotations
@@ -17,13 +15,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
+from pet_lab.checks import one_of, require, whole
+
 _FLAT_SE = 0.25  # above this standard error the counts do not tell recall from false links
 _FEWEST_BLOCKS = 5  # with fewer, a t interval of the recall is nearly all of [0, 1]
 _FITTED_FROM = 1000  # blocks from which weights may be fitted: in fewer they follow the noise
+_GROUPS = 100  # of whole blocks, for the jackknife of the coverage
 
 
 class NotIdentified(ValueError):
     """The neighbour counts do not determine the error rates."""
+
+
+# --------------------------------------------------------------------------------------------------
+# The mixture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +56,7 @@ class NeighbourFit:
     lambdas: tuple[float, ...]
     recall_se: float
     false_links_se: float
-    aics: tuple[float, ...] = field(default=())
+    aics: tuple[float, ...] = ()
 
     @property
     def precision(self) -> float:
@@ -64,26 +69,19 @@ class NeighbourFit:
         """False links per non-matching pair."""
         return self.false_links / (self.n_other - 1)
 
-    @property
-    def aic(self) -> float:
-        """Akaike's information criterion."""
-        return 2 * self.n_params - 2 * self.loglik
-
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Interval of recall: see `proportion_interval`."""
-        return proportion_interval(
-            self.recall, self.recall_se, df=max(self.n - self.n_params, 1), n=self.n, level=level
-        )
+        df = max(self.n - self.n_params, 1)
+        return proportion_interval(self.recall, self.recall_se, df=df, n=self.n, level=level)
 
 
 def fit_neighbours(
-    counts: ArrayLike,
-    *,
-    n_other: int,
-    max_classes: int = 6,
-    reading: str = "described",
+    counts: ArrayLike, *, n_other: int, max_classes: int = 6, reading: str = "described"
 ) -> NeighbourFit:
     """Maximum-likelihood fit of the neighbour error model; number of classes by AIC.
+
+    Asks for: duplicate-free files, one contained in the other, and links decided pair by pair.
+    Under partial overlap `recall` estimates coverage times recall.
 
     Parameters
     ----------
@@ -98,89 +96,218 @@ def fit_neighbours(
         "published": as the authors' R program: AIC = 2 G - 2 loglik, at least two models are tried,
         and the *last* one is kept, which is the one the AIC has just rejected.
 
-    Returns
-    -------
-    NeighbourFit
-
     Raises
     ------
-    ValueError
-        If a count is negative or not whole, there are none, or n_other < 2.
     NotIdentified
         If no record has a neighbour, or the likelihood is so flat that the standard error of recall
         exceeds 0.25: recall and false links cannot be told apart from these counts.
-
-    Notes
-    -----
-    Asks for: duplicate-free files, one contained in the other, and links decided pair by pair.
-    Under partial overlap `recall` estimates coverage times recall.
     """
-    values, freq = _tally(counts)
-    if n_other < 2:
-        raise ValueError(
-            f"n_other counts the records searched and must be at least 2, got {n_other}."
-        )
-    if reading not in ("described", "published"):
-        raise ValueError(f'reading is "described" or "published", got {reading!r}.')
-    if values.max() == 0:
-        raise NotIdentified(
-            f"None of the {int(freq.sum())} records has a neighbour, so there is nothing to tell "
-            "recall from; lower the threshold or check that both files are encoded alike."
-        )
+    raw = np.asarray(counts)
+    one_each = f"counts are one number of neighbours a record, got shape {raw.shape}."
+    require(raw.ndim == 1 and raw.size, one_each)
+    from_zero = np.array_equal(raw, np.rint(raw)) and raw.min() >= 0
+    require(from_zero, "Neighbour counts are whole numbers from 0 on; some here are not.")
+    whole(2, n_other=n_other, hint="it counts the records searched")
+    one_of(("described", "published"), reading=reading)
+    values, tally = np.unique(raw.astype(np.int64), return_counts=True)
+    require(
+        values.max() > 0,
+        f"None of the {raw.size} records has a neighbour, so there is nothing to tell recall from; "
+        "lower the threshold or check that both files are encoded alike.",
+        NotIdentified,
+    )
+    described = reading == "described"
     fits: list[NeighbourFit] = []
     aics: list[float] = []
-    limit = max_classes if reading == "described" else max(max_classes, 2)
-    for classes in range(1, limit + 1):
-        fits.append(_fit(values, freq, classes, n_other))
-        penalty = 2 * classes if reading == "described" else classes
-        aics.append(2 * penalty - 2 * fits[-1].loglik)
-        rose = len(aics) > 1 and aics[-1] > min(aics[:-1])
-        if rose and (reading == "described" or classes >= 2):
+    for classes in range(1, (max_classes if described else max(max_classes, 2)) + 1):
+        fits.append(_fit(values, tally.astype(float), classes, n_other))
+        aics.append(2 * classes * (1 + described) - 2 * fits[-1].loglik)
+        if aics[-1] > min(aics):
             break
-    chosen = fits[int(np.argmin(aics))] if reading == "described" else fits[-1]
-    if reading == "described" and chosen.recall_se > _FLAT_SE:
-        raise NotIdentified(
-            f"The likelihood is flat: recall {chosen.recall:.2f} has a standard error of "
-            f"{chosen.recall_se:.2f}, with {chosen.false_links:.1f} false links a record among "
-            f"{int(freq.sum())} records. Recall and false links cannot be told apart; use more "
-            "records, a stricter link, or fit_slope on the blocked neighbours."
-        )
+    chosen = fits[int(np.argmin(aics))] if described else fits[-1]
+    require(
+        not described or chosen.recall_se <= _FLAT_SE,
+        f"The likelihood is flat: recall {chosen.recall:.2f} has a standard error of "
+        f"{chosen.recall_se:.2f}, with {chosen.false_links:.1f} false links a record among "
+        f"{raw.size} records. Recall and false links cannot be told apart; use more records, a "
+        "stricter link, or fit_slope on the blocked neighbours.",
+        NotIdentified,
+    )
     return replace(chosen, aics=tuple(aics))
 
 
-def fit_many(freq: np.ndarray, *, max_classes: int = 2, iterations: int = 400) -> np.ndarray:
-    """The mixture fitted to many small files at once: recall and false links of each.
+def fit_many(freq: np.ndarray, *, max_classes: int = 2) -> np.ndarray:
+    """The mixture fitted to many small files at once: recall and false links, shape (n_files, 2).
 
-    Parameters
-    ----------
-    freq : shape (n_files, K)
-        Records of each file with 0, 1, .., K - 1 neighbours.
-    max_classes : 1 or 2
-        With 2, the better of one and two classes by AIC (2 G parameters).
-
-    Returns
-    -------
-    shape (n_files, 2): recall and expected false links. NaN where a file has no link at all.
-
-    Notes
-    -----
-    Expectation maximisation in whole arrays: thousands of files of 100 records in about a second.
-    Tested against `fit_neighbours`, file by file.
+    `freq[f, n]` counts the records of file f with n neighbours; NaN where a file has no link. Of
+    one to `max_classes` classes the AIC (2 G parameters) chooses. Expectation maximisation in whole
+    arrays: thousands of files of 100 records in about a second.
     """
+    # Small files repeat: 2,000 of 100 records have some 50 tallies.
     freq, again = np.unique(np.asarray(freq, dtype=float), axis=0, return_inverse=True)
-    best: np.ndarray | None = None
-    best_aic = np.full(freq.shape[0], np.inf)
+    rates, aics = [], []
     for classes in range(1, max_classes + 1):
-        p, alpha, lam, ll = _em(freq, classes, iterations)
-        result = np.stack([p, (alpha * lam).sum(axis=1)], axis=1)
-        aic = 4 * classes - 2 * ll
-        better = aic < best_aic
-        best = result if best is None else np.where(better[:, None], result, best)
-        best_aic = np.minimum(aic, best_aic)
-    assert best is not None
+        p, alpha, lam, loglik = _em(freq, classes, 400)
+        rates.append(np.stack([p, (alpha * lam).sum(axis=1)], axis=1))
+        aics.append(4 * classes - 2 * loglik)
+    best = np.stack(rates)[np.argmin(aics, axis=0), np.arange(freq.shape[0])]
     best[:, 1][best[:, 1] < 1e-9] = 0.0  # what is left of lambda where it tends to the edge
     best[freq[:, 1:].sum(axis=1) == 0] = np.nan
-    return best[again.ravel()]  # small files repeat: 2,000 of 100 records have some 50 tallies
+    return best[again.ravel()]
+
+
+def class_densities(
+    values: np.ndarray, recall: float, lambdas: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """P(n neighbours) by value n and class, and its derivatives by p and lambda, shapes (K, G).
+
+    (1 - p) Poisson(n; lambda) + p Poisson(n - 1; lambda), 0 where the model cannot produce a count
+    (3 neighbours with lambda = 0): that is information, so nothing is added to avoid the logarithm
+    of zero. Source: Dasylva and Goussanou (2022), as stated in the report's paragraph 21.
+    """
+    at, below, twice = (_poisson(values[:, None] - less, lambdas[None]) for less in (0, 1, 2))
+    by_lambda = (1 - recall) * (below - at) + recall * (twice - below)
+    return (1 - recall) * at + recall * below, below - at, by_lambda
+
+
+def _poisson(k: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """P(k) of a Poisson distribution, 0 below 0."""
+    at = np.maximum(k, 0)
+    return np.where(k < 0, 0.0, np.exp(special.xlogy(at, mean) - mean - special.gammaln(at + 1)))
+
+
+def _spread(classes: int) -> np.ndarray:
+    """Means of the classes to start from, relative to the mean of all."""
+    return np.array([1.0]) if classes == 1 else np.linspace(0.3, 2.5, classes)
+
+
+def _em(
+    freq: np.ndarray, classes: int, iterations: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """EM over many files: p (F,), alpha (F, G), lambda (F, G), log-likelihood (F,)."""
+    n_files, width = freq.shape
+    n = np.arange(width)
+    total = freq.sum(axis=1)
+    mean = (freq @ n) / total
+    p = np.minimum(np.maximum((freq[:, 1:].sum(axis=1) / total) * 0.9, 0.05), 0.95)
+    lam = np.maximum(mean - p, 0.02)[:, None] * _spread(classes)
+    alpha = np.full((n_files, classes), 1.0 / classes)
+    previous = np.full(n_files, -np.inf)
+    for _ in range(iterations):
+        at = _poisson(n[None, :, None], lam[:, None, :])
+        below = np.concatenate([np.zeros((n_files, 1, classes)), at[:, :-1]], axis=1)
+        unmatched = alpha[:, None, :] * (1 - p)[:, None, None] * at
+        matched = alpha[:, None, :] * p[:, None, None] * below
+        probability = (unmatched + matched).sum(axis=2)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            loglik = np.where(freq > 0, freq * np.log(probability), 0.0).sum(axis=1)
+            scale = np.where(freq > 0, freq / probability, 0.0)[:, :, None]
+        if np.nanmax(loglik - previous, initial=0.0) < 1e-10:
+            break
+        previous = loglik
+        post_u, post_m = unmatched * scale, matched * scale
+        size = (post_u + post_m).sum(axis=1)
+        p = post_m.sum(axis=(1, 2)) / total
+        false = (post_u * n[None, :, None]).sum(axis=1)
+        false = false + (post_m * np.maximum(n - 1, 0)[None, :, None]).sum(axis=1)
+        lam = false / np.maximum(size, 1e-300)
+        alpha = size / total[:, None]
+    return p, alpha, lam, loglik
+
+
+def _fit(values: np.ndarray, freq: np.ndarray, classes: int, n_other: int) -> NeighbourFit:
+    """One model: EM to get near, then a quasi-Newton step on unconstrained parameters."""
+    table = np.zeros((1, int(values.max()) + 1))
+    table[0, values] = freq
+    n = freq.sum()
+    mean = float(freq @ values / n)
+
+    def unpack(theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        shares = np.exp(np.concatenate([[0.0], theta[: classes - 1]]))
+        p = float(special.expit(theta[classes - 1]))
+        return p, shares / shares.sum(), np.exp(theta[classes:])
+
+    def negative(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        """Minus the mean log-likelihood and its gradient."""
+        p, alpha, lam = unpack(theta)
+        each, each_by_p, each_by_lam = class_densities(values, p, lam)
+        density = np.maximum(each @ alpha, 1e-300)
+        scale = freq / density / n
+        by_p, by_lam, by_alpha = scale @ (each_by_p @ alpha), scale @ each_by_lam, scale @ each
+        gradient = np.concatenate(
+            [
+                alpha[1:] * (by_alpha[1:] - alpha @ by_alpha),
+                [by_p * p * (1 - p)],
+                by_lam * alpha * lam,
+            ]
+        )
+        return -float(freq @ np.log(density)) / n, -gradient
+
+    bounds = [(-12.0, 12.0)] * (classes - 1) + [(-25.0, 25.0)] + [(-25.0, 12.0)] * classes
+
+    def climb(p: float, alpha: np.ndarray, lam: np.ndarray) -> optimize.OptimizeResult:
+        a = np.maximum(alpha, 1e-5)
+        odds = special.logit(np.clip(p, 1e-8, 1 - 1e-8))
+        theta = np.concatenate([np.log(a[1:] / a[0]), [odds], np.log(np.maximum(lam, 1e-9))])
+        theta = np.clip(theta, *np.array(bounds).T)
+        options = {"ftol": 1e-15, "gtol": 1e-9}
+        return optimize.minimize(
+            negative, theta, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+        )
+
+    near = _em(table, classes, 150)[:3]
+    starts = [(float(near[0][0]), near[1][0], near[2][0])]
+    for p in (0.5, 0.9) if mean > 1.05 else ():
+        starts.append((p, np.full(classes, 1 / classes), max(mean - p, 0.05) * _spread(classes)))
+    best = min((climb(*start) for start in starts), key=lambda result: result.fun)
+    p, alpha, lam = unpack(best.x)
+    order = np.argsort(lam)
+    recall_se, false_links_se = _information_se(values, freq, p, alpha, lam)
+    return NeighbourFit(
+        recall=p,
+        false_links=float(alpha @ lam),
+        n=int(n),
+        n_other=n_other,
+        loglik=-best.fun * float(n),
+        n_params=2 * classes,
+        alphas=tuple(alpha[order].tolist()),
+        lambdas=tuple(lam[order].tolist()),
+        recall_se=recall_se,
+        false_links_se=false_links_se,
+    )
+
+
+def _information_se(
+    values: np.ndarray, freq: np.ndarray, p: float, alpha: np.ndarray, lam: np.ndarray
+) -> tuple[float, float]:
+    """Standard errors of recall and false links from the information of the fitted model.
+
+    In the natural parameters (p, alpha_2.., lambda_1..). Where no link is false (lambda = 0) recall
+    falls back on the binomial.
+    """
+    if lam.max() < 1e-6:
+        return float(np.sqrt(p * (1 - p) / freq.sum())), float("nan")
+    each, by_p, by_lam = (derivative.T for derivative in class_densities(values, p, lam))
+    by_lam = alpha[:, None] * by_lam
+    density = alpha @ each
+    score = np.concatenate([(alpha @ by_p)[None], each[1:] - each[0], by_lam]) / density
+    information = (score * freq) @ score.T
+    gradient = np.concatenate([[0.0], lam[1:] - lam[0], alpha])
+    try:
+        cov = np.linalg.inv(information)
+    except np.linalg.LinAlgError:
+        return float("inf"), float("inf")
+    spread = cov[0, 0], gradient @ cov @ gradient
+    if min(spread) < 0 or np.linalg.cond(information) > 1e12:
+        # Two classes alike or one empty: the shares are not identified, recall may well be. Drop to
+        # the information of recall and one common mean.
+        merged = np.stack([score[0], by_lam.sum(axis=0) / density])
+        spread = tuple(np.diag(np.linalg.pinv((merged * freq) @ merged.T)))
+    return float(np.sqrt(max(spread[0], 0))), float(np.sqrt(max(spread[1], 0)))
+
+
+# --------------------------------------------------------------------------------------------------
+# Rates from the neighbours inside blocks, with no model of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +319,7 @@ class SlopeFit:
     cov        covariance matrix of (recall, ratio): jackknife over blocks
     n_blocks   blocks of the records searched for
     df         degrees of freedom: effective number of blocks behind the recall, less one
+    coef       (recall, ratio) = coef @ n_linked, shape (2, n)
     """
 
     recall: float
@@ -199,6 +327,7 @@ class SlopeFit:
     cov: np.ndarray
     n_blocks: int
     df: float
+    coef: np.ndarray = field(default_factory=lambda: np.empty((2, 0)), repr=False)
 
     @property
     def recall_se(self) -> float:
@@ -217,20 +346,47 @@ class SlopeFit:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class OverlapFit(SlopeFit):
+    """The same where files overlap in part: recall is P(link | the match is there and blocked).
+
+    coverage  share of the records searched for whose match is in the other file
+    cov, df   of (recall, ratio, coverage), by a jackknife over groups of blocks
+    """
+
+    coverage: float
+
+    @property
+    def coverage_se(self) -> float:
+        """Standard error of the coverage."""
+        return float(np.sqrt(self.cov[2, 2]))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Interval of the coverage: see `proportion_interval`."""
+        return proportion_interval(
+            self.coverage, self.coverage_se, df=self.df, n=self.n_blocks, level=level
+        )
+
+
+def _one_a_record(**columns: ArrayLike) -> list[np.ndarray]:
+    arrays = [np.asarray(values) for values in columns.values()]
+    shapes = [array.shape for array in arrays]
+    alike = len(set(shapes)) == 1 and arrays[0].size
+    require(alike, f"{', '.join(columns)} are one value a record, got shapes {shapes}.")
+    return arrays
+
+
 def fit_slope(
-    n_blocked: ArrayLike,
-    n_linked: ArrayLike,
-    block: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
+    n_blocked: ArrayLike, n_linked: ArrayLike, block: ArrayLike, *, weights: ArrayLike | None = None
 ) -> SlopeFit:
     """Recall and the false-link ratio by regression, when every record has its match in its block.
 
         E[n_linked | n_blocked] = recall + ratio (n_blocked - 1)
 
-    Weighted least squares, blocks weighted by how much their links vary (`slope_coefficients`).
-    Nothing is assumed on how blocked neighbours are spread (the mixture needs Poisson classes). The
-    line holds if neither the recall nor the ratio of a record depends on the size of its block.
+    Weighted least squares; nothing is assumed on how blocked neighbours are spread. The line holds
+    if neither the recall nor the ratio of a record depends on the size of its block. If nobody has
+    a second blocked neighbour, recall is the share linked, ratio 0. Standard errors are a jackknife
+    over blocks with the weights held.
 
     Parameters
     ----------
@@ -240,8 +396,7 @@ def fit_slope(
         Block of each record: residuals may be correlated inside one.
     weights : shape (n,), optional
         Weight of each record's equation. With the analytical variable as weight, recall and ratio
-        are those *of the total*, so a link that depends on that variable does no harm (see
-        `totals`).
+        are those *of the total*, so a link that depends on that variable does no harm.
 
     Raises
     ------
@@ -251,38 +406,30 @@ def fit_slope(
     NotIdentified
         If all records have the same number of blocked neighbours, above one (no line), or a line
         rests on one block, or on fewer than 5 blocks.
-
-    Notes
-    -----
-    Standard errors are a jackknife over blocks with the weights held. If nobody has a second
-    blocked neighbour there is no non-match to link to: recall is the share linked, ratio 0.
     """
-    nb, nl, blk = np.asarray(n_blocked), np.asarray(n_linked), np.asarray(block)
-    if not nb.shape == nl.shape == blk.shape or nb.size == 0:
-        raise ValueError(
-            f"n_blocked, n_linked and block are one value a record, got {nb.shape}, {nl.shape} and "
-            f"{blk.shape}."
-        )
+    nb, nl, blk = _one_a_record(n_blocked=n_blocked, n_linked=n_linked, block=block)
     w = np.ones(nb.size) if weights is None else np.asarray(weights, dtype=float)
-    if w.shape != nb.shape or (w < 0).any() or not w.sum() > 0:
-        raise ValueError("weights are one non-negative value a record, and not all zero.")
-    if (nb[w > 0] < 1).any():
-        raise ValueError(
-            f"{int((nb[w > 0] < 1).sum())} records have no blocked neighbour, so their match is "
-            "not in the other file or not in their block; use fit_overlap, which estimates the "
-            "coverage."
-        )
+    usable = w.shape == nb.shape and (w >= 0).all() and w.sum() > 0
+    require(usable, "weights are one non-negative value a record, and not all zero.")
+    alone = int((nb[w > 0] < 1).sum())
+    require(
+        not alone,
+        f"{alone} records have no blocked neighbour, so their match is not in the other file or "
+        "not in their block; use fit_overlap, which estimates the coverage.",
+    )
     u = nb - 1.0
     codes = np.unique(blk, return_inverse=True)[1]
     inverse = _inverse_variance(u, nl, codes, w)
     coef = _line(u, w * inverse)
     recall, ratio = coef @ nl
-    without, n_blocks = _without_each_block(u, nl, codes, w * inverse)
-    if u[w > 0].any() and n_blocks < _FEWEST_BLOCKS:
-        raise NotIdentified(
-            f"A line over {n_blocks} blocks says too little; it needs {_FEWEST_BLOCKS} or more: "
-            "use more records, or a finer blocking key."
-        )
+    without = _without_each_block(u, nl, codes, w * inverse)
+    n_blocks = without.shape[1]
+    require(
+        n_blocks >= _FEWEST_BLOCKS or not u[w > 0].any(),
+        f"A line over {n_blocks} blocks says too little; it needs {_FEWEST_BLOCKS} or more: use "
+        "more records, or a finer blocking key.",
+        NotIdentified,
+    )
     deviation = without - np.array([[recall], [ratio]])
     share = np.bincount(codes, coef[0] ** 2 / inverse)
     return SlopeFit(
@@ -291,67 +438,47 @@ def fit_slope(
         cov=deviation @ deviation.T * (n_blocks - 1) / n_blocks,
         n_blocks=n_blocks,
         df=max(float(share.sum() ** 2 / (share**2).sum()) - 1, 1.0),
+        coef=coef,
     )
 
 
 def _without_each_block(
     u: np.ndarray, n_linked: np.ndarray, codes: np.ndarray, w: np.ndarray
-) -> tuple[np.ndarray, int]:
-    """(recall, ratio) without each block that has weight, shape (2, K), and K."""
+) -> np.ndarray:
+    """(recall, ratio) without each block that has weight, shape (2, K)."""
     sums = np.stack([np.bincount(codes, row) for row in (w, w * u, w * u**2)])
-    used = sums[0] > 0
     links = np.stack([np.bincount(codes, row * n_linked) for row in (w, w * u)])
+    used = sums[0] > 0
     (s0, s1, s2), (y0, y1) = (
         part.sum(axis=1, keepdims=True) - part[:, used] for part in (sums, links)
     )
     spread = s0 * s2 - s1**2
-    single = (s1 <= 1e-9 * s0) & (spread <= 1e-9 * s0**2)  # no one has another record: a mean
-    n_used = int(used.sum())
-    if n_used > 1 and (~single & (spread <= 1e-9 * s0**2)).any():
-        raise NotIdentified(
-            "Without one block every record has as many blocked neighbours as any other: the line "
-            "rests on that block alone. Use more records, or a finer blocking key."
-        )
+    flat = spread <= 1e-9 * s0**2
+    single = (s1 <= 1e-9 * s0) & flat  # no one has another record: a mean
+    require(
+        used.sum() < 2 or not (~single & flat).any(),
+        "Without one block every record has as many blocked neighbours as any other: the line "
+        "rests on that block alone. Use more records, or a finer blocking key.",
+        NotIdentified,
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(single, 0.0, (s0 * y1 - s1 * y0) / spread)
         recall = (y0 - ratio * s1) / s0
-    return np.nan_to_num(np.stack([recall, ratio])), n_used
-
-
-def slope_coefficients(
-    u: np.ndarray, n_linked: np.ndarray, codes: np.ndarray, w: np.ndarray
-) -> np.ndarray:
-    """Weights c with (recall, ratio) = c @ n_linked: weighted least squares in two steps.
-
-    Links of a block vary together (its records share partners, and blocks differ in how alike their
-    values are), so a block's total of links has variance a m + b m u + c (m u)^2 with m records and
-    u others each. These are fitted to the squares of a first line's residuals; a record then weighs
-    m over that variance. At 100,000 trade records this takes the standard deviation of the recall
-    from .006 (equal weights) to .0026: small blocks say most of it. In fewer than 1,000 blocks a
-    fit follows the noise (intervals at a nominal 95 % covered 70 % in 30 blocks): there the
-    variance is taken as m (1 + u).
-
-    Parameters
-    ----------
-    u : others in the block of each record, shape (n,)
-    n_linked, codes, w : linked neighbours, block as 0 .. K - 1, weight of each record, shape (n,)
-
-    Returns
-    -------
-    shape (2, n). The second row is zero where nobody has another record in the block.
-
-    Raises
-    ------
-    NotIdentified
-        If all records with weight have the same u, above 0.
-    """
-    return _line(u, w * _inverse_variance(u, n_linked, codes, w))
+    return np.nan_to_num(np.stack([recall, ratio]))
 
 
 def _inverse_variance(
     u: np.ndarray, n_linked: np.ndarray, codes: np.ndarray, w: np.ndarray
 ) -> np.ndarray:
-    """Records of its block over the variance of the block's links, for each record, shape (n,)."""
+    """Records of its block over the variance of the block's links, for each record, shape (n,).
+
+    Links of a block vary together (its records share partners, and blocks differ in how alike their
+    values are), so a block's total of links has variance a m + b m u + c (m u)^2 with m records and
+    u others each, fitted to the squares of a first line's residuals. At 100,000 trade records this
+    takes the standard deviation of the recall from .006 (equal weights) to .0026. In fewer than
+    1,000 blocks a fit follows the noise (intervals at a nominal 95 % covered 70 % in 30 blocks):
+    there the variance is taken as m (1 + u).
+    """
     recall, ratio = _line(u, w) @ n_linked
     size = np.maximum(np.bincount(codes), 1).astype(float)
     others = np.bincount(codes, weights=u) / size
@@ -367,63 +494,24 @@ def _inverse_variance(
 
 
 def _line(u: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Weights c with (recall, ratio) = c @ n_linked, by least squares weighted with w."""
     total = w.sum()
     mean_u = w @ u / total
     if mean_u == 0:
         return np.stack([w / total, np.zeros(u.size)])
     spread = w @ (u - mean_u) ** 2
-    if spread <= 1e-12 * total:
-        raise NotIdentified(
-            f"Every record has {mean_u + 1:.0f} blocked neighbours: with one size of block there "
-            "is no line to fit. Use fit_neighbours, or a finer blocking key."
-        )
+    require(
+        spread > 1e-12 * total,
+        f"Every record has {mean_u + 1:.0f} blocked neighbours: with one size of block there is no "
+        "line to fit. Use fit_neighbours, or a finer blocking key.",
+        NotIdentified,
+    )
     slope = w * (u - mean_u) / spread
     return np.stack([w / total - mean_u * slope, slope])
 
 
-@dataclass(frozen=True, kw_only=True)
-class OverlapFit:
-    """Coverage, recall and false-link ratio when the files overlap in part.
-
-    coverage  share of the records searched for whose match is in the other file
-    recall    P(link | the match is there and blocked)
-    ratio     share of blocked non-matches that link
-    cov       covariance matrix of (coverage, recall, ratio), by a jackknife over groups of blocks
-    n_blocks  blocks of the records searched for
-    df        degrees of freedom: effective number of groups, less one
-    """
-
-    coverage: float
-    recall: float
-    ratio: float
-    cov: np.ndarray
-    n_blocks: int
-    df: float
-
-    @property
-    def coverage_se(self) -> float:
-        """Standard error of the coverage."""
-        return float(np.sqrt(self.cov[0, 0]))
-
-    @property
-    def recall_se(self) -> float:
-        """Standard error of recall."""
-        return float(np.sqrt(self.cov[1, 1]))
-
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Interval of the coverage: see `proportion_interval`."""
-        return proportion_interval(
-            self.coverage, self.coverage_se, df=self.df, n=self.n_blocks, level=level
-        )
-
-
 def fit_overlap(
-    n_blocked: ArrayLike,
-    n_linked: ArrayLike,
-    block: ArrayLike,
-    *,
-    strict: ArrayLike | None = None,
-    groups: int = 100,
+    n_blocked: ArrayLike, n_linked: ArrayLike, block: ArrayLike, *, strict: ArrayLike | None = None
 ) -> OverlapFit:
     """Coverage, recall and ratio under partial overlap, with no model of the blocks.
 
@@ -439,15 +527,17 @@ def fit_overlap(
         ratio  = E[(n_L - 1) 1(n_S = 1)] / E[(n_B - 1) 1(n_S = 1)]
         recall = (E[n_L] - ratio E[U]) / coverage
 
+    Asks that having a match does not depend on the size of the block. (The published notes read the
+    coverage off a Poisson model of the blocked counts: with a log-normal spread of 1 of the
+    exporters and 100,000 records, .80 comes out as .80 with six classes, and as .72 or not at all
+    with three.)
+
     Parameters
     ----------
     n_blocked, n_linked, block : as in `fit_slope`; n_blocked may be 0
     strict : integers, shape (n,), optional
         Neighbours by a rule with hardly any false link (exact comparison, a Dice of .9), whose
-        links are all among n_linked. The coverage is that of the files, so any rule may tell it;
-        one with false links is biased. Default: n_linked itself, then ratio is 0.
-    groups : int
-        Groups of whole blocks for the jackknife.
+        links are all among n_linked. Default: n_linked itself, then ratio is 0.
 
     Raises
     ------
@@ -455,241 +545,46 @@ def fit_overlap(
         If shapes differ.
     NotIdentified
         If nothing is linked, or the coverage comes out at or below 0.
-
-    Notes
-    -----
-    Asks that having a match does not depend on the size of the block. Under the Poisson model of
-    the published notes the same quantity is the "p" of the blocked counts. Where exporters differ
-    in size that model needs many classes: with a log-normal spread of 1 and 100,000 records, a
-    coverage of .80 comes out as .80 with six classes, and as .72 or not at all with three.
     """
-    nb, nl, blk = (np.asarray(v) for v in (n_blocked, n_linked, block))
-    ns = nl if strict is None else np.asarray(strict)
-    if not nb.shape == nl.shape == blk.shape == ns.shape or nb.size == 0:
-        raise ValueError(
-            "n_blocked, n_linked, strict and block are one value a record, got "
-            f"{nb.shape}, {nl.shape}, {ns.shape} and {blk.shape}."
-        )
-    if nl.sum() == 0 or ns.sum() == 0:
-        raise NotIdentified("No record is linked, so the coverage cannot be told from the links.")
-    one = ns == 1
-    moments = np.stack(
-        [np.ones(nb.size), nb, nl, ns, ns * (nb - 1), one * (nl - 1), one * (nb - 1)]
+    strict = n_linked if strict is None else strict
+    nb, nl, ns, blk = _one_a_record(
+        n_blocked=n_blocked, n_linked=n_linked, strict=strict, block=block
     )
+    linked = nl.sum() > 0 and ns.sum() > 0
+    nothing = "No record is linked, so the coverage cannot be told from the links."
+    require(linked, nothing, NotIdentified)
+    one = ns == 1
+    moments = [np.ones(nb.size), nb, nl, ns, ns * (nb - 1), one * (nl - 1), one * (nb - 1)]
     codes = np.unique(blk, return_inverse=True)[1].astype(np.uint64)
     # Blocks go to groups by a fixed hash of their number, so that the result needs no seed.
-    group = (codes * np.uint64(2654435761) % np.uint64(2**32)) * np.uint64(groups) >> np.uint64(32)
-    sums = np.stack(
-        [np.bincount(group.astype(np.int64), weights=row, minlength=groups) for row in moments]
-    )
-    total = sums.sum(axis=1)
-    used = sums[0] > 0
-    estimates = _overlap(np.column_stack([total, total[:, None] - sums[:, used]]))
-    coverage, recall, ratio = (float(v) for v in estimates[:, 0])
-    if not coverage > 0:
-        raise NotIdentified(
-            f"The coverage comes out at {coverage:.2f}: linked records have more blocked "
-            "neighbours than unlinked ones explain. Use a strict link without false links, or more "
-            "records."
-        )
-    left_out = estimates[:, 1:]
-    deviation = left_out - left_out.mean(axis=1, keepdims=True)
-    n_groups = left_out.shape[1]
-    cov = (n_groups - 1) / max(n_groups, 1) * deviation @ deviation.T
-    if n_groups < 2:
-        cov = np.full((3, 3), np.nan)
-    effective = float(total[0] ** 2 / (sums[0] ** 2).sum())
-    return OverlapFit(
-        coverage=coverage,
-        recall=recall,
-        ratio=ratio,
-        cov=cov,
-        n_blocks=int(codes.max()) + 1,
-        df=max(effective - 1, 1.0),
-    )
-
-
-def _overlap(sums: np.ndarray) -> np.ndarray:
-    """(coverage, recall, ratio) by columns of moment sums, shape (3, columns)."""
-    m1, l1, s1, s2, taken, offered = sums[1:] / sums[0]
+    group = (codes * np.uint64(2654435761) % np.uint64(2**32)) * np.uint64(_GROUPS) >> np.uint64(32)
+    group = group.astype(np.int64)
+    sums = np.stack([np.bincount(group, weights=row, minlength=_GROUPS) for row in moments])
+    total, used = sums.sum(axis=1, keepdims=True), sums[0] > 0
+    of_all_and_without = np.column_stack([total, total - sums[:, used]])
     with np.errstate(divide="ignore", invalid="ignore"):
+        m1, l1, s1, s2, taken, offered = of_all_and_without[1:] / of_all_and_without[0]
         others = s2 / s1
         coverage = m1 - others
         ratio = np.where(offered > 0, taken / offered, 0.0)
         recall = (l1 - ratio * others) / coverage
-    return np.stack([coverage, recall, ratio])
-
-
-# --------------------------------------------------------------------------------------------------
-
-
-def _tally(counts: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    raw = np.asarray(counts)
-    if raw.ndim != 1 or raw.size == 0:
-        raise ValueError(f"counts are one number of neighbours a record, got shape {raw.shape}.")
-    if not np.array_equal(raw, np.rint(raw)) or raw.min() < 0:
-        raise ValueError("Neighbour counts are whole numbers from 0 on; some here are not.")
-    values, freq = np.unique(raw.astype(np.int64), return_counts=True)
-    return values, freq.astype(float)
-
-
-def density(
-    values: np.ndarray, recall: float, lambdas: np.ndarray, alphas: np.ndarray
-) -> np.ndarray:
-    """P(n neighbours) for each value of n under the mixture, shape (K,).
-
-        sum_g alpha_g [ (1 - p) Poisson(n; lambda_g) + p Poisson(n - 1; lambda_g) ]
-
-    0 where the model cannot produce a count (3 neighbours with lambda = 0): that is information, so
-    nothing is added to avoid the logarithm of zero.
-
-    Source: Dasylva and Goussanou (2022), as stated in the report's paragraph 21.
-    """
-    at, below = (_poisson(values[:, None] - less, lambdas[None]) for less in (0, 1))
-    return ((1 - recall) * at + recall * below) @ alphas
-
-
-def _poisson(k: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """P(k) of a Poisson distribution, 0 below 0."""
-    at = np.maximum(k, 0)
-    return np.where(k < 0, 0.0, np.exp(special.xlogy(at, mean) - mean - special.gammaln(at + 1)))
-
-
-def _em(
-    freq: np.ndarray, classes: int, iterations: int, *, tol: float = 1e-10
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """EM over many files: p (F,), alpha (F, G), lambda (F, G), log-likelihood (F,)."""
-    n_files, width = freq.shape
-    n = np.arange(width)
-    total = freq.sum(axis=1)
-    mean = (freq @ n) / total
-    p = np.minimum(np.maximum((freq[:, 1:].sum(axis=1) / total) * 0.9, 0.05), 0.95)
-    base = np.maximum(mean - p, 0.02)
-    spread = np.array([1.0]) if classes == 1 else np.linspace(0.3, 2.5, classes)
-    lam = base[:, None] * spread
-    alpha = np.full((n_files, classes), 1.0 / classes)
-    previous = np.full(n_files, -np.inf)
-    for _ in range(iterations):
-        at = _poisson(n[None, :, None], lam[:, None, :])
-        below = np.concatenate([np.zeros((n_files, 1, classes)), at[:, :-1]], axis=1)
-        unmatched = alpha[:, None, :] * (1 - p)[:, None, None] * at
-        matched = alpha[:, None, :] * p[:, None, None] * below
-        probability = (unmatched + matched).sum(axis=2)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ll = np.where(freq > 0, freq * np.log(probability), 0.0).sum(axis=1)
-            scale = np.where(freq > 0, freq / probability, 0.0)[:, :, None]
-        if np.nanmax(ll - previous, initial=0.0) < tol:
-            break
-        previous = ll
-        post_u, post_m = unmatched * scale, matched * scale
-        size = (post_u + post_m).sum(axis=1)
-        p = post_m.sum(axis=(1, 2)) / total
-        false = (post_u * n[None, :, None]).sum(axis=1) + (
-            post_m * np.maximum(n - 1, 0)[None, :, None]
-        ).sum(axis=1)
-        lam = false / np.maximum(size, 1e-300)
-        alpha = size / total[:, None]
-    return p, alpha, lam, ll
-
-
-def _fit(values: np.ndarray, freq: np.ndarray, classes: int, n_other: int) -> NeighbourFit:
-    """One model: EM to get near, then a quasi-Newton step on unconstrained parameters."""
-    table = np.zeros((1, int(values.max()) + 1))
-    table[0, values] = freq
-    p0, alpha0, lam0, _ = _em(table, classes, 150)
-    mean = float(freq @ values / freq.sum())
-
-    def unpack(theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        shares = np.exp(np.concatenate([[0.0], theta[: classes - 1]]))
-        p = float(special.expit(theta[classes - 1]))
-        return p, shares / shares.sum(), np.exp(theta[classes:])
-
-    def negative(theta: np.ndarray) -> tuple[float, np.ndarray]:
-        """Minus the mean log-likelihood and its gradient."""
-        p, alpha, lam = unpack(theta)
-        at, below, twice = (_poisson(values[:, None] - less, lam[None]) for less in (0, 1, 2))
-        each = (1 - p) * at + p * below
-        whole = np.maximum(each @ alpha, 1e-300)
-        scale = freq / whole / freq.sum()
-        by_p = scale @ ((below - at) @ alpha)
-        by_lam = (scale @ ((1 - p) * (below - at) + p * (twice - below))) * alpha
-        by_alpha = scale @ each
-        gradient = np.concatenate(
-            [alpha[1:] * (by_alpha[1:] - alpha @ by_alpha), [by_p * p * (1 - p)], by_lam * lam]
-        )
-        return -float(freq @ np.log(whole)) / freq.sum(), -gradient
-
-    starts = [(float(p0[0]), alpha0[0], lam0[0])]
-    for p in (0.5, 0.9) if mean > 1.05 else ():
-        base = max(mean - p, 0.05)
-        spread = np.array([1.0]) if classes == 1 else np.linspace(0.3, 2.5, classes)
-        starts.append((p, np.full(classes, 1 / classes), base * spread))
-    best: optimize.OptimizeResult | None = None
-    bounds = [(-12.0, 12.0)] * (classes - 1) + [(-25.0, 25.0)] + [(-25.0, 12.0)] * classes
-    for p, alpha, lam in starts:
-        a = np.maximum(alpha, 1e-5)
-        odds = special.logit(np.clip(p, 1e-8, 1 - 1e-8))
-        theta = np.concatenate([np.log(a[1:] / a[0]), [odds], np.log(np.maximum(lam, 1e-9))])
-        theta = np.clip(theta, *np.array(bounds).T)
-        options = {"ftol": 1e-15, "gtol": 1e-9}
-        result = optimize.minimize(
-            negative, theta, jac=True, method="L-BFGS-B", bounds=bounds, options=options
-        )
-        if best is None or result.fun < best.fun:
-            best = result
-    assert best is not None
-    p, alpha, lam = unpack(best.x)
-    order = np.argsort(lam)
-    recall_se, false_se = _information_se(values, freq, p, alpha, lam)
-    return NeighbourFit(
-        recall=p,
-        false_links=float(alpha @ lam),
-        n=int(freq.sum()),
-        n_other=n_other,
-        loglik=-best.fun * float(freq.sum()),
-        n_params=2 * classes,
-        alphas=tuple(alpha[order].tolist()),
-        lambdas=tuple(lam[order].tolist()),
-        recall_se=recall_se,
-        false_links_se=false_se,
+    require(
+        coverage[0] > 0,
+        f"The coverage comes out at {coverage[0]:.2f}: linked records have more blocked neighbours "
+        "than unlinked ones explain. Use a strict link without false links, or more records.",
+        NotIdentified,
     )
-
-
-def _information_se(
-    values: np.ndarray, freq: np.ndarray, p: float, alpha: np.ndarray, lam: np.ndarray
-) -> tuple[float, float]:
-    """Standard errors of recall and false links from the information of the fitted model.
-
-    The scores are differences of the density in the natural parameters (p, alpha_2.., lambda_1..),
-    which is linear in p and alpha. Where no link is false (lambda = 0) recall falls back on the
-    binomial.
-    """
-    if lam.max() < 1e-6:
-        return float(np.sqrt(p * (1 - p) / freq.sum())), float("nan")
-    each, lower = (
-        (1 - p) * _poisson(values - less, lam[:, None])
-        + p * _poisson(values - less - 1, lam[:, None])
-        for less in (0, 1)
+    left_out = np.stack([recall, ratio, coverage])[:, 1:]
+    deviation = left_out - left_out.mean(axis=1, keepdims=True)
+    k = left_out.shape[1]
+    return OverlapFit(
+        coverage=float(coverage[0]),
+        recall=float(recall[0]),
+        ratio=float(ratio[0]),
+        cov=(k - 1) / k * deviation @ deviation.T if k > 1 else np.full((3, 3), np.nan),
+        n_blocks=int(codes.max()) + 1,
+        df=max(float(total[0, 0] ** 2 / (sums[0] ** 2).sum()) - 1, 1.0),
     )
-    d_p = density(values, 1.0, lam, alpha) - density(values, 0.0, lam, alpha)
-    d_lam = alpha[:, None] * (lower - each)  # d/d lambda of a Poisson: P(n - 1) - P(n)
-    d_alpha = each[1:] - each[0]
-    whole = alpha @ each
-    score = np.concatenate([d_p[None], d_alpha, d_lam]) / whole
-    information = (score * freq) @ score.T
-    gradient = np.concatenate([[0.0], lam[1:] - lam[0], alpha])
-    try:
-        cov = np.linalg.inv(information)
-    except np.linalg.LinAlgError:
-        return float("inf"), float("inf")
-    spread = np.diag(cov)[0], gradient @ cov @ gradient
-    if min(spread) < 0 or np.linalg.cond(information) > 1e12:
-        # Two classes alike or one empty: the shares are not identified, recall may well be. Drop to
-        # the information of recall and one common mean.
-        merged = np.stack([score[0], d_lam.sum(axis=0) / whole])
-        cov2 = np.linalg.pinv((merged * freq) @ merged.T)
-        spread = cov2[0, 0], cov2[1, 1]
-    return float(np.sqrt(max(spread[0], 0))), float(np.sqrt(max(spread[1], 0)))
 
 
 def proportion_interval(
@@ -700,14 +595,8 @@ def proportion_interval(
     The hull of two: estimate and t quantile with `df` degrees of freedom; and Clopper-Pearson at
     the effective sample size, at most `n`, which keeps its level near 0 and 1 where the spread of
     a small sample says little (E. Korn and B. Graubard, Survey Methodology 24, 1998).
-
-    Raises
-    ------
-    ValueError
-        If the level is outside (0, 1).
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level is a fraction in (0, 1), got {level}; for 95 % pass 0.95.")
+    require(0 < level < 1, f"level is a fraction in (0, 1), got {level}; for 95 % pass 0.95.")
     if not np.isfinite(se):
         return 0.0, 1.0
     tail = (1 - level) / 2

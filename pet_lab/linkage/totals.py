@@ -1,8 +1,8 @@
 """Totals over the matched pairs, corrected for linkage errors, with standard errors.
 
-The target is T = sum of x[i] z[m(i)] over the matched pairs (i, m(i)): x is known to the first file
-(size of the firm, value), z to the second (tariff preference). With L, B and C the same sum over
-the linked pairs, the blocked pairs and the Cartesian product:
+The target is T = sum of x[i] z[m(i)] over the matched pairs (i, m(i)): x, shape (n_a,), is known to
+the first file (size of the firm, value), z, shape (n_b,), to the second (tariff preference). With
+L, B and C the same sum over the linked pairs, the blocked pairs and the Cartesian product:
 
     naive              L
     para 22            (L - FPR C) / (recall - FPR)
@@ -21,6 +21,9 @@ between the blocks is known exactly, and linkage errors touch only the part with
 products sum to zero over a block, so false links add (expected) nothing but -k times the truth,
 whatever B is: no correction total is subtracted and an error in recall or k multiplies a small
 number instead of T.
+
+Estimators raise ValueError where x or z has another shape or is not finite, and `Undefined` where
+they divide by nothing.
 """
 
 from __future__ import annotations
@@ -33,14 +36,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from pet_lab.checks import require
 from pet_lab.linkage.blocking import Accuracy, Links, resolve
-from pet_lab.linkage.neighbours import (
-    NeighbourFit,
-    NotIdentified,
-    SlopeFit,
-    fit_slope,
-    slope_coefficients,
-)
+from pet_lab.linkage.neighbours import NeighbourFit, NotIdentified, SlopeFit, fit_slope
 
 Result = TypeVar("Result")
 
@@ -51,10 +49,9 @@ class Undefined(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Total:
-    """An estimated total.
+    """An estimated total, in the units of x times z.
 
-    estimate  in the units of x times z
-    se        standard error over the linkage errors, given the records; NaN where none is known
+    se  standard error over the linkage errors, given the records; NaN where none is known
     """
 
     estimate: float
@@ -68,22 +65,14 @@ class Total:
 
 def naive(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
     """Total over the linked pairs: what a linker that knows of no error reports."""
-    x, z = _analytic(links, x, z)
-    return Total(estimate=links.total(x, z))
+    return Total(estimate=links.total(*_analytic(links, x, z)))
 
 
 def para22(links: Links, x: ArrayLike, z: ArrayLike, *, recall: float, fpr: float) -> Total:
-    """Correction with the total over the Cartesian product (report, paragraph 22).
-
-    Raises
-    ------
-    Undefined
-        If recall is not above fpr.
-    """
+    """Correction with the total over the Cartesian product (report, paragraph 22)."""
     x, z = _analytic(links, x, z)
-    _check_denominator(recall, fpr, 0.0)
-    product = float(x.sum() * z.sum())
-    return Total(estimate=(links.total(x, z) - fpr * product) / (recall - fpr))
+    gap = _gap(recall, fpr)
+    return Total(estimate=(links.total(x, z) - fpr * float(x.sum() * z.sum())) / gap)
 
 
 def para23(
@@ -98,24 +87,13 @@ def para23(
 ) -> Total:
     """Correction with the total over the blocked pairs (report, paragraph 23).
 
-    Parameters
-    ----------
-    recall : float
-    ratio : float
-        FPR / blocking FPR: the share of blocked non-matches that link.
-    recall_se, ratio_se : float
-        Their standard errors, for the refusal and, with the noise of the links, the standard error.
-
-    Raises
-    ------
-    Undefined
-        If recall - ratio is not at least two standard errors above zero: when nearly all blocked
-        pairs link, links carry no information beyond blocking.
+    `ratio` is FPR / blocking FPR, the share of blocked non-matches that link. Undefined if recall -
+    ratio is not at least two standard errors above zero: when nearly all blocked pairs link, links
+    carry no information beyond blocking.
     """
     x, z = _analytic(links, x, z)
-    _check_denominator(recall, ratio, float(np.hypot(recall_se, ratio_se)))
+    gap = _gap(recall, ratio, float(np.hypot(recall_se, ratio_se)))
     linked, blocked = links.total(x, z), links.blocks.total(x, z)
-    gap = recall - ratio
     estimate = (linked - ratio * blocked) / gap
     noise = _link_noise(links.total(x**2, z**2), links.blocks.total(x**2, z**2), recall, ratio)
     of_rates = (estimate * recall_se) ** 2 + ((estimate - blocked) * ratio_se) ** 2
@@ -123,53 +101,36 @@ def para23(
 
 
 def published(links: Links, x: ArrayLike, z: ArrayLike, *, recall: float, fpr: float) -> Total:
-    """What the authors' program computes: para 23 with FPR where FPR / blocking FPR belongs.
-
-    Raises
-    ------
-    Undefined
-        If recall is not above fpr.
-    """
-    x, z = _analytic(links, x, z)
-    _check_denominator(recall, fpr, 0.0)
-    corrected = links.total(x, z) - fpr * links.blocks.total(x, z)
-    return Total(estimate=corrected / (recall - fpr))
+    """What the authors' program computes: para 23 with FPR where FPR / blocking FPR belongs."""
+    return Total(estimate=para23(links, x, z, recall=recall, ratio=fpr).estimate)
 
 
 def weighted(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
-    """Para 23 with recall and ratio estimated for this very total, by records weighted with x.
+    """Para 23 with recall and ratio estimated for this very total, by records weighted with x >= 0.
 
     Paragraph 22 asks that linking does not depend on the analytical variables. With typos in the
     value and a total of the value, it does. The x-weighted line has the x-weighted recall as its
     intercept, which is what the total needs, so dependence on x does no harm (dependence on z still
-    would).
-
-    Raises
-    ------
-    Undefined
-        If recall - ratio of the total is not two standard errors above zero.
-    ValueError
-        If x is negative somewhere (weights must not be), or as `fit_slope`.
+    would). Raises as `fit_slope` too.
     """
     x, z = _analytic(links, x, z)
-    if not x.any():
-        raise Undefined(
-            "x is zero for every record; as weights of records it must be not all zero."
-        )
-    fit = fit_slope(links.n_blocked, links.n_linked, links.blocks.code_a, weights=x)
-    gap = fit.recall - fit.ratio
-    _check_denominator(fit.recall, fit.ratio, fit.gap_se)
-    linked, blocked = links.total(x, z), links.blocks.total(x, z)
+    require(
+        x.any(),
+        "x is zero for every record; as weights of records it must be not all zero.",
+        Undefined,
+    )
+    blocks = links.blocks
+    fit = fit_slope(links.n_blocked, links.n_linked, blocks.code_a, weights=x)
+    gap = _gap(fit.recall, fit.ratio, fit.gap_se)
+    linked, blocked = links.total(x, z), blocks.total(x, z)
     estimate = (linked - fit.ratio * blocked) / gap
     # Recall and ratio are linear in the same links as the numerator, and largely cancel its noise:
     # the error of the estimate is a sum over pairs of (x z + a_i) times (link - expected).
-    codes = np.unique(links.blocks.code_a, return_inverse=True)[1]
-    coef = slope_coefficients(links.n_blocked - 1.0, links.n_linked, codes, x)
-    a = -estimate * coef[0] + (estimate - blocked) * coef[1]
-    ones = np.ones_like(z)
-    on_links = links.total(x**2, z**2) + 2 * links.total(x * a, z) + links.total(a**2, ones)
-    blocks = links.blocks
-    on_blocked = blocks.total(x**2, z**2) + 2 * blocks.total(x * a, z) + blocks.total(a**2, ones)
+    a = -estimate * fit.coef[0] + (estimate - blocked) * fit.coef[1]
+    on_links, on_blocked = (
+        pairs.total(x**2, z**2) + 2 * pairs.total(x * a, z) + pairs.total(a**2, np.ones_like(z))
+        for pairs in (links, blocks)
+    )
     noise = _link_noise(on_links, on_blocked, fit.recall, fit.ratio)
     return Total(estimate=estimate, se=float(np.sqrt(noise) / gap))
 
@@ -177,31 +138,17 @@ def weighted(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
 def within_block(links: Links, x: ArrayLike, z: ArrayLike, *, fit: SlopeFit | None = None) -> Total:
     """Between-block part exactly, within-block part from the links (see the module).
 
-    Parameters
-    ----------
-    fit : SlopeFit, optional
-        Recall and ratio; estimated from the neighbours if not given.
-
-    Raises
-    ------
-    ValueError
-        If a block has not the same number of records in both files: then the files do not hold the
-        same units, or the blocking key has errors, and the estimator does not apply.
-    Undefined
-        If recall - ratio is not two standard errors above zero while x and z vary inside blocks.
-
-    Notes
-    -----
-    The standard error takes links of different pairs as independent, given the truth.
+    `fit` holds recall and ratio, estimated from the neighbours if not given. ValueError if a block
+    has not the same number of records in both files: then they do not hold the same units, or the
+    blocking key has errors. The standard error takes links of different pairs as independent, given
+    the truth.
     """
     x, z = _analytic(links, x, z)
     centred_x, centred_z, between, spread, size = _centred(links, x, z)
-    blocks = links.blocks
     if not spread.any():  # blocks of one, or x or z constant in each block: nothing to estimate
         return Total(estimate=between, se=0.0)
-    fit = fit or fit_slope(links.n_blocked, links.n_linked, blocks.code_a)
-    gap = fit.recall - fit.ratio
-    _check_denominator(fit.recall, fit.ratio, fit.gap_se)
+    fit = fit or fit_slope(links.n_blocked, links.n_linked, links.blocks.code_a)
+    gap = _gap(fit.recall, fit.ratio, fit.gap_se)
     within = links.total(centred_x, centred_z) / gap
     # Squared weights over the matches: their mean over the ways to match a block, spread / size.
     r, k = _unit(fit.recall), _unit(fit.ratio)
@@ -219,46 +166,30 @@ def resolved(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
 
     One-to-one resolution throws away most false links because the true partner competes with them,
     and centring leaves the remaining errors only the small within-block part to spoil. It needs
-    neither recall nor FPR, so it is never undefined, and false links that favour similar records
-    (which bias every other estimator here once z depends on what is compared) are mostly gone.
+    neither recall nor FPR, and false links that favour similar records (which bias every other
+    estimator here once z depends on what is compared) are mostly gone.
 
     The standard error is an upper bound: it takes every doubtful link as wrong. Doubtful is a link
-    that had a competitor, unless it alone has similarity 1. It does not cover bias.
-
-    Parameters
-    ----------
-    links : Links, not yet resolved
-
-    Raises
-    ------
-    ValueError
-        If a block has different numbers of records in the two files, or the links are resolved
-        already.
-    Undefined
-        If nothing is linked while x and z vary inside blocks.
+    that had a competitor, unless it alone has similarity 1. It does not cover bias. ValueError as
+    `within_block`, or if the links are resolved already; Undefined if there is none.
     """
     x, z = _analytic(links, x, z)
-    if links.one_to_one:
-        raise ValueError(
-            "resolved() resolves the links itself; pass those of link() or link_exact()."
-        )
+    require(
+        not links.one_to_one,
+        "resolved() resolves the links itself; pass those of link() or link_exact().",
+    )
     centred_x, centred_z, between, spread, size = _centred(links, x, z)
     if not spread.any():
         return Total(estimate=between, se=0.0)
-    if not len(links):
-        raise Undefined(
-            "Nothing is linked, so nothing is known inside the blocks; link less strictly."
-        )
+    require(
+        len(links),
+        "Nothing is linked, so nothing is known inside the blocks; link less strictly.",
+        Undefined,
+    )
     kept = resolve(links)
     within = kept.total(centred_x, centred_z) * links.n_a / len(kept)
-    exact = links.similarity >= 1.0
-    alone = (np.bincount(links.i[exact], minlength=links.n_a)[kept.i] == 1) & (
-        np.bincount(links.j[exact], minlength=links.n_b)[kept.j] == 1
-    )
-    rivals = (np.bincount(links.i, minlength=links.n_a)[kept.i] > 1) | (
-        np.bincount(links.j, minlength=links.n_b)[kept.j] > 1
-    )
-    doubtful = float(np.sum(rivals & ~(alone & (kept.similarity >= 1.0)))) / links.n_a
+    alone_exact = links.keep(links.similarity >= 1.0).sole(kept.i, kept.j) & (kept.similarity >= 1)
+    doubtful = float(np.sum(~links.sole(kept.i, kept.j) & ~alone_exact)) / links.n_a
     unlinked = 1 - len(kept) / links.n_a
     variance = float((spread / np.maximum(size - 1, 1)).sum()) * (unlinked + 2 * doubtful)
     return Total(estimate=between + within, se=float(np.sqrt(variance)))
@@ -273,17 +204,11 @@ def blocks_only(links: Links, x: ArrayLike, z: ArrayLike) -> Total:
     """
     x, z = _analytic(links, x, z)
     blocks = links.blocks
-    size = np.maximum(blocks.size_b, 1)
-    mean_z = blocks.sums_b(z) / size
-    sums_x = blocks.sums_a(x)
-    size_a = np.maximum(blocks.size_a, 1)
-    spread_x = blocks.sums_a(x**2) - sums_x**2 / size_a
-    spread_z = blocks.sums_b(z**2) - mean_z**2 * size
-    variance = (
-        np.maximum(spread_x, 0)
-        * np.maximum(spread_z, 0)
-        / np.maximum(np.minimum(size, size_a) - 1, 1)
-    )
+    size_a, size_b = np.maximum(blocks.size_a, 1), np.maximum(blocks.size_b, 1)
+    sums_x, mean_z = blocks.sums_a(x), blocks.sums_b(z) / size_b
+    spread_x = np.maximum(blocks.sums_a(x**2) - sums_x**2 / size_a, 0)
+    spread_z = np.maximum(blocks.sums_b(z**2) - mean_z**2 * size_b, 0)
+    variance = spread_x * spread_z / np.maximum(np.minimum(size_b, size_a) - 1, 1)
     return Total(estimate=float(sums_x @ mean_z), se=float(np.sqrt(variance.sum())))
 
 
@@ -332,13 +257,12 @@ def _centred(
 ) -> tuple[np.ndarray, np.ndarray, float, np.ndarray, np.ndarray]:
     """x and z less their block means, between-block total, product of spreads and size by block."""
     blocks = links.blocks
-    if not np.array_equal(blocks.size_a, blocks.size_b) or (blocks.code_a < 0).any():
-        differ = int((blocks.size_a != blocks.size_b).sum())
-        raise ValueError(
-            f"{differ:,} blocks have different numbers of records in the two files, so the files "
-            "do not hold the same units or the blocking key has errors; use para23 with "
-            "fit_overlap."
-        )
+    differ = int((blocks.size_a != blocks.size_b).sum())
+    require(
+        not differ and (blocks.code_a >= 0).all(),
+        f"{differ:,} blocks have different numbers of records in the two files, so the files do "
+        "not hold the same units or the blocking key has errors; use para23 with fit_overlap.",
+    )
     size = np.maximum(blocks.size_a, 1)
     mean_x, mean_z = blocks.sums_a(x) / size, blocks.sums_b(z) / size
     centred_x, centred_z = x - mean_x[blocks.code_a], z - mean_z[blocks.code_b]
@@ -363,22 +287,25 @@ def _link_noise(on_links: float, on_blocked: float, recall: float, ratio: float)
     return r * (1 - r) * on_matches + k * (1 - k) * max(on_blocked - on_matches, 0.0)
 
 
-def _check_denominator(recall: float, other: float, se: float) -> None:
-    if not np.isfinite([recall, other]).all() or recall - other <= max(2 * se, 1e-9):
-        raise Undefined(
-            f"The correction divides by recall - ratio = {recall:.3f} - {other:.3f} (standard "
-            f"error {se:.3f}), which is not clearly above zero: these links say no more than the "
-            "blocks. Link more strictly, or link more records."
-        )
+def _gap(recall: float, other: float, se: float = 0.0) -> float:
+    """The denominator of a correction, clearly above zero."""
+    require(
+        np.isfinite([recall, other]).all() and recall - other > max(2 * se, 1e-9),
+        f"The correction divides by recall - ratio = {recall:.3f} - {other:.3f} (standard error "
+        f"{se:.3f}), which is not clearly above zero: these links say no more than the blocks. "
+        "Link more strictly, or link more records.",
+        Undefined,
+    )
+    return recall - other
 
 
 def _analytic(links: Links, x: ArrayLike, z: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     x, z = np.asarray(x, dtype=float), np.asarray(z, dtype=float)
-    if x.shape != (links.n_a,) or z.shape != (links.n_b,):
-        raise ValueError(
-            f"x is one value a record of the first file ({links.n_a}), z of the second "
-            f"({links.n_b}); got shapes {x.shape} and {z.shape}."
-        )
-    if not (np.isfinite(x).all() and np.isfinite(z).all()):
-        raise ValueError("x and z must be finite numbers; drop or fill missing values first.")
+    require(
+        x.shape == (links.n_a,) and z.shape == (links.n_b,),
+        f"x is one value a record of the first file ({links.n_a}), z of the second ({links.n_b}); "
+        f"got shapes {x.shape} and {z.shape}.",
+    )
+    finite = np.isfinite(x).all() and np.isfinite(z).all()
+    require(finite, "x and z must be finite numbers; drop or fill missing values first.")
     return x, z

@@ -7,12 +7,13 @@ typos in date and value. Everything is plausible, nothing is unique: see `trade_
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.random import Generator
+
+from pet_lab.checks import between, one_of, require, whole
 
 PUBLISHED_COUNTS = {
     ("small", 100): 35_433,
@@ -51,8 +52,7 @@ class TradeDeclarations:
 
     def sample(self, share: float, rng: Generator) -> TradeDeclarations:
         """Each row of each file kept independently with probability `share`: partial overlap."""
-        if not 0 < share <= 1:
-            raise ValueError(f"share is a fraction in (0, 1], got {share}; for 70 % pass 0.7.")
+        require(0 < share <= 1, f"share is above 0 and at most 1, got {share}; for 70 % pass 0.7.")
         imports, exports = (
             frame[rng.random(len(frame)) < share].reset_index(drop=True)
             for frame in (self.imports, self.exports)
@@ -85,11 +85,7 @@ class TradeDeclarations:
 class Typos:
     """How the exporter's copy differs: with probability `error_rate`, in date and value.
 
-    error_rate       share of records perturbed, in [0, 1]
-    date_sd_days     standard deviation of the shift of the date, rounded to whole days
-    deflation_mean   mean share by which the value is lower
-    deflation_sd     its standard deviation
-
+    The date shifts by a normal number of days, rounded; the value is lower by a normal share.
     Source: report, paragraph 27; rounding and floor as in the authors' program.
     """
 
@@ -99,15 +95,12 @@ class Typos:
     deflation_sd: float = 0.05
 
     def __post_init__(self) -> None:
-        if not 0 <= self.error_rate <= 1:
-            raise ValueError(
-                f"error_rate is a fraction in [0, 1], got {self.error_rate}; for 20 % pass 0.2."
-            )
-        if self.date_sd_days < 0 or self.deflation_sd < 0:
-            raise ValueError(
-                "Standard deviations of the typo model cannot be negative, got "
-                f"date_sd_days={self.date_sd_days} and deflation_sd={self.deflation_sd}."
-            )
+        between(0, 1, error_rate=self.error_rate, hint="for 20 % pass 0.2")
+        require(
+            min(self.date_sd_days, self.deflation_sd) >= 0,
+            "Standard deviations of the typo model cannot be negative, got "
+            f"date_sd_days={self.date_sd_days} and deflation_sd={self.deflation_sd}.",
+        )
 
     def apply(
         self, days: np.ndarray, values: np.ndarray, rng: Generator
@@ -115,22 +108,18 @@ class Typos:
         """Perturbed copies of `days` and `values` (integers, any shape)."""
         hit = rng.random(days.shape) < self.error_rate
         shift = np.rint(rng.normal(0.0, self.date_sd_days, days.shape)).astype(np.int64)
-        deflated = np.floor(
-            values * (1.0 - rng.normal(self.deflation_mean, self.deflation_sd, days.shape))
-        ).astype(np.int64)
+        lower = rng.normal(self.deflation_mean, self.deflation_sd, days.shape)
+        deflated = np.floor(values * (1.0 - lower)).astype(np.int64)
         return np.where(hit, days + shift, days), np.where(hit, deflated, values)
 
 
-def check_study(*, error_rate: float, seed: int, at_least: Mapping[str, tuple[int, int]]) -> None:
-    """Refuse what a study of typos cannot use; `at_least`: value and smallest value by name."""
-    if not 0 < error_rate <= 0.9:
-        raise ValueError(
-            f"error_rate is a share above 0 and at most 0.9, got {error_rate:g}: without typos "
-            "there is nothing to correct, with more hardly a pair links; the report has 0.2."
-        )
-    for name, (value, smallest) in {"seed": (seed, 0), **at_least}.items():
-        if value < smallest:
-            raise ValueError(f"{name} must be at least {smallest:,}, got {value}; raise it.")
+def check_correctable(error_rate: float) -> None:
+    """Refuse an error rate at which a correction for typos cannot be studied."""
+    require(
+        0 < error_rate <= 0.9,
+        f"error_rate is a share above 0 and at most 0.9, got {error_rate:g}: without typos there "
+        "is nothing to correct, with more hardly a pair links; the report has 0.2.",
+    )
 
 
 def scaled_counts(n: int) -> dict[tuple[str, int], int]:
@@ -166,13 +155,11 @@ def trade_declarations(
     ----------
     n : int
         Transactions; each is in both files.
-    rng : numpy Generator
-        Source of all randomness.
     typos : Typos, optional
         Errors of the exporter's file; the report's (20 % of records) by default.
     id_digits : int
-        Digits of the exporter id, at least 3 (337 exporters): 3 gives 100-436 as in the source.
-        2 stands for ids of two letters-or-digits (base 36), the shortest that fits.
+        Digits of the exporter id, 2 to 6: 3 gives 100-436 as in the source. 2 stands for ids of two
+        letters-or-digits (base 36), the shortest that fits 337 exporters.
     concentration : float
         0: exporters share the transactions equally. Above: log-normal shares with this standard
         deviation of the log, within each size, so a few exporters have most of the transactions.
@@ -183,33 +170,15 @@ def trade_declarations(
         0: preference is unrelated to value. Above: larger transactions use it more (in standard
         deviations of value against a standard normal), with the same counts.
 
-    Returns
-    -------
-    TradeDeclarations
-
-    Raises
-    ------
-    ValueError
-        If a parameter is outside its range.
-
-    Source
-    ------
-    UNECE Input Privacy-Preservation final report, paragraphs 13 and 27, table 2.2.
+    Source: UNECE Input Privacy-Preservation final report, paragraphs 13 and 27, table 2.2.
     """
-    if n < 1:
-        raise ValueError(f"n counts transactions and must be at least 1, got {n}.")
-    if id_digits not in (2, 3, 4, 5, 6):
-        raise ValueError(f"id_digits must be between 2 and 6, got {id_digits}.")
-    if concentration < 0:
-        raise ValueError(f"concentration is a standard deviation, got {concentration}; pass >= 0.")
+    whole(1, n=n)
+    one_of(range(2, 7), id_digits=id_digits)
+    between(0, np.inf, concentration=concentration)
     typos = typos or Typos()
-
     counts = scaled_counts(n)
     if preferential_share is not None:
-        if not 0 <= preferential_share <= 1:
-            raise ValueError(
-                f"preferential_share is a fraction in [0, 1], got {preferential_share}."
-            )
+        between(0, 1, preferential_share=preferential_share)
         counts = _split(n, preferential_share, rng)
     small = np.repeat([s == "small" for s, _ in counts], list(counts.values()))
     code = np.repeat([c for _, c in counts], list(counts.values()))

@@ -7,7 +7,8 @@ exactly or by Bloom filters, error rates are estimated from neighbour counts, to
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,16 @@ import pandas as pd
 from numpy.random import SeedSequence
 
 from pet_lab import linkage
+from pet_lab.checks import between, distinct, one_of, require, whole
 from pet_lab.linkage.bloom import Encoding, balance, frequency_attack, xor_fold
 from pet_lab.linkage.chunks import chunk_rates, chunk_totals
-from pet_lab.linkage.filters import check_threshold
+from pet_lab.linkage.filters import THRESHOLD_HINT
 from pet_lab.linkage.neighbours import fit_neighbours, fit_overlap, fit_slope
 from pet_lab.linkage.totals import every, or_none
-from pet_lab.linkage.trade import TradeDeclarations, Typos, check_study, trade_declarations
+from pet_lab.linkage.trade import TradeDeclarations, Typos, check_correctable, trade_declarations
 from pet_lab.rows import Claim, Rows, concat, wide
 
 BLOCK_ON = ["exporter_id", "hs6"]
-COMPARE_ON = ["date", "value"]
 CHUNK_SIZE = CHUNKS_PER_FILE = 100  # the publication cuts 100 chunks from 10,000 records
 COUNT = "transactions_ge_500k_small_preferential"
 VALUE = "value_millions_small_preferential"
@@ -43,70 +44,63 @@ LABELS = {
 }
 
 
-def check(
-    *,
-    error_rate: float,
-    thresholds: Sequence[float],
-    repetitions: int,
-    sizes: Sequence[int],
-    size_repetitions: Sequence[int],
-    scale_threshold: float,
-    curve_records: int,
-    seed: int,
-) -> None:
-    """Refuse parameters that cannot go together, before anything is drawn."""
-    if not thresholds or len(set(thresholds)) < len(thresholds):
-        raise ValueError(f"thresholds are one or more different Dice values, got {thresholds}.")
-    for threshold in (*thresholds, scale_threshold):
-        check_threshold(threshold)
-    if not sizes or len(set(sizes)) < len(sizes) or len(sizes) != len(size_repetitions):
-        raise ValueError(
-            "sizes are different numbers of records, size_repetitions as many numbers of "
-            f"repetitions, got {sizes} and {size_repetitions}; pass lists of equal length."
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Parameters as in the notebook; each of `sizes` (records in each file) has its repetitions."""
+
+    error_rate: float
+    thresholds: Sequence[float]
+    repetitions: int
+    sizes: Sequence[int]
+    size_repetitions: Sequence[int]
+    scale_threshold: float
+    curve_records: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_correctable(self.error_rate)
+        distinct(thresholds=self.thresholds, sizes=self.sizes)
+        for threshold in (*self.thresholds, self.scale_threshold):
+            between(0, 1, threshold=threshold, hint=THRESHOLD_HINT)
+        require(
+            len(self.sizes) == len(self.size_repetitions),
+            "size_repetitions are as many numbers of repetitions as there are sizes, got "
+            f"{self.size_repetitions} for {self.sizes}; pass lists of equal length.",
         )
-    counts = {"repetitions": (repetitions, 2), "curve_records": (curve_records, CHUNK_SIZE)}
-    counts |= {"each of sizes": (min(sizes), CHUNK_SIZE)}  # below, totals are mostly 0
-    counts |= {"each of size_repetitions": (min(size_repetitions), 2)}
-    check_study(error_rate=error_rate, seed=seed, at_least=counts)
+        whole(2, repetitions=self.repetitions, size_repetitions=min(self.size_repetitions))
+        whole(CHUNK_SIZE, curve_records=self.curve_records, sizes=min(self.sizes))
+        whole(0, seed=self.seed)
+
+    @property
+    def typos(self) -> Typos:
+        """The errors of the exporter's file."""
+        return Typos(error_rate=self.error_rate)
+
+    @cached_property
+    def trade(self) -> TradeDeclarations:
+        """The files behind the threshold curve, the rules and the pictures."""
+        rng = np.random.default_rng(SeedSequence(self.seed).spawn(1)[0])
+        return trade_declarations(self.curve_records, rng=rng, typos=self.typos)
 
 
-def simulate(
-    *,
-    error_rate: float,
-    thresholds: Sequence[float],
-    repetitions: int,
-    sizes: Mapping[int, int],
-    scale_threshold: float,
-    curve_records: int,
-    seed: int,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The whole study; parameters as in the notebook, `sizes` from records to repetitions.
-
-    Returns
-    -------
-    chunks : wide, one row per design and chunk, as `chunk_study` returns them
-    rows : tidy: tables 2.4-2.9, errors at scale, threshold curves, rules, attack, overlap
-    """
-    typos = Typos(error_rate=error_rate)
-    names = ["data", "chunks", "scale", "overlap", "related"]
-    streams = dict(zip(names, SeedSequence(seed).spawn(len(names)), strict=True))
-    chunks = chunk_study(
-        dices=[None, *thresholds], repetitions=repetitions, seed=streams["chunks"], typos=typos
-    )
-    at_scale = partial(scale, dice=scale_threshold, typos=typos)
-    related = at_scale({max(sizes): 2}, seed=streams["related"], value_effect=1.0)
-    trade = trade_declarations(
-        curve_records, rng=np.random.default_rng(streams["data"]), typos=typos
-    )
+def simulate(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Chunks, wide as `chunk_study` returns them, and the tidy rows of the whole study."""
+    typos, trade = settings.typos, settings.trade
+    data, of_chunks, of_scale, overlap, of_related = SeedSequence(settings.seed).spawn(5)
+    dices, repetitions = [None, *settings.thresholds], settings.repetitions
+    chunks = chunk_study(dices=dices, repetitions=repetitions, seed=of_chunks, typos=typos)
+    sizes = dict(zip(settings.sizes, settings.size_repetitions, strict=True))
+    at_scale = partial(scale, dice=settings.scale_threshold, typos=typos)
+    related = at_scale({max(sizes): 2}, seed=of_related, value_effect=1.0)
     rows = concat(
         printed(chunks),
-        at_scale(sizes, seed=streams["scale"]),
+        at_scale(sizes, seed=of_scale),
         related.assign(metric="related." + related["metric"]),
         curves(trade),
         rules(trade),
-        attack(seed, typos),
-        coverage(streams["overlap"], typos),
-        calibration(streams["data"], typos),
+        attack(settings.seed, typos),
+        coverage(overlap, typos),
+        calibration(data, typos),
     )
     return chunks, rows.assign(replicates_n=rows["replicates_n"].fillna(1).astype(int))
 
@@ -119,20 +113,18 @@ def analytic(trade: TradeDeclarations) -> tuple[dict[str, np.ndarray], np.ndarra
     return {COUNT: small * (value >= 500_000), VALUE: small * value / 1e6}, preferential
 
 
-def bloom_links(trade: TradeDeclarations, encoding: Encoding, dice: float) -> linkage.Links:
-    """The blocked pairs whose filters reach a Dice."""
-    blocks = linkage.block(*trade.files, BLOCK_ON)
-    return linkage.link(*_filters(trade, encoding), blocks, threshold=dice)
+def bloom_links(
+    trade: TradeDeclarations, dice: float, encoding: Encoding = PPRL, *keys: list[str]
+) -> linkage.Links:
+    """The pairs of a blocking key (exporter and product, if none is named) that reach a Dice."""
+    blocks = [linkage.block(*trade.files, key) for key in keys or [BLOCK_ON]]
+    exports, imports = (linkage.encode(file, encoding) for file in trade.files)
+    return linkage.link(exports, imports, blocks, threshold=dice)
 
 
-def _filters(
-    trade: TradeDeclarations, encoding: Encoding
-) -> tuple[linkage.Filters, linkage.Filters]:
-    return linkage.encode(trade.exports, encoding), linkage.encode(trade.imports, encoding)
-
-
-# --------------------------------------------------------------------------------------------------
-# Chunks of 100 records
+def exact_links(trade: TradeDeclarations, key: Sequence[str] = BLOCK_ON) -> linkage.Links:
+    """The blocked pairs of the same date and value."""
+    return linkage.link_exact(*trade.files, block_on=key, on=["date", "value"])
 
 
 def chunk_study(
@@ -145,25 +137,28 @@ def chunk_study(
 ) -> pd.DataFrame:
     """Replicates of the published experiment, one row per design and chunk.
 
-    dices        Dice thresholds of the Bloom comparison; None compares exactly
-    repetitions  chunks per design; every design sees the same files, one random stream each
-    stratified   True: 25 of every 100 records preferential, as in the authors' program; False:
-                 plain random chunks, as the text reads
+    Every design sees the same files: `dices` are the thresholds of the Bloom comparison, None
+    compares exactly; stratified chunks have 25 preferential records of 100, as in the authors'
+    program, the others are plain random ones, as the text reads.
     """
-    parts = []
+    parts, key = [], ["chunk", *BLOCK_ON]
+    levels = [dice for dice in dices if dice is not None]
     for number, stream in enumerate(seed.spawn(-(-repetitions // CHUNKS_PER_FILE))):
         for by_code in stratified:
-            trade = trade_declarations(
-                CHUNK_SIZE * CHUNKS_PER_FILE,
-                rng=np.random.default_rng(stream),
-                typos=typos,
-                preferential_share=0.25 if by_code else None,
-            ).cut(CHUNKS_PER_FILE, by="preferential_code" if by_code else None)
+            rng, code = np.random.default_rng(stream), "preferential_code" if by_code else None
+            share, records = 0.25 if by_code else None, CHUNK_SIZE * CHUNKS_PER_FILE
+            trade = trade_declarations(records, rng=rng, typos=typos, preferential_share=share)
+            trade = trade.cut(CHUNKS_PER_FILE, by=code)
             (x, z), chunk = analytic(trade), trade.exports["chunk"].to_numpy()
-            for dice, links in _linked(trade, dices):
+            loosest = bloom_links(trade, min(levels), PPRL, key) if levels else None
+            for dice in dices:
+                if dice is None or loosest is None:
+                    links, factors = exact_links(trade, key), {"comparison": "exact"}
+                else:
+                    links, factors = loosest.at_least(dice), {"comparison": "bloom"}
                 rates = chunk_rates(links, chunk, trade.truth())
-                columns = {
-                    "comparison": "exact" if dice is None else "bloom",
+                columns: dict[str, Any] = {
+                    **factors,
                     "dice": np.nan if dice is None else dice,
                     "stratified": by_code,
                     "replicate": number * CHUNKS_PER_FILE + np.arange(CHUNKS_PER_FILE),
@@ -178,19 +173,6 @@ def chunk_study(
                 parts.append(pd.DataFrame(columns))
     frame = pd.concat(parts, ignore_index=True)
     return frame[frame["replicate"] < repetitions].reset_index(drop=True)
-
-
-def _linked(
-    trade: TradeDeclarations, dices: Sequence[float | None]
-) -> Iterator[tuple[float | None, linkage.Links]]:
-    keys = ["chunk", *BLOCK_ON]
-    if any(dice is not None for dice in dices):
-        filters, blocks = _filters(trade, PPRL), linkage.block(*trade.files, keys)
-    for dice in dices:
-        if dice is None:
-            yield None, linkage.link_exact(*trade.files, block_on=keys, on=COMPARE_ON)
-        else:
-            yield dice, linkage.link(*filters, blocks, threshold=dice)
 
 
 def moments(values: pd.Series, name: str) -> tuple[dict[str, float], dict[str, float]]:
@@ -217,32 +199,26 @@ def printed(chunks: pd.DataFrame) -> pd.DataFrame:
     that is undefined are left out of its moments, and their share is a row of its own.
     """
     rows = Rows(records=CHUNK_SIZE)
-    for reading, by_code in (("published", True), ("described", False)):
+    for (by_code, comparison, dice), part in chunks.groupby(
+        ["stratified", "comparison", "dice"], sort=False, dropna=False
+    ):
+        reading, stored = ("published", "actual") if by_code else ("described", "estimate")
         cells = [(rate, "actual", f"{rate}_actual") for rate in ("recall", "fpr")]
-        stored = "actual" if by_code else "estimate"
         cells += [(rate, "estimate", f"{rate}_{stored}") for rate in ("recall", "fpr")]
         for total in (COUNT, VALUE):
             cells += [(total, name, f"{total}_{name}") for name in ("actual", "naive")]
             cells.append((total, "adjusted", f"{total}_adjusted_{reading}"))
-        designs = chunks[chunks["stratified"] == by_code]
-        for (comparison, dice), part in designs.groupby(
-            ["comparison", "dice"], sort=False, dropna=False
-        ):
-            factors: Any = {"reading": reading, "comparison": comparison, "dice": dice}
-            for name, estimator, column in cells:
-                values = part[column].dropna()
-                if (n := len(values)) > 1:
-                    mean, se = moments(values, name)
-                    rows.add(metrics=mean, se=se, estimator=estimator, replicates_n=n, **factors)
-            name, n = "adjusted_undefined.share", len(part)
-            share = part[f"{COUNT}_adjusted_{reading}"].isna().mean()
-            se = {name: np.sqrt(share * (1 - share) / n)}
-            rows.add(metrics={name: share}, se=se, estimator="adjusted", replicates_n=n, **factors)
+        factors: Any = {"reading": reading, "comparison": comparison, "dice": dice}
+        for name, estimator, column in cells:
+            values = part[column].dropna()
+            if (n := len(values)) > 1:
+                mean, se = moments(values, name)
+                rows.add(metrics=mean, se=se, estimator=estimator, replicates_n=n, **factors)
+        name, n = "adjusted_undefined.share", len(part)
+        share = part[f"{COUNT}_adjusted_{reading}"].isna().mean()
+        se = {name: np.sqrt(share * (1 - share) / n)}
+        rows.add(metrics={name: share}, se=se, estimator="adjusted", replicates_n=n, **factors)
     return rows.frame()
-
-
-# --------------------------------------------------------------------------------------------------
-# The same at scale
 
 
 def scale(
@@ -259,30 +235,26 @@ def scale(
         for replicate, stream in enumerate(of_size.spawn(replicates)):
             rng = np.random.default_rng(stream)
             drawn = trade_declarations(records, rng=rng, typos=typos, **trade)
-            for _, metric, name, estimate, low, high, actual in _estimates(drawn, PPRL, dice):
+            for _, metric, name, estimate, low, high, actual in _estimates(drawn, dice):
                 unit = 1.0 if metric == "recall.error" else actual
-                if not np.isnan(estimate) and unit:
-                    metrics = {metric: (estimate - actual) / unit}
-                    if not np.isnan(low):
-                        slack = 1e-12 * unit  # of an exact total
-                        inside = low - slack <= actual <= high + slack
-                        metrics[f"{metric}.covered"] = inside
-                    rows.add(
-                        metrics=metrics,
-                        records=records,
-                        replicate=replicate,
-                        estimator=name,
-                        reading="published" if name == "published" else "described",
-                    )
+                if np.isnan(estimate) or not unit:
+                    continue
+                metrics = {metric: (estimate - actual) / unit}
+                if not np.isnan(low):
+                    slack = 1e-12 * unit  # of an exact total
+                    metrics[f"{metric}.covered"] = low - slack <= actual <= high + slack
+                reading = "published" if name == "published" else "described"
+                factors: Any = {"records": records, "estimator": name, "reading": reading}
+                rows.add(metrics=metrics, replicate=replicate, **factors)
     return rows.frame()
 
 
 def _estimates(
-    trade: TradeDeclarations, encoding: Encoding, dice: float
+    trade: TradeDeclarations, dice: float, encoding: Encoding = PPRL
 ) -> Iterator[tuple[str, str, str, float, float, float, float]]:
     """(quantity, metric of its error, estimator, estimate, its 95 % interval, actual value)."""
     unknown = np.nan, np.nan, np.nan
-    links, truth = bloom_links(trade, encoding, dice), trade.truth()
+    links, truth = bloom_links(trade, dice, encoding), trade.truth()
     rates = links.accuracy(truth)
     mixture = or_none(partial(fit_neighbours, links.n_linked, n_other=links.n_b))
     slope = or_none(partial(fit_slope, links.n_blocked, links.n_linked, links.blocks.code_a))
@@ -308,39 +280,24 @@ def errors(rows: pd.DataFrame) -> pd.DataFrame:
     covered = rows[rows["metric"].str.endswith("error.covered")]
     covered = covered.assign(metric=covered["metric"].str.removesuffix(".covered"))
     part = rows[rows["metric"].str.contains(r"\.(?:relative_)?error$")]
-    table = (
-        part.assign(
-            replicates=part.groupby(["metric", "records"])["replicate"].transform("nunique"),
-            square=part["value"] ** 2,
-        )
-        .groupby(keys, sort=False)
-        .agg(
-            bias=("value", "mean"),
-            bias_se=("value", "sem"),
-            rmse=("square", "mean"),
-            rmse_se=("square", "sem"),
-            undefined=("value", "size"),
-            replicates=("replicates", "first"),
-        )
-    )
+    drawn = part.groupby(["metric", "records"])["replicate"].transform("nunique")
+    groups = part.assign(square=part["value"] ** 2, drawn=drawn).groupby(keys, sort=False)
+    table = groups["value"].agg(bias="mean", bias_se="sem")
+    table["rmse"] = groups["square"].mean() ** 0.5
+    table["rmse_se"] = groups["square"].sem() / (2 * table["rmse"])  # delta method
+    table["replicates"] = groups["drawn"].first()
+    table["undefined"] = 1 - groups.size() / table["replicates"]
     table["covered"] = covered.groupby(keys)["value"].mean()
-    table["rmse"] **= 0.5
-    table["rmse_se"] /= 2 * table["rmse"]  # delta method
-    table["undefined"] = 1 - table["undefined"] / table["replicates"]
     return table.reset_index()
-
-
-# --------------------------------------------------------------------------------------------------
-# Thresholds, rules, attack, overlap, calibration
 
 
 def threshold_curve(
     trade: TradeDeclarations, encoding: Encoding, thresholds: Sequence[float]
 ) -> Iterator[tuple[float, float, float]]:
     """(threshold, recall, share of blocked non-matches linked), from one comparison."""
-    loosest, truth = bloom_links(trade, encoding, min(thresholds)), trade.truth()
+    loosest, truth = bloom_links(trade, min(thresholds), encoding), trade.truth()
     for level in thresholds:
-        actual = loosest.keep(loosest.similarity >= level).accuracy(truth)
+        actual = loosest.at_least(level).accuracy(truth)
         nonmatches = max(loosest.blocks.n_pairs - actual.matches, 1)
         yield level, actual.recall, actual.false_links / nonmatches
 
@@ -358,15 +315,15 @@ def curves(trade: TradeDeclarations) -> pd.DataFrame:
 
 def rules(trade: TradeDeclarations) -> pd.DataFrame:
     """Links, recall and precision of linkage rules; Splink sees dates and values in clear."""
-    strict, loose = bloom_links(trade, PPRL, 0.8), bloom_links(trade, PPRL, 0.6)
-    keys = [linkage.block(*trade.files, key) for key in (BLOCK_ON, ["exporter_id", "date"])]
-    either = linkage.link(*_filters(trade, PPRL), keys, threshold=0.8)
+    blocked = bloom_links(trade, 0.0)
+    strict, loose = blocked.at_least(0.8), blocked.at_least(0.6)
     splink = or_none(partial(linkage.splink_links, *trade.files, probability=1e-6))
+    two_keys = bloom_links(trade, 0.8, PPRL, BLOCK_ON, ["exporter_id", "date"])
     by_rule = {
-        "blocking key alone": bloom_links(trade, PPRL, 0.0),
-        "exact": linkage.link_exact(*trade.files, block_on=BLOCK_ON, on=COMPARE_ON),
+        "blocking key alone": blocked,
+        "exact": exact_links(trade),
         "Bloom, Dice 0.8": strict,
-        "Bloom, Dice 0.8, also by exporter and date": either,
+        "Bloom, Dice 0.8, also by exporter and date": two_keys,
         "Bloom, Dice 0.8, one to one": linkage.resolve(strict),
         "Bloom, Dice 0.6, one to one": linkage.resolve(loose),
         "Bloom, Dice 0.6, best one to one": linkage.resolve(loose, method="optimal"),
@@ -376,7 +333,7 @@ def rules(trade: TradeDeclarations) -> pd.DataFrame:
         name = "Splink, not fitted: no pair agrees in what it is trained on"
         rows.add(setting=name, metrics={"rule.links": 0})
     else:
-        by_rule["Splink, probability 0.5"] = splink.keep(splink.similarity >= 0.5)
+        by_rule["Splink, probability 0.5"] = splink.at_least(0.5)
         by_rule["Splink, probability above 1e-6, one to one"] = linkage.resolve(splink)
     for name, links in by_rule.items():
         actual = links.accuracy(trade.truth())
@@ -420,7 +377,7 @@ def coverage(seed: SeedSequence, typos: Typos) -> pd.DataFrame:
             rng = np.random.default_rng(stream)
             trade = trade_declarations(100_000, rng=rng, typos=typos, concentration=spread)
             part = trade.sample(0.8, rng)
-            links = linkage.link_exact(*part.files, block_on=BLOCK_ON, on=COMPARE_ON)
+            links = exact_links(part)
             fit = fit_overlap(links.n_blocked, links.n_linked, links.blocks.code_a)
             model = fit_neighbours(links.n_blocked, n_other=links.n_b, reading="published")
             actual, (low, high) = float((part.truth() >= 0).mean()), fit.interval()
@@ -454,16 +411,6 @@ def calibration(seed: SeedSequence, typos: Typos) -> pd.DataFrame:
             recalls = {f"calibration.recall at {level}": recall for level, recall, _ in curve}
             rows.add(setting=name, replicate=replicate, metrics=recalls)
     return rows.frame()
-
-
-# --------------------------------------------------------------------------------------------------
-# What is shown, and what follows
-
-
-def transactions(seed: int, records: int, error_rate: float) -> TradeDeclarations:
-    """The files behind the threshold curve, the rules and the pictures."""
-    rng = np.random.default_rng(SeedSequence(seed).spawn(1)[0])
-    return trade_declarations(records, rng=rng, typos=Typos(error_rate=error_rate))
 
 
 def both_sides(trade: TradeDeclarations) -> pd.DataFrame:
@@ -512,106 +459,65 @@ def headline(rows: pd.DataFrame) -> Claim:
 
 def takeaways(chunks: pd.DataFrame, rows: pd.DataFrame) -> list[Claim]:
     """What the chunks and the rows bear out."""
-    return [*_chunk_claims(chunks), *_scale_claims(rows)]
-
-
-def _chunk_claims(chunks: pd.DataFrame) -> Iterator[Claim]:
     by_code = chunks[chunks["stratified"]]
     exact = by_code[by_code["comparison"] == "exact"]
-    random = chunks[(chunks["comparison"] == "exact") & ~chunks["stratified"]]
     loose = by_code[by_code["dice"] == by_code["dice"].min()]
-    actual, published = f"{COUNT}_actual", f"{COUNT}_adjusted_published"
-    miss = {
-        "recall": loose["recall_estimate"] - loose["recall_actual"],
-        "published": loose[published] - loose[actual],
-        "blocked": loose[f"{COUNT}_blocked"] - loose[actual],
-    }
-    rmse: Any = {name: float(np.sqrt((error**2).mean())) for name, error in miss.items()}
-    yield Claim(
-        "In chunks of 100 the model misses the recall by {recall:.4f} (RMSE) and hits it exactly "
-        "in {same:.0%} of the chunks; the published program never measured this.",
-        holds=rmse["recall"] < 0.005,
-        same=(miss["recall"].abs() < 1e-6).mean(),
-        **rmse,
+    actual, adjusted = f"{COUNT}_actual", f"{COUNT}_adjusted_published"
+    missed = loose["recall_estimate"] - loose["recall_actual"]
+    of_blocked, of_adjusted = (loose[c] - loose[actual] for c in (f"{COUNT}_blocked", adjusted))
+    recall, blocked, corrected = (
+        float(np.sqrt((error**2).mean())) for error in (missed, of_blocked, of_adjusted)
     )
-    yield Claim(
-        "In chunks of 100 no linkage was needed: the count over all blocked pairs has an RMSE of "
-        "{blocked:.2f}, the corrected one {published:.2f}.",
-        holds=rmse["blocked"] < rmse["published"],
-        **rmse,
-    )
-    overshoot = exact[published].mean() / exact[actual].mean() - 1
-    yield Claim(
-        "Under exact comparison the corrected count overshoots by {over:.1%}: {links:.1%} of the "
-        "records are linked but {total:.1%} of the total. Typos lower the value, so links depend "
-        "on the analytical variable, against paragraph 22.",
-        holds=overshoot > 0,
-        over=overshoot,
-        links=exact["recall_actual"].mean(),
-        total=exact[f"{COUNT}_naive"].mean() / exact[actual].mean(),
-    )
-    described = loose[f"{COUNT}_adjusted_described"]
-    yield Claim(
-        "Leaving out the division by the blocking FPR moves the count by {effect:+.2%} at 100 "
-        "records; paragraph 23 is undefined in {share:.1%} of the chunks.",
-        effect=loose[published].mean() / described.mean() - 1,
-        share=described.isna().mean(),
-    )
-    yield Claim(
-        "The actual count has a standard deviation of {by_code:.3f} in chunks with exactly 25 "
-        "preferential records, as printed, and of {random:.3f} in random chunks.",
-        holds=exact[actual].std() < random[actual].std(),
-        by_code=exact[actual].std(),
-        random=random[actual].std(),
-    )
-
-
-def _scale_claims(rows: pd.DataFrame) -> Iterator[Claim]:
-    by_metric = dict(list(errors(rows).groupby("metric", sort=False)))
-    count = by_metric[f"{COUNT}.relative_error"]
+    over = exact[adjusted].mean() / exact[actual].mean() - 1
+    count = errors(rows).query(f"metric == '{COUNT}.relative_error'")
     bias = count[count["estimator"] == "published"].set_index("records")["bias"]
-    yield Claim(
-        "The bias of the published correction grows with the file: {sizes} records.",
-        holds=bias.iloc[-1] > max(0.0, bias.iloc[0]),
-        sizes=", ".join(f"{b:+.1%} at {n:,}" for n, b in bias.items()),
-    )
     rmse = count.pivot(index="records", columns="estimator", values="rmse").dropna(subset="para23")
-    yield Claim(
-        "At every size the resolved total has a smaller error than paragraph 23: {sizes} (RMSE).",
-        holds=bool((rmse["resolved"] < rmse["para23"]).all()),
-        otherwise="The resolved total is not always better than paragraph 23: {sizes} (RMSE).",
-        sizes=", ".join(
-            f"{resolved:.2%} against {para23:.2%} at {n:,}"
-            for n, resolved, para23 in rmse[["resolved", "para23"]].itertuples()
-        ),
-    )
-    recall = by_metric["recall.error"]
-    recall = recall[recall["records"] == recall["records"].max()].set_index("estimator")["bias"]
-    yield Claim(
-        "At {n:,} records the mixture misses the recall by {mixture:+.4f}, the line by "
-        "{slope:+.4f}.",
-        holds=abs(recall.get("slope", np.nan)) < abs(recall.get("mixture", np.nan)),
-        n=bias.index[-1],
-        **recall.reindex(["mixture", "slope"]).to_dict(),
-    )
-    related = by_metric[f"related.{COUNT}.relative_error"].set_index("estimator")["rmse"]
-    yield Claim(
-        "Where tariff use depends on the value inside a block, the blocks alone miss the count by "
-        "{blocks_only:.1%}, the within-block total by {within_block:.1%} and the resolved one by "
-        "{resolved:.2%} (RMSE, {n:,} records).",
-        holds=related["resolved"] < related["blocks_only"],
-        n=bias.index[-1],
-        **{name: related[name] for name in ("blocks_only", "within_block", "resolved")},
-    )
     named = table(rows, "attack").set_index("setting")["named"]
     alone, salted = named["exporter alone"], named["exporter alone, salted by product"]
-    yield Claim(
-        "Bloom filters can be compared, so they can be counted: where exporters differ in size, a "
-        "filter of the exporter alone names {alone:.0%} of them, salted by product {salted:.1%}.",
-        holds=alone > 0.5 > salted,
-        alone=alone,
-        salted=salted,
-    )
+    return [
+        Claim(
+            "In chunks of 100 the model misses the recall by {recall:.4f} (RMSE) and hits it "
+            "exactly in {same:.0%} of the chunks; the published program never measured this.",
+            holds=recall < 0.005,
+            recall=recall,
+            same=(missed.abs() < 1e-6).mean(),
+        ),
+        Claim(
+            "In chunks of 100 no linkage was needed: the count over all blocked pairs has an RMSE "
+            "of {blocked:.2f}, the corrected one {corrected:.2f}.",
+            holds=blocked < corrected,
+            blocked=blocked,
+            corrected=corrected,
+        ),
+        Claim(
+            "Under exact comparison the corrected count overshoots by {over:.1%}, against "
+            "paragraph 22: typos lower the value, so links depend on the analytical variable.",
+            holds=over > 0,
+            over=over,
+        ),
+        Claim(
+            "The bias of the published correction grows with the file: {sizes} records.",
+            holds=bias.iloc[-1] > max(0.0, bias.iloc[0]),
+            sizes=", ".join(f"{b:+.1%} at {n:,}" for n, b in bias.items()),
+        ),
+        Claim(
+            "At every size the resolved total has a smaller error than paragraph 23: {sizes} "
+            "(RMSE).",
+            holds=(rmse["resolved"] < rmse["para23"]).all(),
+            otherwise="The resolved total is not always better than paragraph 23: {sizes} (RMSE).",
+            sizes=", ".join(
+                f"{resolved:.2%} against {para23:.2%} at {n:,}"
+                for n, resolved, para23 in rmse[["resolved", "para23"]].itertuples()
+            ),
+        ),
+        Claim(
+            "Where exporters differ in size, a Bloom filter of the exporter alone names {alone:.0%}"
+            " of them, salted by product {salted:.1%}.",
+            holds=alone > 0.5 > salted,
+            alone=alone,
+            salted=salted,
+        ),
+    ]
 
 
 def glance(
@@ -622,10 +528,9 @@ def glance(
     seed: int = 1,
 ) -> pd.DataFrame:
     """One linkage and what each estimator makes of it, one row each: behind the explore panel."""
-    if encoding not in ENCODINGS:
-        raise ValueError(f"encoding is one of {list(ENCODINGS)}, got {encoding!r}.")
+    one_of(ENCODINGS, encoding=encoding)
     rng = np.random.default_rng(seed)
     trade = trade_declarations(chunk_size, rng=rng, typos=Typos(error_rate=error_rate))
     columns = ["quantity", "metric", "estimator", "value", "low", "high", "actual"]
-    estimates = _estimates(trade, ENCODINGS[encoding], threshold)
+    estimates = _estimates(trade, threshold, ENCODINGS[encoding])
     return pd.DataFrame(estimates, columns=columns).drop(columns="metric")

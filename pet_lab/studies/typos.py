@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pet_lab import linkage, psi
+from pet_lab.checks import require, whole
 from pet_lab.linkage import totals
-from pet_lab.linkage.trade import TradeDeclarations, Typos, check_study, trade_declarations
+from pet_lab.linkage.trade import TradeDeclarations, Typos, check_correctable, trade_declarations
 from pet_lab.psi import end_to_end
 from pet_lab.psi.linker import agreement
 from pet_lab.rows import Claim, Rows, summarise, wide
@@ -34,45 +36,59 @@ RATES: dict[str, Any] = {"exporter_size": "all", "preferential_code": 0, "readin
 LABELS = {"cell": "exporter size and preferential code", "relative_error": "relative error"}
 
 
-def check(
-    *,
-    n: int,
-    error_rate: float,
-    sample_share: float,
-    replicates: int,
-    protocol_n: int,
-    seed: int,
-) -> None:
-    """Refuse parameters that cannot go together, before anything is drawn."""
-    if not 0 < sample_share <= 1:
-        raise ValueError(f"sample_share is a share above 0 and at most 1, got {sample_share:g}.")
-    counts = {"n": (n, 1000), "replicates": (replicates, 2), "protocol_n": (protocol_n, 1)}
-    check_study(error_rate=error_rate, seed=seed, at_least=counts)
-    linked = min(n, protocol_n) * sample_share**2 * (1 - error_rate)
-    if linked < 30:
-        raise ValueError(
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Parameters as in the notebook."""
+
+    n: int
+    error_rate: float
+    sample_share: float
+    replicates: int
+    protocol_n: int
+    processes: bool = False
+    seed: int
+
+    def __post_init__(self) -> None:
+        share = self.sample_share
+        require(0 < share <= 1, f"sample_share is above 0 and at most 1, got {share:g}.")
+        check_correctable(self.error_rate)
+        whole(1000, n=self.n)
+        whole(2, replicates=self.replicates)
+        whole(1, protocol_n=self.protocol_n)
+        whole(0, seed=self.seed)
+        linked = min(self.n, self.protocol_n) * share**2 * (1 - self.error_rate)
+        require(
+            linked >= 30,
             f"Some {linked:.0f} pairs of the smallest sample would link, which says nothing of its "
-            "rates; raise protocol_n or sample_share until 30 do."
+            "rates; raise protocol_n or sample_share until 30 do.",
         )
 
+    @property
+    def sample_name(self) -> str:
+        """How rows name the files of a sample."""
+        return f"sample{round(100 * self.sample_share)}"
 
-def transactions(seed: int, n: int, error_rate: float) -> TradeDeclarations:
-    """The first pair of files: shown, and at `protocol_n` records run through the protocol."""
-    return trade_declarations(n, rng=_first_stream(seed), typos=Typos(error_rate=error_rate))
+    def pairs(
+        self, n: int, rng: np.random.Generator, of_sample: np.random.Generator | None = None
+    ) -> dict[str, TradeDeclarations]:
+        """Full files of n transactions and a sample of them, by the name in the rows."""
+        full = trade_declarations(n, rng=rng, typos=Typos(error_rate=self.error_rate))
+        return {"full": full, self.sample_name: full.sample(self.sample_share, of_sample or rng)}
 
-
-def _first_stream(seed: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
+    def first_pairs(self, n: int) -> dict[str, TradeDeclarations]:
+        """The pair that is shown, and at `protocol_n` records run through the protocol."""
+        stream = np.random.SeedSequence(self.seed).spawn(1)[0]
+        return self.pairs(n, np.random.default_rng(stream), np.random.default_rng(stream))
 
 
 def described(trade: TradeDeclarations) -> pd.DataFrame:
     """Rows and distinct keys of both files."""
-    rows = [
-        (name, len(file), file.groupby(BLOCK_ON).ngroups, file.groupby(LINK_ON).ngroups)
-        for name, file in (("imports (statcan)", trade.imports), ("exports (cbs)", trade.exports))
-    ]
+    files = {"imports (statcan)": trade.imports, "exports (cbs)": trade.exports}
+    of_keys = {"distinct blocking keys": BLOCK_ON, "distinct linkage keys": LINK_ON}
     return pd.DataFrame(
-        rows, columns=["file", "rows", "distinct blocking keys", "distinct linkage keys"]
+        {"file": name, "rows": len(file)}
+        | {title: file.groupby(key).ngroups for title, key in of_keys.items()}
+        for name, file in files.items()
     )
 
 
@@ -89,19 +105,16 @@ def provenance(trade: TradeDeclarations) -> list[dict[str, str]]:
     ]
 
 
-def simulate(
-    *, n: int, error_rate: float, sample_share: float, replicates: int, seed: int
-) -> pd.DataFrame:
+def simulate(settings: Settings) -> pd.DataFrame:
     """Blocked, linked and corrected counts of full files and samples, linked in clear.
 
     "published" puts the rates into the formula of the program, "described" into paragraph 23.
     """
     rows = Rows()
-    for replicate, stream in enumerate(np.random.SeedSequence(seed).spawn(replicates + 1)[1:]):
-        rng = np.random.default_rng(stream)
-        full = trade_declarations(n, rng=rng, typos=Typos(error_rate=error_rate))
-        sample = full.sample(sample_share, rng)
-        for files, pair in (("full", full), (sample_name(sample_share), sample)):
+    streams = np.random.SeedSequence(settings.seed).spawn(settings.replicates + 1)[1:]
+    for replicate, stream in enumerate(streams):
+        pairs = settings.pairs(settings.n, np.random.default_rng(stream))
+        for files, pair in pairs.items():
             links, truth = exact_links(pair), pair.truth()
             if files == "full":
                 fit = linkage.fit_neighbours(links.n_linked, n_other=links.n_b)
@@ -110,32 +123,24 @@ def simulate(
             else:
                 overlap = linkage.fit_overlap(links.n_blocked, links.n_linked, links.blocks.code_a)
                 recall, ratio = overlap.recall, overlap.ratio
-            actual = links.accuracy(truth).recall
-            rates = {"recall_estimated": recall, "recall_actual": actual}
+            rates = {"recall_estimated": recall, "recall_actual": links.accuracy(truth).recall}
             rows.add(files=files, replicate=replicate, metrics=rates, **RATES)
             fpr = ratio * links.blocks.n_pairs / (links.n_a * links.n_b)
             for size, code, x, z in cell_variables(pair):
+                factors: Any = {"exporter_size": size, "preferential_code": code, "files": files}
+                factors["replicate"] = replicate
                 counts = {
                     "blocked_pairs": links.blocks.total(x, z),
                     "linked_pairs": links.total(x, z),
                 }
                 by_text = totals.para23(links, x, z, recall=recall, ratio=ratio).estimate
-                by_program = totals.published(links, x, z, recall=recall, fpr=fpr).estimate
                 true = float(x @ np.where(truth >= 0, z[truth], 0.0))
-                factors: Any = {"exporter_size": size, "preferential_code": code, "files": files}
-                for reading, metrics in (
-                    ("described", {"corrected_count": by_text, "true_count": true}),
-                    ("published", {"corrected_count": by_program}),
-                ):
-                    rows.add(
-                        replicate=replicate, reading=reading, metrics=counts | metrics, **factors
-                    )
+                described_counts = counts | {"corrected_count": by_text, "true_count": true}
+                rows.add(reading="described", metrics=described_counts, **factors)
+                by_program = totals.published(links, x, z, recall=recall, fpr=fpr).estimate
+                published_counts = counts | {"corrected_count": by_program}
+                rows.add(reading="published", metrics=published_counts, **factors)
     return rows.frame()
-
-
-def sample_name(share: float) -> str:
-    """How rows name the files of a sample."""
-    return f"sample{round(100 * share)}"
 
 
 def exact_links(pair: TradeDeclarations) -> linkage.Links:
@@ -151,27 +156,23 @@ def cell_variables(pair: TradeDeclarations) -> Iterator[tuple[str, int, np.ndarr
         yield size, code, (sizes == size).astype(float), (codes == code).astype(float)
 
 
-def through_protocol(
-    *, n: int, error_rate: float, sample_share: float, processes: bool, seed: int
-) -> pd.DataFrame:
+def through_protocol(settings: Settings) -> pd.DataFrame:
     """The counts of both keys by the protocol and in clear, and the rates that the linker fits.
 
     Metrics end in ".protocol", ".clear" and, for coverage and recall, ".actual".
     """
-    trade = transactions(seed, n, error_rate)
-    sample = trade.sample(sample_share, _first_stream(seed))
     rows = Rows(reading="described")
-    for files, pair in (("full", trade), (sample_name(sample_share), sample)):
-        holders = (
-            psi.DataHolder("statcan", pair.imports.drop(columns="declaration").astype(str)),
-            psi.DataHolder("cbs", pair.exports.drop(columns="declaration").astype(str)),
-        )
+    for files, pair in settings.first_pairs(settings.protocol_n).items():
+        holders = [
+            psi.DataHolder(name, file.drop(columns="declaration").astype(str))
+            for name, file in (("statcan", pair.imports), ("cbs", pair.exports))
+        ]
         links = exact_links(pair)
         for metric, key, pairs in (
             ("blocked_pairs", BLOCK_ON, links.blocks),
             ("linked_pairs", LINK_ON, links),
         ):
-            run = end_to_end.run(*holders, on=key, separate=processes, **QUERY)
+            run = end_to_end.run(*holders, on=key, separate=settings.processes, **QUERY)
             counts = run.table.set_index(CELL)["count"].to_dict()
             for size, code, x, z in cell_variables(pair):
                 count = int(counts.get((size, str(code)), 0))

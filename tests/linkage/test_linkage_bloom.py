@@ -225,7 +225,7 @@ def test_frequency_attack_names_all_in_a_skewed_field_and_salt_stops_it():
     ("make", "sentence"),
     [
         (lambda: LongTermKey(key=b"short"), "at least 16 secret bytes"),
-        (lambda: LongTermKey(key=KEY, bits=0), "must be positive"),
+        (lambda: LongTermKey(key=KEY, bits=0), "bits is a whole number of at least 1"),
         (lambda: RecordFilter(key=KEY, weights=(0.5, 0.4)), "must sum to 1"),
         (lambda: encode(pd.DataFrame({"a": [1]}), LongTermKey(key=KEY), fields=["b"]), "not among"),
         (

@@ -12,7 +12,6 @@ from pet_lab.linkage.neighbours import (
     SlopeFit,
     fit_neighbours,
     fit_slope,
-    slope_coefficients,
 )
 from pet_lab.linkage.totals import (
     Undefined,
@@ -271,8 +270,8 @@ def test_standard_errors_are_their_definition():
     r, k = slope.recall, slope.ratio
     total = weighted(links, x, z)
     assert total.estimate == pytest.approx((linked.sum() - k * blocked.sum()) / (r - k))
-    coef = slope_coefficients(links.n_blocked - 1.0, links.n_linked, links.blocks.code_a, x)
-    share = -total.estimate * coef[0] + (total.estimate - blocked.sum()) * coef[1]
+    assert slope.coef @ links.n_linked == pytest.approx([r, k])
+    share = -total.estimate * slope.coef[0] + (total.estimate - blocked.sum()) * slope.coef[1]
     on_links = ((linked + share[links.i]) ** 2).sum()
     noise = link_noise(on_links, ((blocked + share[i]) ** 2).sum(), r, k)
     assert total.se == pytest.approx(math.sqrt(noise) / (r - k))

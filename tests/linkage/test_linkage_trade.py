@@ -168,7 +168,7 @@ def test_rates_and_totals_of_chunks_are_those_of_each_chunk_alone(keys, threshol
         (lambda: trade_declarations(0, rng=np.random.default_rng()), "at least 1"),
         (
             lambda: trade_declarations(9, rng=np.random.default_rng(), id_digits=1),
-            "between 2 and 6",
+            "one of 2, 3, 4, 5, 6",
         ),
         (lambda: Typos(error_rate=20), "for 20 % pass 0.2"),
         (lambda: Typos(date_sd_days=-1), "cannot be negative"),

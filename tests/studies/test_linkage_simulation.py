@@ -6,9 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pet_lab import linkage
 from pet_lab.rows import Rows, concat
 from pet_lab.studies import linkage_simulation as study
 from pet_lab.studies.linkage_simulation import COUNT, VALUE
+
+
+def trade(seed, n, error_rate):
+    rng = np.random.default_rng(seed)
+    return linkage.trade_declarations(n, rng=rng, typos=study.Typos(error_rate=error_rate))
 
 
 @pytest.fixture(scope="module")
@@ -168,47 +174,46 @@ PARAMETERS = {
     [
         ({"error_rate": 0}, "nothing to correct"),
         ({"error_rate": 1}, "at most 0.9, got 1"),
-        ({"thresholds": []}, r"different Dice values, got \[\]"),
-        ({"thresholds": [0.8, 0.8]}, "different Dice values"),
-        ({"thresholds": [80]}, r"Dice similarity in \[0, 1\], got 80"),
+        ({"thresholds": []}, r"thresholds is a list of 1 or more different values, got \[\]"),
+        ({"thresholds": [0.8, 0.8]}, "different values"),
+        ({"thresholds": [80]}, r"from 0 to 1, got 80; it is a Dice similarity"),
         ({"scale_threshold": float("nan")}, "got nan"),
-        ({"repetitions": 0}, "repetitions must be at least 2, got 0"),
-        ({"repetitions": 1}, "repetitions must be at least 2, got 1"),
-        ({"sizes": [], "size_repetitions": []}, "pass lists of equal length"),
-        ({"sizes": [100]}, r"got \[100\] and \[6, 3\]; pass lists of equal length"),
-        ({"sizes": [100, 100]}, "different numbers of records"),
-        ({"sizes": [100, 5]}, "each of sizes must be at least 100, got 5"),
-        ({"size_repetitions": [6, 1]}, "each of size_repetitions must be at least 2, got 1"),
-        ({"curve_records": 1}, "curve_records must be at least 100, got 1"),
-        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"repetitions": 0}, "repetitions is a whole number of at least 2, got 0"),
+        ({"repetitions": 1}, "repetitions is a whole number of at least 2, got 1"),
+        ({"sizes": [], "size_repetitions": []}, "sizes is a list of 1 or more"),
+        ({"sizes": [100]}, r"got \[6, 3\] for \[100\]; pass lists of equal length"),
+        ({"sizes": [100, 100]}, "sizes is a list of .* different values"),
+        ({"sizes": [100, 5]}, "sizes is a whole number of at least 100, got 5"),
+        ({"size_repetitions": [6, 1]}, "size_repetitions is a whole number of at least 2, got 1"),
+        ({"curve_records": 1}, "curve_records is a whole number of at least 100, got 1"),
+        ({"seed": -1}, "seed is a whole number of at least 0, got -1"),
     ],
 )
 def test_parameters_that_cannot_go_together_are_one_sentence(change, sentence):
-    study.check(**PARAMETERS)
+    study.Settings(**PARAMETERS)
     with pytest.raises(ValueError, match=sentence):
-        study.check(**PARAMETERS | change)
+        study.Settings(**PARAMETERS | change)
 
 
 def test_a_rival_that_cannot_be_fitted_is_a_row_that_says_why():
-    table = study.table(study.rules(study.transactions(1, 100, 1.0)), "rule").set_index("setting")
+    table = study.table(study.rules(trade(1, 100, 1.0)), "rule").set_index("setting")
     assert table.filter(like="Splink", axis=0)["links"].to_dict() == {
         "Splink, not fitted: no pair agrees in what it is trained on": 0.0
     }
 
 
 def test_two_filters_of_a_typo_share_most_bits():
-    trade = study.transactions(1, 200, 0.2)
-    bits, dice = study.filter_bits(trade)
+    declared = trade(1, 200, 0.2)
+    bits, dice = study.filter_bits(declared)
     counts = bits["set by"].value_counts()
     assert dice == pytest.approx(2 * counts["both"] / (counts.sum() + counts["both"]))
     assert bits["row"].max() <= 19
-    assert len(study.both_sides(trade)) == 3
+    assert len(study.both_sides(declared)) == 3
 
 
 def test_no_false_link_survives_where_all_values_agree():
     """Rules on files without typos: exact linkage is perfect, and resolution loses nothing."""
-    trade = study.transactions(2, 400, 0.0)
-    table = study.table(study.rules(trade), "rule").set_index("setting")
+    table = study.table(study.rules(trade(2, 400, 0.0)), "rule").set_index("setting")
     assert table.loc["exact", ["recall", "precision"]].tolist() == [1.0, 1.0]
     assert table.loc["Bloom, Dice 0.8, one to one", "recall"] == 1.0
     assert table.loc["blocking key alone", "precision"] < 1.0

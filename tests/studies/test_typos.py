@@ -7,13 +7,13 @@ from pet_lab.rows import concat
 from pet_lab.studies import typos as study
 from pet_lab.workbench import scorecard
 
-SIZE = {"error_rate": 0.2, "sample_share": 0.7, "seed": 5}
+SIZE = {"error_rate": 0.2, "sample_share": 0.7, "seed": 5, "protocol_n": 300}
 
 
 @pytest.fixture(scope="module")
 def rows():
-    protocol = study.through_protocol(n=300, processes=False, **SIZE)
-    return concat(study.simulate(n=20_000, replicates=8, **SIZE), protocol)
+    settings = study.Settings(n=20_000, replicates=8, **SIZE)
+    return concat(study.simulate(settings), study.through_protocol(settings))
 
 
 def test_protocol_counts_and_fits_as_in_clear(rows):
@@ -28,7 +28,7 @@ def test_protocol_counts_and_fits_as_in_clear(rows):
 
 
 def test_counts_of_a_cell_are_a_join_and_a_group_by():
-    pair = study.transactions(3, 500, 0.2)
+    pair = study.Settings(n=1000, replicates=2, **SIZE).first_pairs(500)["full"]
     links = study.exact_links(pair)
     joined = pair.exports.merge(pair.imports, on=study.BLOCK_ON)
     agree = (joined["date_x"] == joined["date_y"]) & (joined["value_x"] == joined["value_y"])
@@ -64,21 +64,21 @@ def test_means_of_cells_are_by_definition(rows):
     [
         ({"error_rate": 0}, "nothing to correct"),
         ({"error_rate": 1}, "at most 0.9, got 1"),
-        ({"replicates": 0}, "replicates must be at least 2, got 0"),
-        ({"replicates": 1}, "replicates must be at least 2, got 1"),
-        ({"n": 20}, "n must be at least 1,000, got 20"),
-        ({"protocol_n": 0}, "protocol_n must be at least 1, got 0"),
+        ({"replicates": 0}, "replicates is a whole number of at least 2, got 0"),
+        ({"replicates": 1}, "replicates is a whole number of at least 2, got 1"),
+        ({"n": 20}, "n is a whole number of at least 1000, got 20"),
+        ({"protocol_n": 0}, "protocol_n is a whole number of at least 1, got 0"),
         ({"protocol_n": 10}, "Some 4 pairs of the smallest sample would link"),
         ({"sample_share": 0}, "above 0 and at most 1, got 0"),
         ({"sample_share": 0.01}, "raise protocol_n or sample_share"),
-        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"seed": -1}, "seed is a whole number of at least 0, got -1"),
     ],
 )
 def test_parameters_that_cannot_go_together_are_one_sentence(change, sentence):
-    parameters = {"n": 1000, "replicates": 2, "protocol_n": 300} | SIZE
-    study.check(**parameters)
+    parameters = {"n": 1000, "replicates": 2} | SIZE
+    study.Settings(**parameters)
     with pytest.raises(ValueError, match=sentence):
-        study.check(**parameters | change)
+        study.Settings(**parameters | change)
 
 
 def test_duplicates_are_the_pairs_of_a_join():
