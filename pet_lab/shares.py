@@ -21,9 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MERSENNE_EXPONENTS", "Opened", "ShareError", "SharesContradict", "additive_join"]
-__all__ += ["additive_split", "check_value", "commit", "interpolate", "mersenne_prime", "pack"]
-__all__ += ["ring_join", "ring_split", "shamir_join", "shamir_open", "shamir_split", "unpack"]
+from pet_lab.checks import require
 
 # 2**e - 1 is prime for each, and 3 modulo 4, as mpyc's test for zero needs it.
 MERSENNE_EXPONENTS = (127, 521, 1279, 2203)
@@ -43,12 +41,10 @@ def mersenne_prime(bits: int) -> int:
     >>> mersenne_prime(100) == 2**127 - 1
     True
     """
-    for exponent in MERSENNE_EXPONENTS:
-        if exponent > bits:
-            return 2**exponent - 1
-    raise ShareError(
-        f"The exact result may need {bits} bits, the largest field has {MERSENNE_EXPONENTS[-1]}."
-    )
+    most = MERSENNE_EXPONENTS[-1]
+    too_large = f"The exact result may need {bits} bits, the largest field has {most}."
+    require(bits < most, too_large, ShareError)
+    return 2 ** next(e for e in MERSENNE_EXPONENTS if e > bits) - 1
 
 
 def additive_split(values: Sequence[int], parties: int, modulus: int) -> list[list[int]]:
@@ -92,29 +88,15 @@ def ring_join(shares: Iterable[NDArray[np.uint64]]) -> NDArray[np.int64]:
 def shamir_split(
     secret: int, points: Iterable[int], *, needed: int, modulus: int
 ) -> dict[int, int]:
-    """Shamir shares of one secret: point -> value of the polynomial there.
+    """Shamir shares of a secret in [0, modulus): point -> value of the polynomial there.
 
-    Parameters
-    ----------
-    secret : int
-        In [0, modulus).
-    points : ints
-        One per party, distinct and not 0 modulo `modulus`: the share at 0 would be the secret.
-    needed : int
-        Shares that give the secret, from 1 to the number of points.
-    modulus : int
-        A prime; `interpolate` and `shamir_join` need one.
-
-    Raises
-    ------
-    ShareError
-        Points or numbers that make no sense.
+    There is one point a party; ShareError if two are equal, or one is 0, where the secret lies, or
+    `needed` is not from 1 to their number. The modulus is a prime, if they are to be joined here.
     """
     at = _points(points, modulus)
-    if not 1 <= needed <= len(at):
-        raise ShareError(f"Expected 1 to {len(at)} needed shares, got {needed}.")
-    if not 0 <= secret < modulus:
-        raise ShareError("The secret is outside the field: pick a larger modulus.")
+    require(1 <= needed <= len(at), f"Expected 1 to {len(at)} needed, got {needed}.", ShareError)
+    inside = 0 <= secret < modulus
+    require(inside, "The secret is outside the field: pick a larger modulus.", ShareError)
     drawn = [secrets.randbelow(modulus) for _ in range(needed - 1)]
     return {
         x: functools.reduce(lambda v, c: (v * x + c) % modulus, [*drawn, secret], 0) for x in at
@@ -146,17 +128,10 @@ class Opened:
 
 
 def shamir_open(rows: Mapping[int, Sequence[int]], *, needed: int, prime: int) -> Opened:
-    """Open vectors of Shamir shares and use what they say twice.
+    """The values of rows of shares, point of a party -> its share of each, all checked.
 
-    Parameters
-    ----------
-    rows : mapping
-        Point of a party -> its share of each value.
-    needed : int
-        Shares that give a value. Up to (len(rows) - needed) // 2 wrong parties are named and
-        corrected: of three with 2 needed none, of five with 3 needed one. More are detected.
-    prime : int
-        The field.
+    Up to (len(rows) - needed) // 2 wrong parties are named and corrected: of three with 2 needed
+    none, of five with 3 needed one. More are detected.
 
     Raises
     ------
@@ -166,11 +141,11 @@ def shamir_open(rows: Mapping[int, Sequence[int]], *, needed: int, prime: int) -
         Too few rows, rows of different lengths, or points that make no sense.
     """
     points = _points(rows, prime)
-    if len(points) < needed:
-        raise ShareError(f"{len(points)} shares are here, {needed} are needed.")
-    if len({len(row) for row in rows.values()}) != 1:
-        raise ShareError("Parties sent share vectors of different lengths.")
-    for n_wrong in range((len(points) - needed) // 2 + 1):
+    n = len(points)
+    require(n >= needed, f"{n} shares are here, {needed} are needed.", ShareError)
+    even = len({len(row) for row in rows.values()}) == 1
+    require(even, "Parties sent share vectors of different lengths.", ShareError)
+    for n_wrong in range((n - needed) // 2 + 1):
         for wrong in itertools.combinations(points, n_wrong):
             right = [x for x in points if x not in wrong]
             base, extra = tuple(right[:needed]), right[needed:]
@@ -181,8 +156,8 @@ def shamir_open(rows: Mapping[int, Sequence[int]], *, needed: int, prime: int) -
             ):
                 return Opened(_weighted(columns, _lagrange(base, 0, prime), prime), wrong)
     raise SharesContradict(
-        f"The {len(points)} shares of a result contradict each other; with {len(points)} parties "
-        "it cannot be told whose is wrong. Nothing was opened."
+        f"The {n} shares of a result contradict each other; with {n} parties it cannot be told "
+        "whose is wrong. Nothing was opened."
     )
 
 
@@ -193,10 +168,10 @@ def _weighted(columns: Sequence[Sequence[int]], weights: Sequence[int], p: int) 
 def _points(points: Iterable[int], modulus: int, *, zero: bool = False) -> tuple[int, ...]:
     at = tuple(points)
     residues = {x % modulus for x in at}
-    if len(residues) != len(at):
-        raise ShareError(f"Points must be distinct modulo {modulus}, got {list(at)}.")
-    if 0 in residues and not zero:
-        raise ShareError(f"No share lies at 0, where the secret is; got the points {list(at)}.")
+    distinct = f"Points must be distinct modulo {modulus}, got {list(at)}."
+    require(len(residues) == len(at), distinct, ShareError)
+    at_secret = f"No share lies at 0, where the secret is; got the points {list(at)}."
+    require(zero or 0 not in residues, at_secret, ShareError)
     return at
 
 
@@ -219,35 +194,27 @@ def pack(values: Sequence[int], modulus: int) -> bytes:
 def unpack(raw: bytes, modulus: int) -> list[int]:
     """The numbers of a packed share vector; ShareError if its length or a number does not fit."""
     size = (modulus.bit_length() + 7) // 8
-    if len(raw) % size:
-        raise ShareError(f"A share vector of {len(raw)} bytes is no multiple of {size}.")
+    whole = len(raw) % size == 0
+    require(whole, f"A share vector of {len(raw)} bytes is no multiple of {size}.", ShareError)
     values = [int.from_bytes(raw[i : i + size], "little") for i in range(0, len(raw), size)]
-    if any(v >= modulus for v in values):
-        raise ShareError("A share is outside its field.")
+    require(all(v < modulus for v in values), "A share is outside its field.", ShareError)
     return values
 
 
 def commit(share: bytes, salt: bytes) -> str:
     """A commitment as hex: binding and, with a random salt of 32 bytes, hiding."""
-    commitment = hashlib.sha256()
-    for part in (b"pet_lab share", salt, share):
-        commitment.update(len(part).to_bytes(8, "big") + part)
-    return commitment.hexdigest()
+    parts = (b"pet_lab share", salt, share)
+    return hashlib.sha256(b"".join(len(p).to_bytes(8, "big") + p for p in parts)).hexdigest()
 
 
 def check_value(row: Sequence[int], point: int, prime: int) -> int:
-    """What tells a share vector that is used from the one that was handed out.
+    """What tells a share vector, its mask last, that is used from the one that was handed out.
 
     The receiver of the result draws a secret point for each party; the owner of the data appends a
     random mask to each share vector and answers with sum of row[i] * point**(i + 1) + mask. Once
     the shares are in, the points are revealed and the same sums computed from what was used. A
     vector changed anywhere passes with probability at most len(row) / prime; the mask keeps the
     value from telling of the share. Linear, so it works on shares of a vector too.
-
-    Parameters
-    ----------
-    row : sequence of int
-        The share vector, its mask last.
     """
     total, power = row[-1], 1
     for v in row[:-1]:

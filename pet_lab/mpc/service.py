@@ -92,7 +92,8 @@ class Service:
         delay_s: float = 0.0,
         module: str = node.__name__,
     ) -> None:
-        self.processing, self.output, self.data = tuple(processing), output, dict(data)
+        self.processing, self.output = tuple(processing), output
+        self.data: dict[str, Owned] = {}
         self._temporary = tempfile.TemporaryDirectory(prefix="pet-lab-mpc-")
         self.folder = Path(self._temporary.name)
         self.authority = TestAuthority()
@@ -103,13 +104,12 @@ class Service:
                 home = save(self.authority.issue(name), self.folder / name)
                 write_atomic(home / "sign.key", Signer(name).raw(), secret=True)
                 (home / "config.json").write_bytes(config)
-                if name in data:
-                    self.load(name, data[name])
                 self.processes[name] = Process(name, module, [str(home)], remove=self.folder)
             self.members = {
                 name: msgspec.convert(process.read(START_S), Member)
                 for name, process in self.processes.items()
             }
+            self.load(data)
             everybody = node.Members(tuple(self.members.values()))
             for name in self.processes:
                 self.order(name, everybody)
@@ -149,12 +149,13 @@ class Service:
         """Give a party another policy."""
         self.order(party, node.SetPolicy(policy))
 
-    def load(self, owner: str, owned: Owned) -> None:
-        """An owner puts a file in place of its data."""
-        home, csv = self.folder / owner, owned.frame.to_csv(index=False)
-        write_atomic(home / "data.csv", csv.encode(), secret=True)
-        (home / "schema.json").write_bytes(msgspec.json.encode(owned.schema))
-        self.data[owner] = owned
+    def load(self, data: Mapping[str, Owned]) -> None:
+        """Owners put these files in place of their data."""
+        for owner, owned in data.items():
+            home, csv = self.folder / owner, owned.frame.to_csv(index=False)
+            write_atomic(home / "data.csv", csv.encode(), secret=True)
+            (home / "schema.json").write_bytes(msgspec.json.encode(owned.schema))
+            self.data[owner] = owned
 
     def _request(
         self, function: str, parameters: Mapping[str, Any], approve_only: bool, more: dict[str, Any]

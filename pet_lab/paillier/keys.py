@@ -30,9 +30,8 @@ import numpy as np
 from gmpy2 import mpz
 from numpy.typing import ArrayLike, NDArray
 
+from pet_lab.checks import require
 from pet_lab.paillier.packing import CiphertextError, Packing, PaillierError
-
-__all__ = ["Ciphertexts", "PrivateKey", "PublicKey", "generate"]
 
 Noise = Literal["fresh", "short"]
 
@@ -61,9 +60,8 @@ class Ciphertexts:
         """For the network: each ciphertext at full width, big-endian, and what it takes to read."""
         width = _width(self.packing.key_bits)
         body = b"".join(int(c).to_bytes(width, "big") for c in self.values)
-        return msgspec.msgpack.encode(
-            _Wire(self.key_id, self.packing, self.count, self.terms, body)
-        )
+        wire = _Wire(self.key_id, self.packing, self.count, self.terms, body)
+        return msgspec.msgpack.encode(wire)
 
 
 class _Wire(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -95,8 +93,8 @@ class PublicKey:
         self.n_squared = self.n * self.n
         self.bits = self.n.bit_length()
         self.base = None if base is None else mpz(base)
-        if self.n < 15 or self.n % 2 == 0:
-            raise PaillierError("The modulus of a public key is an odd number of two primes.")
+        odd = "The modulus of a public key is an odd number of two primes."
+        require(self.n >= 15 and self.n % 2, odd, PaillierError)
 
     def __repr__(self) -> str:
         return f"PublicKey({self.bits} bits, {self.id.hex()[:8]})"
@@ -116,87 +114,64 @@ class PublicKey:
 
     def noise(self, count: int, kind: Noise = "fresh") -> list[mpz]:
         """`count` random n-th powers modulo n^2."""
-        _check_noise(kind)
-        if kind == "fresh":  # the exponent is public
-            return [gmpy2.powmod(_unit(self.n), self.n, self.n_squared) for _ in range(count)]
-        if self.base is None:
-            raise PaillierError(
-                "Short noise needs the key's published base; this key came without it."
-            )
-        return [gmpy2.powmod_sec(self.base, _exponent(), self.n_squared) for _ in range(count)]
+        kinds = get_args(Noise)
+        sentence = f"noise is one of {', '.join(kinds)}, got {kind!r}."
+        require(kind in kinds, sentence, PaillierError)
+        missing = "Short noise needs the key's published base; this key came without it."
+        require(kind == "fresh" or self.base is not None, missing, PaillierError)
+        return [self._fresh() if kind == "fresh" else self._short() for _ in range(count)]
+
+    def _fresh(self) -> mpz:
+        return gmpy2.powmod(random_unit(self.n), self.n, self.n_squared)  # the exponent is public
+
+    def _short(self) -> mpz:
+        return gmpy2.powmod_sec(self.base, _exponent(), self.n_squared)
 
     def encrypt(
         self, values: ArrayLike, packing: Packing, *, noise: Noise = "fresh"
     ) -> Ciphertexts:
-        """Encrypt a vector.
+        """Encrypt a vector, shape (count,), of finite values with magnitudes up to `packing.limit`.
 
-        Parameters
-        ----------
-        values : array, shape (count,)
-            Finite, magnitudes up to `packing.limit`.
-        packing : Packing
-        noise : "fresh" or "short"
-
-        Raises
-        ------
-        SlotOverflow, PaillierError
-            As `quantise` of the packing; also if the packing belongs to keys of another length.
+        Errors as `Packing.quantise`; also PaillierError if the packing is for another key length.
         """
-        if packing.key_bits != self.bits:
-            raise PaillierError(
-                f"The packing is for keys of {packing.key_bits} bits, this one has {self.bits}."
-            )
+        fits = f"The packing is for keys of {packing.key_bits} bits, this one has {self.bits}."
+        require(packing.key_bits == self.bits, fits, PaillierError)
         plaintexts = packing.encode(values)
         pairs = zip(plaintexts, self.noise(len(plaintexts), noise), strict=True)
         ciphertexts = tuple((1 + self.n * m) * r % self.n_squared for m, r in pairs)
         return Ciphertexts(self.id, packing, int(np.size(values)), 1, ciphertexts)
 
     def check(self, ciphertexts: Ciphertexts) -> Ciphertexts:
-        """Return a ciphertext that is well formed under this key.
+        """Return a ciphertext that is well formed under this key, or raise CiphertextError.
 
-        Raises
-        ------
-        CiphertextError
-            Made under another key, a wrong number of parts, a part outside [1, n^2) or one that
-            shares a factor with n.
+        It is not if it was made under another key or packing, has a wrong number of parts, a part
+        outside [1, n^2) or one that shares a factor with n.
         """
-        packing, parts = ciphertexts.packing, len(ciphertexts.values)
-        if ciphertexts.key_id != self.id:
-            raise CiphertextError(
-                f"The ciphertext was made under key {ciphertexts.key_id.hex()[:8]}, expected "
-                f"{self.id.hex()[:8]}; all offices of a round use one public key."
-            )
-        if packing.key_bits != self.bits:
-            raise CiphertextError(
-                f"The ciphertext says {packing.key_bits} bits, the key has {self.bits}."
-            )
-        if not 1 <= ciphertexts.terms <= packing.max_terms:
-            raise CiphertextError(
-                f"The ciphertext claims {ciphertexts.terms} terms, its packing allows up to "
-                f"{packing.max_terms}."
-            )
-        if ciphertexts.count < 1 or packing.plaintexts(ciphertexts.count) != parts:
-            raise CiphertextError(
-                f"{ciphertexts.count} values need {packing.plaintexts(ciphertexts.count)} "
-                f"ciphertexts, got {parts}."
-            )
+        packing, count, terms = ciphertexts.packing, ciphertexts.count, ciphertexts.terms
+        _well_formed(
+            ciphertexts.key_id == self.id,
+            f"The ciphertext was made under key {ciphertexts.key_id.hex()[:8]}, expected "
+            f"{self.id.hex()[:8]}; all offices of a round use one public key.",
+        )
+        length = f"The ciphertext says {packing.key_bits} bits, the key has {self.bits}."
+        _well_formed(packing.key_bits == self.bits, length)
+        most = packing.max_terms
+        room = f"The ciphertext claims {terms} terms, its packing allows up to {most}."
+        _well_formed(1 <= terms <= most, room)
+        n, parts = packing.plaintexts(count), len(ciphertexts.values)
+        wanted = f"{count} values need {n} ciphertexts, got {parts}."
+        _well_formed(count >= 1 and n == parts, wanted)
         product = mpz(1)
         for i, c in enumerate(ciphertexts.values):
-            if not 0 < c < self.n_squared:
-                raise CiphertextError(f"Ciphertext {i} is outside the range of this key.")
+            inside = 0 < c < self.n_squared
+            _well_formed(inside, f"Ciphertext {i} is outside the range of this key.")
             product = product * c % self.n
-        if gmpy2.gcd(product, self.n) != 1:  # a unit's product is a unit: one gcd does for all
-            raise CiphertextError("A ciphertext shares a factor with the key, which none may.")
+        unit = gmpy2.gcd(product, self.n) == 1  # a unit's product is a unit: one gcd does for all
+        _well_formed(unit, "A ciphertext shares a factor with the key, which none may.")
         return ciphertexts
 
     def read(self, raw: bytes) -> Ciphertexts:
-        """Parse and check what `Ciphertexts.to_bytes` wrote.
-
-        Raises
-        ------
-        CiphertextError
-            As `check`, and if the message is cut short or none.
-        """
+        """Parse and check what `Ciphertexts.to_bytes` wrote, or raise CiphertextError."""
         try:
             wire = msgspec.msgpack.decode(raw, type=_Wire)
         except msgspec.DecodeError:
@@ -205,10 +180,8 @@ class PublicKey:
                 "was cut short, or is another."
             ) from None
         body, width = wire.body, _width(self.bits)
-        if len(body) % width:
-            raise CiphertextError(
-                f"{len(body)} bytes are no ciphertexts of {width} bytes: made under another key?"
-            )
+        key = f"{len(body)} bytes are no ciphertexts of {width} bytes: made under another key?"
+        _well_formed(len(body) % width == 0, key)
         values = (body[at : at + width] for at in range(0, len(body), width))
         numbers = tuple(mpz(int.from_bytes(v, "big")) for v in values)
         return self.check(Ciphertexts(wire.key_id, wire.packing, wire.count, wire.terms, numbers))
@@ -216,29 +189,24 @@ class PublicKey:
     def add(self, *ciphertexts: Ciphertexts) -> Ciphertexts:
         """Ciphertext of the sum.
 
-        Raises
-        ------
-        CiphertextError
-            If the addends differ in key, length or packing, or are more than the slots have room
-            for.
+        CiphertextError if the addends differ in key, length or packing, or are more than the slots
+        have room for.
         """
-        if not ciphertexts:
-            raise CiphertextError("Nothing to add: expected at least one ciphertext.")
+        _well_formed(ciphertexts, "Nothing to add: expected at least one ciphertext.")
         first = ciphertexts[0]
         for other in ciphertexts:
-            if other.key_id != self.id:
-                raise CiphertextError("An addend was made under another key.")
-            if other.count != first.count or other.packing != first.packing:
-                raise CiphertextError(
-                    f"Addends differ: {first.count} values as {first.packing} and {other.count} "
-                    f"values as {other.packing}."
-                )
-        terms = sum(c.terms for c in ciphertexts)
-        if terms > first.packing.max_terms:
-            raise CiphertextError(
-                f"The slots have room for {first.packing.max_terms} addends, got {terms}; sums "
-                "would run over. Pack with a larger max_terms."
+            _well_formed(other.key_id == self.id, "An addend was made under another key.")
+            _well_formed(
+                other.count == first.count and other.packing == first.packing,
+                f"Addends differ: {first.count} values as {first.packing} and {other.count} values "
+                f"as {other.packing}.",
             )
+        terms, most = sum(c.terms for c in ciphertexts), first.packing.max_terms
+        _well_formed(
+            terms <= most,
+            f"The slots have room for {most} addends, got {terms}; sums would run over. Pack with "
+            "a larger max_terms.",
+        )
         columns = zip(*(c.values for c in ciphertexts), strict=True)
         values = tuple(
             functools.reduce(lambda a, b: a * b % self.n_squared, column) for column in columns
@@ -253,8 +221,7 @@ class PrivateKey(PublicKey):
     """
 
     def __init__(self, p: int, q: int, base: int | None = None) -> None:
-        if p == q:
-            raise PaillierError("The two primes of a key must differ.")
+        require(p != q, "The two primes of a key must differ.", PaillierError)
         self._p, self._q = mpz(p), mpz(q)
         self._pp, self._qq = self._p**2, self._q**2
         self._q_inverse = gmpy2.invert(self._qq, self._pp)
@@ -262,9 +229,10 @@ class PrivateKey(PublicKey):
         self._hq = gmpy2.invert((self._q - 1) * self._p % self._q, self._q)
         self._qp_inverse = gmpy2.invert(self._q, self._p)
         super().__init__(p * q, base)
-        if math.gcd(p * q, (p - 1) * (q - 1)) != 1:
-            raise PaillierError("These primes make no Paillier key; take two of equal length.")
-        self.base = self.noise(1)[0] if base is None else self.base
+        coprime = math.gcd(p * q, (p - 1) * (q - 1)) == 1
+        sentence = "These primes make no Paillier key; take two of equal length."
+        require(coprime, sentence, PaillierError)
+        self.base = self._fresh() if base is None else self.base
         self.public = PublicKey(p * q, self.base)
 
     def to_secret_bytes(self) -> bytes:
@@ -295,20 +263,19 @@ class PrivateKey(PublicKey):
     def __reduce__(self) -> Any:
         raise PaillierError("A private key is not pickled: it must not travel by accident.")
 
-    def noise(self, count: int, kind: Noise = "fresh") -> list[mpz]:
-        """As `PublicKey.noise`, same distribution, for less."""
-        _check_noise(kind)
-        p, q, pp, qq = self._p, self._q, self._pp, self._qq
-        out = []
-        for _ in range(count):
-            if kind == "fresh":
-                # r^n mod p^2 = (r^q)^p, and r^q runs through all units modulo p as r does.
-                a, b = (gmpy2.powmod_sec(_unit(r), r, r * r) for r in (p, q))
-            else:
-                e = _exponent()
-                a, b = (gmpy2.powmod_sec(self.base % square, e, square) for square in (pp, qq))
-            out.append(b + qq * ((a - b) * self._q_inverse % pp))
-        return out
+    def _fresh(self) -> mpz:
+        # r^n mod p^2 = (r^q)^p, and r^q runs through all units modulo p as r does.
+        return self._joined(
+            *(gmpy2.powmod_sec(random_unit(r), r, r * r) for r in (self._p, self._q))
+        )
+
+    def _short(self) -> mpz:
+        e, squares = _exponent(), (self._pp, self._qq)
+        return self._joined(*(gmpy2.powmod_sec(self.base % s, e, s) for s in squares))
+
+    def _joined(self, a: mpz, b: mpz) -> mpz:
+        """The number that is a modulo p^2 and b modulo q^2."""
+        return b + self._qq * ((a - b) * self._q_inverse % self._pp)
 
     def decrypt_integers(self, values: Iterable[mpz]) -> list[mpz]:
         """Plaintexts, integers below n, of checked ciphertexts."""
@@ -324,12 +291,7 @@ class PrivateKey(PublicKey):
     def decrypt(self, ciphertexts: Ciphertexts) -> NDArray[np.float64]:
         """The vector, or the sum of vectors: shape (count,).
 
-        Raises
-        ------
-        CiphertextError
-            As `PublicKey.check`.
-        SlotOverflow
-            As `Packing.decode`: an addend was out of range.
+        Raises CiphertextError as `PublicKey.check`, SlotOverflow if an addend was out of range.
         """
         self.check(ciphertexts)
         plaintexts = self.decrypt_integers(ciphertexts.values)
@@ -347,18 +309,15 @@ def generate(bits: int = 2048, *, for_tests: bool = False) -> PrivateKey:
 
 def check_length(bits: int, for_tests: bool) -> None:
     """PaillierError below 2048 bits, unless `for_tests`."""
-    if bits < SMALLEST_KEY and not for_tests:
-        raise PaillierError(
-            f"{bits} bits are too few to protect anything: use at least {SMALLEST_KEY}."
-        )
+    few = f"{bits} bits are too few to protect anything: use at least {SMALLEST_KEY}."
+    require(bits >= SMALLEST_KEY or for_tests, few, PaillierError)
 
 
-def _check_noise(kind: str) -> None:
-    if kind not in get_args(Noise):
-        raise PaillierError(f"noise is one of {', '.join(get_args(Noise))}, got {kind!r}.")
+def _well_formed(holds: object, sentence: str) -> None:
+    require(holds, sentence, CiphertextError)
 
 
-def _unit(modulus: mpz) -> mpz:
+def random_unit(modulus: mpz) -> mpz:
     """Uniform among the units; a non-unit would factor the key and turns up with odds 2^-1000."""
     return mpz(1 + secrets.randbelow(int(modulus) - 1))
 

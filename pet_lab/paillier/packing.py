@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import gmpy2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["CiphertextError", "Grid", "Packing", "PaillierError", "SlotOverflow"]
+from pet_lab.checks import require
 
 
 class PaillierError(ValueError):
@@ -39,12 +38,11 @@ class Grid:
     max_terms: int = 4
 
     def __post_init__(self) -> None:
-        if not 2 <= self.value_bits <= 52:  # the digits pass through doubles
-            raise PaillierError(f"value_bits must be between 2 and 52, got {self.value_bits}.")
-        if not (math.isfinite(self.limit) and self.limit > 0):
-            raise PaillierError(f"limit must be a positive number, got {self.limit}.")
-        if self.max_terms < 1:
-            raise PaillierError(f"max_terms must be at least 1, got {self.max_terms}.")
+        bits, limit, terms = self.value_bits, self.limit, self.max_terms
+        # The digits pass through doubles.
+        require(2 <= bits <= 52, f"value_bits is from 2 to 52, got {bits}.", PaillierError)
+        require(0 < limit < np.inf, f"limit is a positive number, got {limit}.", PaillierError)
+        require(terms >= 1, f"max_terms is at least 1, got {terms}.", PaillierError)
 
     @property
     def sum_bits(self) -> int:
@@ -62,31 +60,21 @@ class Grid:
         return self.limit / self.half
 
     def quantise(self, values: ArrayLike) -> NDArray[np.int64]:
-        """Whole numbers for a vector, shape (count,).
+        """Whole numbers for a vector, shape (count,); nothing is clipped or wrapped.
 
-        Raises
-        ------
-        SlotOverflow
-            If a value is beyond the limit; nothing is clipped or wrapped.
-        PaillierError
-            If a value is not finite, or the array is not one-dimensional or empty.
+        Raises SlotOverflow if a value is beyond the limit, PaillierError if one is not finite or
+        this is no vector with at least one value.
         """
         array = np.asarray(values, dtype=np.float64)
-        if array.ndim != 1 or array.size == 0:
-            raise PaillierError(
-                f"Expected a vector with at least one value, got shape {array.shape}."
-            )
-        bad = np.flatnonzero(~np.isfinite(array))
-        if bad.size:
-            raise PaillierError(
-                f"values[{bad[0]}] is {array[bad[0]]}: only finite numbers can be encrypted."
-            )
+        vector = f"Expected a vector with at least one value, got shape {array.shape}."
+        require(array.ndim == 1 and array.size, vector, PaillierError)
+        for i in np.flatnonzero(~np.isfinite(array))[:1]:
+            raise PaillierError(f"values[{i}] is {array[i]}: only finite numbers can be encrypted.")
         digits = np.rint(array / self.step)
-        over = np.flatnonzero(np.abs(digits) > self.half)
-        if over.size:
+        for i in np.flatnonzero(np.abs(digits) > self.half)[:1]:
             raise SlotOverflow(
-                f"values[{over[0]}] is {array[over[0]]:.6g}, but slots hold magnitudes up to "
-                f"{self.limit:g}; raise limit, or clip the values first."
+                f"values[{i}] is {array[i]:.6g}, but slots hold magnitudes up to {self.limit:g}; "
+                "raise limit, or clip the values first."
             )
         return digits.astype(np.int64)
 
@@ -114,13 +102,14 @@ class Packing(Grid):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.guard_bits < 1:
-            raise PaillierError(f"guard_bits must be at least 1, got {self.guard_bits}.")
-        if self.width > self.key_bits - 1:
-            raise PaillierError(
-                f"A slot of {self.width} bits does not fit a key of {self.key_bits} bits; use "
-                "fewer value_bits, fewer terms or a longer key."
-            )
+        guarded = f"guard_bits is at least 1, got {self.guard_bits}."
+        require(self.guard_bits >= 1, guarded, PaillierError)
+        require(
+            self.width < self.key_bits,
+            f"A slot of {self.width} bits does not fit a key of {self.key_bits} bits; use fewer "
+            "value_bits, fewer terms or a longer key.",
+            PaillierError,
+        )
 
     @property
     def width(self) -> int:
@@ -139,59 +128,41 @@ class Packing(Grid):
     def encode(self, values: ArrayLike) -> list[gmpy2.mpz]:
         """Plaintexts of a vector, first value in the lowest slot. Errors as `quantise`."""
         digits = [int(q) for q in self.quantise(values) + self.half]
-        return [
-            gmpy2.pack(digits[at : at + self.slots], self.width)
-            for at in range(0, len(digits), self.slots)
-        ]
+        starts = range(0, len(digits), self.slots)
+        return [gmpy2.pack(digits[at : at + self.slots], self.width) for at in starts]
 
     def decode(
         self, plaintexts: Sequence[int | gmpy2.mpz], count: int, terms: int = 1
     ) -> NDArray[np.float64]:
-        """The sum of `terms` encoded vectors, as real numbers.
-
-        Parameters
-        ----------
-        plaintexts : sequence of int
-            Sums of plaintexts from `encode`.
-        count : int
-            Values in the vector.
-        terms : int
-            How many vectors were added, up to `max_terms`.
-
-        Returns
-        -------
-        array, shape (count,), float64; off by at most terms * step / 2 from the exact sum.
+        """The sum of `terms` encoded vectors of `count` values, off by terms * step / 2 at most.
 
         Raises
         ------
         SlotOverflow
             If a slot holds more than `terms` honest values can add up to: some addend was not made
-            by `encode`, or was not a ciphertext of it.
+            by `encode`, or was not a ciphertext of it; or more terms than `max_terms`.
         """
-        if not 1 <= terms <= self.max_terms:
-            raise SlotOverflow(
-                f"Slots have room for sums of {self.max_terms} vectors, got {terms} terms."
-            )
-        if len(plaintexts) != self.plaintexts(count):
-            raise PaillierError(
-                f"{count} values need {self.plaintexts(count)} plaintexts, got {len(plaintexts)}."
-            )
-        most, digits = terms * 2 * self.half, []
+        room = f"Slots have room for sums of {self.max_terms} vectors, got {terms} terms."
+        require(1 <= terms <= self.max_terms, room, SlotOverflow)
+        n = self.plaintexts(count)
+        wanted = f"{count} values need {n} plaintexts, got {len(plaintexts)}."
+        require(len(plaintexts) == n, wanted, PaillierError)
+        digits: list[gmpy2.mpz] = []
         for i, plaintext in enumerate(plaintexts):
             here = min(self.slots, count - i * self.slots)
             number = gmpy2.mpz(plaintext)
-            if number < 0 or number.bit_length() > here * self.width:
-                raise SlotOverflow(
-                    f"Plaintext {i} reaches beyond its last slot: an addend ran over, or was "
-                    "encrypted under another key."
-                )
+            require(
+                number >= 0 and number.bit_length() <= here * self.width,
+                f"Plaintext {i} reaches beyond its last slot: an addend ran over, or was encrypted "
+                "under another key.",
+                SlotOverflow,
+            )
             part = gmpy2.unpack(number, self.width)
             digits += part + [0] * (here - len(part))
         array = np.array([int(d) for d in digits], dtype=np.float64)
-        over = np.flatnonzero(array > most)
-        if over.size:
+        for i in np.flatnonzero(array > terms * 2 * self.half)[:1]:
             raise SlotOverflow(
-                f"Slot {over[0]} holds more than {terms} values can add up to: an addend was out "
-                "of range, or was encrypted under another key."
+                f"Slot {i} holds more than {terms} values can add up to: an addend was out of "
+                "range, or was encrypted under another key."
             )
         return (array - terms * self.half) * self.step

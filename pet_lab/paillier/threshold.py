@@ -19,11 +19,10 @@ import numpy as np
 from gmpy2 import mpz
 from numpy.typing import NDArray
 
-from pet_lab.paillier.keys import Ciphertexts, PublicKey, check_length
+from pet_lab.checks import require
+from pet_lab.paillier.keys import Ciphertexts, PublicKey, check_length, random_unit
 from pet_lab.paillier.packing import CiphertextError, PaillierError
 from pet_lab.shares import shamir_split
-
-__all__ = ["KeyShare", "Partial", "ThresholdKey", "deal"]
 
 _CHALLENGE_BITS = 128
 _SIEVE = 1 << 16
@@ -80,15 +79,10 @@ class ThresholdKey:
         return mpz(math.factorial(self.parties))
 
     def partial(self, share: KeyShare, ciphertexts: Ciphertexts) -> Partial:
-        """What the office with `share` contributes to decrypting `ciphertexts`.
+        """What the office with `share` contributes to decrypting checked `ciphertexts`.
 
         An office must do this for the sum of all offices only; `ciphertexts.terms` is what the
         server claims.
-
-        Raises
-        ------
-        CiphertextError
-            As `PublicKey.check`.
         """
         self.public.check(ciphertexts)
         square = self.public.n_squared
@@ -103,73 +97,58 @@ class ThresholdKey:
         return Partial(share.index, values, challenge, mask + challenge * secret)
 
     def verify(self, ciphertexts: Ciphertexts, partial: Partial) -> None:
-        """Check a contribution.
-
-        Raises
-        ------
-        CiphertextError
-            If it is not what the share of this index gives.
-        """
-        square = self.public.n_squared
-        if not 1 <= partial.index <= self.parties:
-            raise CiphertextError(
-                f"Shares are numbered 1 to {self.parties}, got a contribution of {partial.index}."
+        """CiphertextError if a contribution is not what the share of this index gives."""
+        public, square = self.public, self.public.n_squared
+        i, values, response = partial.index, partial.values, partial.response
+        numbered = f"Shares are numbered 1 to {self.parties}, got a contribution of {i}."
+        require(1 <= i <= self.parties, numbered, CiphertextError)
+        n = len(ciphertexts.values)
+        parts = f"Contribution {i} has {len(values)} parts, expected {n}."
+        require(len(values) == n, parts, CiphertextError)
+        units = all(0 < v < square and gmpy2.gcd(v, public.n) == 1 for v in values)
+        right = units and response >= 0 and response.bit_length() <= 6 * public.bits + 4096
+        if right:
+            known = (self.check_base, self.check_values[i - 1])
+            first, second = (
+                gmpy2.powmod(b, response, square)
+                * gmpy2.powmod(v, -partial.challenge, square)
+                % square
+                for b, v in (self._combined(ciphertexts, values), known)
             )
-        if len(partial.values) != len(ciphertexts.values):
-            raise CiphertextError(
-                f"Contribution {partial.index} has {len(partial.values)} parts, expected "
-                f"{len(ciphertexts.values)}."
-            )
-        wrong = CiphertextError(
-            f"The contribution of share {partial.index} is not what its key gives; leave it out "
-            "and ask another office."
+            right = self._challenge(i, ciphertexts, values, first, second) == partial.challenge
+        require(
+            right,
+            f"The contribution of share {i} is not what its key gives; leave it out and ask "
+            "another office.",
+            CiphertextError,
         )
-        if any(not 0 < v < square or gmpy2.gcd(v, self.public.n) != 1 for v in partial.values):
-            raise wrong
-        if partial.response < 0 or partial.response.bit_length() > 6 * self.public.bits + 4096:
-            raise wrong
-        e = mpz(partial.challenge)
-        pairs = (
-            self._combined(ciphertexts, partial.values),
-            (self.check_base, self.check_values[partial.index - 1]),
-        )
-        first, second = (
-            gmpy2.powmod(b, partial.response, square) * gmpy2.powmod(known, -e, square) % square
-            for b, known in pairs
-        )
-        if self._challenge(partial.index, ciphertexts, partial.values, first, second) != e:
-            raise wrong
 
     def combine(self, ciphertexts: Ciphertexts, partials: Sequence[Partial]) -> NDArray:
-        """Decrypt from at least `threshold` contributions of different offices.
-
-        Returns
-        -------
-        array, shape (count,): the vector or sum.
+        """The vector or sum, shape (count,), from `threshold` contributions of different offices.
 
         Raises
         ------
         PaillierError
-            Too few contributions, or two of one office.
-        CiphertextError
-            A contribution that is wrong; the sentence names the share.
-        SlotOverflow
-            As `Packing.decode`.
+            Too few contributions, or two of one office; CiphertextError, naming the share, for one
+            that is wrong; SlotOverflow as `Packing.decode`.
         """
-        indices = [p.index for p in partials]
-        if len(set(indices)) != len(indices):
-            raise PaillierError(f"Contributions must come from different offices, got {indices}.")
-        if len(partials) < self.threshold:
-            raise PaillierError(
-                f"Decryption takes {self.threshold} of {self.parties} offices, got {len(partials)}."
-            )
+        indices, n_given = [p.index for p in partials], len(partials)
+        different = f"Contributions must come from different offices, got {indices}."
+        require(len(set(indices)) == n_given, different, PaillierError)
+        few = f"Decryption takes {self.threshold} of {self.parties} offices, got {n_given}."
+        require(n_given >= self.threshold, few, PaillierError)
         self.public.check(ciphertexts)
         for partial in partials:
             self.verify(ciphertexts, partial)
         used = sorted(partials, key=lambda p: p.index)[: self.threshold]
         at = [p.index for p in used]
         delta, square, n = self._delta, self.public.n_squared, self.public.n
-        exponents = [2 * _lagrange(i, at, delta) for i in at]
+        rest = {i: [j for j in at if j != i] for i in at}
+        # D times the Lagrange coefficients at 0 are whole numbers.
+        exponents = [
+            2 * (delta * math.prod(others) // math.prod(j - i for j in others))
+            for i, others in rest.items()
+        ]
         unscale = gmpy2.invert(4 * delta * delta, n)
         plaintexts = []
         for k in range(len(ciphertexts.values)):
@@ -212,25 +191,17 @@ class ThresholdKey:
 def deal(
     parties: int, threshold: int, *, bits: int = 2048, for_tests: bool = False
 ) -> tuple[ThresholdKey, tuple[KeyShare, ...]]:
-    """A key in shares, one for each office. The dealer must be trusted, once.
+    """A key in shares, one for each office; any `threshold` of them decrypt.
 
-    Parameters
-    ----------
-    parties, threshold : int
-        Any `threshold` of `parties` decrypt; 2 <= threshold <= parties.
-    bits : int
-        Length of the modulus, which is a product of two safe primes: some 10 s at 2048 bits.
-
-    Raises
-    ------
-    PaillierError
-        Parties and threshold that make no sense, or fewer than 2048 bits unless `for_tests`.
+    The dealer must be trusted, once. The modulus is a product of two safe primes: some 10 s at 2048
+    bits, and PaillierError for fewer unless `for_tests`.
     """
-    if not 2 <= threshold <= parties:
-        raise PaillierError(
-            f"Expected 2 <= threshold <= parties, got {threshold} of {parties}; with a threshold "
-            "of 1 every office alone could decrypt all."
-        )
+    require(
+        2 <= threshold <= parties,
+        f"Expected 2 <= threshold <= parties, got {threshold} of {parties}; with a threshold of 1 "
+        "every office alone could decrypt all.",
+        PaillierError,
+    )
     check_length(bits, for_tests)
     p = q = safe_prime(bits // 2)
     while q == p or (p * q).bit_length() != bits:
@@ -242,9 +213,9 @@ def deal(
     values = shamir_split(int(d), range(1, parties + 1), needed=threshold, modulus=int(order))
     shares = tuple(KeyShare(i, mpz(value)) for i, value in values.items())
     delta = mpz(math.factorial(parties))
-    base = gmpy2.powmod(mpz(1 + secrets.randbelow(int(square) - 1)), 2, square)
+    base = gmpy2.powmod(random_unit(square), 2, square)
     checks = tuple(gmpy2.powmod_sec(base, delta * s.value, square) for s in shares)
-    short = gmpy2.powmod(mpz(1 + secrets.randbelow(int(n) - 1)), n, square)
+    short = gmpy2.powmod(random_unit(n), n, square)
     public = PublicKey(int(n), int(short))
     return ThresholdKey(public, parties, threshold, base, checks), shares
 
@@ -272,13 +243,3 @@ def safe_prime(bits: int) -> mpz:
                 and p.bit_length() == bits
             ):
                 return p
-
-
-def _lagrange(i: int, at: Sequence[int], delta: mpz) -> mpz:
-    """D times the Lagrange coefficient of i at 0: a whole number."""
-    top, bottom = delta, mpz(1)
-    for j in at:
-        if j != i:
-            top *= j
-            bottom *= j - i
-    return top // bottom
