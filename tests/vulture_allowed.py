@@ -27,6 +27,6 @@ _._file_extension_default, _._repr_html_
 _.read_scores, _.from_keras
 # Fields of records, for whoever reads them
 _.encrypt_cpu_s, _.decrypt_cpu_s, _.add_cpu_s, _.train_cpu_s
-_.false_links_se, _.alphas, _.symmetric, _.left_rows, _.right_rows
+_.false_links_se, _.alphas, _.symmetric
 _.correct, _.cached, _.association_real, _.association_synthetic, _.unique_real
 _.final_accuracy, _.final_validation_accuracy

@@ -6,6 +6,7 @@ Secrets are read from files or the environment: no key is ever an argument, prin
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import logging
@@ -31,7 +32,7 @@ from . import service
 from .disclosure import OutputRules, QueryLog
 from .engines import engine_named
 from .linker import Linker, Query, combine
-from .protocol import VARIANTS, DataHolder, PsiError, PsiOutcome, Role, Variant, ensure
+from .protocol import VARIANTS, DataHolder, Link, PsiError, PsiOutcome, Role, Variant, ensure
 from .session import check_variant, run_party
 from .tokens import tables_for_linkers, whole_numbers
 
@@ -213,8 +214,8 @@ def hold_session(
     )
     if state is not None:
         write_atomic(state, _pack_state(outcome, on), secret=True)
-    if out is not None and outcome.positions is not None:
-        rows = _common_rows(holder, outcome, on).to_csv(index=False)
+    if out is not None and outcome.rows is not None:
+        rows = _common_rows(holder, outcome).to_csv(index=False)
         write_atomic(out, rows.encode(), secret=True)
     if linkers:
         _send(holder, outcome, on, _remote(linkers, mine), columns, values, labels, value_bound)
@@ -222,11 +223,11 @@ def hold_session(
         _query(outcome, _remote(linkers, mine), by, total)
 
 
-def _common_rows(holder: DataHolder, outcome: PsiOutcome, on: list[str]) -> pd.DataFrame:
+def _common_rows(holder: DataHolder, outcome: PsiOutcome) -> pd.DataFrame:
     """The rows of the intersection, with the columns that the peer handed over for them."""
-    positions = outcome.positions
+    rows, positions = outcome.rows, outcome.positions
+    assert rows is not None
     assert positions is not None
-    rows = holder.key_set(on).rows_of(positions)
     table = holder.frame.iloc[rows].reset_index(drop=True)
     if outcome.enriched is None:
         return table
@@ -295,9 +296,9 @@ def send(
 ) -> None:
     """Send the tokens of the intersection to one linker, or shares to several."""
     mine = load(credentials)
-    outcome, on = _unpack_state(state)
+    link, on = _unpack_state(state)
     holder = DataHolder(mine.name, _read(data, separator))
-    _send(holder, outcome, on, _remote(linkers, mine), columns, values, labels, value_bound)
+    _send(holder, link, on, _remote(linkers, mine), columns, values, labels, value_bound)
 
 
 @app.command()
@@ -350,7 +351,7 @@ def _remote(linkers: list[str], credentials: Credentials) -> list[service.Remote
 
 def _send(
     holder: DataHolder,
-    outcome: PsiOutcome,
+    link: Link,
     on: list[str],
     linkers: Sequence[service.RemoteLinker],
     columns: list[str],
@@ -365,7 +366,7 @@ def _send(
         public.setdefault(column, []).append(label)
     tables = tables_for_linkers(
         holder,
-        outcome,
+        link,
         on=on,
         columns=columns,
         values=whole_numbers(holder, values),
@@ -379,54 +380,39 @@ def _send(
 
 
 def _query(
-    outcome: PsiOutcome,
+    link: Link,
     linkers: Sequence[service.RemoteLinker],
     by: list[str],
     total: str | None,
 ) -> None:
     ensure(linkers, "A query needs a linker; name it with --linker.")
-    asked = Query.of(outcome.session, by, total)
+    asked = Query.of(link.session, by, total)
     answers = []
     for one in linkers if total else linkers[:1]:
-        one.wait_until_linked(outcome.session)
+        one.wait_until_linked(link.session)
         answers.append(one.ask(asked))
-    table = combine(answers, outcome.link_key)
+    table = combine(answers, link.link_key)
     rows = json.loads(table.astype(object).where(table.notna(), None).to_json(orient="records"))
     _report(event="answer", table=rows, **_used())
 
 
-class SessionState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A session as `serve` and `join` keep it for `send` and `query`; it holds the link key."""
-
-    on: list[str]
-    party: str
-    peer: str
-    session: bytes
-    cardinality: int | None
-    own_size: int
-    peer_size: int
-    link_key: bytes
-    positions: bytes | None
-
-    def __repr__(self) -> str:
-        return f"SessionState(party={self.party!r}, peer={self.peer!r})"
-
-
 def _pack_state(outcome: PsiOutcome, on: list[str]) -> bytes:
-    fields = {name: getattr(outcome, name) for name in SessionState.__struct_fields__[1:-1]}
-    positions = None if outcome.positions is None else outcome.positions.astype("<i8").tobytes()
-    return msgspec.msgpack.encode(SessionState(on=on, positions=positions, **fields))
+    fields = {f.name: getattr(outcome, f.name) for f in dataclasses.fields(Link)}
+    return msgspec.msgpack.encode(
+        (on, Link(**fields)), enc_hook=lambda a: a.astype("<i8").tobytes()
+    )
 
 
-def _unpack_state(path: Path) -> tuple[PsiOutcome, list[str]]:
+def _unpack_state(path: Path) -> tuple[Link, list[str]]:
+    def rows(_: type, raw: bytes) -> np.ndarray:
+        return np.frombuffer(raw, dtype="<i8").astype(np.int64)
+
     try:
-        state = msgspec.msgpack.decode(path.read_bytes(), type=SessionState)
-        fields = msgspec.structs.asdict(state)
-        if state.positions is not None:
-            fields["positions"] = np.frombuffer(state.positions, dtype="<i8").astype(np.int64)
+        kept = tuple[list[str], Link]
+        on, link = msgspec.msgpack.decode(path.read_bytes(), type=kept, dec_hook=rows)
     except (OSError, ValueError):
         raise PsiError(f"{path.name} is not a session kept by serve or join.") from None
-    return PsiOutcome(**{k: v for k, v in fields.items() if k != "on"}), state.on
+    return link, on
 
 
 if __name__ == "__main__":

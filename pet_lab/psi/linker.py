@@ -33,7 +33,7 @@ from .disclosure import (
     protect,
 )
 from .elements import strings
-from .messages import SessionId
+from .messages import SessionId, checked
 from .protocol import Bytes2D, PsiError, ensure
 from .tokens import TOKEN_WIDTH, ColumnCipher, TokenTable
 
@@ -68,11 +68,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def of(cls, session: bytes, by: Sequence[str], total: str | None) -> Query:
         """Totals of `total`, else counts, held to the limits that a linker holds them to."""
         measure = "total" if total else "count"
-        fields = {"type": "query", "session": session, "group_by": by, "measure": measure}
-        try:
-            return msgspec.convert(fields | {"value": total}, cls)
-        except msgspec.ValidationError as error:
-            raise PsiError(f"This is not a query that linkers answer: {error}.") from None
+        return checked(cls, session=session, group_by=by, measure=measure, value=total)
 
 
 class LinkerAnswer(
@@ -138,7 +134,7 @@ class _Linked:
     @property
     def part(self) -> int:
         """Which linker of the session this one is; both parties say the same."""
-        return next(iter(self.tables.values())).part
+        return next(iter(self.tables.values())).header.part
 
     def column(self, name: str, kind: Literal["codes", "shares"]) -> npt.NDArray[Any]:
         """The codes or shares of the column "party:column", pair by pair."""
@@ -211,12 +207,13 @@ class Linker:
         table for a session, a session that was answered and is no longer held.
         """
         self.check_sender(sender)
+        header = table.header
         ensure(
-            table.party == sender and {sender, table.peer} == set(self.parties),
+            header.party == sender and {sender, header.peer} == set(self.parties),
             f"A table from {sender} must be in its own name and name the other party.",
         )
         with self._lock:
-            name = table.session
+            name = header.session
             here = self._waiting.get(name, {})
             ensure(
                 name not in self._linked and sender not in here,
@@ -228,7 +225,7 @@ class Linker:
                 "was released is no longer known in full; it cannot be sent again.",
             )
             ensure(
-                all(other.part == table.part for other in here.values()),
+                all(other.header.part == header.part for other in here.values()),
                 "The parties name the linkers of this session in another order.",
             )
             if not here:
@@ -358,7 +355,7 @@ class Linker:
         )
         for party, column in (name.split(":") for name in query.group_by):
             ensure(
-                column in linked.tables[party].public,
+                column in linked.tables[party].header.public,
                 f"With noise the labels of {party}:{column} must be a public list, because one "
                 "that one person has would show; its owner sends it with --label.",
             )
@@ -374,7 +371,7 @@ class Linker:
             bound = rules.value_bound
             party, column = query.value.split(":")
             ensure(
-                (linked.tables[party].bound or bound + 1) <= bound,
+                (linked.tables[party].header.bound or bound + 1) <= bound,
                 f"Noise is made for values up to {bound}, and {party} did not clip {column} "
                 "to that; it sends them with --value-bound.",
             )
@@ -442,7 +439,7 @@ def agreement(linker: Linker, session: bytes, party: str, *, join: str) -> pd.Da
 
     linked = linker._linked[session]
     for table in linked.tables.values():
-        unknown = f"{table.party} sent no join named {join!r}."
+        unknown = f"{table.header.party} sent no join named {join!r}."
         ensure(join in table.codes, unknown)
     names = [f"{one}:{join}" for one in linker.parties]
     a, b = (linked.tokens(name)[linked.column(name, "codes")] for name in names)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -18,7 +18,9 @@ from msgspec import Meta
 from pet_lab.checks import require
 from pet_lab.parties.certificates import IDENTITY
 
-from .protocol import MAX_ELEMENTS, Role, Variant
+from .protocol import MAX_ELEMENTS, PsiError, Role, Variant
+
+M = TypeVar("M", bound=msgspec.Struct)
 
 VERSION = 3
 MAX_WIDTH = 4096
@@ -98,3 +100,11 @@ def session_id(first: Hello, second: Hello) -> bytes:
         raw = msgspec.json.encode(hello, order="sorted")  # equal greetings have equal bytes
         digest.update(len(raw).to_bytes(4, "big") + raw)
     return digest.digest()[:16]
+
+
+def checked(kind: type[M], **fields: Any) -> M:
+    """A message of these fields, held to the limits that its receiver holds it to, or PsiError."""
+    try:
+        return msgspec.convert({"type": kind.__struct_config__.tag, **fields}, kind)
+    except msgspec.ValidationError as error:
+        raise PsiError(f"This is not a {kind.__name__} that others accept: {error}.") from None

@@ -253,24 +253,35 @@ def measured(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PsiOutcome:
-    """All that one party learns from a session.
+class Link:
+    """What a data holder needs of a session to send rows to linkers and to read their answers.
 
-    cardinality  distinct keys that both files hold; None where the engine tells this side nothing
-    positions    distinct keys of one's own that the peer also holds, in an order that both share;
-                 None for the cardinality variant, and where the engine tells this side nothing
-    link_key     32 bytes agreed between the two data holders, unknown to any linker
-    enriched     columns of the peer, aligned with `positions` (enrichment only)
+    link_key  32 bytes agreed between the two data holders, unknown to any linker
+    rows      rows of one's own file whose key the peer also holds, ascending; None for the
+              cardinality variant, and where the engine tells this side nothing
     """
 
     party: str
     peer: str
     session: bytes
+    link_key: bytes = field(repr=False)
+    rows: npt.NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PsiOutcome(Link):
+    """All that one party learns from a session.
+
+    cardinality  distinct keys that both files hold; None where the engine tells this side nothing
+    positions    distinct keys of one's own that the peer also holds, in an order that both share;
+                 None where there are no `rows`
+    enriched     columns of the peer, aligned with `positions` (enrichment only)
+    """
+
     cardinality: int | None
     positions: npt.NDArray[np.int64] | None
     own_size: int
     peer_size: int
-    link_key: bytes = field(repr=False)
     enriched: pd.DataFrame | None = field(default=None, repr=False)
     stages: tuple[Stage, ...] = field(default=(), repr=False)
 
@@ -282,8 +293,6 @@ class PsiResult:
     keys: frozenset[str] | frozenset[tuple[str, ...]] | None = field(repr=False)
     left: PsiOutcome
     right: PsiOutcome
-    left_rows: npt.NDArray[np.int64] | None
-    right_rows: npt.NDArray[np.int64] | None
     transcript: Transcript = field(repr=False)
 
     @property

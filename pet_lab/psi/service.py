@@ -210,7 +210,7 @@ class RemoteLinker:
         """Upload a table: linked pairs, or -1 while the other table is missing, and bytes sent."""
         with self._call(wait_s) as channel:
             session = PsiSession(channel)
-            channel.send(table.header())
+            channel.send(table.header)
             for labels in table.labels.values():
                 session.send("tokens", labels)
             session.send("tokens", table.pack())

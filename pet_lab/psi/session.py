@@ -27,7 +27,7 @@ from pet_lab.parties.channel import Options
 from pet_lab.parties.errors import PartyError, PeerLost, Refused
 
 from .elements import bytes_of, in_threads
-from .messages import NO_SESSION, End, Hello, Kind, Stream, session_id
+from .messages import NO_SESSION, End, Hello, Kind, Stream, checked, session_id
 from .protocol import (
     Bytes2D,
     DataHolder,
@@ -215,24 +215,20 @@ def greet(
     who they are or what they do, or the key share is weak.
     """
     private = X25519PrivateKey.generate()
-    greeting = {
-        "type": "hello",
-        "engine": engine.name,
-        "variant": session.variant,
-        "role": session.role,
-        "party": session.party,
-        "peer": session.peer,
-        "size": len(keys),
-        "on": tuple(on),
-        "columns": tuple(columns),
-        "parameters": engine.parameters(),
-        "nonce": os.urandom(32),
-        "share": private.public_key().public_bytes_raw(),
-    }
-    try:
-        mine = msgspec.convert(greeting, Hello)
-    except msgspec.ValidationError as error:
-        raise PsiError(f"This cannot be put into a greeting: {error}.") from None
+    mine = checked(
+        Hello,
+        engine=engine.name,
+        variant=session.variant,
+        role=session.role,
+        party=session.party,
+        peer=session.peer,
+        size=len(keys),
+        on=tuple(on),
+        columns=tuple(columns),
+        parameters=engine.parameters(),
+        nonce=os.urandom(32),
+        share=private.public_key().public_bytes_raw(),
+    )
     if session.role == "initiator":
         session.tell(mine, "hello")
     theirs = session.channel.receive(Hello)
@@ -329,6 +325,7 @@ def run_party(
         session=session.session,
         cardinality=len(answer) if isinstance(answer, np.ndarray) else answer,
         positions=positions,
+        rows=None if positions is None else keys.rows_of(positions),
         own_size=len(keys),
         peer_size=session.peer_size,
         link_key=link_key,
@@ -414,17 +411,9 @@ def intersect(
         # Who has the reason says most; who only lost the other says least.
         raise min(failed, key=lambda e: isinstance(e, PeerLost) - isinstance(e, OwnFileError))
     a, b = first.result(), second.result()
-    rows = [
-        None
-        if outcome.positions is None
-        else holder.key_set(names, missing=missing).rows_of(outcome.positions)
-        for holder, outcome in ((left, a), (right, b))
-    ]
     keys = None
-    if rows[0] is not None:
-        part = left.frame.iloc[rows[0]][names]
+    if a.rows is not None:
+        part = left.frame.iloc[a.rows][names]
         several = part.itertuples(index=False, name=None)
         keys = frozenset(part[names[0]] if len(names) == 1 else several)
-    return PsiResult(
-        keys=keys, left=a, right=b, left_rows=rows[0], right_rows=rows[1], transcript=transcript
-    )
+    return PsiResult(keys=keys, left=a, right=b, transcript=transcript)

@@ -31,8 +31,8 @@ from pet_lab.checks import require
 from pet_lab.shares import ring_split
 
 from .elements import bytes_of, secret_permutation, strings
-from .messages import Count, Identity, SessionId
-from .protocol import Bytes2D, DataHolder, MessageError, PsiError, PsiOutcome, ensure, expect
+from .messages import Count, Identity, SessionId, checked
+from .protocol import Bytes2D, DataHolder, Link, MessageError, PsiError, ensure, expect
 
 if TYPE_CHECKING:
     import pandas as pd  # loaded where it is used: a linker never needs it
@@ -85,55 +85,15 @@ def _bound(party: str, column: str) -> list[bytes]:
     return [b"pet_lab column token 1", party.encode(), column.encode()]
 
 
-@dataclass(frozen=True)
-class TokenTable:
-    """One party's upload; everything in it is pseudorandom to who lacks the link key.
+class TableHeader(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="table"
+):
+    """Announces an upload: names, rows, distinct tokens of each column.
 
-    tags     shape (n, 16), in ascending order, so the order of the file is not in it
-    labels   per column, its distinct tokens, shape (k, 48), in ascending order
-    codes    per column, which of its tokens each row has, uint32 of shape (n,)
-    shares   per value column, uint64 of shape (n,): one additive share, uniform on its own
     part     which linker of the session this is for; the first counts and adds noise, others add
     public   columns whose tokens are all labels of a public list, whether a row has them or not
     bound    what the owner clipped the absolute values of `shares` to
     """
-
-    session: bytes
-    party: str
-    peer: str
-    tags: Bytes2D = field(repr=False)
-    labels: Mapping[str, Bytes2D] = field(repr=False)
-    codes: Mapping[str, npt.NDArray[np.uint32]] = field(repr=False)
-    shares: Mapping[str, npt.NDArray[np.uint64]] = field(repr=False)
-    part: int = 0
-    public: tuple[str, ...] = ()
-    bound: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.tags)
-
-    def header(self) -> TableHeader:
-        """What precedes the rows: names and sizes."""
-        same = ("session", "party", "peer", "part", "public", "bound")
-        return TableHeader(
-            rows=len(self),
-            columns={name: len(tokens) for name, tokens in self.labels.items()},
-            shares=tuple(self.shares),
-            **{name: getattr(self, name) for name in same},
-        )
-
-    def pack(self) -> Bytes2D:
-        """All rows as one array of fixed width: tag, codes, shares."""
-        parts: list[Bytes2D] = [self.tags]
-        parts += [c.astype(">u4").view(np.uint8).reshape(-1, 4) for c in self.codes.values()]
-        parts += [s.astype(">u8").view(np.uint8).reshape(-1, 8) for s in self.shares.values()]
-        return np.concatenate(parts, axis=1)
-
-
-class TableHeader(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="table"
-):
-    """Announces an upload: names, rows, distinct tokens of each column."""
 
     session: SessionId
     party: Identity
@@ -159,6 +119,33 @@ class TableHeader(
     def width(self) -> int:
         """Bytes of a packed row."""
         return TAG_WIDTH + 4 * len(self.columns) + 8 * len(self.shares)
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """One party's upload; everything in it is pseudorandom to who lacks the link key.
+
+    tags     shape (n, 16), in ascending order, so the order of the file is not in it
+    labels   per column, its distinct tokens, shape (k, 48), in ascending order
+    codes    per column, which of its tokens each row has, uint32 of shape (n,)
+    shares   per value column, uint64 of shape (n,): one additive share, uniform on its own
+    """
+
+    header: TableHeader
+    tags: Bytes2D = field(repr=False)
+    labels: Mapping[str, Bytes2D] = field(repr=False)
+    codes: Mapping[str, npt.NDArray[np.uint32]] = field(repr=False)
+    shares: Mapping[str, npt.NDArray[np.uint64]] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.tags)
+
+    def pack(self) -> Bytes2D:
+        """All rows as one array of fixed width: tag, codes, shares."""
+        parts: list[Bytes2D] = [self.tags]
+        parts += [c.astype(">u4").view(np.uint8).reshape(-1, 4) for c in self.codes.values()]
+        parts += [s.astype(">u8").view(np.uint8).reshape(-1, 8) for s in self.shares.values()]
+        return np.concatenate(parts, axis=1)
 
 
 def unpack(header: TableHeader, labels: Mapping[str, Bytes2D], rows: Bytes2D) -> TokenTable:
@@ -190,9 +177,7 @@ def unpack(header: TableHeader, labels: Mapping[str, Bytes2D], rows: Bytes2D) ->
     text = strings(tags)
     rising = np.greater_equal(text[1:], text[:-1]).all()
     check(rising, "The row tags of a table are in ascending order.")
-    names = (header.session, header.party, header.peer)
-    more = (header.part, header.public, header.bound)
-    return TokenTable(*names, tags, labels, codes, shares, *more)
+    return TokenTable(header, tags, labels, codes, shares)
 
 
 def row_tags(keys: Sequence[bytes], link_key: bytes) -> Bytes2D:
@@ -203,7 +188,7 @@ def row_tags(keys: Sequence[bytes], link_key: bytes) -> Bytes2D:
 
 def tables_for_linkers(
     party: DataHolder,
-    outcome: PsiOutcome,
+    outcome: Link,
     *,
     on: str | Sequence[str],
     columns: Sequence[str] = (),
@@ -235,7 +220,7 @@ def tables_for_linkers(
     """
     import pandas as pd
 
-    if outcome.positions is None:
+    if outcome.rows is None:
         raise PsiError("After this session nobody here knows the rows; choose analytics and ecdh.")
     values, public = dict(values or {}), dict(public or {})
     sent = set(public) <= set(columns)
@@ -246,11 +231,10 @@ def tables_for_linkers(
         "pet_lab.psi.totals.",
     )
     keys = party.key_set(on, missing=missing)
-    rows = keys.rows_of(outcome.positions)
-    rows = rows[secret_permutation(len(rows))]  # rows of one key must not stay in file order
+    rows = outcome.rows[secret_permutation(len(outcome.rows))]  # not in file order
     unique_tags = np.zeros((len(keys), TAG_WIDTH), dtype=np.uint8)
-    common = [keys.encoded[i] for i in outcome.positions]
-    unique_tags[outcome.positions] = row_tags(common, outcome.link_key)
+    common = np.unique(keys.codes[rows])
+    unique_tags[common] = row_tags([keys.encoded[i] for i in common], outcome.link_key)
     tags = unique_tags[keys.codes[rows]]
     order = np.argsort(strings(tags), kind="stable")
     tags, rows = tags[order], rows[order]
@@ -300,10 +284,24 @@ def tables_for_linkers(
             number = number.clip(-value_bound, value_bound)
         for part, share in zip(shares, ring_split(number, linkers), strict=True):
             part[name] = share
-    names = (outcome.session, party.name, outcome.peer)
+    headers = [
+        checked(
+            TableHeader,
+            session=outcome.session,
+            party=party.name,
+            peer=outcome.peer,
+            rows=len(rows),
+            columns={name: len(tokens) for name, tokens in labels.items()},
+            shares=tuple(values),
+            part=part,
+            public=tuple(public),
+            bound=value_bound,
+        )
+        for part in range(linkers)
+    ]
     return [
-        TokenTable(*names, tags, labels, codes, share, part, tuple(public), value_bound)
-        for part, share in enumerate(shares)
+        TokenTable(header, tags, labels, codes, share)
+        for header, share in zip(headers, shares, strict=True)
     ]
 
 
@@ -369,7 +367,7 @@ def frequency_attack(
             tokens[code].hex(),
             int(rows[code]),
             guess,
-            cipher.decrypt(tokens[code], party=table.party, column=column),
+            cipher.decrypt(tokens[code], party=table.header.party, column=column),
         )
         for code, guess in zip(np.argsort(-rows, kind="stable"), by_share, strict=False)
     ]

@@ -229,10 +229,10 @@ def test_the_rows_of_the_intersection_are_private_and_keep_what_was_handed_over(
     result = psi.intersect(
         psi.EcdhEngine(), left, right, on="id", variant="enrichment", right_columns=["size"]
     )
-    rows = commands._common_rows(left, result.left, ["id"])
+    rows = commands._common_rows(left, result.left)
     assert rows.values.tolist() == [["x", "s", "7"], ["y", "l", "9"]]
     assert rows.columns.tolist() == ["id", "size", "b:size"]
-    rows = commands._common_rows(right, result.right, ["id"])  # was handed nothing
+    rows = commands._common_rows(right, result.right)  # was handed nothing
     assert rows.values.tolist() == [["y", "9"], ["x", "7"]]
 
 
@@ -248,10 +248,10 @@ def test_a_kept_session_is_private_and_read_back(tmp_path):
     path = tmp_path / "state"
     write_atomic(path, commands._pack_state(result.left, ["id"]), secret=True)
     assert path.stat().st_mode & 0o077 == 0
-    outcome, on = commands._unpack_state(path)
+    link, on = commands._unpack_state(path)
     assert on == ["id"]
-    assert outcome.link_key == result.left.link_key
-    assert outcome.positions.tolist() == result.left.positions.tolist()
+    assert link.link_key == result.left.link_key
+    assert link.rows.tolist() == result.left.rows.tolist()
     path.write_bytes(b"PK not one")
     with pytest.raises(psi.PsiError, match="not a session kept"):
         commands._unpack_state(path)

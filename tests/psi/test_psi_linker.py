@@ -186,7 +186,7 @@ def test_the_linker_sees_neither_keys_nor_labels_nor_their_hashes():
         left, result.left, on="id", columns=["pref"], values={"v": values}, linkers=2
     )[0]
     seen = (
-        msgspec.json.encode(table.header())
+        msgspec.json.encode(table.header)
         + table.pack().tobytes()
         + b"".join(t.tobytes() for t in table.labels.values())
     )
@@ -343,6 +343,11 @@ def test_a_torn_last_line_of_the_log_is_removed_and_said(tmp_path, caplog):
             QueryLog.open(path)
 
 
+def in_session(table, i):
+    header = msgspec.structs.replace(table.header, session=i.to_bytes(16, "big"))
+    return dataclasses.replace(table, header=header)
+
+
 def test_no_party_fills_the_linker():
     left, right, _ = files(n=20)
     one = Linker(("statcan", "cbs"), rules=OPEN)
@@ -350,14 +355,14 @@ def test_no_party_fills_the_linker():
     (a,) = tokens.tables_for_linkers(left, result.left, on="id", columns=["pref"])
     (b,) = tokens.tables_for_linkers(right, result.right, on="id", columns=["size"])
     for i in range(200):
-        one.accept(dataclasses.replace(a, session=i.to_bytes(16, "big")), "statcan")
+        one.accept(in_session(a, i), "statcan")
     assert len(one._waiting) == linker.MAX_WAITING
     assert one.accept(b, "cbs") == -1  # the other party is not kept out
     assert one.accept(a, "statcan") == len(a)
     for i in range(200, 200 + 2 * linker.MAX_SESSIONS):
         for table in (a, b):
-            fresh = dataclasses.replace(table, session=i.to_bytes(16, "big"))
-            one.accept(fresh, table.party)
+            fresh = in_session(table, i)
+            one.accept(fresh, table.header.party)
         if i == 200:
             one.answer(query(result, *BOTH), "cbs")
     assert len(one._linked) == linker.MAX_SESSIONS
@@ -411,8 +416,8 @@ def upload():
 
 
 def test_an_upload_is_read_back(upload):
-    header = again(upload.header())
-    assert header == upload.header()
+    header = again(upload.header)
+    assert header == upload.header
     got = tokens.unpack(header, upload.labels, upload.pack())
     assert (got.tags == upload.tags).all()
     assert (got.codes["pref"] == upload.codes["pref"]).all()
@@ -420,7 +425,7 @@ def test_an_upload_is_read_back(upload):
 
 
 def test_uploads_out_of_order_or_without_token_are_refused(upload):
-    header, rows = upload.header(), upload.pack()
+    header, rows = upload.header, upload.pack()
     for labels, changed, said in (
         (upload.labels, rows[::-1], "row tags of a table are in ascending order"),
         (upload.labels, rows[:-1], "were announced"),
@@ -436,7 +441,7 @@ def test_uploads_out_of_order_or_without_token_are_refused(upload):
 
 
 def test_ten_thousand_hostile_table_headers(line, upload):
-    raw = msgspec.json.encode(upload.header())
+    raw = msgspec.json.encode(upload.header)
     assert check_hostile(lambda r: line.decode(tokens.TableHeader, r), [raw], 10_000) > 8_000
 
 
@@ -457,13 +462,13 @@ def test_ten_thousand_hostile_table_headers(line, upload):
     ],
 )
 def test_a_table_header_that_is_not_one_is_refused(line, upload, items, reason):
-    raw = json.dumps({**json.loads(msgspec.json.encode(upload.header())), **items}).encode()
+    raw = json.dumps({**json.loads(msgspec.json.encode(upload.header)), **items}).encode()
     with pytest.raises(PartyError, match=f"something else than a TableHeader: .*{reason}"):
         line.decode(tokens.TableHeader, raw)
 
 
 def test_ten_thousand_hostile_tables(upload):
-    header = upload.header()
+    header = upload.header
 
     def decode(raw):
         usable = raw[: len(raw) // header.width * header.width]

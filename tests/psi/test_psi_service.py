@@ -455,7 +455,7 @@ def linked():
 
 def test_a_row_at_a_time_is_refused(linked):
     _, address, _, a, _ = linked
-    header = a.header()
+    header = a.header
     with connected(int(address.rpartition(":")[2]), name="linker") as line:
         session = PsiSession(line)
         line.send(header)
@@ -477,7 +477,7 @@ def test_an_upload_that_falls_silent_ends_in_time_and_neither_party_keeps_the_ot
     begun = time.monotonic()
     with connected(server.port, name="linker") as line:
         session = PsiSession(line)
-        line.send(a.header())
+        line.send(a.header)
         for labels in a.labels.values():
             session.send("tokens", labels)
         with pytest.raises(psi.PeerLost, match="linker left before the end"):
@@ -562,7 +562,7 @@ def test_a_linker_that_restarted_says_what_to_do(linked):
 def test_a_party_that_dies_while_uploading_can_upload_again(linked):
     server, address, _, a, _ = linked
     line = connected(server.port, STATCAN, "linker")
-    line.send(a.header())
+    line.send(a.header)
     until(server._uploading["statcan"].locked)
     with pytest.raises(psi.PsiError, match="already under way"):
         send(a, address, STATCAN)
@@ -600,7 +600,7 @@ def test_a_hundred_mutated_uploads_are_refused_and_the_linker_lives(linked):
 
     with connected(server.port, STATCAN, "linker") as line:
         line.__class__ = Recorded
-        line.send(a.header())
+        line.send(a.header)
         for labels in a.labels.values():
             PsiSession(line).send("tokens", labels)
         line.__class__ = blocking.BlockingChannel
