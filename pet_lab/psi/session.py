@@ -83,10 +83,9 @@ class PsiSession:
         """Fill arrays of one length, slice by slice on all cores, with what `work` returns."""
         n = len(outputs[0])
         with self.stage(stage, n) as cpu:
-            for rows, parts in in_threads(work, n, cpu=cpu, step=step):
-                for output, part in zip(
-                    outputs, parts if len(outputs) > 1 else [parts], strict=True
-                ):
+            for rows, result in in_threads(work, n, cpu=cpu, step=step):
+                parts = result if len(outputs) > 1 else [result]
+                for output, part in zip(outputs, parts, strict=True):
                     output[rows] = part
 
     @property
@@ -105,11 +104,10 @@ class PsiSession:
 
     def _note(self, kind: str, count: int, payload: bytes) -> None:
         if self.transcript is not None:
-            size = self.channel.record[-1].size
+            size, width = self.channel.record[-1].size, len(payload) // count
             kept = payload if self.transcript.keep_payloads else None
-            self.transcript.messages.append(
-                Message(self.party, self.peer, kind, count, len(payload) // count, size, kept)
-            )
+            message = Message(self.party, self.peer, kind, count, width, size, kept)
+            self.transcript.messages.append(message)
 
     def send(self, kind: Kind, rows: Bytes2D) -> None:
         """Announce rows, shape (n, width), stream them in batches, and close the stream."""
@@ -137,42 +135,33 @@ class PsiSession:
         stream = self.channel.receive(Stream)
         n, number = stream.count, self._received
         expect(stream.session == self.session, "This message belongs to another session.")
-        expect(
-            stream.number == number,
-            f"Stream {number} was expected, got {stream.number}: repeated, lost or out of order.",
-        )
+        lost = f"Stream {number} was expected, got {stream.number}: repeated, lost or out of order."
+        expect(stream.number == number, lost)
         self._received += 1
         expect(stream.kind == kind, f"Expected {kind}, got {stream.kind}.")
-        expect(
-            stream.width == width,
-            f"Elements of {kind} are {width} bytes wide, got {stream.width}.",
-        )
-        expect(
-            n <= count if or_fewer else n == count,
-            f"Of {kind} {'at most' if or_fewer else 'exactly'} {count} elements were to come, {n} "
-            "are announced.",
-        )
+        wide = f"Elements of {kind} are {width} bytes wide, got {stream.width}."
+        expect(stream.width == width, wide)
+        bound = "at most" if or_fewer else "exactly"
+        other = f"Of {kind} {bound} {count} elements were to come, {n} are announced."
+        expect(n <= count if or_fewer else n == count, other)
         # Reserved lazily by the system: an announced size costs nothing until rows arrive.
         rows = np.empty((n, width), dtype=np.uint8)
         step, digest = max(1, BATCH_BYTES // width), hashlib.sha256()
+        parts = (
+            f"{n} elements of {kind} of {width} bytes were announced; more came, none, or parts."
+        )
         for start in range(0, n, step):
             payload = self.channel.receive_bytes()
             batch = rows[start : start + step]
             # Full batches only: a stream that trickles in would last as long as its sender likes.
-            expect(
-                len(payload) == batch.size,
-                f"{n} elements of {kind} of {width} bytes were announced; more came, none, or "
-                "parts.",
-            )
+            expect(len(payload) == batch.size, parts)
             batch[:] = np.frombuffer(payload, dtype=np.uint8).reshape(batch.shape)
             digest.update(payload)
         end = self.channel.receive(End)
         expect(end.kind == kind, f"The stream {kind} was closed by the end of another.")
         expect(end.count == n, f"The sender counts {end.count} elements of {kind}, {n} arrived.")
-        expect(
-            end.digest == digest.digest(),
-            f"The elements of {kind} are not those that were sent: digests differ.",
-        )
+        changed = f"The elements of {kind} are not those that were sent: digests differ."
+        expect(end.digest == digest.digest(), changed)
         return rows
 
     def swap(self, kind: Kind, rows: Bytes2D, *, count: int) -> Bytes2D:
@@ -245,24 +234,16 @@ def greet(
 
 
 def _check_greeting(mine: Hello, theirs: Hello) -> None:
-    columns = theirs.columns
-    for holds, sentence in (
-        (
-            (theirs.party, theirs.peer) == (mine.peer, mine.party),
-            f"This session is between {mine.party} and {mine.peer}; the greeting is from "
-            f"{theirs.party} to {theirs.peer}.",
-        ),
-        (
-            theirs.role != mine.role,
-            f"Both parties want to be the {mine.role}; one must be the other role.",
-        ),
-        (len(set(columns)) == len(columns), "The peer names a column twice."),
-        (
-            theirs.nonce != mine.nonce and theirs.share != mine.share,
-            "The greeting repeats our own.",
-        ),
-    ):
-        expect(holds, sentence)
+    expect(
+        (theirs.party, theirs.peer) == (mine.peer, mine.party),
+        f"This session is between {mine.party} and {mine.peer}; the greeting is from "
+        f"{theirs.party} to {theirs.peer}.",
+    )
+    same = f"Both parties want to be the {mine.role}; one must be the other role."
+    expect(theirs.role != mine.role, same)
+    expect(len(set(theirs.columns)) == len(theirs.columns), "The peer names a column twice.")
+    fresh = theirs.nonce != mine.nonce and theirs.share != mine.share
+    expect(fresh, "The greeting repeats our own.")
     for name in ("engine", "variant", "on", "parameters"):
         a, b = getattr(mine, name), getattr(theirs, name)
         differ = f"The parties do not agree on {name}: here {str(a)[:200]}, there {str(b)[:200]}."
@@ -299,15 +280,10 @@ def run_party(
         holder.check_columns(columns)
         with session.stage("read keys", len(holder.frame)):
             keys = holder.key_set(names, missing=missing)
-        require(
-            keys.unique or not enriches,
-            f"{holder.name}: enrichment needs a unique key, but some keys of {names} repeat.",
-            OwnFileError,
-        )
-        ensure(
-            enriches or not columns,
-            "Columns are handed over in the enrichment variant only; choose it, or name none.",
-        )
+        repeat = f"{holder.name}: enrichment needs a unique key, but some keys of {names} repeat."
+        require(keys.unique or not enriches, repeat, OwnFileError)
+        alone = "Columns are handed over in the enrichment variant only; choose it, or name none."
+        ensure(enriches or not columns, alone)
         with session.stage("greet", 0):
             link_key = greet(session, engine, keys, names, columns)
         session.elements = keys.encoded

@@ -72,6 +72,32 @@ class ColumnCipher:
         padded = bytes([len(raw)]) + raw.ljust(LABEL_BYTES, b"\0")
         return self._siv.encrypt(padded, _bound(party, column))
 
+    def column(
+        self,
+        party: str,
+        column: str,
+        text: npt.NDArray[np.object_],
+        public: Sequence[str] | None = None,
+    ) -> tuple[Bytes2D, npt.NDArray[np.uint32]]:
+        """The distinct tokens of a column in ascending order, and which of them each row has.
+
+        Where its labels are public, all of them have a token, whether a row has them or not.
+        """
+        import pandas as pd
+
+        code, distinct = pd.factorize(text)
+        if public is not None:
+            distinct = np.array(sorted(set(public)), dtype=object)
+            code = pd.Index(distinct).get_indexer(pd.Index(text))
+        unlisted = f"Column {column} has labels that are not in its public list; complete it."
+        ensure((code >= 0).all(), unlisted)
+        many = f"Column {column} has {len(distinct)} values, at most {MAX_LABELS} are sent."
+        ensure(len(distinct) <= MAX_LABELS, many)
+        encrypted = [self.encrypt(label, party=party, column=column) for label in distinct]
+        tokens = bytes_of(encrypted, TOKEN_WIDTH)
+        place = np.argsort(strings(tokens))
+        return tokens[place], np.argsort(place).astype(np.uint32)[code]
+
     def decrypt(self, token: bytes, *, party: str, column: str) -> str:
         """The value of a token; MessageError if it is not of this key, party and column."""
         try:
@@ -218,7 +244,6 @@ def tables_for_linkers(
     Raises PsiError: a session that told this side no rows, values with one linker, values that are
     not whole numbers or could overflow 63 bits when summed.
     """
-    import pandas as pd
 
     if outcome.rows is None:
         raise PsiError("After this session nobody here knows the rows; choose analytics and ecdh.")
@@ -231,7 +256,8 @@ def tables_for_linkers(
         "pet_lab.psi.totals.",
     )
     keys = party.key_set(on, missing=missing)
-    rows = outcome.rows[secret_permutation(len(outcome.rows))]  # not in file order
+    # Rows of one key must not stay in the order of the file.
+    rows = outcome.rows[secret_permutation(len(outcome.rows))]
     unique_tags = np.zeros((len(keys), TAG_WIDTH), dtype=np.uint8)
     common = np.unique(keys.codes[rows])
     unique_tags[common] = row_tags([keys.encoded[i] for i in common], outcome.link_key)
@@ -252,74 +278,44 @@ def tables_for_linkers(
         # A row without this key agrees with none: its token is random.
         alone = [os.urandom(15).hex() if c < 0 else hashed[c] for c in further.codes[rows]]
         texts[name] = (ANYONE, np.array(alone, dtype=object))
-    for name in (*texts, *values):
-        ensure(
-            COLUMN_NAME.fullmatch(name),
-            "A column name has 1 to 63 letters, digits, dots, dashes or spaces.",
-        )
+    named = all(COLUMN_NAME.fullmatch(name) for name in (*texts, *values))
+    ensure(named, "A column name has 1 to 63 letters, digits, dots, dashes or spaces.")
     cipher = ColumnCipher(outcome.link_key)
     labels, codes = {}, {}
     for name, (owner, text) in texts.items():
-        code, distinct = pd.factorize(text)
-        if name in public:
-            distinct = np.array(sorted(set(public[name])), dtype=object)
-            code = pd.Index(distinct).get_indexer(pd.Index(text))
-            ensure(
-                (code >= 0).all(),
-                f"Column {name} has labels that are not in its public list; complete it or recode "
-                "them.",
-            )
-        many = f"Column {name} has {len(distinct)} values, at most {MAX_LABELS} are sent."
-        ensure(len(distinct) <= MAX_LABELS, many)
-        encrypted = bytes_of(
-            [cipher.encrypt(v, party=owner, column=name) for v in distinct], TOKEN_WIDTH
-        )
-        place = np.argsort(strings(encrypted))
-        labels[name] = encrypted[place]
-        codes[name] = np.argsort(place).astype(np.uint32)[code]
-    shares: list[dict[str, npt.NDArray[np.uint64]]] = [{} for _ in range(linkers)]
+        labels[name], codes[name] = cipher.column(owner, name, text, public.get(name))
+    shares = {}
     for name, given in values.items():
         number = _summable(np.asarray(given), len(party.frame), name)[rows]
         if value_bound is not None:
             number = number.clip(-value_bound, value_bound)
-        for part, share in zip(shares, ring_split(number, linkers), strict=True):
-            part[name] = share
-    headers = [
-        checked(
-            TableHeader,
-            session=outcome.session,
-            party=party.name,
-            peer=outcome.peer,
-            rows=len(rows),
-            columns={name: len(tokens) for name, tokens in labels.items()},
-            shares=tuple(values),
-            part=part,
-            public=tuple(public),
-            bound=value_bound,
-        )
-        for part in range(linkers)
-    ]
-    return [
-        TokenTable(header, tags, labels, codes, share)
-        for header, share in zip(headers, shares, strict=True)
-    ]
+        shares[name] = ring_split(number, linkers)
+    header = {
+        "session": outcome.session,
+        "party": party.name,
+        "peer": outcome.peer,
+        "rows": len(rows),
+        "columns": {name: len(tokens) for name, tokens in labels.items()},
+        "shares": tuple(values),
+        "public": tuple(public),
+        "bound": value_bound,
+    }
+    tables = []
+    for part in range(linkers):
+        own = {name: split[part] for name, split in shares.items()}
+        header_of_part = checked(TableHeader, part=part, **header)
+        tables.append(TokenTable(header_of_part, tags, labels, codes, own))
+    return tables
 
 
 def _summable(raw: npt.NDArray[np.generic], n: int, name: str) -> npt.NDArray[np.int64]:
-    whole = raw.dtype.kind in "iu"
-    largest = max(abs(int(raw.max())), abs(int(raw.min()))) if whole and raw.size else 0
-    for holds, sentence in (
-        (
-            raw.shape == (n,),
-            f"Value column {name} has one number per row, shape ({n},), got {raw.shape}.",
-        ),
-        (whole, f"Value column {name} holds {raw.dtype}; scale it to whole numbers, e.g. cents."),
-        (
-            largest * max(n, 1) < 1 << 63,
-            f"Totals of {name} could exceed 63 bits; use a coarser unit.",
-        ),
-    ):
-        ensure(holds, sentence)
+    shape = f"Value column {name} has one number per row, shape ({n},), got {raw.shape}."
+    ensure(raw.shape == (n,), shape)
+    fraction = f"Value column {name} holds {raw.dtype}; scale it to whole numbers, e.g. cents."
+    ensure(raw.dtype.kind in "iu", fraction)
+    largest = max(abs(int(raw.max())), abs(int(raw.min()))) if n else 0
+    long = f"Totals of {name} could exceed 63 bits; use a coarser unit."
+    ensure(largest * n < 1 << 63, long)
     return raw.astype(np.int64)
 
 
