@@ -37,7 +37,6 @@ class EcdhEngine:
     """The default engine: four exponentiations a pair of elements; both parties learn."""
 
     name = "ecdh"
-    private = True
     symmetric = True
     variants: tuple[Variant, ...] = VARIANTS
 

@@ -9,7 +9,6 @@ session is noticed, whatever carries it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -67,7 +66,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def __post_init__(self) -> None:
         texts = [self.engine, *self.on, *self.columns, *self.parameters, *self.parameters.values()]
-        printable(t for t in texts if isinstance(t, str))
+        shown = all(t.isprintable() for t in texts if isinstance(t, str))
+        require(shown, "Names are printable text")
 
 
 class Stream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="stream"):
@@ -86,11 +86,6 @@ class End(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     kind: Kind
     count: Count
     digest: Digest
-
-
-def printable(texts: Iterable[str]) -> None:
-    """Refuse texts that could not be shown to a user, while decoding."""
-    require(all(text.isprintable() for text in texts), "Names are printable text")
 
 
 def session_id(first: Hello, second: Hello) -> bytes:

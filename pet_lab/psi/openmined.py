@@ -24,7 +24,6 @@ class OpenMinedEngine:
     """The library's raw structure, so no false positives; its messages travel as opaque blobs."""
 
     name = "openmined"
-    private = True
     symmetric = False
     variants: tuple[Variant, ...] = ("psi", "cardinality")
 

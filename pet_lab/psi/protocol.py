@@ -312,11 +312,10 @@ class PsiResult:
 class PsiEngine(Protocol):
     """A protocol for the intersection of two key sets, spoken through a `PsiSession`.
 
-    Both parties learn the intersection if it is `symmetric`; only the oracle is not `private`.
+    Both parties learn the intersection if it is `symmetric`.
     """
 
     name: str
-    private: bool
     variants: tuple[Variant, ...]
     symmetric: bool
 

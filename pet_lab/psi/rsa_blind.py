@@ -86,7 +86,6 @@ class RsaEngine:
     """
 
     name = "rsa"
-    private = True
     symmetric = True
     variants: tuple[Variant, ...] = ("psi", "enrichment", "analytics")
 

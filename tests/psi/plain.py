@@ -11,7 +11,6 @@ class PlainEngine:
     """Sends every key as it is. Only for comparison: what the others must agree with."""
 
     name = "plain"
-    private = False
     symmetric = True
     variants = VARIANTS
 
