@@ -25,6 +25,8 @@ _.heading, _.inline_math, _.latex_environment, _.output_mimetype, _.template_nam
 _._file_extension_default, _._repr_html_
 # Doors for models and scores of the user's own
 _.read_scores, _.from_keras
+# adversarial-robustness-toolbox
+_.loss_gradient, _.nb_classes
 # Fields of records, for whoever reads them
 _.encrypt_cpu_s, _.decrypt_cpu_s, _.add_cpu_s, _.train_cpu_s
 _.false_links_se, _.alphas, _.symmetric

@@ -1,0 +1,667 @@
+"""Adversarial examples: small changes of an input that change the answer, and what stops them.
+
+Teaching code for a primer: projected gradient descent (Madry et al., arXiv:1706.06083), randomised
+smoothing (Lecuyer et al., arXiv:1802.03471; Cohen et al., arXiv:1902.02918), costs that are no norm
+(Kulynych et al., arXiv:1810.10939; Alzantot et al., arXiv:1804.07998), stateful detection (Chen et
+al., arXiv:1907.05587). Images are rows of pixels in [0, 1].
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy import ndimage, stats
+from scipy.spatial import distance
+
+from pet_lab import data
+from pet_lab.checks import between, distinct, require, whole
+from pet_lab.dpsgd import network
+from pet_lab.rows import Claim, Rows, concat, wide
+
+Array = NDArray[np.float64]
+Labels = NDArray[np.int64]
+CLASSES, SIDE = 10, 8
+RECORD, TEXT, HIDDEN = "fields of a record", "words of a text", "an attack hidden by noise"
+LABELS = {
+    "epsilon": "largest change of a pixel (share of its range)",
+    "radius": "L2 radius",
+    "certified": "certified accuracy",
+    "flipped": "answers that flip",
+    "changes": "changes allowed",
+    "detected": "attacks detected",
+    "neighbours": "nearest earlier queries averaged",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Parameters of the notebook, checked: a budget is a share of the range of a pixel."""
+
+    epsilons: Sequence[float]
+    steps: int
+    restarts: int
+    images: int
+    trained_at: float
+    sigma: float
+    noise_draws: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        distinct(epsilons=self.epsilons)
+        for epsilon in (*self.epsilons, self.trained_at):
+            check_budget(epsilon)
+        whole(1, steps=self.steps, restarts=self.restarts)
+        whole(10, images=self.images)
+        whole(100, noise_draws=self.noise_draws)
+        whole(0, seed=self.seed)
+        between(0.01, 1, sigma=self.sigma)
+
+
+def check_budget(epsilon: float) -> None:
+    """Refuse a budget that allows no change, or that reaches beyond the range of the data."""
+    require(
+        0 < epsilon <= 1,
+        f"A perturbation budget is above 0 and at most 1, the range of a pixel, got {epsilon}.",
+    )
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network with a softmax; layers as of `dpsgd.network`, one replica."""
+
+    layers: network.Layers
+
+    def logits(self, x: Array) -> Array:
+        """x (..., n, inputs) -> (..., n, classes)."""
+        return network.forward(self.layers, x, "relu")[-1]
+
+    def predict(self, x: Array) -> Labels:
+        """Classes (n,) of x (n, inputs)."""
+        return self.logits(x[None])[0].argmax(-1)
+
+    def input_gradient(self, x: Array, y: Labels) -> Array:
+        """Derivative of each record's cross-entropy by its inputs; x (R, n, inputs), y (n,)."""
+        values = network.forward(self.layers, x, "relu")
+        delta = network.output_errors(values[-1], np.eye(values[-1].shape[-1])[y])
+        first = network.back_propagated(self.layers, values, delta, "relu")[0]
+        return np.matmul(first, self.layers[0][0].transpose(0, 2, 1))
+
+
+def fit(x: Array, y: Labels, *, rng: Generator, epsilon: float = 0.0, sigma: float = 0.0) -> Net:
+    """Train 64-64-10 by Adam; on its own adversarial examples (epsilon), or on noisy images (sigma)."""
+    shapes = network.layer_shapes(x.shape[1], (64,), CLASSES)
+    flat = network.initial_weights(shapes, rng)[None]
+    mean, square = np.zeros_like(flat), np.zeros_like(flat)
+    net, gradient = Net(network.layers_of(flat, shapes)), np.empty_like(flat)
+    into, step = network.layers_of(gradient, shapes), 0
+    for _ in range(40):
+        for batch in np.array_split(rng.permutation(len(x)), len(x) // 64):
+            here, step = x[batch], step + 1
+            if epsilon:
+                here = pgd(net, here, y[batch], epsilon=epsilon, steps=5, rng=rng)
+            here = here + rng.normal(0, sigma, here.shape) if sigma else here
+            values = network.forward(net.layers, here[None], "relu")
+            errors = network.output_errors(values[-1], np.eye(CLASSES)[y[batch]]) / len(batch)
+            deltas = network.back_propagated(net.layers, values, errors, "relu")
+            for a, d, (weights, biases) in zip(values, deltas, into, strict=False):
+                np.matmul(a.transpose(0, 2, 1), d, out=weights)
+                np.sum(d, axis=1, keepdims=True, out=biases)
+            mean += 0.1 * (gradient - mean)
+            square += 0.001 * (gradient**2 - square)
+            corrected = np.sqrt(square / (1 - 0.999**step)) + 1e-7
+            flat -= 0.005 * mean / (1 - 0.9**step) / corrected
+    return net
+
+
+# --- norms ----------------------------------------------------------------------------------------
+
+
+def pgd(
+    net: Net,
+    x: Array,
+    y: Labels,
+    *,
+    epsilon: float,
+    steps: int,
+    rng: Generator,
+    restarts: int = 1,
+    start: bool = True,
+) -> Array:
+    """Points (n, inputs) by projected gradient ascent of the loss in the L-infinity ball of `epsilon` within [0, 1].
+
+    Steps are 2.5 epsilon / steps; one step of epsilon from x itself is FGSM (steps=1, start=False).
+    Of the restarts, each record keeps the first that is misclassified.
+    """
+    check_budget(epsilon)
+    low, high = np.maximum(x - epsilon, 0), np.minimum(x + epsilon, 1)
+    at = np.repeat(x[None], restarts, axis=0)
+    if start:
+        at = np.clip(at + rng.uniform(-epsilon, epsilon, at.shape), low, high)
+    size = 2.5 * epsilon / steps if steps > 1 else epsilon
+    for _ in range(steps):
+        at = np.clip(at + size * np.sign(net.input_gradient(at, y)), low, high)
+    wrong = net.logits(at).argmax(-1) != y
+    return at[wrong.argmax(axis=0), np.arange(len(x))]
+
+
+def vanished(net: Net, x: Array, y: Labels) -> float:
+    """Share of records whose gradient is exactly zero: an attack by gradients cannot move them."""
+    return float(np.mean(~net.input_gradient(x[None], y)[0].any(axis=1)))
+
+
+def universal(net: Net, x: Array, y: Labels, *, epsilon: float, steps: int) -> Array:
+    """One perturbation (inputs,) for all images, by ascent of their mean loss."""
+    delta = np.zeros(x.shape[1])
+    for _ in range(steps):
+        slope = net.input_gradient(np.clip(x + delta, 0, 1)[None], y)[0].mean(axis=0)
+        delta = np.clip(delta + 2.5 * epsilon / steps * np.sign(slope), -epsilon, epsilon)
+    return delta
+
+
+def art_points(
+    net: Net, x: Array, y: Labels, *, epsilon: float, steps: int, restarts: int
+) -> Array:
+    """The same attack by the adversarial-robustness-toolbox, on the same network."""
+    from art.attacks.evasion import ProjectedGradientDescentNumpy
+    from art.estimators import BaseEstimator, LossGradientsMixin
+    from art.estimators.classification.classifier import ClassifierMixin
+
+    class Wrapped(ClassifierMixin, LossGradientsMixin, BaseEstimator):
+        input_shape = (x.shape[1],)
+
+        def predict(self, x: Array, **_: Any) -> Array:
+            return net.logits(np.asarray(x, float)[None])[0]
+
+        def loss_gradient(self, x: Array, y: Array, **_: Any) -> Array:
+            labels = (y.argmax(-1) if y.ndim > 1 else y).astype(np.int64)
+            return net.input_gradient(np.asarray(x, float)[None], labels)[0].astype(np.float32)
+
+        def fit(self, *_: Any, **__: Any) -> None:
+            raise NotImplementedError("the network is trained already")
+
+    wrapped = Wrapped(model=None, clip_values=(0.0, 1.0))
+    wrapped.nb_classes = CLASSES
+    attack = ProjectedGradientDescentNumpy(
+        wrapped,
+        eps=epsilon,
+        eps_step=2.5 * epsilon / steps,
+        max_iter=steps,
+        num_random_init=restarts,
+        batch_size=len(x),
+        verbose=False,
+    )
+    return np.asarray(attack.generate(x.astype(np.float32), np.eye(CLASSES)[y]), float)
+
+
+def norm_bounded(
+    nets: dict[str, Net], x: Array, y: Labels, settings: Settings, rng: Generator
+) -> pd.DataFrame:
+    """Rows (training, attack, epsilon): accuracy under attack, and the share without gradient."""
+    rows = Rows(part="norm")
+    for training, net in nets.items():
+        right = net.predict(x) == y
+        for epsilon in settings.epsilons:
+            shared = universal(net, x, y, epsilon=epsilon, steps=settings.steps)
+            noise = np.clip(x + rng.choice([-epsilon, epsilon], x.shape), 0, 1)
+            attack = functools.partial(pgd, net, x, y, epsilon=epsilon, rng=rng)
+            changed = {
+                "none": x,
+                "random noise": noise,
+                "one change for all": np.clip(x + shared, 0, 1),
+                "FGSM": attack(steps=1, start=False),
+                "PGD": attack(steps=settings.steps),
+                "PGD, restarts": attack(steps=settings.steps, restarts=settings.restarts),
+            }
+            for name, points in changed.items():
+                accuracy = float(np.mean(right & (net.predict(points) == y)))
+                metrics = {"accuracy": accuracy, "vanished": vanished(net, points, y)}
+                rows.add(training=training, attack=name, epsilon=epsilon, metrics=metrics)
+    return rows.frame()
+
+
+def transfer(
+    net: Net, train: tuple[Array, Labels], test: tuple[Array, Labels], *, epsilon: float, seed: int
+) -> pd.DataFrame:
+    """Rows (source, target): share of what both get right that flips when made on the source.
+
+    The sources have gradients: two networks and a softmax regression; a forest and a support vector
+    machine are targets only.
+    """
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import SVC
+
+    (x, y), rng = test, np.random.default_rng(seed)
+    linear = LogisticRegression(max_iter=300).fit(*train)
+    weights = (linear.coef_.T[None].copy(), linear.intercept_[None, None].copy())
+    sources = {
+        "network": net,
+        "another network": fit(*train, rng=rng),
+        "softmax regression": Net([weights]),
+    }
+    forest = RandomForestClassifier(100, random_state=seed).fit(*train)
+    targets = {name: source.predict for name, source in sources.items()}
+    targets |= {"random forest": forest.predict, "SVM": SVC().fit(*train).predict}
+    rows = Rows(part="transfer", epsilon=epsilon)
+    for source, model in sources.items():
+        points = pgd(model, x, y, epsilon=epsilon, steps=20, rng=rng)
+        for target, predict in targets.items():
+            right = (predict(x) == y) & (model.predict(x) == y)
+            flipped = float(np.mean(predict(points)[right] != y[right]))
+            rows.add(source=source, target=target, metrics={"flipped": flipped})
+    return rows.frame()
+
+
+def agreement(net: Net, x: Array, y: Labels, settings: Settings, rng: Generator) -> pd.DataFrame:
+    """Rows: success (%) of our PGD and of the toolbox's at the smallest budget, and the difference."""
+    epsilon, steps = min(settings.epsilons), settings.steps
+    points = pgd(net, x, y, epsilon=epsilon, steps=steps, restarts=2, rng=rng)
+    ours = net.predict(points) != y
+    library = net.predict(art_points(net, x, y, epsilon=epsilon, steps=steps, restarts=2)) != y
+    rows = Rows(part="agreement", epsilon=epsilon)
+    for engine, wrong in {"ours": ours, "adversarial-robustness-toolbox": library}.items():
+        rows.add(engine=engine, metrics={"success_percent": 100 * float(np.mean(wrong))})
+    gap = 100 * (ours.astype(float) - library)
+    se = float(gap.std(ddof=1) / np.sqrt(len(y)))
+    rows.add(
+        metrics={"success_difference": float(gap.mean())},
+        se={"success_difference": se},
+        check="PGD",
+    )
+    return rows.frame()
+
+
+def shifted(nets: dict[str, Net], x: Array, y: Labels) -> pd.DataFrame:
+    """Rows (training, change): accuracy under the worst of small affine changes; large in L2."""
+    moves: dict[str, list[tuple[float, float, float]]] = {
+        "half a pixel": [(a, b, 0) for a in (-0.5, 0, 0.5) for b in (-0.5, 0, 0.5)],
+        "10 degrees": [(0, 0, angle) for angle in (-10, -5, 0, 5, 10)],
+    }
+    rows = Rows(part="affine")
+    images = x.reshape(-1, SIDE, SIDE)
+    for change, options in moves.items():
+        versions = [
+            ndimage.rotate(ndimage.shift(images, (0, a, b), order=1), angle, (1, 2), False, order=1)
+            for a, b, angle in options
+        ]
+        flat = [np.clip(v.reshape(len(x), -1), 0, 1) for v in versions]
+        size = np.mean([np.linalg.norm(v - x, axis=1).max() for v in flat])
+        for training, net in nets.items():
+            right = np.all([net.predict(v) == y for v in flat], axis=0)
+            metrics = {"accuracy": float(right.mean()), "largest L2 change": float(size)}
+            rows.add(training=training, change=change, metrics=metrics)
+    return rows.frame()
+
+
+# --- costs that are no norm -----------------------------------------------------------------------
+
+
+def fewest_changes(gains: Array, margins: Array, most: int) -> Array:
+    """Share of records that flip with at most 1..most changes; optimal where changes add up.
+
+    gains (n, fields), the largest push towards the other answer that one field allows; margins
+    (n,) > 0, the push needed.
+    """
+    pushed = np.cumsum(-np.sort(-np.maximum(gains, 0), axis=1), axis=1)
+    return np.array(
+        [np.mean(pushed[:, min(k, gains.shape[1]) - 1] > margins) for k in range(1, most + 1)]
+    )
+
+
+def answers(
+    frame: pd.DataFrame, positive: NDArray[np.bool_], changeable: Sequence[str], *, most: int = 5
+) -> pd.DataFrame:
+    """Rows (changes): share of a logistic model's answers that flip when records change fields.
+
+    A field takes only values that occur in the table. The model is linear in them, so the fewest
+    changes are found exactly, field by field.
+
+    Raises
+    ------
+    ValueError
+        If a field is not a column, or no field is left.
+    """
+    from sklearn.compose import make_column_selector, make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    missing = [c for c in changeable if c not in frame]
+    require(changeable and not missing, f"changeable names columns of the table, not {missing}.")
+    coder = make_column_transformer(
+        (StandardScaler(), make_column_selector(dtype_include="number")),
+        remainder=OneHotEncoder(handle_unknown="ignore"),
+    )
+    model = make_pipeline(coder, LogisticRegression(max_iter=1000)).fit(frame, positive)
+    score = model.decision_function(frame)
+    sign = np.where(score > 0, 1, -1)
+    gains = np.stack(
+        [
+            np.max(
+                [sign * (score - model.decision_function(frame.assign(**{c: v}))) for v in values],
+                0,
+            )
+            for c in changeable
+            for values in [frame[c].unique()]
+        ],
+        axis=1,
+    )
+    rows = Rows(part="answers", target=RECORD)
+    for k, share in enumerate(fewest_changes(gains, np.abs(score), most), start=1):
+        rows.add(changes=k, metrics={"flipped": share})
+    return rows.frame()
+
+
+# Synonyms, one set a line; the more telling words come last. The language is made up for the test.
+SYNONYMS = (
+    ("fine", "good", "pleasing", "superb"),
+    ("poor", "bad", "tiresome", "dreadful"),
+    ("film", "movie", "picture", "feature"),
+    ("actors", "cast", "players", "ensemble"),
+    ("plot", "story", "script", "narrative"),
+)
+
+
+def sentences(n: int, rng: Generator) -> tuple[NDArray[np.int64], Labels]:
+    """Words (n, 12) as numbers, 4 * set + position, and labels; praise uses more of the first set."""
+    labels = rng.integers(0, 2, n)
+    mood = np.where(rng.random((n, 12)) < 0.75, labels[:, None], 1 - labels[:, None])
+    subject = rng.integers(2, len(SYNONYMS), (n, 12))
+    chosen = np.where(rng.random((n, 12)) < 0.5, 1 - mood, subject)
+    # Within a set, telling words come with the class: that is what a classifier weighs, and what
+    # a swap for a milder word of the same meaning takes away.
+    lean = np.where(labels[:, None] == (chosen != 1), 0.62, 0.38)
+    return 4 * chosen + rng.binomial(3, lean), labels
+
+
+def word_swaps(*, rng: Generator, most: int = 5) -> pd.DataFrame:
+    """Rows (changes): share of right answers that flip when words become synonyms of themselves."""
+    from sklearn.naive_bayes import MultinomialNB
+
+    (words, labels), (held_out, truth) = sentences(2000, rng), sentences(1000, rng)
+
+    def counts(texts: NDArray[np.int64]) -> Array:
+        return np.eye(4 * len(SYNONYMS))[texts].sum(axis=1)
+
+    model = MultinomialNB().fit(counts(words), labels)
+    weight = model.feature_log_prob_[1] - model.feature_log_prob_[0]
+    score = counts(held_out) @ weight + model.class_log_prior_[1] - model.class_log_prior_[0]
+    right = (score > 0) == truth
+    sign = np.where(score > 0, 1, -1)[:, None]
+    choices = weight.reshape(-1, 4)[held_out // 4]  # (n, words, 4): each word's own synonyms
+    gains = np.max(sign[..., None] * (weight[held_out][..., None] - choices), axis=2)
+    rows = Rows(part="answers", target=TEXT)
+    for k, share in enumerate(fewest_changes(gains[right], np.abs(score[right]), most), start=1):
+        rows.add(changes=k, metrics={"flipped": share})
+    return rows.frame()
+
+
+# --- certified and stateful defences --------------------------------------------------------------
+
+
+def radii(votes: Array, draws: int, sigma: float, *, alpha: float = 0.001) -> dict[str, Array]:
+    """Certified L2 radii (n,) from the votes (n,) for the leading class among noisy copies.
+
+    "Cohen 2019": sigma * Phi^-1(p), p the lower Clopper-Pearson bound at 1 - alpha. "Lecuyer 2019":
+    the noise makes the answer (epsilon, delta)-private for inputs within L = sigma * epsilon /
+    sqrt(2 ln(1.25 / delta)), and p > e^(2 epsilon) (1 - p) + (1 + e^epsilon) delta then fixes it;
+    the best of a grid of epsilon <= 1 and delta.
+    """
+    p = np.where(votes > 0, stats.beta.ppf(alpha, votes, draws - votes + 1), 0.0)
+    cohen = np.where(p > 0.5, sigma * stats.norm.ppf(np.maximum(p, 0.5)), 0.0)
+    epsilon, delta = np.meshgrid(np.linspace(0.01, 1, 100), np.geomspace(1e-6, 0.4, 40))
+    reach = sigma * epsilon / np.sqrt(2 * np.log(1.25 / delta))
+    needed = np.exp(2 * epsilon) * (1 - p[:, None, None]) + (1 + np.exp(epsilon)) * delta
+    private = np.where(p[:, None, None] > needed, reach, 0.0).max(axis=(1, 2))
+    return {"Cohen 2019": cohen, "Lecuyer 2019 (DP)": private}
+
+
+def votes_of(net: Net, x: Array, sigma: float, draws: int, rng: Generator) -> NDArray[np.int64]:
+    """How often each class (n, classes) is the answer for `draws` noisy copies of each image."""
+    votes = np.zeros((len(x), CLASSES), np.int64)
+    for _ in range(draws):
+        votes[np.arange(len(x)), net.predict(x + rng.normal(0, sigma, x.shape))] += 1
+    return votes
+
+
+def smoothed(net: Net, x: Array, y: Labels, settings: Settings, rng: Generator) -> pd.DataFrame:
+    """Rows (certificate, radius): certified accuracy; and `broken`: certified points that an attack
+    of the smoothed answer, inside Cohen's radius, has flipped."""
+    sigma, draws = settings.sigma, settings.noise_draws
+    first = votes_of(net, x, sigma, 100, rng).argmax(axis=1)  # the class is chosen on other draws
+    leading = votes_of(net, x, sigma, draws, rng)[np.arange(len(x)), first]
+    rows = Rows(part="smoothing", sigma=sigma)
+    certified = radii(leading, draws, sigma)
+    for certificate, radius in certified.items():
+        for r in np.linspace(0, 1.5 * sigma, 16):
+            share = float(np.mean((first == y) & (radius > r)))
+            rows.add(certificate=certificate, radius=r, metrics={"certified": share})
+    reach = certified["Cohen 2019"][:, None]
+    at = x.copy()
+    for _ in range(20):  # ascent of the expected loss of the class that was answered
+        slope = net.input_gradient(at + rng.normal(0, sigma, (20, *x.shape)), first).mean(axis=0)
+        at += 0.25 * reach * slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-12)
+        away = at - x
+        at = x + away * np.minimum(
+            1, reach / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-12)
+        )
+    after = votes_of(net, at, sigma, draws, rng).argmax(axis=1)
+    broken = (reach[:, 0] > 0) & (after != first)
+    rows.add(metrics={"broken": float(broken.sum()), "attacked": float((reach > 0).sum())})
+    return rows.frame()
+
+
+def query_attack(
+    net: Net, x: Array, y: int, rng: Generator, *, epsilon: float, hiding: float
+) -> tuple[Array, bool]:
+    """Queries (1000, inputs) of an attack that sees only answers (NES), and whether it succeeded.
+
+    The gradient is estimated from pairs of queries; each pair is moved by noise of size `hiding`.
+    """
+    at, sent = x.copy(), []
+    for _ in range(100):
+        directions = rng.normal(size=(5, len(x)))
+        centre = at + rng.normal(0, hiding, directions.shape)
+        pairs = np.stack([centre + 0.01 * directions, centre - 0.01 * directions])
+        loss = -net.logits(pairs)[..., y]
+        at = at + 0.02 * np.sign((loss[0] - loss[1]) @ directions)
+        at = np.clip(at, np.maximum(x - epsilon, 0), np.minimum(x + epsilon, 1))
+        sent.append(pairs.reshape(-1, len(x)))
+    return np.concatenate(sent), bool(net.predict(at[None])[0] != y)
+
+
+def stateful(
+    net: Net, honest: Array, x: Array, y: Labels, *, epsilon: float, rng: Generator
+) -> pd.DataFrame:
+    """Rows (sender): share of queries flagged by a detector that keeps its history, and successes.
+
+    A query is flagged where its mean distance to the ten nearest earlier ones is below what one in
+    a thousand honest queries has.
+    """
+
+    def distances(sent: Array) -> Array:
+        gaps = distance.cdist(sent, sent)
+        gaps[np.triu_indices(len(sent))] = np.inf  # only earlier queries
+        return np.sort(gaps, axis=1)[10:, :10].mean(axis=1)
+
+    threshold = np.quantile(distances(honest[:600]), 0.001)
+    users = float(np.mean(distances(honest[600:1200]) < threshold))
+    rows = Rows(part="stateful")
+    rows.add(sender="honest users", metrics={"flagged": users})
+    for sender, hiding in {"an attack": 0.0, HIDDEN: 0.3}.items():
+        for i in range(5):
+            sent, success = query_attack(net, x[i], int(y[i]), rng, epsilon=epsilon, hiding=hiding)
+            metrics = {"flagged": float(np.mean(distances(sent) < threshold)), "succeeded": success}
+            rows.add(sender=sender, replicate=i, metrics=metrics)
+    return rows.frame()
+
+
+# --- the whole study ------------------------------------------------------------------------------
+
+
+def digits(images: int, rng: Generator) -> tuple[tuple[Array, Labels], tuple[Array, Labels]]:
+    """scikit-learn's digits as (training, test) pairs of pixels in [0, 1] and classes."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    order = rng.permutation(len(y))
+    held_out, rest = order[:images], order[images:]
+    return (x[rest] / 16, y[rest]), (x[held_out] / 16, y[held_out])
+
+
+def simulate(
+    settings: Settings, frame: pd.DataFrame, positive: NDArray[np.bool_], changeable: Sequence[str]
+) -> pd.DataFrame:
+    """All rows; `part` names the experiment: norm, transfer, agreement, affine, answers, smoothing
+    and stateful."""
+    names = ("data", "plain", "robust", "noisy", "attacks", "text", "smoothing", "state")
+    seeds = np.random.SeedSequence(settings.seed).spawn(len(names))
+    rng = {name: np.random.default_rng(s) for name, s in zip(names, seeds, strict=True)}
+    train, (x, y) = digits(settings.images, rng["data"])
+    nets = {
+        "as usual": fit(*train, rng=rng["plain"]),
+        "on adversarial examples": fit(*train, rng=rng["robust"], epsilon=settings.trained_at),
+    }
+    plain, epsilon = nets["as usual"], settings.trained_at
+    noisy = fit(*train, rng=rng["noisy"], sigma=settings.sigma)
+    return concat(
+        norm_bounded(nets, x, y, settings, rng["attacks"]),
+        transfer(plain, train, (x, y), epsilon=epsilon, seed=settings.seed),
+        agreement(plain, x, y, settings, rng["attacks"]),
+        shifted(nets, x, y),
+        answers(frame, positive, changeable),
+        word_swaps(rng=rng["text"]),
+        smoothed(noisy, x, y, settings, rng["smoothing"]),
+        stateful(plain, train[0], x, y, epsilon=epsilon, rng=rng["state"]),
+    )
+
+
+def transfer_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Made on (index) against tried on (columns): shares that flip."""
+    table = wide(rows[rows["part"] == "transfer"], index="source", columns="target")
+    return table.set_index("source")
+
+
+def _value(rows: pd.DataFrame, **where: Any) -> float:
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    return float(rows["value"].iloc[0])
+
+
+def fields(frame: pd.DataFrame, *, target: str) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+    """The table without its target, and which records are positive."""
+    table = data.binarise(frame, target)
+    return table.drop(columns=target), table[target].to_numpy() == 1
+
+
+def agreement_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Success (%) by engine."""
+    return wide(rows[rows["metric"] == "success_percent"], index="engine")
+
+
+def affine_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy and size of the worst affine change, by training."""
+    return wide(rows[rows["part"] == "affine"], index=["training", "change"])
+
+
+def stateful_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Flagged queries and successful attacks, by sender."""
+    return wide(rows[rows["part"] == "stateful"], index="sender")
+
+
+def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
+    """What these rows say; the first is the headline."""
+    epsilon = max(settings.epsilons)
+    norm = rows[(rows["part"] == "norm") & (rows["epsilon"] == epsilon)]
+    usual, robust = (
+        norm[(norm["training"] == t) & (norm["metric"] == "accuracy")].set_index("attack")["value"]
+        for t in ("as usual", "on adversarial examples")
+    )
+    flips = rows[rows["changes"] == 2].set_index("target")["value"]
+    state = rows[rows["part"] == "stateful"].groupby(["sender", "metric"])["value"].mean()
+    smoothing = rows[rows["part"] == "smoothing"].groupby("metric")["value"].sum()
+    moved = transfer_table(rows).loc["network"]
+    none, attacked, noise = usual["none"], usual["PGD, restarts"], usual["random noise"]
+    lost = norm.loc[norm["metric"] == "vanished", "value"].max()
+    values = {"epsilon": epsilon, "none": none, "attacked": attacked, "noise": noise, "lost": lost}
+    values |= {"robust": robust["PGD, restarts"], "clean": robust["none"]}
+    values |= {"another": moved["another network"], "forest": moved["random forest"]}
+    values |= {"table": flips[RECORD], "text": flips[TEXT]}
+    values |= {"broken": smoothing["broken"], "points": smoothing["attacked"]}
+    values |= {"caught": state["an attack", "flagged"], "hidden": state[HIDDEN, "flagged"]}
+    values |= {"works": state[HIDDEN, "succeeded"]}
+    claims: list[tuple[str, bool, str]] = [
+        (
+            "Changes of at most {epsilon:.0%} of a pixel's range bring the network from {none:.0%} to "
+            "{attacked:.0%}; random changes of that size leave it at {noise:.0%}.",
+            attacked < noise - 0.05,
+            "",
+        ),
+        (
+            "Adversarial training keeps {robust:.0%} under that attack, at {clean:.0%} without one.",
+            values["robust"] > attacked,
+            "",
+        ),
+        (
+            "Examples made on one network flip {another:.0%} of another's answers and {forest:.0%} of "
+            "a forest's: the attacker need not know the model.",
+            values["another"] > 0.1,
+            "",
+        ),
+        (
+            "Two changed answers flip {table:.0%} of the predictions on the table, two synonyms "
+            "{text:.0%} of those on the texts: no norm is involved.",
+            True,
+            "",
+        ),
+        (
+            "None of {points:.0f} certified points was broken by the attack inside its radius.",
+            values["broken"] == 0,
+            "{broken:.0f} of {points:.0f} certified points were broken.",
+        ),
+        (
+            "The stateful detector flags {caught:.0%} of the queries of an attack and {hidden:.0%} where "
+            "noise hides them, of which {works:.0%} still succeed; one that transfers sends one query.",
+            True,
+            "",
+        ),
+        (
+            "No gradient vanished: what withstood the attack withstood a working one.",
+            lost == 0,
+            "Up to {lost:.0%} of gradients are exactly zero where an attack ended: there it could not "
+            "move, and accuracy is no robustness.",
+        ),
+    ]
+    return [Claim(s, holds=holds, otherwise=other, **values) for s, holds, other in claims]
+
+
+@functools.cache
+def _explored() -> tuple[dict[str, Net], Array, Labels]:
+    rng = np.random.default_rng(0)
+    train, (x, y) = digits(200, rng)
+    nets = {"as usual": 0.0, "on adversarial examples": 0.2}
+    return {name: fit(*train, rng=rng, epsilon=e) for name, e in nets.items()}, x, y
+
+
+def explore(epsilon: float, steps: int, restarts: int) -> pd.DataFrame:
+    """Accuracy of two networks on 200 digits, attacked now with these settings."""
+    nets, x, y = _explored()
+    return pd.DataFrame(
+        [
+            {
+                "trained": name,
+                "unharmed": float(np.mean(net.predict(x) == y)),
+                "attacked": float(np.mean(net.predict(points) == y)),
+            }
+            for name, net in nets.items()
+            for rng in [np.random.default_rng(1)]
+            for points in [pgd(net, x, y, epsilon=epsilon, steps=steps, restarts=restarts, rng=rng)]
+        ]
+    )
