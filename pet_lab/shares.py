@@ -155,10 +155,8 @@ def shamir_open(rows: Mapping[int, Sequence[int]], *, needed: int, prime: int) -
                 for x in extra
             ):
                 return Opened(_weighted(columns, _lagrange(base, 0, prime), prime), wrong)
-    raise SharesContradict(
-        f"The {n} shares of a result contradict each other; with {n} parties it cannot be told "
-        "whose is wrong. Nothing was opened."
-    )
+    whose = f"with {n} parties it cannot be told whose is wrong. Nothing was opened."
+    raise SharesContradict(f"The {n} shares of a result contradict each other; {whose}")
 
 
 def _weighted(columns: Sequence[Sequence[int]], weights: Sequence[int], p: int) -> list[int]:

@@ -60,14 +60,7 @@ def local(step: Callable[..., Ints], *vectors: Vector) -> Vector:
 
 
 class Arithmetic:
-    """One party's view of a computation.
-
-    Parameters
-    ----------
-    runtime : mpyc Runtime, connected
-    p : prime modulus
-    checked : carry the twins
-    """
+    """One party's view of a computation modulo a prime p, on a connected mpyc runtime."""
 
     def __init__(self, runtime: Any, p: int, *, checked: bool = False) -> None:
         from mpyc.sectypes import SecInt
@@ -114,17 +107,14 @@ class Arithmetic:
             alike = len({len(row) for row in rows}) == 1
             require(alike, "A party sent too many or too few shares.", Cheating)
             if len(rows) == 3:  # the same check in closed form: threshold 1
-                lines = list(zip(*rows, strict=True))
-                straight = not any((a - 2 * b + c) % self.p for a, b, c in lines)
-                sentence = "The shares of an opened number contradict each other."
-                require(straight, sentence, Cheating)
-                return [(2 * a - b) % self.p for a, b, _ in lines]
+                straight = not any((a - 2 * b + c) % self.p for a, b, c in zip(*rows, strict=True))
+                require(straight, "The shares of a number contradict each other.", Cheating)
+                return [(2 * a - b) % self.p for a, b, _ in zip(*rows, strict=True)]
             points = {i + 1: row for i, row in enumerate(rows)}  # party 0 holds the one at 1
             opened = shamir_open(points, needed=self.rt.threshold + 1, prime=self.p)
         except ShareError as error:
             raise Cheating(str(error)) from None
-        fit = "A share of an opened number does not fit the others."
-        require(not opened.wrong, fit, Cheating)
+        require(not opened.wrong, "A share of a number does not fit the others.", Cheating)
         return opened.values
 
     # --- without exchange ---------------------------------------------------------------------
@@ -179,8 +169,8 @@ class Arithmetic:
         """Open which numbers are zero, and nothing else about them."""
         if not len(a):
             return []
-        masks = Vector([int(v.value) for v in self.rt._randoms(self.field, len(a))])
-        return [v == 0 for v in await self.open((await self.mul(a, masks)).z)]
+        masked = await self.mul(a, self.random(len(a)))
+        return [v == 0 for v in await self.open(masked.z)]
 
     async def hidden_zero(self, a: Vector) -> Vector:
         """1 where a number is zero, else 0, still shared. mpyc's test, wrong with chance 2**-30."""
@@ -191,10 +181,8 @@ class Arithmetic:
 
     async def less(self, a: Vector, b: Vector) -> Vector:
         """1 where a < b, else 0, still shared: mpyc's comparison."""
-        tests = [
-            self.secint(self.field(u)) < self.secint(self.field(v))
-            for u, v in zip(a.z, b.z, strict=True)
-        ]
+        shared = ([self.secint(self.field(v)) for v in side.z] for side in (a, b))
+        tests = [u < v for u, v in zip(*shared, strict=True)]
         self.products += 3 * self.bits * len(a)
         self.rounds += 10
         return Vector([int(v.value) for v in await self.rt.gather(tests)])

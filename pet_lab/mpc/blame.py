@@ -36,7 +36,8 @@ def signed_opening(
 ) -> bool:
     """Whether the accused itself says this, about this case."""
     about = (opening.task, opening.owner) == (task.sha256, case.owner)
-    return about and verify_signature(publics[opening.party], opening.signed, opening.signature)
+    public = publics.get(opening.party, "")
+    return about and verify_signature(public, opening.signed, opening.signature)
 
 
 def guilty(

@@ -11,7 +11,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -47,7 +47,15 @@ def check(task: Task) -> Function:
         text = isinstance(given, str) or f.needs.get(parameter) in {"columns", "int"}
         well_formed(text, f"{parameter} is text, got {given!r}.")
     well_formed(task.level in f.levels, f"{name} runs at {listed(f.levels)}, not {task.level!r}.")
-    _check_checks(task, f)
+    noisy, summed = task.epsilon is not None, task.level == "all-but-one"
+    seen = noisy or not summed or not task.min_group
+    well_formed(seen, "Level all-but-one cannot look at a count: set epsilon, or min_group to 0.")
+    ruled = name == "joined_statistics" and task.level == "majority"
+    rule = "The dominance rule is for joined_statistics at level majority."
+    well_formed(ruled or not task.dominance_percent, rule)
+    well_formed(f.noise or not noisy, f"{name} cannot add noise; set epsilon to None.")
+    trusted = not noisy or task.level != "checked"
+    well_formed(trusted, "Level checked does not cover noise: take majority, or no epsilon.")
     if f.joins:
         _check_join(task)
     for parameter, kind in f.needs.items():
@@ -59,38 +67,14 @@ def check(task: Task) -> Function:
     return f
 
 
-def _check_checks(task: Task, f: Function) -> None:
-    """Output checks and noise."""
-    noisy = task.epsilon is not None
-    well_formed(
-        task.level != "all-but-one" or noisy or not task.min_group,
-        "Level all-but-one cannot look at a count before it leaves: add noise (epsilon), or set "
-        "min_group to 0, or choose another level.",
-    )
-    dominance = f.compute is _statistics and task.level == "majority"
-    well_formed(
-        dominance or not task.dominance_percent,
-        "The dominance rule is for joined_statistics at level majority.",
-    )
-    well_formed(f.noise or not noisy, f"{task.function} cannot add noise; set epsilon to None.")
-    well_formed(
-        not noisy or task.level != "checked",
-        "Level checked does not cover noise, so one party could shift the answer unnoticed: take "
-        "level majority and trust all parties with the noise, or set epsilon to None.",
-    )
-
-
 def _check_join(task: Task) -> None:
     how, key, level = task.parameters["join"], task.parameters["key"], task.level
     well_formed(how in JOINS, f"join is one of {listed(list(JOINS))}, got {how!r}.")
     covered = how != "hidden" or level != "checked"
     well_formed(covered, "A hidden join is not covered by the check of products; take join opened.")
     counted = how == "opened" and task.model == "mixed"
-    well_formed(
-        not counted or not (task.epsilon or task.min_group > 1),
-        "A user that processes an opened join counts its matches, whatever noise or smallest group "
-        "the task asks: take join hidden, or outsiders as processing parties.",
-    )
+    open_count = not counted or not (task.epsilon or task.min_group > 1)
+    well_formed(open_count, "A user that processes an opened join counts its matches: hide them.")
     secret = how != "aligned" or task.function != "join_size"
     well_formed(secret, "Of aligned files the join's size is public: their number of rows.")
     even = how != "aligned" or task.inputs[0].rows == task.inputs[1].rows
@@ -250,14 +234,10 @@ def _polynomial(at: Sequence[int], values: Sequence[int], p: int) -> list[int]:
 
 
 class PublicFacts(Record, frozen=True):
-    """What the output party gets beside its numbers: what the output checks decided, no counts.
+    """What the output party gets beside its numbers: what the output checks decided, no counts."""
 
-    withheld  groups that do not leave, by position; a regression is group 0
-    singular  whether a regression has no unique solution
-    """
-
-    withheld: tuple[int, ...] = ()
-    singular: bool = False
+    withheld: tuple[int, ...] = ()  # groups that do not leave, by position; a regression is group 0
+    singular: bool = False  # whether a regression has no unique solution
 
 
 @dataclass(frozen=True)
@@ -281,6 +261,9 @@ class Joined:
 async def compute(a: Arithmetic, task: Task, x: list[int], y: list[int]) -> AnswerShares:
     """Run the function of a task on Shamir shares of its two encoded inputs."""
     rows = await _join(a, task, await a.vector(x), await a.vector(y))
+    if "target" in task.parameters and await _too_few(a, task, rows):
+        await a.verify()
+        return AnswerShares([], PublicFacts(withheld=(0,)))
     return await CATALOGUE[task.function].compute(a, task, rows)
 
 
@@ -300,10 +283,8 @@ async def _join(a: Arithmetic, task: Task, x: Vector, y: Vector) -> Joined:
     differences = a.add(x.take([i for i, _ in pairs]), y.take([j for _, j in pairs]), times=-1)
     at = [pair for pair, same in zip(pairs, await a.zero(differences), strict=True) if same]
     rows = [[pair[side] for pair in at] for side in (0, 1)]
-    well_formed(
-        all(len(set(one)) == len(at) for one in rows),
-        "A key matches twice: an owner handed in a key that is not unique.",
-    )
+    once = all(len(set(one)) == len(at) for one in rows)
+    well_formed(once, "A key matches twice: an owner handed in a key that is not unique.")
     cut = {k: v.take(rows[0]) for k, v in left.items()}
     cut |= {k: v.take(rows[1]) for k, v in _cut(mine[1], y[ny:], ny)}
     return Joined(len(at), a.constant(1, len(at)), cut, len(at))
@@ -425,16 +406,8 @@ async def _too_few(a: Arithmetic, task: Task, rows: Joined) -> bool:
     return (await a.zero(await _product(a, a.total(rows.one), range(least))))[0]
 
 
-async def _nothing(a: Arithmetic, **facts: Any) -> AnswerShares:
-    """An answer that only says why there is none."""
-    await a.verify()
-    return AnswerShares([], PublicFacts(**facts))
-
-
 async def _linear(a: Arithmetic, task: Task, rows: Joined) -> AnswerShares:
     """Solve X'X b = X'y: open R X'X for a secret random R, invert that, apply it to R X'y."""
-    if await _too_few(a, task, rows):
-        return await _nothing(a, withheld=(0,))
     columns = [rows.one, *(rows.columns[cell] for cell in design(task))]
     d, y = len(columns), rows.columns[task.parameters["target"], ""]
     pairs = [(i, j) for i in range(d) for j in range(i, d)]
@@ -449,7 +422,8 @@ async def _linear(a: Arithmetic, task: Task, rows: Joined) -> AnswerShares:
     opened = await a.open(product.z[: d * d])
     inverse = _inverse([opened[r * d : (r + 1) * d] for r in range(d)], a.p)
     if inverse is None:
-        return await _nothing(a, singular=True)
+        await a.verify()
+        return AnswerShares([], PublicFacts(singular=True))
     masked = product.z[d * d :]
     solution = [sum(u * v for u, v in zip(r, masked, strict=True)) % a.p for r in inverse]
     await a.verify()
@@ -492,8 +466,6 @@ def _room(task: Task) -> int:
 
 async def _logistic(a: Arithmetic, task: Task, rows: Joined) -> AnswerShares:
     """Nesterov's gradient steps; the coefficients stay shared, only their scale is cut back."""
-    if await _too_few(a, task, rows):
-        return await _nothing(a, withheld=(0,))
     # Numbers come scaled, indicators do not.
     cells = [a.scale(rows.columns[n, v], 2**X_BITS if v else 1) for n, v in design(task)]
     columns = [a.scale(rows.one, 2**X_BITS), *cells]
@@ -537,10 +509,8 @@ def decode(task: Task, opened: Sequence[int], public: PublicFacts) -> pd.DataFra
         return pd.DataFrame({"count": [math.nan if public.withheld else numbers[0]]})
     if "group" in task.parameters:
         return _decode_statistics(task, numbers, public.withheld)
-    few = "The join has too few rows for this regression; nothing left."
-    well_formed(not public.withheld, few)
-    collinear = "The predictors are collinear on the join; there is no unique solution."
-    well_formed(not public.singular, collinear)
+    well_formed(not public.withheld, "The join has too few rows for this regression.")
+    well_formed(not public.singular, "The predictors are collinear: there is no unique solution.")
     cells = design(task)
     schemas = [column(task, name) for name, _ in cells]
     if "iterations" in task.parameters:
@@ -593,20 +563,13 @@ def _fraction(residue: int, p: int) -> Fraction:
 
 @dataclass(frozen=True)
 class Function:
-    """An entry of the catalogue.
-
-    compute  what the processing parties do with the rows of the join
-    needs    parameter -> kind of column it names, or "columns", or "int"
-    levels   at which it can run
-    joins    whether it is about the join of the files, or about their rows together
-    noise    whether noise can be added
-    """
+    """An entry of the catalogue."""
 
     compute: Callable[[Arithmetic, Task, Joined], Awaitable[AnswerShares]]
-    needs: Mapping[str, str] = field(default_factory=dict)
+    needs: Mapping[str, str]  # parameter -> kind of column it names, or "columns", or "int"
     levels: tuple[str, ...] = ("majority", "checked")
-    joins: bool = True
-    noise: bool = True
+    joins: bool = True  # about the join of the files, or about their rows together
+    noise: bool = True  # whether it can be added
 
 
 _GROUPED = {"group": "category", "value": "number"}
@@ -618,7 +581,7 @@ CATALOGUE = {
     ),
     "joined_statistics": Function(_statistics, _GROUPED),
     # how many keys are in both files
-    "join_size": Function(_join_size),
+    "join_size": Function(_join_size, {}),
     # exact least-squares coefficients on the join
     "joined_linear_regression": Function(_linear, _REGRESSION, noise=False),
     # logistic coefficients on the join, sigmoid by a polynomial

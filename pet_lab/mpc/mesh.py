@@ -34,10 +34,7 @@ MPYC = ("asyncoro", "mpctools", "random", "secgroups", "seclists", "secpols", "s
 class Endpoint:
     """One party on the network: its credentials, its TLS contexts, and whom it does not talk to.
 
-    Parameters
-    ----------
-    folder : where its credentials are
-    delay_s : one-way delay of all messages that arrive, to study slow networks
+    Messages arrive `delay_s` late, to study slow networks.
     """
 
     def __init__(self, folder: Path, *, delay_s: float = 0.0) -> None:
@@ -53,12 +50,9 @@ class Endpoint:
 
 
 class Mesh:
-    """This party's connections to the others of one task, and mpyc's runtime on them.
+    """This party's connections to the others of one task, in its order, and mpyc's runtime on them.
 
-    Parameters
-    ----------
-    parties : members in the order of the task; this party is one of them
-    listener : socket where those with a smaller index connect
+    Those with a smaller index connect to the listener.
     """
 
     def __init__(
@@ -82,11 +76,8 @@ class Mesh:
         try:
             async with asyncio.timeout(within):
                 if self.party_index:
-                    server = await loop.create_server(
-                        lambda: link(self, None),
-                        sock=self.listener.dup(),
-                        ssl=self.endpoint.server,
-                    )
+                    sock, tls = self.listener.dup(), self.endpoint.server
+                    server = await loop.create_server(lambda: link(self, None), sock=sock, ssl=tls)
                 for index in range(self.party_index + 1, len(self.names)):
                     await self._reach(index, link)
                 await rt.parties[self.party_index].protocol

@@ -202,16 +202,13 @@ class Checked(Record, frozen=True):
 
 
 class SignedShares(Record, frozen=True):
-    """What a processing party signs: its shares of the answer to one task.
-
-    salt  random, so that the hash in the log tells nobody what the answer may be
-    """
+    """What a processing party signs: its shares of the answer to one task."""
 
     task: Hash
     party: Name
     public: PublicFacts
     shares: Numbers
-    salt: Hex
+    salt: Hex  # so that the hash in the log tells nobody what the answer may be
 
 
 class Finished(Record, frozen=True):

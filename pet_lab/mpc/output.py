@@ -28,15 +28,12 @@ T = TypeVar("T")
 
 
 class TaskOutcome(Record, frozen=True):
-    """What the output party has when a task is over, or after its approvals alone.
-
-    table  the answer as {"columns", "data"}; None if only approvals were asked for
-    """
+    """What the output party has when a task is over, or after its approvals alone."""
 
     task: Task
     decisions: dict[str, str]
     estimate: costs.Estimate
-    table: dict[str, list[Any]] | None = None
+    table: dict[str, list[Any]] | None = None  # the answer as {"columns", "data"}
     public: catalogue.PublicFacts = catalogue.PublicFacts()
     suspects: tuple[str, ...] = ()
     wall_s: float = 0.0
@@ -57,13 +54,9 @@ class OutputParty(Party):
     async def request(
         self, owners: Sequence[str], terms: Mapping[str, Any], *, approve_only: bool = False
     ) -> TaskOutcome:
-        """Have a task computed.
+        """Have a task computed, with these fields of it, on data of two owners.
 
-        Parameters
-        ----------
-        owners : the two input parties
-        terms : fields of `Task`, without inputs and output party
-        approve_only : stop once every processing party has decided
+        With `approve_only` it ends once every processing party has decided.
 
         Raises
         ------
@@ -89,14 +82,12 @@ class OutputParty(Party):
             self.log.add("aborted", task=task.sha256, why=missing)
             raise Refused(missing)
         hand_in = m.HandIn(task, approvals)
-        handed = await asyncio.gather(
-            *(self.ask(o, hand_in, m.Accepted, within=300.0) for o in owners)
-        )
+        asked = (self.ask(o, hand_in, m.Accepted, within=300.0) for o in owners)
+        handed = await asyncio.gather(*asked)
         try:
             with self.noting("aborted", task=task.sha256):
-                answers, numbers, suspects = await self._run(
-                    Case(task, points, prepared), approvals
-                )
+                case = Case(task, points, prepared)
+                answers, numbers, suspects = await self._run(case, approvals)
         except PartyError as error:
             await self.tell(task.processing_parties, m.Done(task.sha256, why=str(error)))
             raise
@@ -212,9 +203,8 @@ class OutputParty(Party):
         """The shares of the answer, one row a party, each signed by it."""
         for name, a in zip(task.processing_parties, answers, strict=True):
             its_own = (a.answer.party, a.answer.task) == (name, task.sha256)
-            if not its_own or not verify_signature(
-                self.publics[name], canonical(a.answer), a.signature
-            ):
+            signed = verify_signature(self.publics[name], canonical(a.answer), a.signature)
+            if not its_own or not signed:
                 raise Cheating(f"The answer of {name} does not carry its signature.", (name,))
         rows = [m.as_numbers(a.answer.shares) for a in answers]
         alike = len({a.answer.public for a in answers}) == 1 and len({*map(len, rows)}) == 1
@@ -238,9 +228,8 @@ class OutputParty(Party):
             rows = zip(task.processing_parties, split.check_values, values[owner], strict=True)
             for accused in [name for name, expected, value in rows if expected != value]:
                 justify, opening = await self._ask_to_open(case, owner, accused)
-                deviants = opening and blame.guilty(
-                    task, justify, opening, values[owner], self.publics
-                )
+                blamed = (values[owner], self.publics)
+                deviants = opening and blame.guilty(task, justify, opening, *blamed)
                 if not opening or not deviants:
                     unclear[accused] = owner
                     continue
@@ -280,10 +269,8 @@ class OutputParty(Party):
             opening = await self.ask(accused, justify, m.Opening)
         except PartyError:
             return justify, None
-        own = opening.party == accused and blame.signed_opening(
-            task, justify, opening, self.publics
-        )
-        return justify, opening if own else None
+        signed = blame.signed_opening(task, justify, opening, self.publics)
+        return justify, opening if signed and opening.party == accused else None
 
     def _exclude(self, task: Task, guilty: Mapping[str, str], unclear: Mapping[str, str]) -> None:
         """Exclude who deviated, and stop; where that stays open, name both and exclude nobody."""

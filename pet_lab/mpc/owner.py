@@ -75,9 +75,8 @@ class Owner(Party):
             yield
         except (TaskError, ValueError) as error:
             log.warning("the data of %s: %s", self.name, error)
-            raise Refused(
-                f"The data of {self.name} are not as their schema says; its operator knows more."
-            ) from None
+            sentence = "are not as their schema says; its operator knows more."
+            raise Refused(f"The data of {self.name} {sentence}") from None
 
     def _describe(self, peer: str, request: m.Describe) -> m.Description:
         schema, frame = self._read()

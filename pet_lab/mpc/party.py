@@ -33,13 +33,9 @@ MAX_FRAME = 2**27  # shares of one input of a party, in JSON
 
 
 class Party:
-    """A member of the service, without a role.
+    """A member of the service, without a role, that agrees to what its policy allows.
 
-    Parameters
-    ----------
-    home : folder of its credentials, its signing key, its log and, for an owner, its data
-    policy : what it agrees to
-    delay_s : one-way delay of all messages that arrive, to study slow networks
+    Its home is a folder with its credentials, its signing key, its log and, for an owner, its data.
     """
 
     def __init__(self, home: Path, policy: Policy, delay_s: float = 0.0) -> None:
@@ -156,12 +152,9 @@ class Party:
         return msgspec.convert(last, Head | None)
 
     async def compare_log(self) -> None:
-        """Hold the own log against what the members kept of it; one that lost its end stops here.
+        """Hold the own log against what the members kept of it.
 
-        Raises
-        ------
-        PartyError
-            Also for every request from then on.
+        Of one that lost its end this raises PartyError, and so does every request from then on.
         """
         others = [name for name in self.members if name != self.name]
         asked = (self.ask(name, m.SendHead(), m.Accepted, within=5.0) for name in others)

@@ -21,28 +21,18 @@ from .tasks import Name, Names, Record, Task, listed
 
 
 class Policy(Record, frozen=True):
-    """What one processing party agrees to.
+    """What one party agrees to; queries and budget are counted by owner of the data used."""
 
-    functions      names of the catalogue; empty refuses all
-    purposes, levels, joins  what a task may say
-    min_group      smallest group that may leave unless noise is added
-    dominance_percent  largest share of one record in a total; 0 asks for no rule
-    max_queries    tasks on the data of one owner, whoever the other owner is
-    epsilon_total  budget of tasks with noise on the data of one owner
-    noise_required refuses exact results
-    max_seconds    longest computation by the estimate
-    """
-
-    functions: Names = ()
+    functions: Names = ()  # of the catalogue; none allows nothing
     purposes: Names = ("statistics",)
     levels: Names = ("all-but-one", "majority", "checked")
     joins: Names = ("opened", "hidden", "aligned")
-    min_group: int = 3
-    dominance_percent: int = 0
+    min_group: int = 3  # smallest group that may leave unless noise is added
+    dominance_percent: int = 0  # largest share of one record in a total; 0 asks for no rule
     max_queries: int = 10
     epsilon_total: Decimal = Decimal(1)
     noise_required: bool = False
-    max_seconds: float = 600.0
+    max_seconds: float = 600.0  # longest computation by the estimate
 
     def __post_init__(self) -> None:
         total = Decimal(str(self.epsilon_total))
@@ -81,10 +71,7 @@ def spent(
 def objections(
     policy: Policy, task: Task, used: Spent, *, too_long: str = "", excluded: Collection[str] = ()
 ) -> list[str]:
-    """Every reason why this policy refuses the task; none means that it approves.
-
-    `too_long` comes from `costs.too_long` with the policy's `max_seconds`.
-    """
+    """Every reason why this policy refuses the task; `too_long` comes from `costs.too_long`."""
     exact, join, reasons = task.epsilon is None, task.parameters.get("join"), []
 
     def object_if(applies: object, reason: str) -> None:
@@ -146,13 +133,7 @@ def approve(signer: Signer, task: Task) -> Approval:
 
 
 def check_approvals(task: Task, approvals: Sequence[Approval], publics: Mapping[str, str]) -> None:
-    """Pass only if every processing party approved this very task.
-
-    Raises
-    ------
-    Refused
-        Naming who is missing, or whose approval is of another task or not signed by them.
-    """
+    """Pass only if every processing party approved this very task, signed; else Refused."""
     for one in approvals:
         other = f"The approval of {one.party} is of another task; ask {one.party} again."
         agreed(one.task == task.sha256, other)

@@ -39,19 +39,15 @@ IDLE_S = 120.0  # a computation whose output party fell silent makes room after 
 
 @dataclass(repr=False)
 class Computation:
-    """A computation under way at a processing party; without a mesh at level all-but-one.
-
-    inputs        shares by side and processing party, as they were put in
-    check_values  of what was put in, by owner, at `points`
-    """
+    """A computation under way at a processing party; without a mesh at level all-but-one."""
 
     task: Task
     deposits: dict[str, m.Deposit]
     points: tuple[str, ...] = ()
     mesh: Mesh | None = None
     arithmetic: Arithmetic | None = None
-    inputs: list[list[list[int]]] = field(default_factory=list)
-    check_values: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    inputs: list[list[list[int]]] = field(default_factory=list)  # by side and processing party
+    check_values: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by owner, at `points`
     started: float = field(default_factory=time.monotonic)
     cpu: float = field(default_factory=time.process_time)
     touched: float = field(default_factory=time.monotonic)
@@ -120,8 +116,7 @@ class Processor(Party):
         """A task that this party approved and that may still run."""
         agreed(sha256 in self._tasks, f"{self.name} has not approved this task.")
         task = self._tasks[sha256]
-        expired = f"The task expired at {task.expires}; nothing happens after that."
-        agreed(not task.expired(), expired)
+        agreed(not task.expired(), f"The task expired at {task.expires}; nothing happens then.")
         gone = ", ".join(sorted(task.everyone & self.endpoint.barred))
         agreed(not gone, f"{gone} is revoked or excluded.")
         return task
@@ -129,14 +124,12 @@ class Processor(Party):
     def _deposit(self, peer: str, request: m.Deposit) -> m.Accepted:
         """Keep this party's share of an input: one of K keys, useless without the others."""
         task = self._approved(request.task)
-        ref = task.input(peer)
-        of_peer = f"The share of {peer}"
+        ref, of_peer = task.input(peer), f"The share of {peer}"
+        committed = ref.commitments[task.party_index(self.name)]
         with self.noting("refused deposit", task=task.sha256, owner=peer):
             agreed(
-                shares.commit(request.share, request.salt)
-                == ref.commitments[task.party_index(self.name)],
-                f"{of_peer} does not fit the commitment in the task: the data changed after it was "
-                "approved.",
+                shares.commit(request.share, request.salt) == committed,
+                f"{of_peer} does not fit its commitment: the data changed after it was approved.",
             )
         try:
             n = len(shares.unpack(request.share, catalogue.modulus(task)))
@@ -156,8 +149,7 @@ class Processor(Party):
         from_output_party(peer, task)
         with self.noting("refused", task=task.sha256):
             started = any(e.body["task"] == task.sha256 for e in self.log.of("started"))
-            once = "This task was started before; an approval is used only once."
-            agreed(not started, once)
+            agreed(not started, "This task was started before; an approval is used only once.")
             check_approvals(task, request.approvals, self.publics)
             absent = ", ".join(sorted(set(task.owners) - set(self._safe.get(task.sha256, {}))))
             agreed(not absent, f"{absent} has not handed in its data.")
@@ -198,10 +190,8 @@ class Processor(Party):
         """Compute the check value of every share that was put in."""
         session = self._current(peer, request.task)
         points = m.as_numbers(request.points)
-        agreed(
-            len(points) == session.task.k and not session.points,
-            "A check needs one point for each processing party, and is made once.",
-        )
+        once = len(points) == session.task.k and not session.points
+        agreed(once, "A check needs one point for each processing party, and is made once.")
         session.points = request.points
         if session.arithmetic is not None:
             for d, rows in zip(session.task.inputs, session.inputs, strict=True):
@@ -216,13 +206,8 @@ class Processor(Party):
         """Compute, and give the output party this party's signed share of the answer."""
         session = self._current(peer, request.task)
         answer = await self._compute(session)
-        signed = m.SignedShares(
-            task=request.task,
-            party=self.name,
-            public=answer.public,
-            shares=m.as_text(answer.shares),
-            salt=secrets.token_hex(16),
-        )
+        numbers, salt = m.as_text(answer.shares), secrets.token_hex(16)
+        signed = m.SignedShares(request.task, self.name, answer.public, numbers, salt)
         content = canonical(signed)
         self.log.add("finished", task=request.task, answer=digest(content))
         self.costs.append(self._cost(session))
@@ -232,9 +217,8 @@ class Processor(Party):
         task, p, a = session.task, catalogue.modulus(session.task), session.arithmetic
         sides = [shares.additive_join(rows, p) for rows in session.inputs]
         if a is not None:
-            return await self._guard(
-                session, catalogue.compute(a, task, *(side[:-1] for side in sides))
-            )
+            x, y = (side[:-1] for side in sides)  # without their masks
+            return await self._guard(session, catalogue.compute(a, task, x, y))
         noise = [*catalogue.noise(task, len(sides[0]) - 1), 0]
         return catalogue.AnswerShares(shares.additive_join([*sides, noise], p))
 
@@ -285,8 +269,7 @@ class Processor(Party):
                     await asyncio.wait({work}, timeout=0.1 + 2 * self.endpoint.delay_s)
                     if not work.done():
                         raise trouble.result()
-                late = "The computation took more than twice its limit; stopped."
-                agreed(work.done(), late)
+                agreed(work.done(), "The computation took more than twice its limit; stopped.")
                 return work.result()
         except asyncio.CancelledError:
             raise Refused("The computation was stopped.") from None

@@ -50,24 +50,17 @@ class Owned:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What the output party has after a task, and what the operators together know of it.
-
-    decisions  processing party -> "approved" or its refusal
-    estimate   as it was before the run
-    suspects   parties whose share of the answer was wrong and was corrected
-    costs      one row a processing party: wall_s, cpu_s, products, opened, rounds, bytes
-    messages   one row a sender, receiver and kind: how many, bytes
-    """
+    """What the output party has after a task, and what the operators together know of it."""
 
     table: pd.DataFrame
     task: Task
-    decisions: Mapping[str, str]
-    estimate: Estimate
+    decisions: Mapping[str, str]  # processing party -> "approved" or its refusal
+    estimate: Estimate  # as it was before the run
     public: PublicFacts
-    suspects: tuple[str, ...]
+    suspects: tuple[str, ...]  # parties whose share of the answer was wrong and was corrected
     wall_s: float
-    costs: pd.DataFrame
-    messages: pd.DataFrame
+    costs: pd.DataFrame  # a row a processing party: wall_s, cpu_s, products, opened, rounds, bytes
+    messages: pd.DataFrame  # a row a sender, receiver and kind: how many, bytes
 
 
 class Service:
@@ -77,10 +70,8 @@ class Service:
     ----------
     processing : names of the processing parties; an owner's name makes the mixed model
     data : owner -> its data
-    output : the output party
     delay_s : one-way delay of every message, to study slow networks
-    module : what `python -m` runs for each party, with its folder as argument. A module of another
-        name gives parties that behave in another way; see `node`.
+    module : what `python -m` runs for each party; see `node`
     """
 
     def __init__(
@@ -131,12 +122,9 @@ class Service:
     # --- orders -------------------------------------------------------------------------------
 
     def order(self, party: str, order: node.Order, answer_type: type[T] | None = None) -> T:
-        """Type one order at a party's console and wait for its answer.
+        """The answer of a party's console to one order.
 
-        Raises
-        ------
-        PartyError
-            What the party says instead of an answer, or PeerLost if its process has ended.
+        PartyError is what it says instead of an answer, PeerLost that its process has ended.
         """
         process = self.processes[party]
         process.write(msgspec.to_builtins(order))
@@ -181,10 +169,7 @@ class Service:
     def compute(self, function: str, parameters: Mapping[str, Any], **more: Any) -> Result:
         """Order the output party to have a task computed, with `more` terms of it.
 
-        Raises
-        ------
-        PartyError
-            What stopped it: Refused, TaskError, PeerLost or Cheating.
+        What stops it is a PartyError: Refused, TaskError, PeerLost or Cheating.
         """
         self._take_sent()  # forget earlier messages and costs
         outcome = self._request(function, parameters, False, more)

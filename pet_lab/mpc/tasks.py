@@ -62,18 +62,12 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ColumnSchema(Record, frozen=True, kw_only=True):
-    """One column as everybody may know it.
+    """One column as everybody may know it."""
 
-    kind      "key", "category" or "number"
-    levels    categories: all values that may occur
-    decimals  numbers: digits kept after the point
-    low, high numbers: bounds of a value, checked by the input party; they set the size of the field
-    """
-
-    kind: str
-    levels: Names = ()
-    decimals: Annotated[int, Meta(ge=0, le=9)] = 0
-    low: Bound = 0.0
+    kind: str  # "key", "category" or "number"
+    levels: Names = ()  # of a category: all values that may occur
+    decimals: Annotated[int, Meta(ge=0, le=9)] = 0  # of a number: digits kept after the point
+    low: Bound = 0.0  # of a number, checked by the input party; they set the size of the field
     high: Bound = 0.0
 
     def __post_init__(self) -> None:
@@ -130,16 +124,12 @@ def check_table(frame: pd.DataFrame, schema: Mapping[str, ColumnSchema]) -> None
 
 
 class DataRef(Record, frozen=True, kw_only=True):
-    """A data set inside a task: its owner, its schema, and what binds the owner to its content.
-
-    rows         number of records (public)
-    commitments  one a processing party, in the order of the task: of that party's share
-    """
+    """A data set inside a task: its owner, its schema, and what binds the owner to its content."""
 
     owner: Name
     schema: Annotated[dict[Name, ColumnSchema], Meta(max_length=100)]
     rows: Annotated[int, Meta(ge=0, le=10_000_000)]
-    commitments: Annotated[tuple[Hex, ...], Meta(max_length=100)]
+    commitments: Annotated[tuple[Hex, ...], Meta(max_length=100)]  # to each party's share, in order
 
     @property
     def sha256(self) -> str:
@@ -150,32 +140,23 @@ class DataRef(Record, frozen=True, kw_only=True):
 class Task(Record, frozen=True, kw_only=True):
     """[Px, Py, Pz, Dx, Dy, f] and the terms under which it may run.
 
-    function, parameters  an entry of the catalogue and its settings
-    inputs                two data sets, Dx and Dy, each with its owner
-    output_party          Pz; it may be one of the owners
-    processing_parties    K names, in the order of their indices
-    model                 "fixed": outsiders process; "mixed": users are among them
-    level                 see LEVELS
-    min_group             a group of 1 to min_group - 1 records does not leave; 0 switches this off
-    dominance_percent     a total does not leave if one record is more than this share; 0: no rule
-    epsilon               with noise for this budget, or None for exact results; an exact decimal
-    expires               UTC, ISO 8601; nothing happens after it
-    nonce                 makes two equal requests two tasks
+    A group of 1 to `min_group` - 1 records does not leave, nor a total of which one record is more
+    than `dominance_percent`; 0 switches either off.
     """
 
-    function: Name
+    function: Name  # an entry of the catalogue
     parameters: Annotated[dict[Name, Parameter], Meta(max_length=20)]
-    inputs: tuple[DataRef, DataRef]
-    output_party: Name
-    processing_parties: Annotated[tuple[Name, ...], Meta(max_length=100)]
-    model: str = "fixed"
+    inputs: tuple[DataRef, DataRef]  # Dx and Dy, each with its owner
+    output_party: Name  # Pz; it may be one of the owners
+    processing_parties: Annotated[tuple[Name, ...], Meta(max_length=100)]  # K, in this order
+    model: str = "fixed"  # outsiders process; "mixed": users are among them
     level: str = "majority"
     purpose: Name = "statistics"
     min_group: Annotated[int, Meta(ge=0, le=1000)] = 3
     dominance_percent: Annotated[int, Meta(ge=0, lt=100)] = 0
-    epsilon: Decimal | None = None
-    expires: str
-    nonce: Name = field(default_factory=lambda: secrets.token_hex(16))
+    epsilon: Decimal | None = None  # the budget of noise; None for exact results
+    expires: str  # UTC, ISO 8601; nothing happens after it
+    nonce: Name = field(default_factory=lambda: secrets.token_hex(16))  # makes equal requests two
 
     def __post_init__(self) -> None:
         owners, parties = [d.owner for d in self.inputs], self.processing_parties
@@ -190,11 +171,8 @@ class Task(Record, frozen=True, kw_only=True):
         users = model != "mixed" or processing
         well_formed(users, "In the mixed model a user processes; here none does. Say fixed.")
         well_formed(level in LEVELS, f"level is one of {', '.join(LEVELS)}, got {level!r}.")
-        well_formed(
-            k > 2 or level == "all-but-one",
-            f"Level {level} needs an honest majority, which two parties cannot have: take three, "
-            "or a function that level all-but-one can do.",
-        )
+        majority = k > 2 or level == "all-but-one"
+        well_formed(majority, f"Level {level} needs an honest majority: two parties have none.")
         shares = 0 <= self.min_group <= 1000 and 0 <= self.dominance_percent < 100
         well_formed(shares, "min_group is a count up to 1000, dominance_percent is below 100.")
         committed = all(len(d.commitments) == k for d in self.inputs)
@@ -286,11 +264,9 @@ def _epsilon(given: Any) -> Decimal:
     """A budget as an exact number, so that what is charged is what is used; one form, one hash."""
     exact = Decimal(str(given))
     inside = exact.is_finite() and EPSILON_LEAST <= exact <= EPSILON_MOST
-    well_formed(
-        inside and not exact % EPSILON_STEP,
-        f"epsilon is None or between {EPSILON_LEAST} and {EPSILON_MOST} with at most six decimals, "
-        f"got {str(given)[:40]}.",
-    )
+    bounds = f"between {EPSILON_LEAST} and {EPSILON_MOST} with at most six decimals"
+    exactly = inside and not exact % EPSILON_STEP
+    well_formed(exactly, f"epsilon is None or {bounds}, got {str(given)[:40]}.")
     return exact.normalize()
 
 
@@ -298,9 +274,7 @@ def _time(text: str) -> datetime.datetime:
     try:
         then = datetime.datetime.fromisoformat(text)
     except (TypeError, ValueError):
-        raise TaskError(
-            f"expires is a time like 2026-01-31T12:00:00+00:00, got {text!r}."
-        ) from None
+        raise TaskError(f"expires is a time like 2026-01-31T12:00Z, got {text!r}.") from None
     well_formed(then.tzinfo, "expires names no time zone; write it in UTC.")
     return then
 

@@ -41,20 +41,13 @@ SMALLEST_KEY = 2048  # bits; less is for tests
 
 @dataclass(frozen=True)
 class Ciphertexts:
-    """An encrypted vector, or a sum of some.
+    """An encrypted vector, or a sum of some."""
 
-    key_id   fingerprint of the public key
-    packing  how values sit in the plaintexts
-    count    values in the vector
-    terms    vectors added up in it
-    values   integers modulo n^2
-    """
-
-    key_id: bytes
+    key_id: bytes  # fingerprint of the public key
     packing: Packing
-    count: int
-    terms: int
-    values: tuple[mpz, ...] = field(repr=False)
+    count: int  # values in the vector
+    terms: int  # vectors added up in it
+    values: tuple[mpz, ...] = field(repr=False)  # modulo n^2
 
     def to_bytes(self) -> bytes:
         """For the network: each ciphertext at full width, big-endian, and what it takes to read."""
@@ -80,12 +73,8 @@ def _width(key_bits: int) -> int:
 class PublicKey:
     """What the server has: it can check, add and encrypt, but not decrypt.
 
-    Parameters
-    ----------
-    n : int
-        The modulus.
-    base : int, optional
-        h of the short noise, a random n-th power modulo n^2; without it only fresh noise is there.
+    `base` is h of the short noise, a random n-th power modulo n^2; without it there is fresh noise
+    alone.
     """
 
     def __init__(self, n: int, base: int | None = None) -> None:
@@ -148,11 +137,9 @@ class PublicKey:
         outside [1, n^2) or one that shares a factor with n.
         """
         packing, count, terms = ciphertexts.packing, ciphertexts.count, ciphertexts.terms
-        _well_formed(
-            ciphertexts.key_id == self.id,
-            f"The ciphertext was made under key {ciphertexts.key_id.hex()[:8]}, expected "
-            f"{self.id.hex()[:8]}; all offices of a round use one public key.",
-        )
+        theirs, ours = (key_id.hex()[:8] for key_id in (ciphertexts.key_id, self.id))
+        same = ciphertexts.key_id == self.id
+        _well_formed(same, f"The ciphertext was made under key {theirs}, expected {ours}.")
         length = f"The ciphertext says {packing.key_bits} bits, the key has {self.bits}."
         _well_formed(packing.key_bits == self.bits, length)
         most = packing.max_terms
@@ -175,10 +162,8 @@ class PublicKey:
         try:
             wire = msgspec.msgpack.decode(raw, type=_Wire)
         except msgspec.DecodeError:
-            raise CiphertextError(
-                f"Expected an encrypted vector, got {len(raw)} bytes that are none: the message "
-                "was cut short, or is another."
-            ) from None
+            sentence = f"{len(raw)} bytes are none: the message was cut short, or is another."
+            raise CiphertextError(f"Expected an encrypted vector; {sentence}") from None
         body, width = wire.body, _width(self.bits)
         key = f"{len(body)} bytes are no ciphertexts of {width} bytes: made under another key?"
         _well_formed(len(body) % width == 0, key)
@@ -196,22 +181,14 @@ class PublicKey:
         first = ciphertexts[0]
         for other in ciphertexts:
             _well_formed(other.key_id == self.id, "An addend was made under another key.")
-            _well_formed(
-                other.count == first.count and other.packing == first.packing,
-                f"Addends differ: {first.count} values as {first.packing} and {other.count} values "
-                f"as {other.packing}.",
-            )
+            shapes = [(one.count, one.packing) for one in (first, other)]
+            _well_formed(shapes[0] == shapes[1], f"Addends differ: {shapes[0]}, {shapes[1]}.")
         terms, most = sum(c.terms for c in ciphertexts), first.packing.max_terms
-        _well_formed(
-            terms <= most,
-            f"The slots have room for {most} addends, got {terms}; sums would run over. Pack with "
-            "a larger max_terms.",
-        )
+        room = f"The slots have room for {most} addends, got {terms}; use a larger max_terms."
+        _well_formed(terms <= most, room)
         columns = zip(*(c.values for c in ciphertexts), strict=True)
-        values = tuple(
-            functools.reduce(lambda a, b: a * b % self.n_squared, column) for column in columns
-        )
-        return Ciphertexts(self.id, first.packing, first.count, terms, values)
+        products = (functools.reduce(lambda a, b: a * b % self.n_squared, c) for c in columns)
+        return Ciphertexts(self.id, first.packing, first.count, terms, tuple(products))
 
 
 class PrivateKey(PublicKey):
@@ -237,9 +214,8 @@ class PrivateKey(PublicKey):
 
     def to_secret_bytes(self) -> bytes:
         """The whole key, for a file that only its owner can read; never for a log or a message."""
-        return json.dumps(
-            {"p": hex(self._p), "q": hex(self._q), "base": hex(mpz(self.base))}
-        ).encode()
+        key = {"p": hex(self._p), "q": hex(self._q), "base": hex(mpz(self.base))}
+        return json.dumps(key).encode()
 
     @classmethod
     def from_secret_bytes(cls, raw: bytes) -> PrivateKey:
@@ -265,9 +241,8 @@ class PrivateKey(PublicKey):
 
     def _fresh(self) -> mpz:
         # r^n mod p^2 = (r^q)^p, and r^q runs through all units modulo p as r does.
-        return self._joined(
-            *(gmpy2.powmod_sec(random_unit(r), r, r * r) for r in (self._p, self._q))
-        )
+        powers = (gmpy2.powmod_sec(random_unit(r), r, r * r) for r in (self._p, self._q))
+        return self._joined(*powers)
 
     def _short(self) -> mpz:
         e, squares = _exponent(), (self._pp, self._qq)

@@ -26,16 +26,11 @@ class CiphertextError(PaillierError):
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Real numbers as whole ones: q = round(x / step), ties to even.
+    """Real numbers as whole ones: q = round(x / step), ties to even."""
 
-    value_bits  bits of one quantised value, its sign included: |q| < 2^(value_bits - 1)
-    limit       largest magnitude of a value; the step is limit / (2^(value_bits - 1) - 1)
-    max_terms   how many vectors may be added
-    """
-
-    value_bits: int = 24
-    limit: float = 4.0
-    max_terms: int = 4
+    value_bits: int = 24  # of one quantised value, with its sign: |q| < 2^(value_bits - 1)
+    limit: float = 4.0  # largest magnitude of a value
+    max_terms: int = 4  # how many vectors may be added
 
     def __post_init__(self) -> None:
         bits, limit, terms = self.value_bits, self.limit, self.max_terms
@@ -72,10 +67,8 @@ class Grid:
             raise PaillierError(f"values[{i}] is {array[i]}: only finite numbers can be encrypted.")
         digits = np.rint(array / self.step)
         for i in np.flatnonzero(np.abs(digits) > self.half)[:1]:
-            raise SlotOverflow(
-                f"values[{i}] is {array[i]:.6g}, but slots hold magnitudes up to {self.limit:g}; "
-                "raise limit, or clip the values first."
-            )
+            slots = f"slots hold magnitudes up to {self.limit:g}; raise limit, or clip first."
+            raise SlotOverflow(f"values[{i}] is {array[i]:.6g}, but {slots}")
         return digits.astype(np.int64)
 
 
@@ -92,24 +85,17 @@ class Packing(Grid):
     That catches mistakes of honest encoders. Whoever skips `encode` can send any plaintext, and a
     digit of 2^width is, silently, one step more of the neighbour: no check word would help, since
     a liar computes it too, and an office that may send any weights gains nothing by it.
-
-    key_bits    length of the key's modulus n
-    guard_bits  at least 1
     """
 
-    key_bits: int
+    key_bits: int  # length of the key's modulus n
     guard_bits: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         guarded = f"guard_bits is at least 1, got {self.guard_bits}."
         require(self.guard_bits >= 1, guarded, PaillierError)
-        require(
-            self.width < self.key_bits,
-            f"A slot of {self.width} bits does not fit a key of {self.key_bits} bits; use fewer "
-            "value_bits, fewer terms or a longer key.",
-            PaillierError,
-        )
+        fit = f"A slot of {self.width} bits does not fit {self.key_bits}: use fewer value_bits."
+        require(self.width < self.key_bits, fit, PaillierError)
 
     @property
     def width(self) -> int:
@@ -147,22 +133,16 @@ class Packing(Grid):
         n = self.plaintexts(count)
         wanted = f"{count} values need {n} plaintexts, got {len(plaintexts)}."
         require(len(plaintexts) == n, wanted, PaillierError)
+        cause = "an addend was out of range, or was encrypted under another key."
         digits: list[gmpy2.mpz] = []
         for i, plaintext in enumerate(plaintexts):
             here = min(self.slots, count - i * self.slots)
             number = gmpy2.mpz(plaintext)
-            require(
-                number >= 0 and number.bit_length() <= here * self.width,
-                f"Plaintext {i} reaches beyond its last slot: an addend ran over, or was encrypted "
-                "under another key.",
-                SlotOverflow,
-            )
+            inside = number >= 0 and number.bit_length() <= here * self.width
+            require(inside, f"Plaintext {i} reaches beyond its last slot: {cause}", SlotOverflow)
             part = gmpy2.unpack(number, self.width)
             digits += part + [0] * (here - len(part))
         array = np.array([int(d) for d in digits], dtype=np.float64)
         for i in np.flatnonzero(array > terms * 2 * self.half)[:1]:
-            raise SlotOverflow(
-                f"Slot {i} holds more than {terms} values can add up to: an addend was out of "
-                "range, or was encrypted under another key."
-            )
+            raise SlotOverflow(f"Slot {i} holds more than {terms} values can add up to: {cause}")
         return (array - terms * self.half) * self.step

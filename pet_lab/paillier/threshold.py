@@ -43,12 +43,11 @@ class KeyShare:
 class Partial:
     """One office's contribution to the decryption of one message, with the proof that it is right.
 
-    values     c^(2 D s_i) mod n^2 for each ciphertext c
-    challenge, response   Fiat-Shamir proof that all have the exponent that the key was dealt with
+    The Fiat-Shamir proof says that all values have the exponent that the key was dealt with.
     """
 
     index: int
-    values: tuple[mpz, ...] = field(repr=False)
+    values: tuple[mpz, ...] = field(repr=False)  # c^(2 D s_i) mod n^2 for each ciphertext c
     challenge: int
     response: mpz = field(repr=False)
 
@@ -60,17 +59,12 @@ class Partial:
 
 @dataclass(frozen=True)
 class ThresholdKey:
-    """The public side of a dealt key.
+    """The public side of a dealt key: `threshold` of `parties` shares decrypt."""
 
-    public     encrypts and adds as any other
-    parties    shares dealt
-    threshold  shares that decrypt
-    check      v, a random square, and v^(D s_i) for each share: what proofs are held against
-    """
-
-    public: PublicKey
+    public: PublicKey  # encrypts and adds as any other
     parties: int
     threshold: int
+    # What proofs are held against: v, a random square, and v^(D s_i) for each share.
     check_base: mpz = field(repr=False)
     check_values: tuple[mpz, ...] = field(repr=False)
 
@@ -116,12 +110,8 @@ class ThresholdKey:
                 for b, v in (self._combined(ciphertexts, values), known)
             )
             right = self._challenge(i, ciphertexts, values, first, second) == partial.challenge
-        require(
-            right,
-            f"The contribution of share {i} is not what its key gives; leave it out and ask "
-            "another office.",
-            CiphertextError,
-        )
+        wrong = f"The contribution of share {i} is not what its key gives; ask another office."
+        require(right, wrong, CiphertextError)
 
     def combine(self, ciphertexts: Ciphertexts, partials: Sequence[Partial]) -> NDArray:
         """The vector or sum, shape (count,), from `threshold` contributions of different offices.
@@ -196,12 +186,8 @@ def deal(
     The dealer must be trusted, once. The modulus is a product of two safe primes: some 10 s at 2048
     bits, and PaillierError for fewer unless `for_tests`.
     """
-    require(
-        2 <= threshold <= parties,
-        f"Expected 2 <= threshold <= parties, got {threshold} of {parties}; with a threshold of 1 "
-        "every office alone could decrypt all.",
-        PaillierError,
-    )
+    shared = f"Expected 2 <= threshold <= parties, got {threshold} of {parties}."
+    require(2 <= threshold <= parties, shared, PaillierError)
     check_length(bits, for_tests)
     p = q = safe_prime(bits // 2)
     while q == p or (p * q).bit_length() != bits:
