@@ -47,11 +47,9 @@ Scores = tuple[np.ndarray, np.ndarray]
 class AttackResult:
     """One attack on one slice of the records.
 
-    attack            name as in `ATTACKS`
-    slice             "Entire dataset", "CLASS=0", "CORRECTLY_CLASSIFIED=True", ...
-    member_scores     scores on which the attack is judged, higher = "more likely a member"
-    nonmember_scores
-    status            "ok", or why there is nothing to judge; then both scores are empty
+    The slice is "Entire dataset", "CLASS=0", "CORRECTLY_CLASSIFIED=True", ...; the attack is judged
+    on its scores, higher = "more likely a member". Where the status, why there is nothing to judge,
+    is not "ok", both are empty, and AUC and advantage NaN.
     """
 
     attack: str
@@ -62,14 +60,13 @@ class AttackResult:
 
     @property
     def auc(self) -> float:
-        """Area under the ROC curve; NaN where the status is not "ok"."""
-        if self.status != "ok":
-            return float("nan")
-        return auc(self.member_scores, self.nonmember_scores)
+        """Area under the ROC curve."""
+        ok = self.status == "ok"
+        return auc(self.member_scores, self.nonmember_scores) if ok else float("nan")
 
     @property
     def advantage(self) -> float:
-        """Largest ``|TPR - FPR|``, as the suite reports it; NaN where not "ok"."""
+        """Largest ``|TPR - FPR|``, as the suite reports it."""
         if self.status != "ok":
             return float("nan")
         members, nonmembers = self.member_scores, self.nonmember_scores
@@ -91,7 +88,7 @@ def _quietly() -> Iterator[None]:
 
 
 def slice_masks(
-    outputs: Outputs, slices: Sequence[str] = SLICES, *, classes: int, one_column: bool = False
+    outputs: Outputs, slices: Sequence[str] = SLICES, *, one_column: bool = False
 ) -> dict[str, np.ndarray]:
     """Which records belong to which slice: its name to a bool array, shape (n,).
 
@@ -103,7 +100,7 @@ def slice_masks(
         if kind == "Entire dataset":
             masks[kind] = np.ones(outputs.size, dtype=bool)
         elif kind == "CLASS":
-            masks |= {f"CLASS={c}": outputs.labels == c for c in range(classes)}
+            masks |= {f"CLASS={c}": outputs.labels == c for c in range(outputs.classes)}
         else:
             predicted = np.zeros(outputs.size) if one_column else outputs.predicted
             right = predicted == outputs.labels
@@ -136,14 +133,10 @@ def _judge(
         f"An attack needs members and non-members, got {members.size} and {nonmembers.size} "
         "records; hold some records out of the training.",
     )
-    classes = members.probabilities.shape[1]
-    checks.require(
-        classes == nonmembers.probabilities.shape[1],
-        "Members and non-members must be answered by the same model.",
-    )
+    alike = members.classes == nonmembers.classes
+    checks.require(alike, "Members and non-members must be answered by the same model.")
     masks_in, masks_out = (
-        slice_masks(side, slices, classes=classes, one_column=one_column)
-        for side in (members, nonmembers)
+        slice_masks(side, slices, one_column=one_column) for side in (members, nonmembers)
     )
     results = []
     for name, mask in masks_in.items():
@@ -174,23 +167,10 @@ def run_suite(
 ) -> list[AttackResult]:
     """TensorFlow Privacy's membership inference attacks on one model, by slice and attack.
 
-    Parameters
-    ----------
-    members, nonmembers : Outputs
-        The model's answers for records it was and was not trained on.
-    attacks : sequence of str
-        Out of `ATTACKS`. The trained ones learn to tell members from non-members *of this model*
-        by two-fold cross-validation: an auditor's attack, since no outsider has such labels.
-    slices : sequence of str
-        Out of `SLICES`. An empty one is reported with its reason in `status`, never dropped and
-        never scored.
-    rng : numpy Generator
-        For balancing, folds and attack models.
-
-    Raises
-    ------
-    ValueError
-        If a side is empty or a name unknown. NaN answers never get here: `Outputs` refuses them.
+    Of the `attacks`, out of `ATTACKS`, the trained ones learn to tell members from non-members *of
+    this model* by two-fold cross-validation: an auditor's attack, since no outsider has such
+    labels. An empty slice (`slices` are out of `SLICES`) is reported with its reason in `status`,
+    never dropped and never scored. ValueError if a side is empty or a name unknown.
     """
     check_attacks(attacks)
     before = np.random.get_state()  # noqa: NPY002 - the suite draws from NumPy's global generator
@@ -271,15 +251,17 @@ def table(results: Sequence[AttackResult]) -> pd.DataFrame:
     """The results as a DataFrame, one row per attack and slice, with sizes and status."""
     import pandas as pd
 
-    return pd.DataFrame(
-        {
-            "attack": r.attack,
-            "slice": r.slice,
-            "auc": r.auc,
-            "advantage": r.advantage,
-            "members": r.member_scores.size,
-            "nonmembers": r.nonmember_scores.size,
-            "status": r.status,
-        }
+    lines = [
+        (
+            r.attack,
+            r.slice,
+            r.auc,
+            r.advantage,
+            r.member_scores.size,
+            r.nonmember_scores.size,
+            r.status,
+        )
         for r in results
-    )
+    ]
+    names = ["attack", "slice", "auc", "advantage", "members", "nonmembers", "status"]
+    return pd.DataFrame(lines, columns=names)

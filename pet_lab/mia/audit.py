@@ -18,6 +18,7 @@ from scipy import optimize, stats
 
 from pet_lab import checks
 from pet_lab.accounting import gaussian_epsilon
+from pet_lab.mia.lira import check_statistics
 from pet_lab.mia.roc import checked_scores, roc
 
 
@@ -52,19 +53,15 @@ def clopper_pearson(
 class EpsilonBound:
     """What an attack proves about epsilon.
 
-    epsilon      lower bound: with probability `confidence` the true epsilon is at least this
-    delta        the delta it belongs to
-    confidence   one-sided, over the randomness of the trials
-    threshold    score above which a trial is called "in"
-    tpr_low      lower end of P(called in | in)
-    fpr_high     upper end of P(called in | out)
-    n_in, n_out  trials that the bound rests on, those that chose the threshold not counted
+    epsilon, delta  with probability `confidence` over the trials epsilon is at least this at delta
+    tpr_low         lower end of P(called in | in)
+    fpr_high        upper end of P(called in | out)
+    n_in, n_out     trials that the bound rests on, those that chose the threshold not counted
     """
 
     epsilon: float
     delta: float
     confidence: float
-    threshold: float
     tpr_low: float
     fpr_high: float
     n_in: int
@@ -133,17 +130,9 @@ def epsilon_lower_bound(
         One score per *independent training*: of the same record, in models trained with it and
         in models trained without it. Scores of many records from one model are not independent;
         for those use `one_run_epsilon_lower_bound`.
-    confidence : float
-        One-sided.
     threshold : float, optional
-        Fixed beforehand. Otherwise a random half (`rng`) of the trials chooses it and only the
-        other half counts, since the best threshold of all trials would flatter the attack.
-
-    Raises
-    ------
-    ValueError
-        If a side has fewer than 2 trials (one to choose, one to count), scores are NaN, or
-        `delta` or `confidence` is out of range.
+        Fixed beforehand. Otherwise a random half (`rng`) of the trials, at least 2 on each side,
+        chooses it and only the other half counts, since the best of all would flatter the attack.
 
     References
     ----------
@@ -155,10 +144,10 @@ def epsilon_lower_bound(
     if threshold is None:
         if rng is None:
             raise ValueError("Choosing a threshold splits the trials at random: pass rng=.")
+        sides = f"{members.size} in and {nonmembers.size} out"
         checks.require(
             min(members.size, nonmembers.size) >= 2,
-            f"Expected at least 2 trials on each side, got {members.size} in and "
-            f"{nonmembers.size} out: one half chooses the threshold, the other is counted.",
+            f"Expected at least 2 trials on each side to choose and to count, got {sides}.",
         )
         members, nonmembers = rng.permutation(members), rng.permutation(nonmembers)
         half_m, half_n = members.size // 2, nonmembers.size // 2
@@ -169,13 +158,7 @@ def epsilon_lower_bound(
     claim = {"delta": delta, "confidence": confidence}
     ratio, tpr_low, fpr_high = map(float, _log_ratios(tp, n_in, fp, n_out, **claim))
     return EpsilonBound(
-        epsilon=max(0.0, ratio),
-        threshold=threshold,
-        tpr_low=tpr_low,
-        fpr_high=fpr_high,
-        n_in=n_in,
-        n_out=n_out,
-        **claim,
+        epsilon=max(0.0, ratio), tpr_low=tpr_low, fpr_high=fpr_high, n_in=n_in, n_out=n_out, **claim
     )
 
 
@@ -194,30 +177,13 @@ def most_exposed_bound(
     searched costs nothing in validity. The trials are independent trainings: for one record, the
     coins of all others are part of the mechanism, which is as private as its worst case.
 
-    Parameters
-    ----------
-    statistics : array, shape (models, n)
-        Signed logit of every record in every training (`signed_logits`).
-    member : bool array, shape (models, n)
-        Independent fair coins (`random_halves`).
-    delta, confidence, rng
-        As `epsilon_lower_bound`.
-
-    Raises
-    ------
-    ValueError
-        With fewer than 16 trainings, or statistics that are not finite.
+    `statistics`, shape (models, n), are the signed logits of every record in every training, at
+    least 16 of them, all finite; `member`, bool of the same shape, are independent fair coins
+    (`random_halves`). The other arguments are those of `epsilon_lower_bound`.
     """
     s, m = np.asarray(statistics, dtype=float), np.asarray(member, dtype=bool)
-    checks.require(
-        s.ndim == 2 and s.shape == m.shape,
-        f"statistics and member have shape (models, records), got {s.shape} and {m.shape}.",
-    )
-    checks.require(
-        len(s) >= 16 and np.isfinite(s).all(),
-        f"Expected at least 16 trainings with finite statistics, got {len(s)}; train more, and "
-        "leave diverged ones out.",
-    )
+    check_statistics(s, m)
+    checks.require(len(s) >= 16, f"Expected at least 16 trainings, got {len(s)}; train more.")
     order = rng.permutation(len(s))
     first, second = order[: len(s) // 2], order[len(s) // 2 :]
     inside, outside = (np.where(w, s, np.nan)[first] for w in (m, ~m))
@@ -266,8 +232,6 @@ def one_run_epsilon_lower_bound(
         Higher = "more likely a member". They may use anything but the coins.
     member : bool array, shape (n,)
         The coins: independent, probability 1/2 (`lira.random_halves`).
-    confidence : float
-        One-sided.
     guesses : tuple of int
         Numbers of guesses to try, fixed beforehand: half of each on the highest scores ("in"),
         half on the lowest ("out"). All are tested, each with its share of the error probability.
@@ -275,11 +239,6 @@ def one_run_epsilon_lower_bound(
     Returns
     -------
     float >= 0. With n records at most about ``log(n / 3)`` can be proved at 95 %.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, scores are NaN, or all `guesses` exceed the records.
 
     References
     ----------

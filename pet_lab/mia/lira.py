@@ -20,6 +20,21 @@ Variance = Literal["fixed", "per-example"]
 _TINY = 1e-12
 
 
+def check_statistics(statistics: np.ndarray, member: np.ndarray) -> None:
+    """Refuse arrays that are not of one shape (models, records), or statistics not finite."""
+    one, other = statistics.shape, member.shape
+    checks.require(
+        len(one) == 2 and one == other,
+        f"statistics and member have shape (models, records), got {one} and {other}.",
+    )
+    diverged = int((~np.isfinite(statistics).all(axis=1)).sum())
+    checks.require(
+        not diverged,
+        f"{diverged} of {len(member)} shadow models gave NaN or infinite statistics; drop them "
+        "from both arrays and report how many diverged.",
+    )
+
+
 def random_halves(models: int, records: int, *, rng: np.random.Generator) -> np.ndarray:
     """Which model trains on which record, bool, (models, records): a fair coin for each pair.
 
@@ -41,10 +56,9 @@ def lira_leave_one_out(
 
     Parameters
     ----------
-    statistics : array, shape (models, n)
-        Each model's statistic of each record, higher = fits it better.
-    member : bool array, shape (models, n)
-        Which model was trained on which record.
+    statistics, member : float and bool arrays, shape (models, n)
+        Each model's statistic of each record, finite, higher = fits it better; and which model was
+        trained on which record. A record needs models on each side.
     online : bool
         True: log-likelihood ratio of in against out. False: only models without the record, as
         for an attacker who cannot train with it; the score is ``-log P(out >= target)``.
@@ -58,14 +72,19 @@ def lira_leave_one_out(
     float array, shape (models, n), higher = "more likely a member". Row r does not depend on
     ``member[r]``: compare its members ``[member[r]]`` with its non-members. A single target of
     one's own is one more row. In O(models * n) by removing each model from running sums.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, statistics are not finite, or a record has too few models on a side.
     """
     s, m = np.asarray(statistics, dtype=float), np.asarray(member, dtype=bool)
-    _check(s, m, variance, online)
+    check_statistics(s, m)
+    checks.one_of(get_args(Variance), variance=variance)
+    need = 3 if variance == "per-example" else 2  # one more than the moments need: the target
+    for side, mask in (("a member", m), ("a non-member", ~m)):
+        count = mask.sum(axis=0)
+        i = int(count.argmin())
+        checks.require(
+            count[i] >= need or (mask is m and not online),
+            f"Record {i} is {side} of {count[i]} of {len(m)} models, {need} are needed; train more "
+            "models with random halves.",
+        )
     # Centred first: sums of squares of numbers around 1e3 would lose the spread to rounding.
     centred = s - s.mean(axis=0)
     moments = []
@@ -86,27 +105,3 @@ def lira_leave_one_out(
         # tail, which stays exact where the cumulative probability rounds to 1.
         return -stats.norm.logsf(centred, *outside)
     return np.asarray(stats.norm.logpdf(centred, *inside) - stats.norm.logpdf(centred, *outside))
-
-
-def _check(s: np.ndarray, m: np.ndarray, variance: str, online: bool) -> None:
-    checks.require(
-        s.ndim == 2 and s.shape == m.shape,
-        f"statistics and member have shape (models, records), got {s.shape} and {m.shape}.",
-    )
-    checks.one_of(get_args(Variance), variance=variance)
-    diverged = int((~np.isfinite(s).all(axis=1)).sum())
-    checks.require(
-        not diverged,
-        f"{diverged} of {len(s)} shadow models gave NaN or infinite statistics; drop those "
-        "models from both arrays and report how many diverged.",
-    )
-    need = 3 if variance == "per-example" else 2  # one more than the moments need: the target
-    sides = {"a member": m, "a non-member": ~m} if online else {"a non-member": ~m}
-    for side, mask in sides.items():
-        count = mask.sum(axis=0)
-        i = int(count.argmin())
-        checks.require(
-            count[i] >= need,
-            f"Record {i} is {side} of {count[i]} of {len(m)} models, {need} are needed; train more "
-            "models with random halves.",
-        )

@@ -19,20 +19,15 @@ def checked_scores(values: ArrayLike, side: str) -> np.ndarray:
     """One score per record, at least one, infinite ones allowed; `side` is for the message."""
     scores = np.asarray(values, dtype=float)
     checks.require(
-        scores.ndim == 1,
-        f"{side} scores are a one-dimensional array, got shape {scores.shape}; "
-        "pass one score per record.",
+        scores.ndim == 1, f"{side} scores are one-dimensional, one a record, got {scores.shape}."
     )
     checks.require(
         scores.size,
-        f"Expected at least one {side} score, got none; an attack is judged on members and "
-        "non-members, so choose a slice that holds both.",
+        f"Expected at least one {side} score, got none; choose a slice that holds both.",
     )
     nans = int(np.isnan(scores).sum())
     checks.require(
-        not nans,
-        f"{nans} of {scores.size} {side} scores are NaN, as a diverged training gives; report that "
-        "run as diverged instead of scoring it.",
+        not nans, f"{nans} of {scores.size} {side} scores are NaN; report the run as diverged."
     )
     return scores
 
@@ -141,9 +136,8 @@ def chance_advantage(
     TensorFlow Privacy reports it. The mean for 4 members and 7 others is 0.32 (0.47 two-sided).
     """
     checks.whole(1, n_members=n_members, n_nonmembers=n_nonmembers)
-    order = rng.permuted(
-        np.tile(np.arange(n_members + n_nonmembers) < n_members, (draws, 1)), axis=1
-    )
+    member = np.arange(n_members + n_nonmembers) < n_members
+    order = rng.permuted(np.tile(member, (draws, 1)), axis=1)
     gap = np.where(order, 1 / n_members, -1 / n_nonmembers).cumsum(axis=1)
     return np.abs(gap).max(axis=1) if two_sided else np.maximum(gap.max(axis=1), 0.0)
 

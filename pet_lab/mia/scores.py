@@ -38,6 +38,11 @@ class Outputs:
         return int(self.labels.size)
 
     @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.probabilities.shape[1]
+
+    @property
     def true_class(self) -> np.ndarray:
         """Probability given to the true class, shape (n,)."""
         return self.probabilities[np.arange(self.size), self.labels]
@@ -85,8 +90,7 @@ def _columns(values: ArrayLike, kind: str) -> np.ndarray:
     checks.require(
         finite.all(),
         f"The model's answers are NaN or infinite for {int((~finite).sum())} of {finite.size} "
-        "records: its training diverged. Report the run as diverged and leave it out of every "
-        "mean; a smaller learning rate or a clip usually helps.",
+        "records: its training diverged. Report it as such and leave it out of every mean.",
         DivergedError,
     )
     return answers
@@ -97,11 +101,10 @@ def _outputs(p: np.ndarray, labels: ArrayLike) -> Outputs:
     checks.require(
         y.shape == (n,), f"Expected one label for each of {n} answers, got shape {y.shape}."
     )
-    if y.size and (not np.equal(y, np.round(y)).all() or y.min() < 0 or y.max() >= classes):
-        raise ValueError(
-            f"labels are integers from 0 to {classes - 1}, got values from {y.min()} to {y.max()}; "
-            "number the classes from 0."
-        )
+    strange = np.setdiff1d(y, np.arange(classes))
+    checks.require(
+        not strange.size, f"labels are integers from 0 to {classes - 1}, got {strange[:3]}."
+    )
     return Outputs(probabilities=p, labels=y.astype(np.int64))
 
 
@@ -126,14 +129,12 @@ def from_probabilities(probabilities: ArrayLike, labels: ArrayLike) -> Outputs:
     p = _columns(probabilities, "probabilities")
     if p.ndim == 1:
         p = np.stack([1 - p, p], axis=1)
-    if p.size and (p.min() < -1e-6 or p.max() > 1 + 1e-6):
-        raise ValueError(
-            f"probabilities lie in [0, 1], got values from {p.min():.3g} to {p.max():.3g}; "
-            "pass logits to from_logits."
-        )
+    outside = p[(p < -1e-6) | (p > 1 + 1e-6)]
+    fits = not outside.size and (np.abs(p.sum(axis=1) - 1) <= 1e-3).all()
     checks.require(
-        (np.abs(p.sum(axis=1) - 1) <= 1e-3).all(),
-        "Each row of probabilities sums to 1; pass logits to from_logits.",
+        fits,
+        "Probabilities lie in [0, 1] and each row of them sums to 1, got "
+        f"{outside[:3] if outside.size else 'other sums'}; pass logits to from_logits.",
     )
     return _outputs(np.clip(p, 0.0, 1.0), labels)
 
@@ -145,15 +146,13 @@ def from_estimator(model: Any, X: ArrayLike, y: ArrayLike) -> Outputs:
     """
     checks.require(
         hasattr(model, "predict_proba"),
-        f"Expected a classifier with predict_proba, got {type(model).__name__}; attacks need "
-        "probabilities (for an SVM pass probability=True, or wrap it in CalibratedClassifierCV).",
+        f"Expected a classifier with predict_proba, got {type(model).__name__}; wrap it in "
+        "CalibratedClassifierCV, or pass an SVM probability=True.",
     )
     classes, truth = list(model.classes_), np.asarray(y).tolist()
     unknown = sorted({str(v) for v in truth if v not in classes})
     checks.require(
-        not unknown,
-        f"Expected classes that the model was trained on ({classes}), got also "
-        f"{', '.join(unknown[:5])}.",
+        not unknown, f"The model was trained on the classes {classes}, got also {unknown[:5]}."
     )
     return from_probabilities(model.predict_proba(X), [classes.index(v) for v in truth])
 
@@ -173,8 +172,7 @@ def from_keras(model: Any, X: ArrayLike, y: ArrayLike, *, logits: bool | None = 
         activation = getattr(getattr(model.layers[-1], "activation", None), "__name__", "none")
         checks.require(
             activation in ("linear", "sigmoid", "softmax"),
-            f"Expected a last layer with linear, sigmoid or softmax activation, got "
-            f"{activation!r}; pass logits=True or logits=False.",
+            f"The last activation is {activation!r}; pass logits=True or logits=False.",
         )
         logits = activation == "linear"
     answers = np.asarray(model.predict(np.asarray(X), verbose=0))
@@ -215,12 +213,12 @@ def read_scores(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     )
     scores = reading.frame["score"]
     odd = scores.isna() if scores.dtype != object else ~text["score"].str.match(r"[+-]?\.?\d")
-    if odd.any() or scores.dtype == object:
-        row = int(np.argmax(odd))
-        raise ValueError(
-            f"{name}: line {reading.lines[row]} has no number as score ({text['score'][row]!r}); "
-            "leave out records whose model diverged."
-        )
+    row = int(np.argmax(odd))
+    checks.require(
+        not odd.any() and scores.dtype != object,
+        f"{name}: line {reading.lines[row]} has no number as score ({text['score'][row]!r}); "
+        "leave out records whose model diverged.",
+    )
     side = "members" if member.all() else "non-members"
     checks.require(
         0 < member.sum() < member.size,

@@ -41,13 +41,8 @@ class Domain:
     ) -> Domain:
         """The distinct values of an encoded table, which its documentation tells an attacker.
 
-        Parameters
-        ----------
-        X : array, shape (n, features)
-        feature_names : sequence of str
-            ``column`` for a number, ``column_level`` for a one-hot level.
-        columns : sequence of str, optional
-            The table's columns before encoding; without it each feature is its own attribute.
+        Features, the columns of X, are named ``column``, or ``column_level`` for a one-hot level of
+        one of the table's `columns`; without those each feature is its own attribute.
         """
         x = np.asarray(X, dtype=float)
         checks.require(
@@ -90,27 +85,19 @@ def synthesise(
 ) -> tuple[np.ndarray, int]:
     """Model-based synthesis by hill climbing on the target's confidence, many starts at once.
 
-    Parameters
-    ----------
-    predict : callable
-        Array (m, features) to probabilities (m, classes): the target's only interface.
-    label, n : int
-        Class to synthesise, and records wanted.
-    confidence : float
-        A record is taken with the probability that the target gives to `label`, and only where
-        that exceeds `confidence` and `label` is the predicted class.
+    `predict`, array (m, features) to probabilities (m, classes), is the target's only interface. A
+    record is taken with the probability that the target gives to `label`, and only where that
+    exceeds `confidence` and `label` is the predicted class.
 
     Returns
     -------
-    The records, shape (n, features), and the number of answers asked of the target.
+    `n` records, shape (n, features), and the number of answers asked of the target.
 
     Raises
     ------
     SynthesisError
         If the target hardly ever predicts `label` with `confidence`: none in 4 rounds of 512
         starts, or still too few after 20 starts per wanted record.
-    ValueError
-        If a number is out of its range.
     """
     checks.whole(1, n=n)
     checks.require(0 <= confidence < 1, f"confidence is a probability in [0, 1), got {confidence}.")
@@ -119,9 +106,8 @@ def synthesise(
     while count < n:
         checks.require(
             tried < 20 * max(n, _STARTS) and (count or tried < 4 * _STARTS),
-            f"Only {count} of {n} records of class {label} after {tried} starts: the target rarely "
-            f"gives this class more than {confidence:g}; lower confidence, or attack another "
-            "model.",
+            f"Only {count} of {n} records of class {label} after {tried} starts are surer than "
+            f"{confidence:g}; lower confidence, or attack another model.",
             SynthesisError,
         )
         tried += _STARTS
@@ -184,26 +170,10 @@ def shadow_scores(
 ) -> np.ndarray:
     """P(member) of the target's records, by what the shadow models' answers show of membership.
 
-    One logistic regression per class of the *prediction*, as in the report's text.
-
-    Parameters
-    ----------
-    answers : array, shape (models, records, classes)
-        Probabilities that each shadow model gives to every record of the pool.
-    train, test : bool arrays, shape (models, records)
-        Its members and its non-members.
-    outputs : Outputs
-        The target's answers for the n records that are asked about.
-
-    Returns
-    -------
-    float array, shape (n,); NaN where the predicted class has not both members and non-members
-    among the shadow answers.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ or answers are NaN; SynthesisError if no class has both.
+    One logistic regression per class of the *prediction*, as in the report's text, learns from the
+    `answers`, shape (models, records, classes), that each shadow model gives to its members `train`
+    and non-members `test`, bool, shape (models, records); `outputs` are the target's. NaN where the
+    predicted class has not both among the shadow answers; SynthesisError if no class has.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -217,18 +187,14 @@ def shadow_scores(
     diverged = int((~np.isfinite(p).all(axis=(1, 2))).sum())
     checks.require(
         not diverged,
-        f"{diverged} of {len(p)} shadow models diverged (NaN answers); drop them from answers and "
-        "masks and report how many.",
+        f"{diverged} of {len(p)} shadow models diverged; drop them, and report how many.",
     )
     used = inside | outside
     features, member = p[used], inside[used]
     predicted = features.argmax(axis=1)
     taught = [c for c in range(p.shape[2]) if len(np.unique(member[predicted == c])) == 2]
-    checks.require(
-        taught,
-        "No class has both members and non-members among the shadow answers.",
-        SynthesisError,
-    )
+    sentence = "No class has both members and non-members among the shadow answers."
+    checks.require(taught, sentence, SynthesisError)
     scores = np.full(outputs.size, np.nan)
     for label in taught:
         rows, asked = predicted == label, outputs.predicted == label

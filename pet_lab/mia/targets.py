@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from pet_lab import accounting, checks, dpsgd
 from pet_lab.dpsgd.config import Engine
 from pet_lab.mia.lira import random_halves
+from pet_lab.mia.roc import auc
 from pet_lab.mia.scores import signed_logits
 
 ONE_CLASS = "all records to train on are of one class"
@@ -40,22 +41,14 @@ def check_plan(
     for name, values in lists.items():
         checks.require(values, f"{name} is empty; give at least one value.")
     records, classes = np.size(y), np.unique(y)
-    checks.require(
-        records >= 6,
-        f"Expected at least 6 records to train on, hold out and attack, got {records}; use a "
-        "larger table.",
-    )
-    checks.require(
-        classes.size >= 2,
-        f"Expected two classes, got {records} records of class {classes[0]:g} alone; choose "
-        "another target.",
-    )
+    checks.require(records >= 6, f"Expected at least 6 records, got {records}; use a larger table.")
+    one_class = f"Expected two classes, got {records} records of class {classes[0]:g} alone."
+    checks.require(classes.size >= 2, one_class)
     if members is None:
         members = report_split(records, np.random.default_rng(0)).train.size
     checks.require(
         batch_size <= members,
-        f"batch_size = {batch_size} is larger than the {members} records that a training sees; use "
-        "a smaller batch.",
+        f"batch_size = {batch_size} is larger than the {members} records that a training sees.",
     )
     checks.require(
         0 < delta < 1, f"delta is a probability strictly between 0 and 1, got {delta:g}."
@@ -64,15 +57,8 @@ def check_plan(
 
 def spend(epsilon: float, config: dpsgd.Config, *, n: int, delta: float) -> dpsgd.Config:
     """`config` with the least noise that guarantees `epsilon` on `n` members (PLD accountant)."""
-    noise = accounting.noise_for(
-        epsilon,
-        n=n,
-        batch_size=config.batch_size,
-        epochs=config.epochs,
-        delta=delta,
-        sampling=config.sampling,
-        accountant="pld",
-    )
+    how = {name: getattr(config, name) for name in ("batch_size", "epochs", "sampling")}
+    noise = accounting.noise_for(epsilon, n=n, delta=delta, accountant="pld", **how)
     return replace(config, noise_multiplier=noise)
 
 
@@ -201,6 +187,14 @@ class Coins:
     member: np.ndarray
     diverged: int
     one_class: int = 0
+
+    def areas(self, scores: np.ndarray) -> list[float]:
+        """AUC of each model on its row of `scores`, shape (models, n), members against others."""
+        return [auc(s[m], s[~m]) for s, m in zip(scores, self.member, strict=True)]
+
+    def pooled(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores of all members and of all non-members, over all models."""
+        return scores[self.member], scores[~self.member]
 
     def accuracy(self, *, members: bool) -> np.ndarray:
         """Share of right answers of each model on its members, or on the others, (models,)."""

@@ -81,10 +81,6 @@ class Attacked:
     scores: Mapping[str, np.ndarray]
     failed: Mapping[str, str] = field(default_factory=dict)
 
-    def pooled(self, attack: str) -> tuple[np.ndarray, np.ndarray]:
-        """Scores of all members and of all non-members, over all targets."""
-        return self.scores[attack][self.coins.member], self.scores[attack][~self.coins.member]
-
     def guarantee(self, delta: float) -> accounting.Guarantee:
         """What the accountant claims for the training that is protected least.
 
@@ -133,15 +129,15 @@ def measure(attacked: Mapping[str, Attacked], *, delta: float, seed: int) -> pd.
         factors: dict[str, Any] = {"training": name, "noise_multiplier": noise}
         for label, scores in run.scores.items():
             metric = "threshold.auc" if label == LOSS else "lira.auc"
-            members, others = run.pooled(label)
-            rates = [f for f in RATES if f * len(others) > 1]
+            sides = coins.pooled(scores)
+            rates = [f for f in RATES if f * len(sides[1]) > 1]
             names = [*(f"pooled.tpr_at_{f:g}" for f in rates), "pooled.auc"]
             if failure := run.failed.get(label):
                 areas, pooled = [math.nan] * len(scores), dict.fromkeys(names, math.nan)
             else:
-                areas = [mia.auc(s[m], s[~m]) for s, m in zip(scores, coins.member, strict=True)]
-                values = [mia.tpr_at_fpr(members, others, fpr=f) for f in rates]
-                pooled = dict(zip(names, [*values, mia.auc(members, others)], strict=True))
+                areas, curve = coins.areas(scores), mia.roc(*sides)
+                values = [*map(curve.tpr_at, rates), mia.auc(*sides)]
+                pooled = dict(zip(names, values, strict=True))
             place: dict[str, Any] = {"attack": label, "status": failure or "ok", **factors}
             for r, area in enumerate(areas):
                 rows.add(replicate=r, metrics={metric: area}, **place)
@@ -178,8 +174,9 @@ def curves(attacked: Mapping[str, Attacked]) -> pd.DataFrame:
     """ROC of LiRA on each training and of the loss threshold without DP: attack, fpr, tpr."""
     parts = []
     for name, label in [*((name, ATTACK) for name in attacked), ("no DP", LOSS)]:
-        if label not in attacked[name].failed:
-            frame = mia.roc(*attacked[name].pooled(label)).frame()
+        run = attacked[name]
+        if label not in run.failed:
+            frame = mia.roc(*run.coins.pooled(run.scores[label])).frame()
             attack_on = f"{'loss threshold' if label == LOSS else 'LiRA'}, {name}"
             parts.append(frame.assign(attack=attack_on))
     return pd.concat(parts, ignore_index=True)

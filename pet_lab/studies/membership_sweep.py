@@ -1,7 +1,6 @@
-"""What a membership attack learns under DP training, over noise, step size and training length.
+"""What a membership attack learns under DP training (UNECE, section 3.2.2, figure 3.10, table 3.4).
 
-UNECE final report, section 3.2.2, figure 3.10 and table 3.4. Two readings of the set-up: as
-"described" every record's gradient is clipped and attacks are judged by cross-validation; as
+As "described" every record's gradient is clipped and attacks are judged by cross-validation; as
 "published" the mean gradient of a batch is clipped (`num_microbatches=1`) and the logistic attack
 is judged on a random quarter of the records.
 """
@@ -210,6 +209,7 @@ def decimal_points(cells: pd.DataFrame, *, delta: float) -> pd.DataFrame:
         line = {name: cell[name] for name in ("table", *SETTING)}
         line |= {"printed": cell["text"], "recomputed": value, "decimals": decimals}
         line["without its decimal point"] = f"{round(value * 10**decimals):.2E}"
+        line["explained"] = line["without its decimal point"] == line["printed"]
         line["proven as described"] = accounting.epsilon(noise, **size, **how).epsilon
         lines.append(line)
     return pd.DataFrame(lines)
@@ -303,14 +303,11 @@ def _by_setting(rows: pd.DataFrame) -> pd.DataFrame:
 def headline(rows: pd.DataFrame, points: pd.DataFrame) -> Claim:
     """One sentence: what the suite's attack reaches, and what the printed epsilons are."""
     means = _by_setting(rows)["mean"]
-    reach = (
-        "The suite's logistic attack on all records has a mean AUC of {low:.2f} to {high:.2f} over "
-        "the settings as described"
-    )
+    reach = "The suite's logistic attack on all records has a mean AUC of {low:.2f} to {high:.2f} over the settings as described"
     return Claim(
-        reach + "; {n} printed epsilons lost their decimal points "
-        "({point[printed]} is {point[recomputed]:,.0f}).",
-        holds=len(means) > 0 and _explained(points),
+        reach
+        + "; {n} printed epsilons lost their decimal points ({point[printed]} is {point[recomputed]:,.0f}).",
+        holds=len(means) > 0 and bool(points["explained"].all()),
         otherwise=reach + ".",
         low=means.min(),
         high=means.max(),
@@ -319,34 +316,28 @@ def headline(rows: pd.DataFrame, points: pd.DataFrame) -> Claim:
     )
 
 
-def _explained(points: pd.DataFrame) -> bool:
-    return bool((points["printed"] == points["without its decimal point"]).all())
-
-
 def takeaways(rows: pd.DataFrame, points: pd.DataFrame, cells: pd.DataFrame) -> list[Claim]:
     """What these rows bear out; `points` from `decimal_points`, `cells` as printed."""
     falls = [part for _, part in _by_setting(rows).groupby("learning_rate")]
     r = correlations(gap_and_attack(rows))
+    correlation = "correlation {within:.2f}, 95 %: {low:.2f} to {high:.2f}"
     return [
         Claim(
-            "All {n} finite printed epsilons are recomputed ones of {low:,.0f} to {high:,.0f}, "
-            "written with {decimals} decimals and read without the decimal point.",
-            holds=_explained(points),
+            "All {n} finite printed epsilons are recomputed ones of {values[0]:,.0f} to {values[1]:,.0f}, written with "
+            "{decimals} decimals and read without the decimal point.",
+            holds=bool(points["explained"].all()),
             n=len(points),
-            low=points["recomputed"].min(),
-            high=points["recomputed"].max(),
+            values=(points["recomputed"].min(), points["recomputed"].max()),
             decimals=" or ".join(map(str, sorted(set(points["decimals"])))),
         ),
         _printed_order(rows, cells),
         *map(_fall, falls),
         _longer(rows),
         Claim(
-            "Among trainings of equal settings a wider gap goes with a better attack too "
-            "(correlation {within:.2f}, 95 %: {low:.2f} to {high:.2f}); an unlucky hold-out moves "
-            "both.",
+            f"Among trainings of equal settings a wider gap goes with a better attack too ({correlation}); an unlucky hold-out "
+            "moves both.",
             holds=r["low"] > 0,
-            otherwise="Among trainings of equal settings gap and attack are not shown to go "
-            "together (correlation {within:.2f}, 95 %: {low:.2f} to {high:.2f}).",
+            otherwise=f"Among trainings of equal settings gap and attack are not shown to go together ({correlation}).",
             **r,
         ),
     ]
@@ -360,12 +351,11 @@ def _printed_order(rows: pd.DataFrame, cells: pd.DataFrame) -> Claim:
     # The range of k draws exceeds so many standard deviations in 5 % of cases.
     limit = float(stats.studentized_range.ppf(0.95, len(printed), np.inf))
     return Claim(
-        "Table 3.4 rests on CLASS=0, where equal settings give AUCs with a standard deviation of "
-        "{spread:.2f} as published: {n} equal settings would often differ by as much as its rows "
-        "do ({width:.2f}), so their order says nothing.",
+        "Table 3.4 rests on CLASS=0, where equal settings give AUCs with a standard deviation of {spread:.2f} as published: {n} "
+        "equal settings would often differ by as much as its rows do ({width:.2f}), so their order says nothing.",
         holds=np.ptp(printed) < limit * spread,
-        otherwise="The rows of table 3.4 differ by {width:.2f}, more than equal settings would "
-        "(standard deviation {spread:.2f} as published).",
+        otherwise="The rows of table 3.4 differ by {width:.2f}, more than equal settings would (standard deviation "
+        "{spread:.2f} as published).",
         spread=spread,
         width=np.ptp(printed),
         n=len(printed),
@@ -381,10 +371,7 @@ def _fall(part: pd.DataFrame) -> Claim:
     ordered = part.sort_values("noise_multiplier")
     a, b = ordered.iloc[0], ordered.iloc[-1]
     start = "At step size {a[learning_rate]:g}, as described, "
-    means = (
-        "mean AUC {a[mean]:.2f} at noise {a[noise_multiplier]:g}, {b[mean]:.2f} at noise "
-        "{b[noise_multiplier]:g}."
-    )
+    means = "mean AUC {a[mean]:.2f} at noise {a[noise_multiplier]:g}, {b[mean]:.2f} at noise {b[noise_multiplier]:g}."
     return Claim(
         f"{start}noise lowers the logistic attack on all records: {means}",
         # Conservative: the hold-outs are the same, so that the difference is known better.
@@ -400,13 +387,13 @@ def _longer(rows: pd.DataFrame) -> Claim:
     table = part.pivot_table(index="replicate", columns=["epochs", "metric"], values="value")
     first, last = part["epochs"].min(), part["epochs"].max()
     rise = table[last] - table[first]  # on the same hold-outs
+    start = "from {first:g} to {last:g} epochs without DP"
     return Claim(
-        "Overfitting drives the attack: from {first:g} to {last:g} epochs without DP, on the same "
-        "hold-outs, the accuracy gap widens by {rise[overfit.score.gap]:.2f} and the AUC of the "
-        "loss threshold rises by {rise[overfit.mia.auc]:.2f} to {level:.2f}.",
+        f"Overfitting drives the attack: {start}, on the same hold-outs, the accuracy gap widens by "
+        "{rise[overfit.score.gap]:.2f} and the AUC of the loss threshold rises by {rise[overfit.mia.auc]:.2f} to {level:.2f}.",
         holds=bool((rise.mean() > _t(len(rise)) * rise.sem()).all()),
-        otherwise="From {first:g} to {last:g} epochs without DP gap and attack are not shown to "
-        "rise (by {rise[overfit.score.gap]:.2f} and {rise[overfit.mia.auc]:.2f}).",
+        otherwise=f"Gap and attack are not shown to rise {start} (by {{rise[overfit.score.gap]:.2f}} and "
+        "{rise[overfit.mia.auc]:.2f}).",
         first=first,
         last=last,
         rise=rise.mean(),

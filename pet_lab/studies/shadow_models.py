@@ -132,12 +132,8 @@ def simulate(s: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def shadow_attack(s: Settings, victim: Victim) -> pd.DataFrame:
-    """Attack a new target of this kind in each replicate.
-
-    The attacker only queries the target: records of both classes are synthesised from its answers,
-    imitations (same configuration, as many records as the target) are trained on them in one
-    program, one attack is learned per predicted class, and judged on the target's real members and
-    on the records held out.
+    """Attack a new target of this kind in each replicate, by queries alone; judged on its real
+    members and on the records held out.
 
     Rows: factors of the victim, attack_model ("class0", "class1" or ""), samples ("member",
     "nonmember" or ""), replicate, metric, value. Metrics target.* on the held-out records; for each
@@ -187,10 +183,12 @@ def _two_columns(logits: np.ndarray) -> np.ndarray:
 def _scores(
     s: Settings, target: dpsgd.Training, outputs: mia.Outputs, seeds: Sequence[Any]
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """The attack's scores of the real records, learned from queries alone, and what it took.
+    """The attack's scores of the real records, and what they took.
 
-    A target that is never as sure of a class as `confidence` lowers that to 95 % of the best answer
-    among 4096 random records.
+    Records of both classes are synthesised from the target's answers, and imitations (same
+    configuration, as many records) trained on them in one program teach an attack per predicted
+    class. A target that is never as sure of a class as `confidence` lowers that to 95 % of the best
+    answer among 4096 random records.
     """
     rng = np.random.default_rng(seeds[0])
 
@@ -269,9 +267,9 @@ def _lira(
     except ValueError as error:  # one class, or too few trainings with or without a record
         rows.add(metrics={"lira.auc": math.nan}, status=str(error), **place)
         return None
-    for r, (score, m) in enumerate(zip(scores, coins.member, strict=True)):
-        rows.add(replicate=r, metrics={"lira.auc": mia.auc(score[m], score[~m])}, **place)
-    return mia.roc(scores[coins.member], scores[~coins.member])
+    for r, area in enumerate(coins.areas(scores)):
+        rows.add(replicate=r, metrics={"lira.auc": area}, **place)
+    return mia.roc(*coins.pooled(scores))
 
 
 def implied(cells: pd.DataFrame) -> pd.DataFrame:
@@ -357,11 +355,10 @@ def headline(rows: pd.DataFrame) -> Claim:
     areas = _means(rows, "mia.auc").groupby("target").agg(["min", "max"])
     plain, private = (areas.reindex([t]).iloc[0] for t in ("non-private", "dp-sgd"))
     return Claim(
-        "The shadow attack's AUC is {plain[min]:.2f} to {plain[max]:.2f} without DP and "
-        "{private[min]:.2f} to {private[max]:.2f} at ε = {epsilon:g}.",
+        "The shadow attack's AUC is {plain[min]:.2f} to {plain[max]:.2f} without DP and {private[min]:.2f} to "
+        "{private[max]:.2f} at ε = {epsilon:g}.",
         holds=not (plain.isna().any() or private.isna().any()),
-        otherwise="A target that hardly ever predicts one class cannot be imitated: no shadow "
-        "attack on it.",
+        otherwise="A target that hardly ever predicts one class cannot be imitated: no shadow attack on it.",
         plain=plain,
         private=private,
         epsilon=rows.loc[rows["target"] == "dp-sgd", "epsilon"].min(),
@@ -375,59 +372,57 @@ def takeaways(rows: pd.DataFrame, cells: pd.DataFrame, *, base_rate: float) -> l
     worst = table.iloc[int(gaps.argmax())]
     gain = _means(rows, "accuracy") - _means(rows, "accuracy.always_member")
     known = _means(rows, "balanced_accuracy").groupby("target").mean()
+    known = known.reindex(["non-private", "dp-sgd"])
     accuracy = _means(rows, "target.accuracy").droplevel("attack_model")
     area = _means(rows, "lira.auc").droplevel("attack_model")
-    lira_area = area.drop(FULL_BATCH, errors="ignore")
+    on_networks = area.drop(FULL_BATCH, errors="ignore")
     rival = rows[(rows["target"] == FULL_BATCH) & (rows["metric"] == "target.accuracy")]["value"]
     error = 0.0 if len(rival) < 2 else float(stats.t.isf(0.025, len(rival) - 1) * rival.sem())
     return [
         Claim(
-            "Table 3.5 contradicts itself: for {worst[attack_model]} of the {worst[target]} target "
-            "its precisions and recalls imply an accuracy of {ends[0]:.2f} to {ends[1]:.2f}, "
-            "printed is {worst[accuracy, printed]:.2f}.",
+            "Table 3.5 contradicts itself: for {worst[attack_model]} of the {worst[target]} target its precisions and recalls "
+            "imply an accuracy of {ends[0]:.2f} to {ends[1]:.2f}, printed is {worst[accuracy, printed]:.2f}.",
             holds=gaps.max() > 0.05,
             worst=worst,
             ends=sorted(worst[["implied by the members", "implied by the non-members"]]),
         ),
         Claim(
-            "Answering “member” to everything beats {k} of the {n} printed attacks in accuracy; "
-            "ours, without DP, come to {gain:+.3f} against that answer at best.",
+            "Answering “member” to everything beats {k} of the {n} printed attacks in accuracy; ours, without DP, come to "
+            "{gain:+.3f} against that answer at best.",
             k=int((table["always answering member"] > table["accuracy, printed"]).sum()),
             n=len(table),
             gain=gain["non-private"].max(),
         ),
         Claim(
-            "The shadow attack knows more without DP (mean balanced accuracy {plain:.2f}) than with it "
-            "({private:.2f}); guessing is 0.50.",
-            holds=known["non-private"] > max(known.get("dp-sgd", math.nan), 0.5),
-            otherwise="The shadow attack's mean balanced accuracy is {plain:.2f} without DP and "
-            "{private:.2f} with it (nan: no target could be imitated); guessing is 0.50.",
-            plain=known["non-private"],
-            private=known.get("dp-sgd", math.nan),
+            "The shadow attack knows more without DP (mean balanced accuracy {known[non-private]:.2f}) than with it "
+            "({known[dp-sgd]:.2f}); guessing is 0.50.",
+            holds=known["non-private"] > max(known["dp-sgd"], 0.5),
+            otherwise="The shadow attack's mean balanced accuracy is {known[non-private]:.2f} without DP and "
+            "{known[dp-sgd]:.2f} with it (nan: no target could be imitated); guessing is 0.50.",
+            known=known,
         ),
         Claim(
             "LiRA knows more without DP (AUC {a:.2f}), and DP lowers it to {b:.2f}.",
-            holds=lira_area.iloc[0] > lira_area.iloc[-1],
-            a=lira_area.iloc[0],
-            b=lira_area.iloc[-1],
+            holds=on_networks.iloc[0] > on_networks.iloc[-1],
+            a=on_networks.iloc[0],
+            b=on_networks.iloc[-1],
         ),
         Claim(
-            "The price: the private target's accuracy of {accuracy[dp-sgd]:.2f} does not beat the "
-            "base rate of {base:.2f}; without DP it is {accuracy[non-private]:.2f}.",
+            "The price: the private target's accuracy of {accuracy[dp-sgd]:.2f} does not beat the base rate of {base:.2f}; "
+            "without DP it is {accuracy[non-private]:.2f}.",
             holds=accuracy["dp-sgd"] <= base_rate,
-            otherwise="The private target's accuracy is {accuracy[dp-sgd]:.2f}, the base rate "
-            "{base:.2f}, and without DP it is {accuracy[non-private]:.2f}.",
+            otherwise="The private target's accuracy is {accuracy[dp-sgd]:.2f}, the base rate {base:.2f}, and without DP it is "
+            "{accuracy[non-private]:.2f}.",
             accuracy=accuracy,
             base=base_rate,
         ),
         Claim(
-            "The set-up costs the accuracy, not ε: logistic regression by a few steps on all "
-            "records, features scaled by public ranges, spends the same ε and has an accuracy of "
-            "{accuracy:.2f} ± {error:.2f} at a base rate of {base:.2f}, and LiRA's AUC is "
-            "{area:.2f} on it.",
+            "The set-up costs the accuracy, not ε: logistic regression by a few steps on all records, features scaled by public "
+            "ranges, spends the same ε and has an accuracy of {accuracy:.2f} ± {error:.2f} at a base rate of {base:.2f}, and "
+            "LiRA's AUC is {area:.2f} on it.",
             holds=rival.mean() - error > base_rate,
-            otherwise="Steps on all records at once are not shown to beat the base rate of "
-            "{base:.2f} at this ε: accuracy {accuracy:.2f} (nan: not run, no public ranges).",
+            otherwise="Steps on all records at once are not shown to beat the base rate of {base:.2f} at this ε: accuracy "
+            "{accuracy:.2f} (nan: not run, no public ranges).",
             accuracy=rival.mean(),
             error=error,
             base=base_rate,

@@ -135,7 +135,7 @@ def test_one_column_outputs_turn_correctness_into_class_0():
     )
     spec = ds.SingleSliceSpec(ds.SlicingFeature.CORRECTLY_CLASSIFIED, True)
     theirs = dataset_slicing.get_slice(data, spec)
-    ours = slice_masks(MEMBERS, classes=2, one_column=True)
+    ours = slice_masks(MEMBERS, one_column=True)
     np.testing.assert_array_equal(ours["CORRECTLY_CLASSIFIED=True"], MEMBERS.labels == 0)
     assert theirs.labels_train.size == ours["CORRECTLY_CLASSIFIED=True"].sum()
 
