@@ -11,7 +11,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -420,32 +420,20 @@ async def _linear(a: Arithmetic, task: Task, rows: Joined) -> AnswerShares:
     # The product keeps its twin through the moments, so the mask needs none of its own.
     product = await a.dots([(g, m) for m in by_row for g in gram] + [(rhs, m) for m in by_row])
     opened = await a.open(product.z[: d * d])
-    inverse = _inverse([opened[r * d : (r + 1) * d] for r in range(d)], a.p)
-    if inverse is None:
+    try:
+        solution = _solve(a.field, opened, product.z[d * d :])
+    except ZeroDivisionError:
         await a.verify()
         return AnswerShares([], PublicFacts(singular=True))
-    masked = product.z[d * d :]
-    solution = [sum(u * v for u, v in zip(r, masked, strict=True)) % a.p for r in inverse]
     await a.verify()
     return AnswerShares([*solution, *a.total(rows.one).z])
 
 
-def _inverse(matrix: list[list[int]], p: int) -> list[list[int]] | None:
-    """Inverse modulo p by elimination; None if there is none."""
-    d = len(matrix)
-    work = [[*row, *(int(i == j) for j in range(d))] for i, row in enumerate(matrix)]
-    for c in range(d):
-        pivot = next((r for r in range(c, d) if work[r][c] % p), None)
-        if pivot is None:
-            return None
-        work[c], work[pivot] = work[pivot], work[c]
-        factor = pow(work[c][c], -1, p)
-        work[c] = [v * factor % p for v in work[c]]
-        for r in range(d):
-            if r != c and work[r][c]:
-                times = work[r][c]
-                work[r] = [(v - times * w) % p for v, w in zip(work[r], work[c], strict=True)]
-    return [row[d:] for row in work]
+def _solve(field: Any, matrix: Sequence[int], right: Sequence[int]) -> list[int]:
+    """Solution of linear equations in a field, the matrix row by row; or ZeroDivisionError."""
+    rows, column = (field.array(list(v)).reshape(len(right), -1) for v in (matrix, right))
+    solution: Any = np.linalg.solve(rows, column)
+    return [int(v) for v in solution.value.ravel()]
 
 
 def sigmoid_polynomial() -> tuple[float, float, float]:
