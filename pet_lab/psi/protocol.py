@@ -186,15 +186,6 @@ class Transcript:
     def __iter__(self) -> Iterator[Message]:
         return iter(self.messages)
 
-    def elements(self, *, kind: str, sender: str) -> list[bytes]:
-        """The elements of one kind that `sender` sent, in order of sending."""
-        return [
-            m.payload[i : i + m.width]
-            for m in self.messages
-            if m.kind == kind and m.sender == sender and m.payload and m.width
-            for i in range(0, len(m.payload), m.width)
-        ]
-
     def contains_any(self, values: Iterable[str]) -> bool:
         """True if a value, or an unkeyed hash of it that anyone can recompute, was sent.
 

@@ -32,14 +32,15 @@ class TotalCost:
     """Totals by cell and what they cost.
 
     bytes_sent : from the owner to the linker(s) and back
-    error : largest absolute difference from the totals in clear
+    absolute_error : largest difference from the totals in clear; relative to the largest total
     """
 
     totals: tuple[float, ...]
-    owner_cpu_s: float
-    linker_cpu_s: float
+    owner_cpu_seconds: float
+    linker_cpu_seconds: float
     bytes_sent: int
-    error: float
+    absolute_error: float
+    relative_error: float
 
 
 def add_encrypted(
@@ -99,10 +100,12 @@ def total_by_cell(
         totals = step or []
     encrypt, add, decrypt = np.diff(times)
     number = 16 if scheme == "shares" else paillier_bits // 4  # bytes, each way
+    error = max((abs(float(t - int(c))) for t, c in zip(totals, clear, strict=True)), default=0)
     return TotalCost(
         totals=tuple(map(float, totals)),
-        owner_cpu_s=encrypt + decrypt,
-        linker_cpu_s=add,
+        owner_cpu_seconds=encrypt + decrypt,
+        linker_cpu_seconds=add,
         bytes_sent=number * (len(values) + n_cells),
-        error=max((abs(float(t - int(c))) for t, c in zip(totals, clear, strict=True)), default=0),
+        absolute_error=error,
+        relative_error=error / max(map(abs, totals), default=1) if error else 0.0,
     )

@@ -294,50 +294,52 @@ def pros_and_cons(
     return table
 
 
+def _totals(rows: pd.DataFrame) -> dict[str, float]:
+    return {str(metric): of["value"].sum() for metric, of in rows.groupby("metric")}
+
+
 def headline(rows: pd.DataFrame) -> Claim:
     """The verdict in one sentence."""
     by = ["istat_column", "bank_column", "istat_label", "bank_label"]
     counts = rows[rows["metric"].isin(["count", "count_in_clear"])]
     cells = counts.pivot(index=by, columns="metric", values="value").dropna()
     equal = int((cells["count"] == cells["count_in_clear"]).sum())
-    total = rows.groupby("metric")["value"].sum()
+    total = _totals(rows)
     return Claim(
-        "All {cells} cells of the {tables} tables equal those of a join in clear; {common:.0f} "
-        "records are common. Frequencies alone give the linker {named:.0f} of {labels:.0f} labels.",
+        "All {cells} cells of the {tables} tables equal those of a join in clear; "
+        "{common_records:.0f} records are common. Frequencies alone give the linker "
+        "{labels_named_by_frequency:.0f} of {labels:.0f} labels.",
         holds=len(cells) == equal,
         otherwise="{equal} of {cells} cells of the {tables} tables equal those of a join in clear.",
         tables=len(cells.groupby(by[:2])),
         cells=len(cells),
         equal=equal,
-        common=total["common_records"],
-        named=total["labels_named_by_frequency"],
-        labels=total["labels"],
+        **total,
     )
 
 
 def takeaways(rows: pd.DataFrame, *, strict_cell: int, epsilon: float) -> list[Claim]:
     """What these rows allow to be said."""
-    total = rows.groupby("metric")["value"].sum()
+    total = _totals(rows)
     means = rows.groupby("metric")["value"].mean()
     q = np.exp(-epsilon)
     return [
         Claim(
             '"Encrypted" is not "hidden": equality of labels is visible, so frequencies are, and '
-            "known margins name {named:.0f} of {labels:.0f} labels.",
+            "known margins name {labels_named_by_frequency:.0f} of {labels:.0f} labels.",
             holds=total["labels_named_by_frequency"] > 0,
             otherwise="Known margins name none of {labels:.0f} labels here.",
-            named=total["labels_named_by_frequency"],
-            labels=total["labels"],
+            **total,
         ),
         Claim(
-            "A smallest count alone is not a check: {small:.0f} of the cells lie below {strict}, "
-            "and {withheld:.0f} must be withheld, because each party knows its own margins.",
+            "A smallest count alone is not a check: {cells_too_small:.0f} of the cells lie below "
+            "{strict}, and {cells_withheld:.0f} must be withheld, because each party knows its own "
+            "margins.",
             holds=total["cells_withheld"] > total["cells_too_small"] > 0,
-            otherwise="At a smallest count of {strict}, {small:.0f} cells are too small and "
-            "{withheld:.0f} are withheld.",
-            small=total["cells_too_small"],
-            withheld=total["cells_withheld"],
+            otherwise="At a smallest count of {strict}, {cells_too_small:.0f} cells are too small "
+            "and {cells_withheld:.0f} are withheld.",
             strict=strict_cell,
+            **total,
         ),
         Claim(
             "Noise of epsilon {epsilon:g} moves a count by {error:.2f} on average (in theory "

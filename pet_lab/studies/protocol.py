@@ -201,13 +201,7 @@ def totals_by_scheme(data: TradeFiles, *, paillier_rows: int) -> pd.DataFrame:
     for scheme in totals.SCHEMES:
         n = min(len(cents), paillier_rows) if scheme == "paillier" else len(cents)
         total = totals.total_by_cell(scheme, cents[:n], cells[:n], 2)
-        metrics = {
-            "total_owner_cpu_seconds": total.owner_cpu_s,
-            "total_linker_cpu_seconds": total.linker_cpu_s,
-            "total_absolute_error": total.error,
-            "total_relative_error": total.error / max(map(abs, total.totals)),
-            "total_bytes_sent": total.bytes_sent,
-        }
+        metrics = {f"total_{name}": v for name, v in vars(total).items() if name != "totals"}
         rows.add(scheme=scheme, keys=n, metrics=metrics)
     return rows.frame()
 
@@ -260,8 +254,9 @@ def slopes(rows: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _value(rows: pd.DataFrame, metric: str) -> float:
-    return float(rows.loc[rows["metric"] == metric, "value"].iloc[0])
+def _first(rows: pd.DataFrame) -> dict[str, float]:
+    first = rows.drop_duplicates("metric")
+    return dict(zip(first["metric"], first["value"], strict=True))
 
 
 def headline(rows: pd.DataFrame) -> Claim:
@@ -275,7 +270,7 @@ def headline(rows: pd.DataFrame) -> Claim:
         equal=int((cells["2.2"] == cells["2.3"]).sum()),
         cells=len(cells),
         n=int(measured["keys"]),
-        wall=60 * _value(rows, "wall_minutes"),
+        wall=60 * _first(rows)["wall_minutes"],
         cpu=measured["value"],
         engine=measured["engine"],
     )
@@ -289,7 +284,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
     lines = rows[(rows["engine"] == "ecdh") & (rows["metric"] == "intersection_wall_seconds")]
     wall = lines.set_index("round_trip_ms")["value"]
     slow = int(wall.index.max())
-    labels, named = (_value(rows, m) for m in ("labels", "labels_named_by_frequency"))
+    first = _first(rows)
     return [
         Claim(
             "Time grows at most in proportion to size: the steepest slope on logarithmic axes is "
@@ -303,7 +298,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
             "A session takes {turns:.0f} turns: at a round trip of {slow} ms {keys:,} keys take "
             "{delayed:.1f} s instead of {plain:.1f}, and a larger set waits no more often.",
             holds=wall[slow] > wall[0],
-            turns=_value(rows[rows["engine"] == "ecdh"], "message_turns"),
+            turns=_first(rows[rows["engine"] == "ecdh"])["message_turns"],
             slow=slow,
             keys=int(lines["keys"].iloc[0]),
             delayed=wall[slow],
@@ -311,16 +306,16 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
         ),
         Claim(
             "Neither file's values nor their hashes crossed the wire.",
-            holds=_value(rows, "files_seen_on_the_wire") == 0,
+            holds=first["files_seen_on_the_wire"] == 0,
             otherwise="Values of a file, or their hashes, crossed the wire.",
         ),
         Claim(
-            "The linker learns no label, but frequencies, which name {named:.0f} of {labels:.0f} "
-            "labels of a column whose margin is known.",
-            holds=named > 0,
+            "The linker learns no label, but frequencies, which name "
+            "{labels_named_by_frequency:.0f} of {labels:.0f} labels of a column whose margin is "
+            "known.",
+            holds=first["labels_named_by_frequency"] > 0,
             otherwise="Frequencies named no label here.",
-            named=named,
-            labels=labels,
+            **first,
         ),
         Claim(
             "Totals need no homomorphic encryption: shares between two linkers are exact and cost "

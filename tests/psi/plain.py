@@ -1,4 +1,4 @@
-"""The oracle: both files on the wire in clear. It protects nothing and is never a default."""
+"""The oracle: both files on the wire in clear; and what a transcript holds, element by element."""
 
 import numpy as np
 
@@ -53,3 +53,13 @@ def _unpack(raw):
     if size > _PIECE - 2 or any(raw[2 + size :]):
         raise MessageError("A plain key is not well formed: its length and its padding disagree.")
     return raw[2 : 2 + size]
+
+
+def elements_of(transcript, *, kind, sender):
+    """The elements of one kind that a party sent, in order of sending."""
+    return [
+        m.payload[i : i + m.width]
+        for m in transcript
+        if m.kind == kind and m.sender == sender and m.payload
+        for i in range(0, len(m.payload), m.width)
+    ]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nacl.bindings import crypto_scalarmult
+from plain import elements_of
 
 from pet_lab import psi
 from pet_lab.psi import curve25519 as curve
@@ -125,7 +126,7 @@ def test_no_element_on_the_wire_carries_a_twist_bit():
     result = psi.intersect(psi.EcdhEngine(), *sides, on="id")
     for kind in ("blinded", "twice_blinded"):
         for sender in ("a", "b"):
-            sent = result.transcript.elements(kind=kind, sender=sender)
+            sent = elements_of(result.transcript, kind=kind, sender=sender)
             assert len(sent) == 150
             assert not twist_bits(sent).any()
 

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from plain import elements_of
 from typer.testing import CliRunner
 
 from pet_lab import psi
@@ -58,7 +59,7 @@ def test_tags_are_not_in_the_order_of_the_file(engine, monkeypatch):
         monkeypatch.setattr(module, "secret_permutation", spy)
     ids = [str(i) for i in range(64)]
     result = psi.intersect(engine, *sides(ids, ids), on="id")
-    assert len(result.transcript.elements(kind=kind, sender="b")) == 64
+    assert len(elements_of(result.transcript, kind=kind, sender="b")) == 64
     assert orders
     # The chance that a random order of 64 is that of the file is 1 / 64!.
     assert all(o.tolist() != list(range(64)) for o in orders)
@@ -89,7 +90,7 @@ def test_a_raw_signature_does_not_confirm_a_guess_in_another_session():
     seen = set()
     for _ in range(2):
         result = psi.intersect(RsaEngine(2048), *sides(["guess"], ["guess", "b"]), on="id")
-        tags = set(result.transcript.elements(kind="tags", sender="b"))
+        tags = set(elements_of(result.transcript, kind="tags", sender="b"))
         assert not tags & seen
         seen |= tags
 

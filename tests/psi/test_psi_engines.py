@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from plain import PlainEngine
+from plain import PlainEngine, elements_of
 
 from pet_lab import psi
 from pet_lab.parties.blocking import memory_pair
@@ -121,7 +121,7 @@ def test_cardinality_hides_which_elements_are_common(small_parties):
     result = psi.intersect(
         psi.EcdhEngine(), *small_parties, on="business_id", variant="cardinality"
     )
-    assert len(result.transcript.elements(kind="twice_blinded", sender="cbs")) == 61
+    assert len(elements_of(result.transcript, kind="twice_blinded", sender="cbs")) == 61
     with pytest.raises(psi.PsiError, match="cannot answer cardinality"):
         psi.intersect(RsaEngine(2048), *small_parties, on="business_id", variant="cardinality")
 
@@ -188,12 +188,12 @@ def test_the_order_of_the_file_is_not_on_the_wire(engine):
     places = []
     for _ in range(runs):
         result = psi.intersect(engine, party("a", ids), party("b", ids), on="business_id")
-        sent = result.transcript.elements(kind=kind, sender="b")
+        sent = elements_of(result.transcript, kind=kind, sender="b")
         assert len(sent) == n
         if engine.name == "ecdh":
             # The initiator returned the responder's elements in the order received, twice blinded;
             # sorted, they are the shared order of `positions`.
-            twice = result.transcript.elements(kind="twice_blinded", sender="a")
+            twice = elements_of(result.transcript, kind="twice_blinded", sender="a")
         else:
             twice = sent
         rank = np.argsort(np.argsort(twice))
@@ -208,8 +208,8 @@ def test_two_sessions_share_no_element(small_parties):
     )
     for kind in ("blinded", "twice_blinded"):
         for sender in ("statcan", "cbs"):
-            a = first.transcript.elements(kind=kind, sender=sender)
-            b = second.transcript.elements(kind=kind, sender=sender)
+            a = elements_of(first.transcript, kind=kind, sender=sender)
+            b = elements_of(second.transcript, kind=kind, sender=sender)
             assert not set(a) & set(b)
     assert first.left.session != second.left.session
     assert first.left.link_key != second.left.link_key

@@ -6,6 +6,7 @@ import gmpy2
 import numpy as np
 import pandas as pd
 import pytest
+from plain import elements_of
 
 from pet_lab import psi
 from pet_lab.psi import rsa_blind, rsa_raw
@@ -114,5 +115,5 @@ def test_blinded_elements_are_unlinkable_across_sessions_and_not_the_hash(key):
     seen = set()
     for _ in range(3):
         result = psi.intersect(rsa_blind.RsaEngine(2048), *sides, on="id")
-        seen |= set(result.transcript.elements(kind="blinded", sender="x"))
+        seen |= set(elements_of(result.transcript, kind="blinded", sender="x"))
     assert len(seen) == 6

@@ -19,7 +19,7 @@ def test_totals_are_those_in_clear(scheme):
     cells = rng.integers(0, 4, n)
     cost = totals.total_by_cell(scheme, values, cells, 5, paillier_bits=1024)
     assert list(cost.totals) == [values[cells == c].sum() for c in range(5)]
-    assert cost.error == 0
+    assert cost.absolute_error == 0
     assert cost.bytes_sent > 0
 
 
