@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from pet_lab.parties import blocking
-from pet_lab.parties.blocking import BlockingChannel
+from pet_lab.parties.blocking import BlockingChannel, BlockingServer
 from pet_lab.parties.certificates import Credentials
 from pet_lab.parties.channel import Options
 from pet_lab.parties.errors import PeerLost
@@ -82,10 +82,7 @@ def serve(
         except BaseException as error:
             session.set_exception(error)  # the peer has been told by `speak`
 
-    host, port = _host_and_port(listen)
-    with blocking.serve(
-        credentials, handle, host=host, port=port, options=options, turned_away=log.warning
-    ) as server:
+    with _listen(listen, credentials, handle, options) as server:
         started(server.port)
         if not begun.wait(wait_s):
             raise PeerLost(peer, f"{peer} did not come within {wait_s:g} s.")
@@ -105,6 +102,17 @@ def connect(
     return blocking.connect(credentials, peer, host, port, wait_s=wait_s, options=options)
 
 
+def _listen(
+    address: str,
+    credentials: Credentials,
+    handle: Callable[[BlockingChannel], None],
+    options: Options | None,
+) -> BlockingServer:
+    host, port = _host_and_port(address)
+    more: dict[str, Any] = {"options": options, "turned_away": log.warning}
+    return blocking.serve(credentials, handle, host=host, port=port, **more)
+
+
 def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     plain = host and all(c.isalnum() or c in ".-" for c in host)
@@ -116,10 +124,11 @@ def _host_and_port(address: str) -> tuple[str, int]:
 class LinkerServer:
     """A `Linker` behind mutual TLS: each connection is one upload, query or status request.
 
-    Tables have at most `max_rows` rows. A call takes at most `call_s` seconds from its first
-    message to its answer, however it trickles in, and each party has at most 4 at a time, so
-    neither keeps the other out.
+    A call takes at most `call_s` seconds from its first message to its answer, however it trickles
+    in, and each party has at most 4 at a time, so neither keeps the other out.
     """
+
+    max_rows, call_s = 10_000_000, 900.0
 
     def __init__(
         self,
@@ -128,21 +137,11 @@ class LinkerServer:
         listen: str = "127.0.0.1:0",
         *,
         options: Options | None = None,
-        max_rows: int = 10_000_000,
-        call_s: float = 900.0,
     ) -> None:
-        self.linker, self.max_rows, self.call_s = linker, max_rows, call_s
+        self.linker = linker
         self._calls = {party: threading.BoundedSemaphore(MAX_CALLS) for party in linker.parties}
         self._uploading = {party: threading.Lock() for party in linker.parties}
-        host, port = _host_and_port(listen)
-        self._server = blocking.serve(
-            credentials,
-            self._handle,
-            host=host,
-            port=port,
-            options=options,
-            turned_away=log.warning,
-        )
+        self._server = _listen(listen, credentials, self._handle, options)
         self.port, self.close = self._server.port, self._server.close
 
     def _handle(self, channel: BlockingChannel) -> None:

@@ -472,7 +472,8 @@ def test_a_row_at_a_time_is_refused(linked):
 
 def test_an_upload_that_falls_silent_ends_in_time_and_neither_party_keeps_the_other_out(linked):
     one, address, _, a, b = linked
-    server = service.LinkerServer(one.linker, LINKER, options=QUICK, call_s=1.0)
+    server = service.LinkerServer(one.linker, LINKER, options=QUICK)
+    server.call_s = 1.0
     address = f"127.0.0.1:{server.port}"
     begun = time.monotonic()
     with connected(server.port, name="linker") as line:
