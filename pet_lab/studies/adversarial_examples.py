@@ -23,6 +23,7 @@ from scipy.spatial import distance
 from pet_lab import data
 from pet_lab.checks import between, distinct, require, whole
 from pet_lab.dpsgd import network
+from pet_lab.federated.model import LocalTraining, Network
 from pet_lab.rows import Claim, Rows, concat, wide
 
 Array = NDArray[np.float64]
@@ -95,29 +96,19 @@ class Net:
 
 
 def fit(x: Array, y: Labels, *, rng: Generator, epsilon: float = 0.0, sigma: float = 0.0) -> Net:
-    """Train 64-64-10 by Adam; on its own adversarial examples (epsilon), or on noisy images (sigma)."""
-    shapes = network.layer_shapes(x.shape[1], (64,), CLASSES)
-    flat = network.initial_weights(shapes, rng)[None]
-    mean, square = np.zeros_like(flat), np.zeros_like(flat)
-    net, gradient = Net(network.layers_of(flat, shapes)), np.empty_like(flat)
-    into, step = network.layers_of(gradient, shapes), 0
-    for _ in range(40):
-        for batch in np.array_split(rng.permutation(len(x)), len(x) // 64):
-            here, step = x[batch], step + 1
+    """Train 64-64-10 by SGD; each batch on its own adversarial examples, or on noisy images."""
+    model = Network((x.shape[1], 64, CLASSES))
+    how = LocalTraining(batch_size=64, learning_rate=0.2, momentum=0.0)
+    flat = model.initial(rng)
+    for _ in range(60):
+        for batch in np.array_split(rng.permutation(len(x)), len(x) // 32):
+            here, labels = x[batch], y[batch]
             if epsilon:
-                here = pgd(net, here, y[batch], epsilon=epsilon, steps=5, rng=rng)
+                net = Net(network.layers_of(flat[None], model.shapes))
+                here = pgd(net, here, labels, epsilon=epsilon, steps=5, rng=rng)
             here = here + rng.normal(0, sigma, here.shape) if sigma else here
-            values = network.forward(net.layers, here[None], "relu")
-            errors = network.output_errors(values[-1], np.eye(CLASSES)[y[batch]]) / len(batch)
-            deltas = network.back_propagated(net.layers, values, errors, "relu")
-            for a, d, (weights, biases) in zip(values, deltas, into, strict=False):
-                np.matmul(a.transpose(0, 2, 1), d, out=weights)
-                np.sum(d, axis=1, keepdims=True, out=biases)
-            mean += 0.1 * (gradient - mean)
-            square += 0.001 * (gradient**2 - square)
-            corrected = np.sqrt(square / (1 - 0.999**step)) + 1e-7
-            flat -= 0.005 * mean / (1 - 0.9**step) / corrected
-    return net
+            flat = model.train(flat, here, labels, how, rng)
+    return Net(network.layers_of(flat[None], model.shapes))
 
 
 # --- norms ----------------------------------------------------------------------------------------
