@@ -101,7 +101,7 @@ def simulate(settings: Settings) -> ServiceStudy:
         fixed = service.compute("joined_statistics", STATISTICS)
         for asked in TEXT["catalogue"]:
             steps = {"iterations": settings.iterations} if "logistic" in asked["function"] else {}
-            measure(rows, "catalogue", service, **{**asked, **steps})
+            measure(rows, "catalogue", service, **asked, **steps)
         attempts, audited = [tried(service, "three")], service.audit()
     with Service(("px", "py", "pz"), owned) as users:
         mixed = users.compute("joined_statistics", HIDDEN)
@@ -130,11 +130,10 @@ def simulate(settings: Settings) -> ServiceStudy:
         rows.add(experiment="attempts", attempt=name, metrics=metrics)
     four_ways(rows, owned)
     expected, ends = in_the_clear(owned, "joined_statistics", STATISTICS), (", service", ", clear")
+    decisions = pd.DataFrame([first, fixed.decisions], ["first", "then"]).T
     return ServiceStudy(
         rows=rows.frame(),
-        decisions=pd.DataFrame([first, fixed.decisions], ["first", "then"]).T.reset_index(
-            names="party"
-        ),
+        decisions=decisions.reset_index(names="party"),
         answers=fixed.table.merge(expected, on="region", suffixes=ends),
         fixed=fixed,
         mixed=mixed,
@@ -167,35 +166,26 @@ def example(n: int, seed: int) -> dict[str, Owned]:
 # --- answers and costs ----------------------------------------------------------------------------
 
 
-def in_the_clear(
-    data: Mapping[str, Owned], function: str, asked: Mapping[str, Any]
-) -> pd.DataFrame:
+def in_the_clear(data: Mapping[str, Owned], function: str, asked: dict[str, Any]) -> pd.DataFrame:
     """The answer of a trusted third party to the same question."""
     x, y = data.values()
     return clear.answer(function, asked, x.frame, y.frame, {**x.schema, **y.schema})
 
 
 def measure(
-    rows: Rows,
-    experiment: str,
-    service: Service,
-    *,
-    function: str = "joined_statistics",
-    level: str = "majority",
-    join: str = "opened",
-    round_trip_ms: float = 0,
-    **more: Any,
+    rows: Rows, experiment: str, service: Service, *, round_trip_ms: float = 0, **settings: Any
 ) -> None:
     """One task: whether its answer is the clear one, and its cost a processing party."""
-    asked = parameters(function, join, **more)
+    function = settings.pop("function", "joined_statistics")
+    level = settings.pop("level", "majority")
+    asked = parameters(function, **settings)
     result = service.compute(function, asked, level=level)
     expected = in_the_clear(service.data, function, asked)
     x, y = (t.select_dtypes("number").to_numpy(float) for t in (result.table, expected))
-    cost = result.costs[["products", "rounds", "bytes", "cpu_s", "wall_s"]].mean()
     rows.add(
         experiment=experiment,
         function=function,
-        join=join,
+        join=asked["join"],
         level=level,
         model=result.task.model,
         parties=result.task.k,
@@ -204,7 +194,7 @@ def measure(
         metrics={
             "equal": clear.same(result.table, expected),
             "gap": np.nanmax(np.abs(x - y) / np.maximum(np.abs(y), 1e-12)),
-            **cost,
+            **result.costs[["products", "rounds", "bytes", "cpu_s", "wall_s"]].mean(),
             "estimated_s": result.estimate.seconds,
             "estimated_bytes": result.estimate.bytes,
             "answer_s": result.wall_s,
@@ -301,13 +291,12 @@ def learnt(
     colluders, computing = min(colluders, k), sharing == SHARINGS[1]
     threshold = (k - 1) // 2 if computing else k - 1
     exposed = colluders > threshold and (all_approved or sharing == SHARINGS[0])
+    blocked = "cannot be computed while one of them refuses" if colluders < k else "they approve"
     lines = {
         "keys they hold": f"{colluders} of {k}",
         "keys they need": f"{threshold + 1} of {k}",
         "the inputs": "everything" if exposed else "nothing",
-        "a task without the others' approval": "cannot be computed while one of them refuses"
-        if colluders < k
-        else "they approve",
+        "a task without the others' approval": blocked,
     }
     if computing and k == 2:  # mpyc's threshold would be 0: a share is the secret
         lines = {sharing: "not offered: two parties have no honest majority"}
