@@ -12,13 +12,8 @@ The most used names are here; the modules hold the rest.
 """
 
 # ruff: noqa: F401 - the package's face
-from pet_lab.mia.attacks import ATTACKS, SLICES, check_attacks, holdout_logistic, run_suite, table
-from pet_lab.mia.audit import (
-    clopper_pearson,
-    epsilon_lower_bound,
-    most_exposed_bound,
-    one_run_epsilon_lower_bound,
-)
+from pet_lab.mia.attacks import ATTACKS, SLICES, check_attacks, holdout_logistic, run_suite
+from pet_lab.mia.audit import epsilon_lower_bound, most_exposed_bound, one_run_epsilon_lower_bound
 from pet_lab.mia.lira import lira_leave_one_out, random_halves
 from pet_lab.mia.roc import (
     Roc,
@@ -48,7 +43,7 @@ from pet_lab.mia.shadow import (
     shadow_scores,
     synthesise,
 )
-from pet_lab.mia.tables import closeness_scores, density_ratio_scores, nearest_distances
+from pet_lab.mia.tables import closeness_scores, density_ratio_scores
 from pet_lab.mia.targets import (
     ONE_CLASS,
     Coins,

@@ -12,10 +12,10 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.random import Generator
 
 from pet_lab import checks
 from pet_lab.mia.roc import advantage, auc
@@ -41,36 +41,6 @@ _FEWEST = 6
 
 # Of members and of non-members.
 Scores = tuple[np.ndarray, np.ndarray]
-
-
-@dataclass(frozen=True)
-class AttackResult:
-    """One attack on one slice of the records.
-
-    The slice is "Entire dataset", "CLASS=0", "CORRECTLY_CLASSIFIED=True", ...; the attack is judged
-    on its scores, higher = "more likely a member". Where the status, why there is nothing to judge,
-    is not "ok", both are empty, and AUC and advantage NaN.
-    """
-
-    attack: str
-    slice: str
-    member_scores: np.ndarray
-    nonmember_scores: np.ndarray
-    status: str = "ok"
-
-    @property
-    def auc(self) -> float:
-        """Area under the ROC curve."""
-        ok = self.status == "ok"
-        return auc(self.member_scores, self.nonmember_scores) if ok else float("nan")
-
-    @property
-    def advantage(self) -> float:
-        """Largest ``|TPR - FPR|``, as the suite reports it."""
-        if self.status != "ok":
-            return float("nan")
-        members, nonmembers = self.member_scores, self.nonmember_scores
-        return max(advantage(members, nonmembers), advantage(-members, -nonmembers))
 
 
 @contextlib.contextmanager
@@ -123,8 +93,10 @@ def _judge(
     slices: Sequence[str],
     run: Callable[[Outputs, Outputs, str], Scores | None],
     one_column: bool = False,
-) -> list[AttackResult]:
-    """What `run` gives for each slice and attack, or why there is nothing."""
+) -> pd.DataFrame:
+    """What the scores by `run` tell for each slice and attack, or why there is nothing."""
+    import pandas as pd
+
     checks.distinct(slices=slices)
     for kind in slices:
         checks.one_of(SLICES, slice=kind)
@@ -138,23 +110,27 @@ def _judge(
     masks_in, masks_out = (
         slice_masks(side, slices, one_column=one_column) for side in (members, nonmembers)
     )
-    results = []
+    lines = []
     for name, mask in masks_in.items():
         inside, outside = members.take(mask), nonmembers.take(masks_out[name])
         sizes = f"({inside.size} members, {outside.size} non-members"
         fewest = min(inside.size, outside.size)
         for attack in attacks:
-            scores = None
+            line: dict[str, Any] = {"attack": attack, "slice": name, "auc": np.nan}
+            line |= {"advantage": np.nan, "members": 0, "nonmembers": 0, "status": "ok"}
             if not fewest:
-                status = f"empty slice {sizes})"
+                line["status"] = f"empty slice {sizes})"
             elif fewest < _FEWEST and not attack.startswith("THRESHOLD"):
-                status = f"too few to train an attack {sizes}; {_FEWEST} of each are needed)"
+                few = f"too few to train an attack {sizes}; {_FEWEST} of each are needed)"
+                line["status"] = few
+            elif not (scores := run(inside, outside, attack)):
+                line["status"] = f"too few to train an attack {sizes})"
             else:
-                scores = run(inside, outside, attack)
-                status = "ok" if scores else f"too few to train an attack {sizes})"
-            on_members, on_others = scores or (np.empty(0), np.empty(0))
-            results.append(AttackResult(attack, name, on_members, on_others, status))
-    return results
+                m, n = scores
+                line |= {"auc": auc(m, n), "advantage": max(advantage(m, n), advantage(-m, -n))}
+                line |= {"members": m.size, "nonmembers": n.size}
+            lines.append(line)
+    return pd.DataFrame(lines)
 
 
 def run_suite(
@@ -163,14 +139,19 @@ def run_suite(
     *,
     attacks: Sequence[str] = ATTACKS[:3],
     slices: Sequence[str] = SLICES,
-    rng: np.random.Generator,
-) -> list[AttackResult]:
-    """TensorFlow Privacy's membership inference attacks on one model, by slice and attack.
+    rng: Generator,
+) -> pd.DataFrame:
+    """TensorFlow Privacy's membership inference attacks on one model: a row per slice and attack.
+
+    Columns: attack, slice ("Entire dataset", "CLASS=0", "CORRECTLY_CLASSIFIED=True", ...), auc,
+    advantage (largest ``|TPR - FPR|``, as the suite reports it), members and nonmembers (records on
+    which the attack is judged), and status: "ok", or why there is nothing to judge; then auc and
+    advantage are NaN.
 
     Of the `attacks`, out of `ATTACKS`, the trained ones learn to tell members from non-members *of
     this model* by two-fold cross-validation: an auditor's attack, since no outsider has such
-    labels. An empty slice (`slices` are out of `SLICES`) is reported with its reason in `status`,
-    never dropped and never scored. ValueError if a side is empty or a name unknown.
+    labels. An empty slice (`slices` are out of `SLICES`) is a row, never dropped and never scored.
+    ValueError if a side is empty or a name unknown.
     """
     check_attacks(attacks)
     before = np.random.get_state()  # noqa: NPY002 - the suite draws from NumPy's global generator
@@ -201,23 +182,20 @@ def _suite(inside: Outputs, outside: Outputs, attack: str) -> Scores | None:
     ).single_attack_results
     if not answer:
         return None
-    scores = (answer[0].membership_scores_train, answer[0].membership_scores_test)
-    return np.asarray(scores[0], dtype=float), np.asarray(scores[1], dtype=float)
+    sides = (answer[0].membership_scores_train, answer[0].membership_scores_test)
+    on_members, on_others = (np.asarray(side, dtype=float) for side in sides)
+    return on_members, on_others
 
 
 def holdout_logistic(
-    members: Outputs,
-    nonmembers: Outputs,
-    *,
-    slices: Sequence[str] = SLICES,
-    rng: np.random.Generator,
-) -> list[AttackResult]:
-    """The suite's logistic attack as its earlier releases judged it, by slice.
+    members: Outputs, nonmembers: Outputs, *, slices: Sequence[str] = SLICES, rng: Generator
+) -> pd.DataFrame:
+    """The suite's logistic attack as its earlier releases judged it: rows as of `run_suite`.
 
     The larger side is cut down to the smaller, a random quarter of the records of both sides
     together is held out, and the attack, which sees (p, loss) of a model with one output column, is
     judged on that quarter alone, not stratified: for a class with 22 non-members on 11 records,
-    most likely 4 members against 7. The results hold the scores of those records only.
+    most likely 4 members against 7.
     """
 
     def run(inside: Outputs, outside: Outputs, _: str) -> Scores | None:
@@ -240,28 +218,6 @@ def holdout_logistic(
         scores = search.predict_proba(features[held])[:, 1]
         return scores[member[held] == 1], scores[member[held] == 0]
 
-    logistic = ["LOGISTIC_REGRESSION"]
+    how: dict[str, Any] = {"attacks": ["LOGISTIC_REGRESSION"], "slices": slices, "run": run}
     with _quietly():
-        return _judge(
-            members, nonmembers, attacks=logistic, slices=slices, run=run, one_column=True
-        )
-
-
-def table(results: Sequence[AttackResult]) -> pd.DataFrame:
-    """The results as a DataFrame, one row per attack and slice, with sizes and status."""
-    import pandas as pd
-
-    lines = [
-        (
-            r.attack,
-            r.slice,
-            r.auc,
-            r.advantage,
-            r.member_scores.size,
-            r.nonmember_scores.size,
-            r.status,
-        )
-        for r in results
-    ]
-    names = ["attack", "slice", "auc", "advantage", "members", "nonmembers", "status"]
-    return pd.DataFrame(lines, columns=names)
+        return _judge(members, nonmembers, one_column=True, **how)

@@ -213,12 +213,12 @@ def read_scores(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     )
     scores = reading.frame["score"]
     odd = scores.isna() if scores.dtype != object else ~text["score"].str.match(r"[+-]?\.?\d")
-    row = int(np.argmax(odd))
-    checks.require(
-        not odd.any() and scores.dtype != object,
-        f"{name}: line {reading.lines[row]} has no number as score ({text['score'][row]!r}); "
-        "leave out records whose model diverged.",
-    )
+    if odd.any() or scores.dtype == object:
+        row = int(np.argmax(odd))
+        raise ValueError(
+            f"{name}: line {reading.lines[row]} has no number as score ({text['score'][row]!r}); "
+            "leave out records whose model diverged."
+        )
     side = "members" if member.all() else "non-members"
     checks.require(
         0 < member.sum() < member.size,

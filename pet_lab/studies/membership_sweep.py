@@ -35,6 +35,7 @@ REPORT_BATCH = 22  # the batch size that gives all printed epsilons
 WHOLE = "Entire dataset"
 BEST = "maximum over slices"
 SETTING = ["learning_rate", "noise_multiplier"]
+MICROBATCHES = {"described": None, "published": 1}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,15 +124,15 @@ def attack(
             if reading == "published"
             else mia.run_suite(*sides, attacks=s.attacks, slices=slices, rng=rng)
         )
-        for name in dict.fromkeys(one.attack for one in results):
-            mine = [one for one in results if one.attack == name]
-            lines = [(one.slice, one.status, (one.auc, one.advantage)) for one in mine]
-            if len(mine) > 1 and any(one.status == "ok" for one in mine):
-                lines.append((BEST, "ok", np.nanmax([values for *_, values in lines], axis=0)))
-            for part, status, values in lines:
-                metrics = {f"{prefix}mia.auc": values[0]}
-                metrics[f"{prefix}mia.attacker_advantage"] = values[1]
-                rows.add(attack=name, slice=part, status=status, metrics=metrics, **factors)
+        if results["slice"].nunique() > 1:
+            ok = results[results["status"] == "ok"].groupby("attack", sort=False, as_index=False)
+            best = ok[["auc", "advantage"]].max().assign(slice=BEST, status="ok")
+            results = pd.concat([results, best])
+        for one in results.to_dict("records"):
+            metrics = {f"{prefix}mia.auc": one["auc"]}
+            metrics[f"{prefix}mia.attacker_advantage"] = one["advantage"]
+            place = {name: one[name] for name in ("attack", "slice", "status")}
+            rows.add(metrics=metrics, **place, **factors)
     return rows.frame()
 
 
@@ -160,11 +161,10 @@ def epsilons(s: Settings) -> pd.DataFrame:
     for config in s.configs:
         size = {"n": n, "batch_size": config.batch_size or n, "epochs": config.epochs}
         report = accounting.report_epsilon(config.noise_multiplier, **size)
-        for reading, microbatches in (("described", None), ("published", 1)):
-            setting = replace(config, microbatches=microbatches)
-            proven = accounting.of(setting, n=n, delta=s.delta, accountant="pld").epsilon
-            stated = report if reading == "published" else proven
-            both = {"epsilon": stated, "epsilon.proven": proven}
+        for reading, groups in MICROBATCHES.items():
+            ran = replace(config, microbatches=groups)
+            proven = accounting.of(ran, n=n, delta=s.delta, accountant="pld").epsilon
+            both = {"epsilon": report if groups else proven, "epsilon.proven": proven}
             exact = dict.fromkeys(both, 0.0)
             rows.add(reading=reading, metrics=both, se=exact, **_factors(config))
     return rows.frame()
@@ -172,12 +172,13 @@ def epsilons(s: Settings) -> pd.DataFrame:
 
 def agreement(s: Settings) -> pd.DataFrame:
     """`dpsgd.agreement` on one hold-out for the last setting, in both readings."""
-    X, y, last = s.X[s.split.train], s.y[s.split.train], s.configs[-1]
-    readings = {"described": last, "published": replace(last, microbatches=1)}
-    return pd.concat(
-        dpsgd.agreement(X, y, config, seed=s.seed, delta=s.delta).assign(reading=reading)
-        for reading, config in readings.items()
-    )
+    X, y = s.X[s.split.train], s.y[s.split.train]
+    parts = []
+    for reading, groups in MICROBATCHES.items():
+        config = replace(s.configs[-1], microbatches=groups)
+        part = dpsgd.agreement(X, y, config, seed=s.seed, delta=s.delta)
+        parts.append(part.assign(reading=reading))
+    return pd.concat(parts)
 
 
 def privacy(s: Settings) -> list[str]:

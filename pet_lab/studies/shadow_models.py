@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,6 @@ class Victim:
     epsilon: float
     reading: str = "described"
     config: dpsgd.Config
-
-    @property
-    def factors(self) -> dict[str, Any]:
-        """What its rows carry."""
-        return {"target": self.target, "epsilon": self.epsilon, "reading": self.reading}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,7 +76,7 @@ class Settings:
         """Records that a target is trained on."""
         return len(self.y) - round(self.held_out * len(self.y))
 
-    @property
+    @cached_property
     def victims(self) -> list[Victim]:
         """Without DP; with DP in two readings of its epsilon; another way to spend the same.
 
@@ -141,7 +137,7 @@ def shadow_attack(s: Settings, victim: Victim) -> pd.DataFrame:
     synthesis.failed: 1 where the target hardly ever predicts a class, or its imitations teach no
     attack. It then has no attack rows, and `status` says why.
     """
-    rows = Rows(**victim.factors)
+    rows = Rows(target=victim.target, epsilon=victim.epsilon, reading=victim.reading)
     for r, stream in streams(s.seed, s.replicates):
         draw, training, *others = stream.spawn(3 + s.shadow_models)
         whole: dict[str, Any] = {"attack_model": "", "samples": "", "replicate": r}
@@ -228,7 +224,8 @@ def full_batch(s: Settings, rival: Victim) -> pd.DataFrame:
 
     Where the ranges are not public (`natural` is None) one row says so.
     """
-    rows = Rows(**rival.factors, attack_model="", samples="")
+    place = {"target": rival.target, "epsilon": rival.epsilon, "reading": rival.reading}
+    rows = Rows(**place, attack_model="", samples="")
     if s.natural is None:
         rows.add(metrics={"target.accuracy": math.nan}, status="no documented ranges to scale by")
         return rows.frame()
@@ -250,7 +247,7 @@ def lira(s: Settings, victims: Sequence[Victim]) -> tuple[pd.DataFrame, pd.DataF
     curves = [pd.DataFrame(columns=["fpr", "tpr", "target"])]
     for victim in victims:
         name = victim.target + (f", ε = {victim.epsilon:g}" if victim.config.private else "")
-        if curve := _lira(rows, s, s.X, victim.config, target=name):
+        if (curve := _lira(rows, s, s.X, victim.config, target=name)) is not None:
             rates = {f"lira.tpr_at_{f:g}": curve.tpr_at(f) for f in (0.001, 0.01)}
             rows.add(target=name, metrics=rates)
             curves.append(curve.frame().assign(target=name))

@@ -5,27 +5,28 @@ import pytest
 from scipy import stats
 
 from pet_lab import accounting, mia
+from pet_lab.mia.audit import clopper_pearson
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
 def test_clopper_pearson_covers_at_every_share(share):
     n = 40
     k = np.arange(n + 1)
-    ends = np.array([mia.clopper_pearson(int(i), n, confidence=0.9) for i in k])
+    ends = np.array([clopper_pearson(int(i), n, confidence=0.9) for i in k])
     inside = (ends[:, 0] <= share) & (share <= ends[:, 1])
     assert stats.binom.pmf(k, n, share)[inside].sum() >= 0.9  # exact, no simulation
 
 
 def test_clopper_pearson_in_closed_form_at_the_ends():
-    low, high = mia.clopper_pearson(0, 20, confidence=0.95)
+    low, high = clopper_pearson(0, 20, confidence=0.95)
     assert (low, high) == (0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
-    assert mia.clopper_pearson(20, 20)[0] == pytest.approx(0.025 ** (1 / 20))
+    assert clopper_pearson(20, 20)[0] == pytest.approx(0.025 ** (1 / 20))
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7])
 def test_clopper_pearson_covers_few_trials_up_to_the_edges(n):
     k = np.arange(n + 1)
-    ends = np.array([mia.clopper_pearson(int(i), n) for i in k])
+    ends = np.array([clopper_pearson(int(i), n) for i in k])
     for share in (0.0, 1e-12, 1e-3, 0.025, 0.5, 0.975, 0.999, 1.0):
         inside = (ends[:, 0] <= share) & (share <= ends[:, 1])
         assert stats.binom.pmf(k, n, share)[inside].sum() >= 0.95 - 1e-12
@@ -170,7 +171,7 @@ def test_the_most_exposed_record_is_found_and_its_bound_covers():
             ),
             "at least 16 trainings",
         ),
-        (lambda: mia.clopper_pearson(3, 2), "3 of 2"),
+        (lambda: clopper_pearson(3, 2), "3 of 2"),
         (
             lambda: mia.one_run_epsilon_lower_bound([1.0], [True, False], delta=0),
             "one entry per record",
