@@ -297,16 +297,9 @@ def link(
 ) -> Links:
     """Link the blocked pairs whose filters have a Dice of at least `threshold`, block by block.
 
-    Parameters
-    ----------
-    blocks : Blocks, or several
-        With several blocking keys a pair is compared once, if it agrees on at least one key.
-    threshold : float in [0, 1]
-        A pair at exactly the threshold is linked.
-    max_block : int
-        Comparisons that one block may ask for; ValueError above.
-    batch_pairs : int
-        Pairs compared at once: bounds the memory (about 200 bytes a pair).
+    A pair at exactly the threshold is linked; with several blocking keys it is compared once, if it
+    agrees on at least one. `max_block` bounds the comparisons that one block may ask for,
+    `batch_pairs` the pairs compared at once, and so the memory (about 200 bytes a pair).
     """
     between(0, 1, threshold=threshold, hint=THRESHOLD_HINT)
     keys = [blocks] if isinstance(blocks, Blocks) else list(blocks)

@@ -19,7 +19,7 @@ import hmac
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,7 @@ _TABLE_LIMIT = 1 << 20  # a larger q-gram lookup table is built from the q-grams
 _BATCH = 4096  # rows a pass: 4096 filters of 1,000 bits stay in the second-level cache
 
 PPRL_PASSWORDS = ("(H]$6Uh*-Z204q", "lkjg", "klh", "KJHkälk5")
-"""The passwords in the authors' program (they are also the package's documented example)."""
+"""Those of the authors' program, which are the package's documented example."""
 
 
 def _keyed_permutation(key: bytes, message: bytes, n: int) -> np.ndarray:
@@ -152,7 +152,7 @@ class PprlCompat:
     - no sampling: the first bits / n_fields bits of each field's filter are copied;
     - no permutation: the shuffled filter is ORed onto the unshuffled one, so a q-gram sets up to
       twice its bits;
-    - `bits - 1` bits come out: the copy to text stops one short;
+    - 999 of the program's 1,000 bits come out: the copy to text stops one short;
     - the seed is q-gram + password (no HMAC), the generator minstd_rand0, draws with replacement;
     - doubles and dates are hashed as "%f" of a single-precision float (dates as days since 1970),
       integers as "%d": the text, and so the similarity, depends on how R happens to store a column.
@@ -162,33 +162,23 @@ class PprlCompat:
                program the value is one (it went through floor), exporter and product are not: with
                any other choice the published recall of .949 at a Dice of 0.8 does not come out.
 
-    The bytes of a password are taken as UTF-8 and signed, as g++ on x86 does.
-
-    Source: CRAN package PPRL, behaviour of CreateRecordLevelBF, written anew from its description.
+    The bytes of a password are taken as UTF-8 and signed, as g++ on x86 does. Source: CRAN package
+    PPRL, behaviour of CreateRecordLevelBF, written anew from its description.
     """
 
     passwords: tuple[str, ...] = PPRL_PASSWORDS
-    record_bits: int = 1000
-    hashes: int = 20
-    field_bits: int = 500
     doubles: tuple[str, ...] = ("value",)
-    q: int = 2
-    padding: bool = True
     cache: dict = field(default_factory=dict, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        whole(1, record_bits=self.record_bits, hashes=self.hashes)
-        whole(1, field_bits=self.field_bits, q=self.q)
-
-    @property
-    def bits(self) -> int:
-        """Length of the filter that comes out."""
-        return self.record_bits - 1
+    bits: ClassVar[int] = 999  # of 1000
+    hashes: ClassVar[int] = 20
+    field_bits: ClassVar[int] = 500
+    q: ClassVar[int] = 2
+    padding: ClassVar[bool] = True
 
     @cached_property
     def _shuffled_place(self) -> np.ndarray:
         """Where the shuffle moves each bit of the record's filter."""
-        return np.argsort(libstdcxx.shuffle("".join(self.passwords), self.record_bits))
+        return np.argsort(libstdcxx.shuffle("".join(self.passwords), self.bits + 1))
 
     def positions(self, field_index: int, n_fields: int, gram: str, salt: str) -> np.ndarray:
         """Bits of the record's filter that one q-gram of one field sets."""
@@ -199,7 +189,7 @@ class PprlCompat:
         )
         engine = libstdcxx.MinStd(gram + self.passwords[field_index])
         drawn = [engine.below(self.field_bits) for _ in range(self.hashes)]
-        shares = _shares((), n_fields, self.record_bits)
+        shares = _shares((), n_fields, self.bits + 1)
         start, size = int(sum(shares[:field_index])), int(shares[field_index])
         # DEPARTS from the package's manual, as its code does: bit m of the record's part is bit
         # m modulo field_bits of the field's filter; the manual says they are sampled.
@@ -254,16 +244,11 @@ def encode(
 ) -> Filters:
     """Bloom filters of the rows of `frame`.
 
-    A missing or empty field sets no bit (in `PprlCompat` the blanks of an empty field do, as in the
-    package, and missing values are refused).
-
-    Parameters
-    ----------
-    fields : columns hashed, in order. Both parties must name the same.
-    salt : n values, optional
-        Hashed with every q-gram, so equal q-grams of records with different salts set different
-        bits. Use a field that is never wrong (a blocking key); few distinct values are cheap.
-        Normalised as the fields are (`text.plain_text`); a missing salt is none.
+    Both parties must name the same fields in the same order. A missing or empty one sets no bit (in
+    `PprlCompat` the blanks of an empty field do, as in the package, and missing values are
+    refused). `salt`, n values, is hashed with every q-gram, so equal q-grams of records with
+    different salts set different bits. Use a field that is never wrong (a blocking key); few
+    distinct values are cheap. It is normalised as the fields are; a missing salt is none.
     """
     missing = [f for f in fields if f not in frame.columns]
     require(
@@ -332,10 +317,6 @@ def frequency_attack(
     top = min(names.size, ranked.size)
     named[ranked[:top]] = names[:top]
     return float(np.mean(named[code] == plain))
-
-
-# --------------------------------------------------------------------------------------------------
-# From a column to OR-ed masks
 
 
 def _pick(rendered: pd.Series | Whole, rows: Any) -> pd.Series | Whole:

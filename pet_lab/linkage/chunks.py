@@ -1,7 +1,6 @@
 """Many small linkages at once: each chunk's rates and corrected totals, in whole arrays.
 
-Files are cut into chunks by making the chunk one more blocking column; one linkage then holds
-thousands of small ones.
+The chunk is one more blocking column, so that one linkage holds thousands of small ones.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ from pet_lab.linkage.neighbours import fit_many
 class ChunkRates:
     """Actual and estimated error rates, one value a chunk.
 
-    chunk                 chunk of each record of the first file, shape (n_a,)
-    truth                 row of the second file that each record matches, shape (n_a,)
+    chunk, truth          chunk, and matching row of the second file, of each record of the first
     recall, fpr           actual rates
     recall_estimate, fpr_estimate   from the neighbours of the chunk's records; NaN without a link
     ratio_estimate        false links per blocked non-match; 0 where no non-match is blocked
@@ -42,9 +40,9 @@ def chunk_rates(links: Links, chunk: np.ndarray, truth: np.ndarray) -> ChunkRate
     freq = np.zeros((m, max(int(links.n_linked.max(initial=0)) + 1, 2)))
     np.add.at(freq, (chunk, links.n_linked), 1)
     recall, false_links = fit_many(freq).T
-    blocked_others = np.bincount(chunk, weights=links.n_blocked, minlength=m) / n - 1
+    others = np.bincount(chunk, weights=links.n_blocked, minlength=m) / n - 1
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(blocked_others > 0, false_links / blocked_others, 0.0)
+        ratio = np.where(others > 0, false_links / others, 0.0)
     return ChunkRates(
         chunk=chunk,
         truth=truth,
@@ -57,33 +55,24 @@ def chunk_rates(links: Links, chunk: np.ndarray, truth: np.ndarray) -> ChunkRate
 
 
 def chunk_totals(
-    links: Links, rates: ChunkRates, x: np.ndarray, z: np.ndarray, *, smallest_gap: float = 0.1
+    links: Links, rates: ChunkRates, x: np.ndarray, z: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Totals of x[i] z[j] of every chunk.
+    """Totals of x[i] z[j] of every chunk: actual, naive (over the links), blocked, and adjusted.
 
-    Returns
-    -------
-    actual, naive (over the links), blocked (over the blocked pairs), adjusted_published (by the
-    actual rates and without the blocking FPR, as in the published program), adjusted_described
-    (paragraph 23 with estimated rates; NaN where recall - ratio is at most `smallest_gap`).
+    adjusted_published is by the actual rates and without the blocking FPR, as in the published
+    program; adjusted_described is paragraph 23 with estimated rates, NaN where recall - ratio is
+    at most 0.1.
     """
-    chunk, m = rates.chunk, rates.recall.size
+    chunk, m, ratio = rates.chunk, rates.recall.size, rates.ratio_estimate
     actual = np.bincount(chunk, weights=x * z[rates.truth], minlength=m)
     naive = np.bincount(chunk[links.i], weights=x[links.i] * z[links.j], minlength=m)
     chunk_of_block = np.zeros(links.blocks.n_blocks, dtype=np.int64)
     chunk_of_block[links.blocks.code_a] = chunk
     by_block = links.blocks.sums_a(x) * links.blocks.sums_b(z)
     blocked = np.bincount(chunk_of_block, weights=by_block, minlength=m)
-    gap = rates.recall_estimate - rates.ratio_estimate
+    gap = rates.recall_estimate - ratio
     with np.errstate(divide="ignore", invalid="ignore"):
-        described = np.where(
-            gap > smallest_gap, (naive - rates.ratio_estimate * blocked) / gap, np.nan
-        )
+        described = np.where(gap > 0.1, (naive - ratio * blocked) / gap, np.nan)
         published = (naive - rates.fpr * blocked) / (rates.recall - rates.fpr)
-    return {
-        "actual": actual,
-        "naive": naive,
-        "blocked": blocked,
-        "adjusted_published": published,
-        "adjusted_described": described,
-    }
+    totals = {"actual": actual, "naive": naive, "blocked": blocked}
+    return totals | {"adjusted_published": published, "adjusted_described": described}

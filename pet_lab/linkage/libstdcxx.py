@@ -13,8 +13,7 @@ from pet_lab.checks import require
 
 def seed_words(text: str) -> list[int]:
     """The four words of `std::seed_seq(text).generate`."""
-    seeds = [b - 256 if b > 127 else b for b in text.encode()]  # char is signed on x86
-    seeds = [s % 2**32 for s in seeds]
+    seeds = [(b - 256 if b > 127 else b) % 2**32 for b in text.encode()]  # char is signed on x86
     n, p, q = 4, 1, 2  # words, and the standard's two offsets for as many
     s, out = len(seeds), [0x8B8B8B8B] * n
 

@@ -27,10 +27,6 @@ class NotIdentified(ValueError):
     """The neighbour counts do not determine the error rates."""
 
 
-# --------------------------------------------------------------------------------------------------
-# The mixture
-
-
 @dataclass(frozen=True, kw_only=True)
 class NeighbourFit:
     """Linkage-error rates estimated from neighbour counts alone: no truth, no clerical review.
@@ -38,9 +34,7 @@ class NeighbourFit:
     recall       P(a record links to its true match), in [0, 1]
     false_links  expected false links per record searched, >= 0
     n, n_other   records searched for, and in the file searched
-    loglik       maximised log-likelihood
-    n_params     2 G: G - 1 shares, G means, one recall
-    alphas, lambdas   shares and mean false links of the classes, shape (G,)
+    n_params     2 G: G - 1 shares `alphas`, G means `lambdas`, one recall
     recall_se, false_links_se   standard errors from the observed information; infinite where that
                                 is singular, the second NaN where no link is false
     aics         AIC of every model tried, in order of G
@@ -81,26 +75,20 @@ def fit_neighbours(
     """Maximum-likelihood fit of the neighbour error model; number of classes by AIC.
 
     Asks for: duplicate-free files, one contained in the other, and links decided pair by pair.
-    Under partial overlap `recall` estimates coverage times recall.
+    Under partial overlap `recall` estimates coverage times recall. NotIdentified if no record has a
+    neighbour, or the likelihood is so flat that the standard error of recall exceeds 0.25: recall
+    and false links cannot be told apart from these counts.
 
     Parameters
     ----------
     counts : integers >= 0, shape (n,)
-        Linked neighbours of each record searched for.
-    n_other : int
-        Records of the file searched, at least 2.
+        Linked neighbours of each record searched for, among the `n_other` of the other file.
     max_classes : int
         Models with 1 .. max_classes classes are tried, until the AIC rises.
     reading : {"described", "published"}
         "described": AIC = 2 (2 G) - 2 loglik, the best model is kept.
         "published": as the authors' R program: AIC = 2 G - 2 loglik, at least two models are tried,
         and the *last* one is kept, which is the one the AIC has just rejected.
-
-    Raises
-    ------
-    NotIdentified
-        If no record has a neighbour, or the likelihood is so flat that the standard error of recall
-        exceeds 0.25: recall and false links cannot be told apart from these counts.
     """
     raw = np.asarray(counts)
     one_each = f"counts are one number of neighbours a record, got shape {raw.shape}."
@@ -306,10 +294,6 @@ def _information_se(
     return float(np.sqrt(max(spread[0], 0))), float(np.sqrt(max(spread[1], 0)))
 
 
-# --------------------------------------------------------------------------------------------------
-# Rates from the neighbours inside blocks, with no model of them
-
-
 @dataclass(frozen=True, kw_only=True)
 class SlopeFit:
     """Error rates from the line of linked on blocked neighbours.
@@ -383,20 +367,13 @@ def fit_slope(
 
         E[n_linked | n_blocked] = recall + ratio (n_blocked - 1)
 
-    Weighted least squares; nothing is assumed on how blocked neighbours are spread. The line holds
-    if neither the recall nor the ratio of a record depends on the size of its block. If nobody has
-    a second blocked neighbour, recall is the share linked, ratio 0. Standard errors are a jackknife
-    over blocks with the weights held.
-
-    Parameters
-    ----------
-    n_blocked, n_linked : integers, shape (n,)
-        Neighbours by blocking key and by the linkage.
-    block : shape (n,)
-        Block of each record: residuals may be correlated inside one.
-    weights : shape (n,), optional
-        Weight of each record's equation. With the analytical variable as weight, recall and ratio
-        are those *of the total*, so a link that depends on that variable does no harm.
+    Weighted least squares over records, each with its numbers of blocked and linked neighbours and
+    its block (residuals may be correlated inside one), all of shape (n,). Nothing is assumed on how
+    blocked neighbours are spread. The line holds if neither the recall nor the ratio of a record
+    depends on the size of its block. If nobody has a second blocked neighbour, recall is the share
+    linked, ratio 0. Standard errors are a jackknife over blocks with the weights held. With the
+    analytical variable as `weights`, shape (n,), recall and ratio are those *of the total*, so a
+    link that depends on that variable does no harm.
 
     Raises
     ------
@@ -527,24 +504,14 @@ def fit_overlap(
         ratio  = E[(n_L - 1) 1(n_S = 1)] / E[(n_B - 1) 1(n_S = 1)]
         recall = (E[n_L] - ratio E[U]) / coverage
 
-    Asks that having a match does not depend on the size of the block. (The published notes read the
-    coverage off a Poisson model of the blocked counts: with a log-normal spread of 1 of the
-    exporters and 100,000 records, .80 comes out as .80 with six classes, and as .72 or not at all
-    with three.)
+    Arguments as in `fit_slope`, but n_blocked may be 0; `strict`, shape (n,), counts the neighbours
+    by a rule with hardly any false link (exact comparison, a Dice of .9), all among n_linked.
+    Default: n_linked itself, then ratio is 0. Asks that having a match does not depend on the size
+    of the block. NotIdentified if nothing is linked, or the coverage comes out at or below 0.
 
-    Parameters
-    ----------
-    n_blocked, n_linked, block : as in `fit_slope`; n_blocked may be 0
-    strict : integers, shape (n,), optional
-        Neighbours by a rule with hardly any false link (exact comparison, a Dice of .9), whose
-        links are all among n_linked. Default: n_linked itself, then ratio is 0.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ.
-    NotIdentified
-        If nothing is linked, or the coverage comes out at or below 0.
+    (The published notes read the coverage off a Poisson model of the blocked counts: with a
+    log-normal spread of 1 of the exporters and 100,000 records, .80 comes out as .80 with six
+    classes, and as .72 or not at all with three.)
     """
     strict = n_linked if strict is None else strict
     nb, nl, ns, blk = _one_a_record(

@@ -9,17 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pet_lab.checks import require
+
 
 def plain_text(value: Any) -> str:
     """The text that stands for one value, empty where it is missing or blank.
 
     Dates are ISO days, whole numbers digits however they are stored, text is composed (NFC), in
-    upper case, with single blanks between words and none around.
-
-    Raises
-    ------
-    ValueError
-        If a text holds a NUL character.
+    upper case, with single blanks between words and none around. ValueError if it holds a NUL.
     """
     if pd.isna(value):
         return ""
@@ -28,8 +25,7 @@ def plain_text(value: Any) -> str:
     if isinstance(value, float | np.floating) and value.is_integer():
         return str(int(value))
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(value)).upper())
-    if "\0" in text:
-        raise ValueError("A text to encode holds a NUL character; strip it first.")
+    require("\0" not in text, "A text to encode holds a NUL character; strip it first.")
     return " ".join(text.split())
 
 
@@ -44,10 +40,7 @@ def whole_numbers(column: pd.Series) -> np.ndarray | None:
 def text_codes(columns: list[pd.Series]) -> tuple[np.ndarray, int]:
     """A number for each value of the columns, one after the other, alike where the texts are.
 
-    Returns
-    -------
-    codes : shape (sum of the lengths,); -1: missing or blank
-    n : numbers used, 0 .. n - 1
+    Numbers are 0 .. n - 1, with n the second result; -1: missing or blank.
     """
     numbers = [v for column in columns if (v := whole_numbers(column)) is not None]
     if len(numbers) == len(columns) and len({v.dtype for v in numbers}) == 1:

@@ -179,8 +179,7 @@ def moments(values: pd.Series, name: str) -> tuple[dict[str, float], dict[str, f
     """Mean and standard deviation over replicates as metrics, and the standard error of each.
 
     The publication calls the standard deviation over its 100 repetitions "standard error". Its own
-    standard error is by the delta method with the fourth moment,
-    sd / 2 sqrt((kurtosis - 1 + 2 / (n - 1)) / n), which is sd / sqrt(2 (n - 1)) for a normal.
+    is by the delta method with the fourth moment: sd / sqrt(2 (n - 1)) for a normal.
     """
     n, mean, sd = values.size, values.mean(), values.std()
     # A quantity that never varies is known to no more than "less than one unit in n".
@@ -193,10 +192,10 @@ def moments(values: pd.Series, name: str) -> tuple[dict[str, float], dict[str, f
 def printed(chunks: pd.DataFrame) -> pd.DataFrame:
     """Rows for tables 2.4-2.9 from a chunk study.
 
-    "published" takes the stratified chunks and what the authors' program stores: actual rates under
-    "estimate", and totals corrected with actual rates and without the division by the blocking FPR.
-    "described" takes plain random chunks, the model's estimates and paragraph 23; repetitions where
-    that is undefined are left out of its moments, and their share is a row of its own.
+    "published": stratified chunks and what the authors' program stores, actual rates under
+    "estimate", and totals corrected with those and without the division by the blocking FPR.
+    "described": random chunks, the model's estimates and paragraph 23; where that is undefined a
+    repetition is left out of the moments, and the share of these is a row of its own.
     """
     rows = Rows(records=CHUNK_SIZE)
     for (by_code, comparison, dice), part in chunks.groupby(
@@ -472,6 +471,7 @@ def takeaways(chunks: pd.DataFrame, rows: pd.DataFrame) -> list[Claim]:
     count = errors(rows).query(f"metric == '{COUNT}.relative_error'")
     bias = count[count["estimator"] == "published"].set_index("records")["bias"]
     rmse = count.pivot(index="records", columns="estimator", values="rmse").dropna(subset="para23")
+    pairs = rmse[["resolved", "para23"]].itertuples()
     named = table(rows, "attack").set_index("setting")["named"]
     alone, salted = named["exporter alone"], named["exporter alone, salted by product"]
     return [
@@ -506,8 +506,7 @@ def takeaways(chunks: pd.DataFrame, rows: pd.DataFrame) -> list[Claim]:
             holds=(rmse["resolved"] < rmse["para23"]).all(),
             otherwise="The resolved total is not always better than paragraph 23: {sizes} (RMSE).",
             sizes=", ".join(
-                f"{resolved:.2%} against {para23:.2%} at {n:,}"
-                for n, resolved, para23 in rmse[["resolved", "para23"]].itertuples()
+                f"{better:.2%} against {worse:.2%} at {n:,}" for n, better, worse in pairs
             ),
         ),
         Claim(
