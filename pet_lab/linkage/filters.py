@@ -117,9 +117,8 @@ Kernel = Callable[
 def dice_kernel() -> Kernel | None:
     """anonlink's many-to-many Dice on packed words, or None where the `link` extra is missing.
 
-    The kernel under `anonlink.similarities.dice_coefficient_accelerated`, called with our packed
-    arrays: its public function takes Python lists of bitarrays, and building those costs more than
-    the comparisons of a block. Pairs at exactly the threshold are in, as with `>=`.
+    Called with our packed arrays: its public function takes Python lists of bitarrays, and building
+    those costs more than the comparisons of a block. Pairs at exactly the threshold are in.
     """
     try:
         with warnings.catch_warnings():

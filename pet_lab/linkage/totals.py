@@ -15,12 +15,10 @@ L, B and C the same sum over the linked pairs, the blocked pairs and the Cartesi
     resolved           the same, with the links resolved one to one and nothing to divide by
     blocks only        the between-block part alone
 
-Why the last three are better where they apply (complete files, no error in the blocking key). A
-block is then a permutation: who is in it is known, only who matches whom is not. So the part of T
-between the blocks is known exactly, and linkage errors touch only the part within. The centred
-products sum to zero over a block, so false links add (expected) nothing but -k times the truth,
-whatever B is: no correction total is subtracted and an error in recall or k multiplies a small
-number instead of T.
+The last three are better where they apply (complete files, no error in the blocking key). A block
+is then a permutation: who is in it is known, only who matches whom is not. So the part of T between
+the blocks is known exactly. The centred products sum to zero over a block, so false links add
+(expected) nothing but -k times the truth: an error in recall or k multiplies a small number.
 
 Estimators raise ValueError where x or z has another shape or is not finite, and `Undefined` where
 they divide by nothing.

@@ -1,8 +1,7 @@
 """Synthetic trade declarations, calibrated to all that is published of the UNECE micro-data.
 
 Each transaction is declared twice: by the importer (here the Canadian side, with the tariff
-preference) and by the exporter (the Dutch side, with the size of the firm). The exporter's copy has
-typos in date and value. Everything is plausible, nothing is unique: see `trade_declarations`.
+preference) and by the exporter (the Dutch side, with the size of the firm), with typos.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ YEAR_DAYS = 365
 class TradeDeclarations:
     """Two files about the same transactions.
 
-    imports   one row a transaction: declaration, exporter_id, hs6, date, value, preferential_code
+    imports   declaration, exporter_id, hs6, date, value, preferential_code
     exports   the same transactions in another row order, date and value with typos:
               declaration, exporter_id, hs6, date, value, exporter_size
 
@@ -146,29 +145,18 @@ def trade_declarations(
     """Draw `n` transactions as both trading partners declare them.
 
     Calibrated to what is published: 337 exporters (162 small, 175 large; size belongs to the
-    exporter), 100 products, HS6 codes as integers, dates over 2021, values of 100 K to 1 M, and
-    table 2.2's counts exactly when n = 100,000. What is not published (how exporters and products
-    are spread, the look of the identifiers) is uniform here; `id_digits` and `concentration` change
-    it.
+    exporter), 100 products, HS6 codes as integers, dates over 2021, values of 100 K to 1 M, the
+    report's typos, and table 2.2's counts exactly when n = 100,000. What is not published (how
+    exporters and products are spread, the look of the identifiers) is uniform here.
 
-    Parameters
-    ----------
-    n : int
-        Transactions; each is in both files.
-    typos : Typos, optional
-        Errors of the exporter's file; the report's (20 % of records) by default.
-    id_digits : int
-        Digits of the exporter id, 2 to 6: 3 gives 100-436 as in the source. 2 stands for ids of two
-        letters-or-digits (base 36), the shortest that fits 337 exporters.
-    concentration : float
-        0: exporters share the transactions equally. Above: log-normal shares with this standard
-        deviation of the log, within each size, so a few exporters have most of the transactions.
-    preferential_share : float, optional
-        Replaces table 2.2's share of code 300, keeping the split by size within each code. The
-        authors' program draws 25 of every 100 records, exactly.
-    value_effect : float
-        0: preference is unrelated to value. Above: larger transactions use it more (in standard
-        deviations of value against a standard normal), with the same counts.
+    id_digits      digits of the exporter id: 3 gives 100-436 as in the source; 2 stands for two
+                   letters-or-digits (base 36), the shortest that fits 337 exporters
+    concentration  log-normal shares of the exporters with this standard deviation of the log,
+                   within each size, so a few have most of the transactions; 0: equal shares
+    preferential_share  replaces table 2.2's share of code 300, keeping the split by size within
+                   each code; the authors' program draws 25 of every 100 records, exactly
+    value_effect   larger transactions use the preference more (in standard deviations of value
+                   against a standard normal), with the same counts; 0: unrelated
 
     Source: UNECE Input Privacy-Preservation final report, paragraphs 13 and 27, table 2.2.
     """

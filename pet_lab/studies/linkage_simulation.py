@@ -18,7 +18,7 @@ from numpy.random import SeedSequence
 from pet_lab import linkage
 from pet_lab.checks import between, distinct, one_of, require, whole
 from pet_lab.linkage.bloom import Encoding, balance, frequency_attack, xor_fold
-from pet_lab.linkage.chunks import chunk_rates, chunk_totals
+from pet_lab.linkage.chunks import chunk_estimates
 from pet_lab.linkage.filters import THRESHOLD_HINT
 from pet_lab.linkage.neighbours import fit_neighbours, fit_overlap, fit_slope
 from pet_lab.linkage.totals import every, or_none
@@ -71,21 +71,18 @@ class Settings:
         whole(CHUNK_SIZE, curve_records=self.curve_records, sizes=min(self.sizes))
         whole(0, seed=self.seed)
 
-    @property
-    def typos(self) -> Typos:
-        """The errors of the exporter's file."""
-        return Typos(error_rate=self.error_rate)
-
     @cached_property
     def trade(self) -> TradeDeclarations:
         """The files behind the threshold curve, the rules and the pictures."""
         rng = np.random.default_rng(SeedSequence(self.seed).spawn(1)[0])
-        return trade_declarations(self.curve_records, rng=rng, typos=self.typos)
+        return trade_declarations(
+            self.curve_records, rng=rng, typos=Typos(error_rate=self.error_rate)
+        )
 
 
 def simulate(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Chunks, wide as `chunk_study` returns them, and the tidy rows of the whole study."""
-    typos, trade = settings.typos, settings.trade
+    typos, trade = Typos(error_rate=settings.error_rate), settings.trade
     data, of_chunks, of_scale, overlap, of_related = SeedSequence(settings.seed).spawn(5)
     dices, repetitions = [None, *settings.thresholds], settings.repetitions
     chunks = chunk_study(dices=dices, repetitions=repetitions, seed=of_chunks, typos=typos)
@@ -153,24 +150,14 @@ def chunk_study(
             loosest = bloom_links(trade, min(levels), PPRL, key) if levels else None
             for dice in dices:
                 if dice is None or loosest is None:
-                    links, factors = exact_links(trade, key), {"comparison": "exact"}
+                    links = exact_links(trade, key)
                 else:
-                    links, factors = loosest.at_least(dice), {"comparison": "bloom"}
-                rates = chunk_rates(links, chunk, trade.truth())
-                columns: dict[str, Any] = {
-                    **factors,
-                    "dice": np.nan if dice is None else dice,
-                    "stratified": by_code,
-                    "replicate": number * CHUNKS_PER_FILE + np.arange(CHUNKS_PER_FILE),
-                    "recall_actual": rates.recall,
-                    "recall_estimate": rates.recall_estimate,
-                    "fpr_actual": rates.fpr,
-                    "fpr_estimate": rates.fpr_estimate,
-                }
-                for total, variable in x.items():
-                    sums = chunk_totals(links, rates, variable, z)
-                    columns |= {f"{total}_{name}": values for name, values in sums.items()}
-                parts.append(pd.DataFrame(columns))
+                    links = loosest.at_least(dice)
+                factors: dict[str, Any] = {"comparison": "exact" if dice is None else "bloom"}
+                factors |= {"dice": np.nan if dice is None else dice, "stratified": by_code}
+                factors["replicate"] = number * CHUNKS_PER_FILE + np.arange(CHUNKS_PER_FILE)
+                columns = chunk_estimates(links, chunk, trade.truth(), x, z)
+                parts.append(pd.DataFrame(factors | columns))
     frame = pd.concat(parts, ignore_index=True)
     return frame[frame["replicate"] < repetitions].reset_index(drop=True)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pet_lab.linkage import PprlCompat, Typos, block, encode, link, trade_declarations
-from pet_lab.linkage.chunks import chunk_rates, chunk_totals
+from pet_lab.linkage.chunks import chunk_estimates
 from pet_lab.linkage.neighbours import fit_many
 from pet_lab.linkage.totals import naive, para23, published
 from pet_lab.linkage.trade import PUBLISHED_COUNTS, scaled_counts
@@ -130,8 +130,7 @@ def test_rates_and_totals_of_chunks_are_those_of_each_chunk_alone(keys, threshol
     chunk = trade.exports["chunk"].to_numpy()
     x = trade.exports["value"].to_numpy() / 1e6
     z = (trade.imports["preferential_code"] == 300).to_numpy(dtype=float)
-    rates = chunk_rates(links, chunk, truth)
-    sums = chunk_totals(links, rates, x, z)
+    columns = chunk_estimates(links, chunk, truth, {"x": x}, z)
     for number in range(4):
         rows = [np.flatnonzero(f["chunk"] == number) for f in files]
         part = [f.iloc[r] for f, r in zip(files, rows, strict=True)]
@@ -142,24 +141,23 @@ def test_rates_and_totals_of_chunks_are_those_of_each_chunk_alone(keys, threshol
         place[rows[1]] = np.arange(500)
         actual = alone.accuracy(place[truth[rows[0]]])
         assert actual.false_links > 0
-        assert rates.recall[number] == actual.recall
-        assert rates.fpr[number] == pytest.approx(actual.fpr)
+        assert columns["recall_actual"][number] == actual.recall
+        assert columns["fpr_actual"][number] == pytest.approx(actual.fpr)
         fit = fit_many(np.bincount(alone.n_linked)[None])[0]
         ratio = fit[1] / (alone.n_blocked.mean() - 1)
-        assert rates.recall_estimate[number] == pytest.approx(fit[0])
-        assert rates.fpr_estimate[number] == pytest.approx(fit[1] / 499)
-        assert rates.ratio_estimate[number] == pytest.approx(ratio)
+        assert columns["recall_estimate"][number] == pytest.approx(fit[0])
+        assert columns["fpr_estimate"][number] == pytest.approx(fit[1] / 499)
         here = x[rows[0]], z[rows[1]]
-        assert sums["actual"][number] == pytest.approx(here[0] @ z[truth[rows[0]]])
-        assert sums["naive"][number] == pytest.approx(naive(alone, *here).estimate)
-        assert sums["blocked"][number] == pytest.approx(alone.blocks.total(*here))
+        assert columns["x_actual"][number] == pytest.approx(here[0] @ z[truth[rows[0]]])
+        assert columns["x_naive"][number] == pytest.approx(naive(alone, *here).estimate)
+        assert columns["x_blocked"][number] == pytest.approx(alone.blocks.total(*here))
         as_published = published(alone, *here, recall=actual.recall, fpr=actual.fpr).estimate
-        assert sums["adjusted_published"][number] == pytest.approx(as_published)
+        assert columns["x_adjusted_published"][number] == pytest.approx(as_published)
         if defined:
             as_described = para23(alone, *here, recall=fit[0], ratio=ratio).estimate
-            assert sums["adjusted_described"][number] == pytest.approx(as_described)
+            assert columns["x_adjusted_described"][number] == pytest.approx(as_described)
         else:
-            assert np.isnan(sums["adjusted_described"][number])
+            assert np.isnan(columns["x_adjusted_described"][number])
 
 
 @pytest.mark.parametrize(
