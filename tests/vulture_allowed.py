@@ -31,5 +31,4 @@ _.loss_gradient, _.nb_classes
 _.encrypt_cpu_s, _.decrypt_cpu_s, _.add_cpu_s, _.train_cpu_s
 _.false_links_se, _.alphas, _.symmetric, _.owner_cpu_seconds, _.linker_cpu_seconds
 _.absolute_error, _.relative_error
-_.correct, _.cached, _.association_real, _.association_synthetic, _.unique_real
-_.final_accuracy, _.final_validation_accuracy
+_.correct

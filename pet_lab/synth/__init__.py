@@ -14,12 +14,4 @@ from .api import MECHANISMS, Synthetic, synthesise
 from .domain import Bins
 from .quality import Utility, risk, utility
 
-__all__ = [
-    "MECHANISMS",
-    "Bins",
-    "Synthetic",
-    "Utility",
-    "risk",
-    "synthesise",
-    "utility",
-]
+__all__ = ["MECHANISMS", "Bins", "Synthetic", "Utility", "risk", "synthesise", "utility"]

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["Bins", "Coded", "code"]
+from pet_lab.checks import require
 
 _MAX_LEVELS = 150
 """Whole numbers with fewer levels, over a shorter range, are levels: the rule of smartnoise."""
+_BINS = 10
+"""Bins of equal width of all other numbers that nobody stated: as many as smartnoise takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +33,8 @@ class Bins:
     integer: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.edges) < 2 or any(
-            a >= b for a, b in zip(self.edges, self.edges[1:], strict=False)
-        ):
-            raise ValueError(f"edges must be at least two, increasing, got {self.edges}.")
+        increasing = len(self.edges) > 1 and all(a < b for a, b in pairwise(self.edges))
+        require(increasing, f"edges must be at least two, increasing, got {self.edges}.")
 
     def codes(self, values: np.ndarray) -> np.ndarray:
         """Bin numbers, shape of `values`."""
@@ -79,77 +78,50 @@ class Coded:
 
     def decode(self, codes: Mapping[str, np.ndarray], rng: np.random.Generator) -> pd.DataFrame:
         """Codes back to a table with the original columns, order and types."""
-        import pandas as pd
-
         columns = {}
         for name, kind in self.kinds.items():
+            dtype = self.dtypes[name]
             if isinstance(kind, Bins):
-                drawn, dtype = kind.draw(codes[name], rng), self.dtypes[name]
+                drawn = kind.draw(codes[name], rng)
                 if drawn.dtype.kind == "f" and pd.api.types.is_integer_dtype(dtype):
                     drawn = np.floor(drawn)
                 columns[name] = pd.Series(drawn).astype(dtype)
             else:
-                levels = pd.Series(list(kind), dtype=self.dtypes[name])
+                levels = pd.Series(list(kind), dtype=dtype)
                 columns[name] = levels.take(codes[name]).reset_index(drop=True)
         return pd.DataFrame(columns)
 
 
-def code(
-    frame: pd.DataFrame,
-    domain: Mapping[str, Sequence[Any] | Bins] | None,
-    *,
-    bins: int = 10,
-) -> Coded:
-    """Code a complete table.
+def code(frame: pd.DataFrame, domain: Mapping[str, Sequence[Any] | Bins] | None) -> Coded:
+    """Code a complete table by the stated domain (column -> allowed values, or `Bins`).
 
-    Parameters
-    ----------
-    frame : DataFrame
-    domain : mapping, optional
-        Column -> allowed values, or `Bins`. For columns not named: text, bool and whole numbers of
-        fewer than 150 levels get the levels that occur; other numbers get `bins` bins of equal
-        width between their least and largest value, whole numbers in them if all values are.
-        Both reveal something of the data.
-    bins : int
-        See above.
-
-    Raises
-    ------
-    ValueError
-        If a value is missing or outside the stated domain (the value is not shown), or a stated
-        column does not exist.
+    Other columns are read off the data, which reveals something: text, bool and whole numbers of
+    fewer than 150 levels get the levels that occur; other numbers get ten bins of equal width
+    between their least and largest value, whole numbers in them if all values are. ValueError where
+    a stated column does not exist or holds a value outside its domain (the value is not shown).
     """
     domain = dict(domain or {})
-    unknown = [name for name in domain if name not in frame.columns]
-    if unknown:
-        raise ValueError(
-            f"domain names columns that the table lacks: {', '.join(unknown)}; drop them there."
-        )
+    unknown = ", ".join(name for name in domain if name not in frame.columns)
+    require(not unknown, f"domain names columns that the table lacks: {unknown}; drop them there.")
     codes: dict[str, np.ndarray] = {}
     kinds: dict[str, tuple[Any, ...] | Bins] = {}
     for name in frame.columns:
         values = frame[name].to_numpy()
-        if frame[name].isna().any():
-            raise ValueError(f"Expected a complete table, column {name} is missing values.")
-        kind = domain.get(name, _levels_or_bins(values, bins))
+        kind = domain.get(name, _levels_or_bins(values))
         if isinstance(kind, Bins):
             codes[name], kinds[name] = kind.codes(values), kind
             continue
         levels = kinds[name] = tuple(kind)
         place = {level: i for i, level in enumerate(levels)}
-        numbers = [place.get(value, -1) for value in values.tolist()]
-        if min(numbers, default=0) < 0:
-            raise ValueError(
-                f"Column {name} holds {sum(i < 0 for i in numbers)} values outside the stated "
-                "domain; widen the domain, or map them first."
-            )
-        codes[name] = np.asarray(numbers, dtype=np.int64)
-    return Coded(
-        codes=codes,
-        kinds=kinds,
-        public=frozenset(domain),
-        dtypes={name: frame[name].dtype for name in frame.columns},
-    )
+        codes[name] = np.array([place.get(value, -1) for value in values.tolist()], dtype=np.int64)
+        outside = int((codes[name] < 0).sum())
+        require(
+            not outside,
+            f"Column {name} holds {outside} values outside the stated domain; widen the domain, or "
+            "map them first.",
+        )
+    dtypes = {name: frame[name].dtype for name in frame.columns}
+    return Coded(codes=codes, kinds=kinds, public=frozenset(domain), dtypes=dtypes)
 
 
 def whole(values: np.ndarray) -> bool:
@@ -159,7 +131,7 @@ def whole(values: np.ndarray) -> bool:
     return values.dtype.kind in "iu"
 
 
-def _levels_or_bins(values: np.ndarray, bins: int) -> tuple[Any, ...] | Bins:
+def _levels_or_bins(values: np.ndarray) -> tuple[Any, ...] | Bins:
     if values.dtype.kind not in "iuf":
         return tuple(sorted(set(values.tolist()), key=lambda v: (str(type(v)), v)))
     if whole(values):
@@ -167,8 +139,8 @@ def _levels_or_bins(values: np.ndarray, bins: int) -> tuple[Any, ...] | Bins:
         low, high = int(levels[0]), int(levels[-1])
         if levels.size < _MAX_LEVELS and high - low < _MAX_LEVELS:
             return tuple(levels.tolist())
-        starts = {low + (high - low) * i // bins for i in range(bins)}
+        starts = {low + (high - low) * i // _BINS for i in range(_BINS)}
         return Bins(edges=(*sorted(starts), high), integer=True)
     least, most = float(values.min()), float(values.max())
     most = most if most > least else least + 1.0
-    return Bins(edges=tuple(np.linspace(least, most, bins + 1).tolist()))
+    return Bins(edges=tuple(np.linspace(least, most, _BINS + 1).tolist()))

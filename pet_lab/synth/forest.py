@@ -8,13 +8,14 @@ most of its time on a table of this size; here the forest is an argument of one 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Forest", "Measurement", "closest_counts", "draw_rows", "fit_forest"]
+from pet_lab.checks import require
 
 _NEVER = -1e30
 _CHECK_EVERY = 100
@@ -42,40 +43,36 @@ class Measurement:
 class Forest:
     """A fitted model.
 
-    sizes       codes per column
-    edges       pairs (a, b) of columns that are linked
-    margins     column -> probabilities, shape (size,)
-    pairs       edge -> joint probabilities, shape (size of a, size of b)
-    iterations  steps taken
-    loss        half the sum of squared residuals in units of their noise
+    order    columns, each after its parent
+    parent   of each column, -1 for a root
+    margins  probabilities of each column, shape (size,)
+    pairs    column -> joint probabilities with its parent, shape (size of parent, size)
     """
 
-    sizes: tuple[int, ...]
-    edges: tuple[tuple[int, int], ...]
-    margins: tuple[np.ndarray, ...]
-    pairs: dict[tuple[int, int], np.ndarray]
-    iterations: int
-    loss: float
+    order: list[int]
+    parent: list[int]
+    margins: list[np.ndarray]
+    pairs: dict[int, np.ndarray]
 
     def pair(self, a: int, b: int) -> np.ndarray:
         """Joint probabilities of two linked columns, shape (size of a, size of b)."""
-        return self.pairs[a, b] if (a, b) in self.pairs else self.pairs[b, a].T
+        return self.pairs[b] if self.parent[b] == a else self.pairs[a].T
 
 
-def _rooted(n: int, edges: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
+def _rooted(n: int, edges: Sequence[tuple[int, ...]]) -> tuple[list[int], list[int]]:
     """(order, parent): every column after its parent; roots have parent -1."""
     import networkx as nx
 
     graph = nx.Graph()
     graph.add_nodes_from(range(n))
     graph.add_edges_from(edges)
-    if graph.number_of_edges() != n - nx.number_connected_components(graph):
-        raise ValueError("The linked columns must form a forest, got a cycle.")
+    acyclic = graph.number_of_edges() == n - nx.number_connected_components(graph)
+    require(acyclic, "The linked columns must form a forest, got a cycle.")
     order = list(nx.dfs_postorder_nodes(graph))[::-1]
     place = {node: i for i, node in enumerate(order)}
     parent = [-1] * n
-    for a, b in graph.edges:
-        first, second = (a, b) if place[a] < place[b] else (b, a)
+    for edge in graph.edges:
+        first, second = sorted(edge, key=place.__getitem__)
         parent[second] = first
     return order, parent
 
@@ -104,7 +101,7 @@ def fit_forest(
     iterations: int = 5000,
     tolerance: float = 1e-3,
 ) -> Forest:
-    """Fit the forest whose edges are the two-column measurements.
+    """Fit the forest whose edges are the two-column measurements; ValueError for a cycle.
 
     Parameters
     ----------
@@ -119,70 +116,43 @@ def fit_forest(
     tolerance : float
         Stop when 100 steps improve the loss by less than this share of (loss + the loss that the
         true counts would leave); 0 takes all steps.
-
-    Returns
-    -------
-    Forest
-
-    Raises
-    ------
-    ValueError
-        If the pairs form a cycle.
     """
-    edges = tuple((m.columns[0], m.columns[1]) for m in measurements if len(m.columns) == 2)
-    order, parent = _rooted(len(sizes), edges)
-    linked = {column for edge in edges for column in edge}
-    margins: dict[int, np.ndarray] = {}
-    loss = 0.0
+    order, parent = _rooted(len(sizes), [m.columns for m in measurements if len(m.columns) == 2])
+    linked = {column for m in measurements if len(m.columns) == 2 for column in m.columns}
     # A column without links is on its own: no iteration needed.
-    for m in measurements:
-        if len(m.columns) == 1 and m.columns[0] not in linked:
-            counts = closest_counts(m, total)
-            scale = 1.0 if m.scale is None else m.scale
-            loss += 0.5 * float((((scale * counts - m.values) / max(m.sigma, _EXACT)) ** 2).sum())
-            margins[m.columns[0]] = _normal(counts)
-    pairs: dict[tuple[int, int], np.ndarray] = {}
-    steps = 0
+    margins = {
+        m.columns[0]: _normal(closest_counts(m, total))
+        for m in measurements
+        if m.columns[0] not in linked
+    }
+    pairs: dict[int, np.ndarray] = {}
     if linked:
-        order = [column for column in order if column in linked]
-        place = {column: i for i, column in enumerate(order)}
-        problem = _pad(sizes, measurements, order, parent)
-        steps, node, joint, linked_loss = _solve(
-            problem, total=total, iterations=iterations, tolerance=tolerance
-        )
-        loss += linked_loss
-        for column in order:
-            margins[column] = _normal(node[place[column], : sizes[column]])
+        chain = [column for column in order if column in linked]
+        problem = _pad(sizes, measurements, chain, parent)
+        node, joint = _solve(problem, total=total, iterations=iterations, tolerance=tolerance)
+        for i, column in enumerate(chain):
+            margins[column] = _normal(node[i, : sizes[column]])
             if (above := parent[column]) >= 0:
-                table = joint[place[column], : sizes[above], : sizes[column]]
-                pairs[above, column] = _normal(table)
-    return Forest(
-        sizes=tuple(sizes),
-        edges=edges,
-        margins=tuple(margins[column] for column in range(len(sizes))),
-        pairs=pairs,
-        iterations=steps,
-        loss=loss,
-    )
+                pairs[column] = _normal(joint[i, : sizes[above], : sizes[column]])
+    ordered = [margins[column] for column in range(len(sizes))]
+    return Forest(order=order, parent=parent, margins=ordered, pairs=pairs)
 
 
 def _pad(
     sizes: Sequence[int],
     measurements: Sequence[Measurement],
-    order: Sequence[int],
+    chain: Sequence[int],
     parent: Sequence[int],
 ) -> tuple[np.ndarray, ...]:
-    """Arrays of one width for the columns in `order`: (up, mask, y1, w1, q1, y2, w2).
+    """Arrays of one width for the columns in `chain`: (up, mask, y1, w1, q1, y2, w2).
 
     up[i] is the row of the parent; y, w, q are values, weights (0 = not measured) and factors.
     """
-    n, width = len(order), -(-max(sizes[c] for c in order) // 8) * 8
-    place = {column: i for i, column in enumerate(order)}
-    mask = np.zeros((n, width), dtype=bool)
+    n, width = len(chain), -(-max(sizes[c] for c in chain) // 8) * 8
+    place = {column: i for i, column in enumerate(chain)}
+    mask = np.arange(width) < np.array([[sizes[column]] for column in chain])
     y1, w1, q1 = np.zeros((n, width)), np.zeros((n, width)), np.ones((n, width))
     y2, w2 = np.zeros((n, width, width)), np.zeros((n, width, width))
-    for column in order:
-        mask[place[column], : sizes[column]] = True
     for m in measurements:
         if m.columns[0] not in place:
             continue
@@ -200,7 +170,7 @@ def _pad(
             y2[place[b], : sizes[a], : sizes[b]] = values
             w2[place[b], : sizes[a], : sizes[b]] = weight
     # The root of a second tree hangs on the first by a table that stays flat, thus independent.
-    up = np.array([place[parent[c]] if parent[c] >= 0 else 0 for c in order])
+    up = np.array([place[parent[c]] if parent[c] >= 0 else 0 for c in chain])
     return up, mask, y1, w1, q1, y2, w2
 
 
@@ -228,33 +198,26 @@ def _warm_start(problem: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray
     return unary, pair
 
 
-_compiled: list[Any] = []
-
-
 def _solve(
-    problem: tuple[np.ndarray, ...],
-    *,
-    total: float,
-    iterations: int,
-    tolerance: float,
-) -> tuple[int, np.ndarray, np.ndarray, float]:
+    problem: tuple[np.ndarray, ...], *, total: float, iterations: int, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of the nodes and of the joints with their parents, padded as the problem is."""
     from jax.experimental import enable_x64
 
     w1, w2 = problem[3], problem[6]
     step = 1.0 / (2.0 * total * max(w1.max(), w2.max()))
     # The truth itself would leave a loss of about half the measured cells.
     slack = 0.5 * (np.count_nonzero(w1) + np.count_nonzero(w2))
+    limits = step, iterations, float(tolerance), slack
     # Double precision only in here: the switch is global, and other programs want single.
     with enable_x64():
-        if not _compiled:
-            _compiled.append(_program())
-        steps, node, joint, loss = _compiled[0](
-            problem, _warm_start(problem), total, (step, iterations, float(tolerance), slack)
-        )
-        return int(steps), np.asarray(node), np.asarray(joint), float(loss)
+        node, joint = _program()(problem, _warm_start(problem), total, limits)
+        return np.asarray(node), np.asarray(joint)
 
 
+@functools.cache
 def _program() -> Any:
+    """The compiled mirror descent of mbi on a forest."""
     import jax
     import jax.numpy as jnp
 
@@ -315,10 +278,8 @@ def _program() -> Any:
 
         first = evaluate(*start)
         carry = (0, *start, first, jnp.asarray(step), jnp.asarray(jnp.inf), jnp.asarray(False))
-        t, _, _, (node, joint, loss, _, _), *_ = jax.lax.while_loop(
-            lambda c: (c[0] < iterations) & ~c[-1], body, carry
-        )
-        return t, node, joint, loss
+        final = jax.lax.while_loop(lambda c: (c[0] < iterations) & ~c[-1], body, carry)
+        return final[3][:2]
 
     return jax.jit(solve)
 
@@ -328,44 +289,29 @@ def draw_rows(
 ) -> list[np.ndarray]:
     """Draw codes from the model, column after column, each given the one it is linked to.
 
-    Parameters
-    ----------
-    forest : Forest
-    rows : int
-    method : str
-        ``"sample"``    independent rows.
-        ``"round"``     what mbi 1.1 does by default: among rows of equal parent the numbers that
-                        decide the child are spread evenly *in the order of the rows*. Two children
-                        of one column then rise together although the model has them independent,
-                        and rows repeat.
-        ``"shuffled"``  the same even spread, in random order: as close to the margins, without the
-                        false dependence.
-    rng : Generator or RandomState
+    The method is one of:
 
-    Returns
-    -------
-    list of int64 arrays, shape (rows,), one per column.
+    ``"sample"``    independent rows.
+    ``"round"``     what mbi 1.1 does by default: among rows of equal parent the numbers that decide
+                    the child are spread evenly *in the order of the rows*. Two children of one
+                    column then rise together although the model has them independent, and rows
+                    repeat.
+    ``"shuffled"``  the same even spread, in random order: as close to the margins, without the
+                    false dependence.
 
-    Raises
-    ------
-    ValueError
-        For another method, or rows < 1.
+    Returns a list of int64 arrays, shape (rows,), one per column.
     """
-    if method not in ("sample", "round", "shuffled"):
-        raise ValueError(f"method is one of sample, round, shuffled, got {method!r}.")
-    if rows < 1:
-        raise ValueError(f"rows must be at least 1, got {rows}.")
-    order, parent = _rooted(len(forest.sizes), forest.edges)
-    drawn: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(order)
-    for column in order:
-        if parent[column] < 0:
+    drawn: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(forest.order)
+    for column in forest.order:
+        if forest.parent[column] < 0:
             drawn[column] = _draw_root(forest.margins[column], rows, method, rng)
             continue
-        given = drawn[parent[column]]
-        joint = forest.pair(parent[column], column)
+        joint = forest.pairs[column]
         below = joint.sum(axis=1, keepdims=True)
         chance = np.divide(joint, below, out=np.zeros_like(joint), where=below > 0)
-        levels, inverse, counts = np.unique(given, return_inverse=True, return_counts=True)
+        levels, inverse, counts = np.unique(
+            drawn[forest.parent[column]], return_inverse=True, return_counts=True
+        )
         if method == "sample":
             u = rng.random(rows)
         else:
@@ -376,9 +322,8 @@ def draw_rows(
             rank[by_group] = np.arange(rows) - starts[inverse[by_group]]
             u = (rank + rng.random(rows)) / counts[inverse]
         cumulated = chance.cumsum(axis=1)[levels][inverse]
-        drawn[column] = np.minimum(
-            (u[:, None] >= cumulated).sum(axis=1), forest.sizes[column] - 1
-        ).astype(np.int64)
+        chosen = np.minimum((u[:, None] >= cumulated).sum(axis=1), joint.shape[1] - 1)
+        drawn[column] = chosen.astype(np.int64)
     return drawn
 
 
@@ -386,12 +331,12 @@ def _draw_root(
     margin: np.ndarray, rows: int, method: str, rng: np.random.Generator | np.random.RandomState
 ) -> np.ndarray:
     if method == "sample":
-        return rng.choice(margin.size, rows, True, margin / margin.sum()).astype(np.int64)
-    fraction, whole = np.modf(margin / margin.sum() * rows)
+        return rng.choice(margin.size, rows, True, _normal(margin)).astype(np.int64)
+    fraction, whole = np.modf(_normal(margin) * rows)
     counts = whole.astype(int)
     extra = rows - counts.sum()
     if extra > 0:
-        counts[rng.choice(margin.size, extra, False, fraction / fraction.sum())] += 1
+        counts[rng.choice(margin.size, extra, False, _normal(fraction))] += 1
     values = np.repeat(np.arange(margin.size), counts)
     rng.shuffle(values)
     return values.astype(np.int64)

@@ -3,137 +3,86 @@
 from __future__ import annotations
 
 import itertools
+import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pet_lab.noise import Noise
 
-from .domain import Coded
+from .domain import Coded, whole
 from .forest import Measurement, closest_counts, draw_rows, fit_forest
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["fit_mst", "fit_smartnoise", "fit_task"]
-
-Draw = Callable[[int, str], dict[str, np.ndarray]]
+Column = tuple[np.ndarray, int]  # codes, and how many there are
 
 
-def _counts(coded: Coded, *columns: str) -> np.ndarray:
-    sizes = [coded.sizes[c] for c in columns]
-    flat = np.ravel_multi_index([coded.codes[c] for c in columns], sizes)
+def _counts(*columns: Column) -> np.ndarray:
+    sizes = [size for _, size in columns]
+    flat = np.ravel_multi_index([codes for codes, _ in columns], sizes)
     return np.bincount(flat, minlength=int(np.prod(sizes))).astype(float).reshape(sizes)
 
 
-def _noisy(counts: np.ndarray, sigma: float, noise: Noise) -> np.ndarray:
-    return counts + noise.gaussian(sigma, counts.size).reshape(counts.shape)
+def _measure(
+    columns: Sequence[Column], chosen: tuple[int, ...], sigma: float, noise: Noise
+) -> Measurement:
+    counts = _counts(*(columns[i] for i in chosen))
+    values = counts + noise.gaussian(sigma, counts.size).reshape(counts.shape)
+    return Measurement(columns=chosen, values=values, sigma=sigma)
 
 
-def fit_mst(
-    coded: Coded,
-    *,
-    rho: float,
-    noise: Noise,
-    published: bool,
-    iterations: int,
-    tolerance: float,
-) -> Draw:
-    """MST (McKenna, Miklau, Sheldon, arXiv:2108.04978): a third of `rho` for each of one-column
-    margins, the choice of a spanning tree by the exponential mechanism, and its pairs.
-
-    Parameters
-    ----------
-    published : bool
-        True repeats smartnoise-synth 1.0.8 in one more respect: it merges the levels whose noisy
-        count is below three standard deviations, divides the merged count by the root of their
-        number plus one so that all noise is equal, and then uses it as if it were the count itself.
-        Rare levels come out too rare. False multiplies the model's count by the same factor, as the
-        authors' own code does.
-
-    Returns
-    -------
-    A function of (rows, method) that draws codes per column.
-    """
-    names = list(coded.codes)
-    n = coded.codes[names[0]].size
-    sigma = float(np.sqrt(3 / (2 * rho)))
-    ones, kept = [], {}
-    for i, name in enumerate(names):
-        s = sigma * np.sqrt(len(names))
-        values = _noisy(_counts(coded, name), s, noise)
-        keep = values >= 3 * s
-        if keep.sum() < 2 or keep.all():
-            keep = np.ones(values.size, dtype=bool)
-            ones.append(Measurement(columns=(i,), values=values, sigma=s))
-        else:
-            factor = 1 / np.sqrt((~keep).sum() + 1.0)
-            merged = np.append(values[keep], values[~keep].sum() * factor)
-            scale = None if published else np.append(np.ones(keep.sum()), factor)
-            ones.append(Measurement(columns=(i,), values=merged, sigma=s, scale=scale))
-        kept[name] = keep
-    small = _merge(coded, kept)
-    expected = [closest_counts(m, n) for m in ones]
-    errors = {
-        (a, b): np.abs(
-            _counts(small, names[a], names[b]) - np.outer(expected[a], expected[b]) / n
-        ).sum()
-        for a, b in itertools.combinations(range(len(names)), 2)
-    }
-    tree = _spanning_tree(errors, len(names), rho / 3, noise)
-    s = sigma * np.sqrt(max(len(tree), 1))
-    pairs = [
-        Measurement(
-            columns=(a, b),
-            values=_noisy(_counts(small, names[a], names[b]), s, noise),
-            sigma=s,
-        )
-        for a, b in tree
-    ]
-    draw = _fitted(small, [*ones, *pairs], noise, iterations=iterations, tolerance=tolerance)
-    return lambda rows, method: _unmerge(draw(rows, method), kept, noise)
-
-
-def _fitted(coded: Coded, measurements: Sequence[Measurement], noise: Noise, **limits: Any) -> Draw:
-    total = float(next(iter(coded.codes.values())).size)
-    forest = fit_forest(list(coded.sizes.values()), measurements, total=total, **limits)
-
-    def draw(rows: int, method: str) -> dict[str, np.ndarray]:
-        columns = draw_rows(forest, rows, method=method, rng=noise.rows)
-        return dict(zip(coded.codes, columns, strict=True))
-
-    return draw
-
-
-def _merge(coded: Coded, kept: Mapping[str, np.ndarray]) -> Coded:
-    """The coded table with the levels not kept as one last level."""
-    codes, kinds = {}, {}
-    for name, keep in kept.items():
-        new = np.where(keep, np.cumsum(keep) - 1, keep.sum())
-        codes[name] = new[coded.codes[name]]
-        kinds[name] = tuple(range(int(keep.sum()) + int(not keep.all())))
-    return Coded(codes=codes, kinds=kinds, public=frozenset(), dtypes=coded.dtypes)
-
-
-def _unmerge(
-    codes: dict[str, np.ndarray], kept: Mapping[str, np.ndarray], noise: Noise
+def draw_mst(
+    coded: Coded, *, rho: float, noise: Noise, published: bool, rows: int, method: str
 ) -> dict[str, np.ndarray]:
-    """Kept levels to their old codes; the merged one to any of its levels, all alike."""
-    out = {}
-    for name, keep in kept.items():
-        old = np.flatnonzero(keep)
-        rare = np.flatnonzero(~keep)
-        merged = codes[name] == old.size
-        values = np.empty_like(codes[name])
-        values[~merged] = old[codes[name][~merged]]
-        if merged.any():
-            values[merged] = noise.rows.choice(rare, int(merged.sum()))
-        out[name] = values
-    return out
+    """Codes by MST (McKenna, Miklau, Sheldon, arXiv:2108.04978): a third of `rho` for each of
+    one-column margins, the choice of a spanning tree by the exponential mechanism, and its pairs.
+
+    `published` repeats smartnoise-synth 1.0.8 in one more respect: it merges the levels whose noisy
+    count is below three standard deviations, divides the merged count by the root of their number
+    plus one so that all noise is equal, and then uses it as if it were the count itself. Rare
+    levels come out too rare. Otherwise the model's count is multiplied by the same factor, as the
+    authors' own code does.
+    """
+    columns = list(zip(coded.codes.values(), coded.sizes.values(), strict=True))
+    n, sigma = columns[0][0].size, float(np.sqrt(3 / (2 * rho)))
+    s = sigma * np.sqrt(len(columns))
+    ones, merged, kept = [], [], []
+    for i, (codes, _) in enumerate(columns):
+        one = _measure(columns, (i,), s, noise)
+        keep = one.values >= 3 * s
+        if keep.sum() < 2:
+            keep[:] = True
+        if not keep.all():
+            factor = 1 / np.sqrt((~keep).sum() + 1.0)
+            values = np.append(one.values[keep], one.values[~keep].sum() * factor)
+            scale = None if published else np.append(np.ones(keep.sum()), factor)
+            one = Measurement(columns=(i,), values=values, sigma=s, scale=scale)
+        place = np.where(keep, np.cumsum(keep) - 1, keep.sum())
+        merged.append((place[codes], one.values.size))
+        ones.append(one)
+        kept.append(keep)
+    expected = [closest_counts(one, n) for one in ones]
+    errors = {
+        (a, b): np.abs(_counts(merged[a], merged[b]) - np.outer(expected[a], expected[b]) / n).sum()
+        for a, b in itertools.combinations(range(len(columns)), 2)
+    }
+    tree = _spanning_tree(errors, len(columns), rho / 3, noise)
+    s = sigma * np.sqrt(max(len(tree), 1))
+    pairs = [_measure(merged, pair, s, noise) for pair in tree]
+    forest = fit_forest([size for _, size in merged], [*ones, *pairs], total=float(n))
+    drawn = draw_rows(forest, rows, method=method, rng=noise.rows)
+    # Kept levels get their old codes; the merged one becomes any of its levels, all alike.
+    for codes, keep in zip(drawn, kept, strict=True):
+        rare = codes == keep.sum()
+        codes[~rare] = np.flatnonzero(keep)[codes[~rare]]
+        if rare.any():
+            codes[rare] = noise.rows.choice(np.flatnonzero(~keep), int(rare.sum()))
+    return dict(zip(coded.codes, drawn, strict=True))
 
 
 def _spanning_tree(
@@ -154,72 +103,55 @@ def _spanning_tree(
     return tree
 
 
-def fit_task(
+def draw_task(
     coded: Coded,
     *,
     target: str,
     strongest: int | Sequence[str],
     rho: float,
     noise: Noise,
-    iterations: int,
-    tolerance: float,
-) -> Draw:
-    """Margins for one prediction task: the target with each of a few columns, the rest alone.
+    rows: int,
+    method: str,
+) -> dict[str, np.ndarray]:
+    """Codes for one prediction task: the target paired with a few columns, the rest alone.
 
     The budget: 15 % for one-column margins (they also give every unlinked column its shape), 10 %
     for choosing the columns when `strongest` is a number (one exponential mechanism each, score =
     L1 distance of the pair from independence, less what noise alone would give), the remainder for
     the pairs. Columns named in `strongest` are a public choice and cost nothing.
-
-    Returns
-    -------
-    A function of (rows, method) that draws codes per column.
     """
     names = list(coded.codes)
-    n = coded.codes[names[0]].size
-    position = {name: i for i, name in enumerate(names)}
-    private_choice = isinstance(strongest, int)
-    share_one, share_choice = 0.15, 0.10 if private_choice else 0.0
-    others = [name for name in names if name != target]
+    columns = list(zip(coded.codes.values(), coded.sizes.values(), strict=True))
+    n, goal = columns[0][0].size, names.index(target)
+    others = [i for i in range(len(names)) if i != goal]
+    private = isinstance(strongest, int)
+    share_one, share_choice = 0.15, 0.10 if private else 0.0
     s = float(np.sqrt(len(names) / (2 * share_one * rho)))
-    ones = [
-        Measurement(columns=(i,), values=_noisy(_counts(coded, name), s, noise), sigma=s)
-        for i, name in enumerate(names)
-    ]
-    n_pairs = min(strongest, len(others)) if isinstance(strongest, int) else len(strongest)
-    sigma = float(np.sqrt(max(n_pairs, 1) / (2 * (1 - share_one - share_choice) * rho)))
-    if isinstance(strongest, int):
-        margins = {name: closest_counts(m, n) for name, m in zip(names, ones, strict=True)}
-        chosen: list[str] = []
-        epsilon = float(np.sqrt(8 * share_choice * rho / max(n_pairs, 1)))
-        for _ in range(n_pairs):
-            left = [name for name in others if name not in chosen]
-            scores = [
-                np.abs(
-                    _counts(coded, target, name) - np.outer(margins[target], margins[name]) / n
-                ).sum()
-                - np.sqrt(2 / np.pi) * sigma * coded.sizes[target] * coded.sizes[name]
-                for name in left
-            ]
-            chosen.append(left[noise.exponential(np.array(scores), epsilon)])
-    else:
-        chosen = list(strongest)
-    pairs = [
-        Measurement(
-            columns=(position[target], position[name]),
-            values=_noisy(_counts(coded, target, name), sigma, noise),
-            sigma=sigma,
-        )
-        for name in chosen
-    ]
-    return _fitted(coded, [*ones, *pairs], noise, iterations=iterations, tolerance=tolerance)
+    ones = [_measure(columns, (i,), s, noise) for i in range(len(names))]
+    chosen = [] if isinstance(strongest, int) else [names.index(name) for name in strongest]
+    wanted = min(strongest, len(others)) if isinstance(strongest, int) else len(chosen)
+    sigma = float(np.sqrt(max(wanted, 1) / (2 * (1 - share_one - share_choice) * rho)))
+    epsilon = float(np.sqrt(8 * share_choice * rho / max(wanted, 1)))
+    margins = [closest_counts(one, n) for one in ones] if private else []
+
+    def score(i: int) -> float:
+        apart = np.abs(_counts(columns[goal], columns[i]) - np.outer(margins[goal], margins[i]) / n)
+        return apart.sum() - np.sqrt(2 / np.pi) * sigma * columns[goal][1] * columns[i][1]
+
+    while len(chosen) < wanted:
+        left = [i for i in others if i not in chosen]
+        chosen.append(left[noise.exponential(np.array([score(i) for i in left]), epsilon)])
+    pairs = [_measure(columns, (goal, i), sigma, noise) for i in chosen]
+    forest = fit_forest([size for _, size in columns], [*ones, *pairs], total=float(n))
+    drawn = draw_rows(forest, rows, method=method, rng=noise.rows)
+    return dict(zip(names, drawn, strict=True))
 
 
 # --- the package itself ----------------------------------------------------------------------
 
 
 @contextmanager
-def _borrowed_randomness(noise: Noise) -> Iterator[None]:
+def borrowed_randomness(noise: Noise) -> Iterator[None]:
     """smartnoise and mbi draw from numpy's global state, and add opendp's unseeded noise.
 
     Inside, the global state is seeded (from the system's entropy without a seed) and, with a seed,
@@ -251,69 +183,47 @@ def _borrowed_randomness(noise: Noise) -> Iterator[None]:
         jax.config.update("jax_enable_x64", double)
 
 
-def fit_smartnoise(
+def draw_smartnoise(
     frame: pd.DataFrame,
+    coded: Coded | None,
     *,
     name: str,
     epsilon: float,
     delta: float,
     noise: Noise,
-    coded: Coded | None,
-    preprocessor_share: float,
+    rows: int,
+    method: str,
     options: Mapping[str, Any],
-) -> tuple[Callable[[int, str], pd.DataFrame], float]:
-    """MST or AIM by smartnoise-synth 1.0.8.
+) -> tuple[pd.DataFrame, float]:
+    """A table by the MST ("mst") or AIM ("aim") of smartnoise-synth 1.0.8; epsilon spent on bounds.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        The table; used when `coded` is None: the package then reads levels off the data (free of
-        charge, a leak), and bounds of continuous columns for `preprocessor_share` of epsilon.
-    name : "mst" or "aim"
-    coded : Coded, optional
-        A table coded by a stated domain: nothing is inferred.
-    options : mapping
-        Passed to the synthesiser's constructor (AIM: rounds, degree, max_cells, ...).
-
-    Returns
-    -------
-    (draw, spent) : a function of (rows, method), and the epsilon spent on bounds.
+    Without a `coded` table the package reads levels off the data (free of charge, a leak), and
+    bounds of continuous columns for half of epsilon, as in its documentation's examples (its own
+    default is to refuse such columns). `options` go to its constructor.
     """
-    import pandas as pd
-
-    with _borrowed_randomness(noise):
+    with borrowed_randomness(noise):
         from snsynth import Synthesizer
         from snsynth.transform import LabelTransformer, TableTransformer
 
         synthesiser = Synthesizer.create(name, epsilon=float(epsilon), delta=delta, **options)
         if coded is None:
-            synthesiser.fit(frame, preprocessor_eps=preprocessor_share * epsilon)
+            synthesiser.fit(frame, preprocessor_eps=epsilon / 2)
+            spent = float(synthesiser._transformer.odometer.spent[0])
         else:
             transformers = []
             for size in coded.sizes.values():
-                transformer = LabelTransformer(nullable=False)
-                transformer.fit(list(range(size)))
-                transformers.append(transformer)
-            synthesiser.fit(
-                pd.DataFrame(dict(coded.codes)), transformer=TableTransformer(transformers)
-            )
-    model = synthesiser.synthesizer
-    spent = float(synthesiser._transformer.odometer.spent[0]) if coded is None else 0.0
-
-    def draw(rows: int, method: str) -> pd.DataFrame:
-        if method == "shuffled":
-            raise ValueError("smartnoise draws by round or sample, not shuffled.")
-
-        class Drawing:
-            @staticmethod
-            def synthetic_data(rows: int) -> Any:
-                return model.synthetic_data(rows=rows, method=method)
-
-        with _borrowed_randomness(noise):
-            synthesiser.synthesizer = Drawing()
-            try:
-                return synthesiser.sample(rows)
-            finally:
-                synthesiser.synthesizer = model
-
-    return draw, spent
+                transformers.append(LabelTransformer(nullable=False))
+                transformers[-1].fit(list(range(size)))
+            codes = pd.DataFrame(dict(coded.codes))
+            synthesiser.fit(codes, transformer=TableTransformer(transformers))
+            spent = 0.0
+    # The package itself passes no method on.
+    draw = partial(synthesiser.synthesizer.synthetic_data, method=method)
+    synthesiser.synthesizer = types.SimpleNamespace(synthetic_data=draw)
+    with borrowed_randomness(noise):
+        drawn = synthesiser.sample(rows)
+    if coded is None:
+        round_to = {column: 0 for column in frame.columns if whole(frame[column].to_numpy())}
+        return drawn.round(round_to).astype(dict(frame.dtypes)), spent
+    by_column = {column: drawn[column].to_numpy(dtype=np.int64) for column in coded.codes}
+    return coded.decode(by_column, noise.rows), spent

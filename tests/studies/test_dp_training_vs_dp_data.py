@@ -34,10 +34,19 @@ def table():
     return frame.assign(t=np.where(((frame["a"] > 1) | (frame["b"] == "x")) ^ noise, "yes", "no"))
 
 
+def settings(frame, target="t", **changes):
+    """Small and fast, on a table whose domain is not public."""
+    size = {"delta": 1e-5, "learning_rate": 0.25, "clip": 1.0, "batch_size": 16, "epochs": 5}
+    once = {"replicates": 1, "data_replicates": 1, "seed": 1}
+    budgets = {"documented": False, "epsilons": [10.0, 1e6], "data_epsilons": [10.0]}
+    return study.Settings(frame=frame, target=target, **(size | once | budgets | changes))
+
+
 def test_a_replicate_is_the_same_alone_or_among_many(table):
-    encoded = data.encode(table, target="t")
     configs = {1.0: PRIVATE, math.inf: PLAIN}
-    one, many = (study.private_training(encoded, configs, seed=3, replicates=r) for r in (1, 3))
+    one, many = (
+        study.private_training(settings(table, seed=3, replicates=r), configs) for r in (1, 3)
+    )
     pd.testing.assert_frame_equal(one, many.query("replicate == 0"))
     assert set(many["epsilon"]) == {1.0, math.inf}
     assert many.groupby(["epsilon", "metric"]).size().eq(3).all()
@@ -47,9 +56,9 @@ def test_a_replicate_is_the_same_alone_or_among_many(table):
 def test_metrics_are_shares_of_the_records_they_name():
     """With a memorised key as a feature, training is perfect and the hold-out is not."""
     y = np.random.default_rng(5).integers(0, 2, 60)
-    encoded = data.encode(pd.DataFrame({"key": [f"k{i}" for i in range(60)], "t": y}), target="t")
+    s = settings(pd.DataFrame({"key": [f"k{i}" for i in range(60)], "t": y}), replicates=4)
     config = dpsgd.Config(hidden=(), epochs=200, batch_size=12, clip=math.inf, learning_rate=5.0)
-    rows = study.private_training(encoded, {math.inf: config}, seed=1, replicates=4)
+    rows = study.private_training(s, {math.inf: config})
     means = rows.groupby("metric")["value"].mean()
     assert means["accuracy.train"] == 1.0
     assert means["accuracy.validation"] < 0.85
@@ -58,59 +67,51 @@ def test_metrics_are_shares_of_the_records_they_name():
 
 
 def test_a_diverged_training_is_nan_and_not_averaged_away(table):
-    encoded = data.encode(table, target="t")
     wild = dpsgd.Config(hidden=(8,), epochs=8, batch_size=16, clip=math.inf, learning_rate=1e38)
     with pytest.warns(RuntimeWarning, match="diverged"):
-        rows = study.private_training(encoded, {math.inf: wild}, seed=1, replicates=1)
+        rows = study.private_training(settings(table), {math.inf: wild})
     assert rows["value"].isna().all()
 
 
 def test_private_data_seen_and_unseen(table):
-    binary = data.binarise(table, "t")
-    how = {"target": "t", "epsilons": [100.0], "config": PLAIN, "seed": 2, "replicates": 2}
-    how |= {"mechanism": "mst", "method": "sample"}
-    seen = study.private_data(binary, **how)
+    s = settings(table, data_epsilons=[100.0], seed=2, data_replicates=2)
+    mst = {"mechanism": "mst", "method": "sample"}
+    seen = study.private_data(s, mst)
     assert set(seen["metric"]) == {
         "accuracy.train",
         "accuracy.validation",
         "accuracy.original",
         "unique_rows",
     }
-    unseen = study.private_data(binary, unseen=True, **how)
+    unseen = study.private_data(s, mst, unseen=True)
     assert set(unseen["metric"]) == {"accuracy.heldout"}
     assert (unseen["value"] * 24 % 1).abs().lt(1e-9).all(), "24 of 120 records are held out"
-    pd.testing.assert_frame_equal(seen, study.private_data(binary, **how))
+    pd.testing.assert_frame_equal(seen, study.private_data(s, mst))
 
 
-@pytest.fixture(scope="module")
-def configs():
-    settings = {"learning_rate": 0.25, "clip": 1.0, "batch_size": 32, "epochs": 5}
-    return study.setups(120, [10.0, 1e6], delta=1e-5, **settings)
-
-
-def test_set_ups_share_their_noise_and_only_poisson_samples_keep_what_they_state(configs):
-    described, published = configs["described"], configs["published"]
+def test_set_ups_share_their_noise_and_only_poisson_samples_keep_what_they_state(table):
+    s = settings(table, batch_size=32)
+    described, published = s.configs["described"], s.configs["published"]
     assert list(described) == list(published) == [10.0, 1e6, math.inf]
     assert [c.noise_multiplier for c in described.values()] == [
         c.noise_multiplier for c in published.values()
     ]
     assert not described[math.inf].private
-    assert list(configs["Poisson samples"]) == [10.0]
-    proven = study.proven(configs, 120, delta=1e-5).set_index("stated epsilon")
+    assert list(s.configs["Poisson samples"]) == [10.0]
+    proven = study.proven(s).set_index("stated epsilon")
     assert proven.loc[10.0, "proven, as described"] > 10
     # Noise half as large counts for the clipped mean: more than twice the epsilon.
     assert (proven["proven, as published"] > 2 * proven["proven, as described"]).all()
 
 
-def test_own_data_has_no_public_domain_and_claims_nothing_about_a_private_threshold(table, configs):
-    how = {"target": "t", "data_epsilons": [10.0], "delta": 1e-5, "seed": 1}
-    how |= {"replicates": 1, "data_replicates": 1}
-    rows = study.simulate(table, configs, documented=False, **how)
+def test_own_data_has_no_public_domain_and_claims_nothing_about_a_private_threshold(table):
+    s = settings(table)
+    rows = study.simulate(s)
     assert "dp stump" not in set(rows["mechanism"])
     assert {"rule", "mst", "target margins", "none"} <= set(rows["mechanism"])
     assert not rows.duplicated([c for c in rows.columns if c != "value"]).any()
     assert "nan" not in study.headline(rows).text
-    shown = [c.text for c in study.takeaways(rows, study.proven(configs, 120, delta=1e-5))]
+    shown = [c.text for c in study.takeaways(rows, study.proven(s))]
     assert not any("nan" in text for text in shown)
     assert any("the best private network or table is" in text for text in shown)
 
@@ -154,50 +155,36 @@ def test_a_claim_turns_with_the_rows(claim, change):
 
 
 def test_what_the_notebook_shows_of_tables(table):
-    tables = study.example_tables(table, target="t", epsilons=[1.0, 1000.0], delta=1e-5, seed=1)
-    quality = study.quality(table, tables, target="t")
-    margins = study.margins(quality)
+    s = settings(table, data_epsilons=[1.0, 1000.0])
+    tables = study.example_tables(s)
+    facts, margins, correlations = study.quality(s, tables)
     assert set(margins["column"]) == {"a", "b", "c", "t"}
-    facts = study.table_facts(quality, "t").set_index("budget")
+    facts = facts.set_index("budget")
     assert facts.loc["ε = 1000", "mean distance of margins"] < 0.05  # 120 independent draws
     assert facts["mean distance of pairs"].is_monotonic_decreasing
-    assert list(study.correlations(quality)) == ["original", "ε = 1", "ε = 1000"]
-    assert any("read off" in sentence for sentence in study.privacy(tables, 1e-5))
+    assert list(correlations) == ["original", "ε = 1", "ε = 1000"]
+    assert any("read off" in sentence for sentence in study.privacy(s, tables))
 
 
 def test_private_rivals_beat_the_base_rate_at_epsilon_one(real_data):
     """A stump keeps about 0.917, full-batch logistic regression about 0.87. Over 20 splits a mean
     moves by about 0.04 / sqrt(20) = 0.01; the margins are three to four times that."""
     frame = pd.read_csv(real_data / "student-mat.csv", sep=None, engine="python")
-    how = {"target": "G3>=10", "epsilons": [1.0], "delta": 1e-5, "hidden": (8,)}
-    rows = study.simple_rivals(
-        frame, domain=dict(data.student.DOMAIN), seed=1, replicates=20, **how
-    )
-    means = rows.groupby("mechanism")["value"].mean()
+    s = settings(frame, "G3>=10", documented=True, data_epsilons=[1.0], replicates=20)
+    means = study.rivals(s).groupby("mechanism")["value"].mean()
     assert means["dp stump"] == pytest.approx(0.917, abs=0.03)
     assert means["dp logistic regression"] == pytest.approx(0.87, abs=0.04)
 
 
-def everything(file, target, *, epsilons=(1.0, 10.0), data_epsilons=(1.0,), seed=1):
+def everything(file, target, **changes):
     """What the notebook computes and says, in its order, for a file in tests/cases."""
     source = data.open_table(str(CASES / file), target=target)
-    encoded = data.encode(source.frame, target=target)
-    size = {"delta": 1e-5, "batch_size": 16, "epochs": 2}
-    once = {"replicates": 1, "data_replicates": 1}
-    budgets = {"epsilons": epsilons, "data_epsilons": data_epsilons}
-    study.check(encoded.y, seed=seed, **budgets, **size, **once)
-    configs = study.setups(len(encoded.y), epsilons, learning_rate=0.25, clip=1.0, **size)
-    how = {"target": target, "delta": 1e-5, "seed": seed}
-    rows = study.simulate(
-        source.frame, configs, documented=False, data_epsilons=data_epsilons, **how, **once
-    )
-    tables = study.example_tables(source.frame, epsilons=data_epsilons, **how)
-    quality = study.quality(source.frame, tables, target=target)
-    study.table_facts(quality, target)
-    study.correlations(quality)
-    study.learning_curves(encoded, configs, seed=seed, runs=1)
-    proven = study.proven(configs, len(encoded.y), delta=1e-5)
-    claims = [study.headline(rows), *study.takeaways(rows, proven)]
+    budgets = {"epsilons": [1.0, 10.0], "data_epsilons": [1.0], "epochs": 2}
+    s = settings(source.frame, target, **(budgets | changes))
+    rows = study.simulate(s)
+    study.quality(s, study.example_tables(s))
+    study.learning_curves(s, runs=1)
+    claims = [study.headline(rows), *study.takeaways(rows, study.proven(s))]
     return rows, [claim.text for claim in claims]
 
 
@@ -231,19 +218,17 @@ def test_a_synthetic_table_of_one_class_is_a_result(monkeypatch):
         epsilon=1.0,
         delta=1e-5,
         assumptions=(),
-        seconds=0.0,
-        cached=False,
     )
     monkeypatch.setattr(synth, "synthesise", lambda *_, **__: made)
-    how = {"target": "t", "epsilons": [1.0], "config": PLAIN, "seed": 1, "replicates": 1}
-    rows = study.private_data(frame, mechanism="mst", **how).set_index("metric")["value"]
+    s = settings(frame, data_epsilons=[1.0])
+    rows = study.private_data(s, {"mechanism": "mst"}).set_index("metric")["value"]
     assert rows["accuracy.original"] == 0.9
     assert rows["accuracy.train"] == rows["accuracy.validation"] == 1.0
 
 
 def test_training_records_of_one_class_are_a_result():
-    encoded = data.encode(pd.DataFrame({"a": range(20), "t": [0] * 19 + [1]}), target="t")
-    rows = study.private_training(encoded, {1.0: PRIVATE}, seed=1, replicates=40)
+    s = settings(pd.DataFrame({"a": range(20), "t": [0] * 19 + [1]}), replicates=40)
+    rows = study.private_training(s, {1.0: PRIVATE})
     assert rows["value"].between(0, 1).all()
     held_out = rows.query("metric == 'accuracy.train' and value == 1")["replicate"]
     means = rows[rows["replicate"].isin(held_out)].query("metric == 'accuracy.validation'")
@@ -259,25 +244,25 @@ def test_a_column_with_missing_marks_is_named_in_one_sentence():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"replicates": 0}, "replicates must be at least 1, got 0; give"),
-        ({"data_replicates": -1}, "data_replicates must be at least 1, got -1; give"),
-        ({"seed": -1}, "seed must be at least 0, got -1; give"),
-        ({"epochs": 0}, "epochs must be at least 1"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"batch_size": 17}, "batch_size = 17 is larger than the 16 records"),
-        ({"epsilons": []}, "epsilons is empty; give"),
-        ({"data_epsilons": []}, "data_epsilons is empty; give"),
-        ({"epsilons": [1.0, 0.0]}, "epsilons are finite and above 0, got 0; leave it out"),
-        ({"data_epsilons": [math.inf]}, "data_epsilons are finite and above 0, got inf"),
-        ({"data_epsilons": [math.nan]}, "data_epsilons are finite and above 0, got nan"),
-        ({"delta": 0.0}, "delta is a probability"),
-        ({"y": np.array([0, 1, 0, 1, 1])}, "at least 6 records"),
+        ({"replicates": 0}, "replicates is a whole number of at least 1, got 0"),
+        ({"data_replicates": -1}, "data_replicates is a whole number of at least 1, got -1"),
+        ({"seed": -1}, "seed is a whole number of at least 0, got -1"),
+        ({"epochs": 0}, "epochs is a whole number of at least 1"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 17}, "batch_size=17 is larger than the 16 records"),
+        ({"epsilons": []}, "epsilons is a list of 1 or more"),
+        ({"data_epsilons": []}, "data_epsilons is a list of 1 or more"),
+        ({"epsilons": [1.0, 0.0]}, "each of epsilons is a number above 0, got 0.0; leave it out"),
+        ({"data_epsilons": [math.inf]}, "each of data_epsilons is a number above 0, got inf"),
+        ({"data_epsilons": [math.nan]}, "each of data_epsilons is a number above 0, got nan"),
+        ({"delta": 0.0}, "delta is between 0 and 1"),
+        ({"clip": 0.0}, "clip"),
+        ({"frame": pd.DataFrame({"a": range(5), "t": [0, 1, 0, 1, 1]})}, "At least 6 records"),
     ],
 )
 def test_parameters_that_cannot_go_together_are_refused_in_one_sentence(change, sentence):
-    given = {"y": np.arange(20) % 2, "batch_size": 16, "delta": 1e-5, "epsilons": [1.0]}
-    given |= {"data_epsilons": [1.0], "epochs": 1, "replicates": 1, "data_replicates": 1, "seed": 1}
-    study.check(**given)
+    frame = pd.DataFrame({"a": range(20), "t": np.arange(20) % 2})
+    settings(frame)
     with pytest.raises(ValueError, match=sentence) as refusal:
-        study.check(**given | change)
+        settings(**{"frame": frame} | change)
     assert "\n" not in str(refusal.value)
