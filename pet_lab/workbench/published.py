@@ -9,35 +9,35 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
 from math import isinf, isnan, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast, get_args
 
 import msgspec
 
+from pet_lab.checks import require
 from pet_lab.workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pet_lab.workbench.workspace import Workspace
+
 Kind = Literal["exact", "one_run", "mean", "sd"]
 Reading = Literal["described", "published"]
 Value = bool | int | float | str
 
-READINGS: tuple[Reading, ...] = ("described", "published")
+READINGS: tuple[Reading, ...] = get_args(Reading)
 PACKAGED = Path(__file__).resolve().parents[1] / "published"
 
 
 class PublishedError(WorkbenchError, ValueError):
     """A file of printed numbers that cannot be read as such; the message names file and place."""
-
-
-class _Folders(Protocol):
-    @property
-    def published(self) -> Path: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +79,8 @@ class Cell:
         """Half a unit of the last printed digit; 0 for a printed infinity."""
         if isinf(self.value):
             return 0.0
-        exponent = cast(int, Decimal(self.printed).as_tuple().exponent)
-        if self.decimals is not None:
-            exponent = -self.decimals
+        printed = cast(int, Decimal(self.printed).as_tuple().exponent)
+        exponent = printed if self.decimals is None else -self.decimals
         return float(Decimal(5).scaleb(exponent - 1))
 
     @property
@@ -126,16 +125,18 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def __post_init__(self) -> None:
         margins = (self.margin is not None) + (self.relative_margin is not None)
-        if margins > 1 or (not margins and self.kind != "exact"):
-            raise ValueError(
-                "give margin or relative_margin, one of them, fixed before any run; only"
-                ' kind = "exact" needs none'
-            )
-        if self.kind in ("mean", "sd") and self.repetitions < 2:
-            raise ValueError(f"kind {self.kind!r} needs the printed repetitions (2 or more)")
+        require(
+            margins == 1 or (not margins and self.kind == "exact"),
+            "give margin or relative_margin, one of them, fixed before any run; only"
+            ' kind = "exact" needs none',
+        )
+        require(
+            self.repetitions >= 2 or self.kind not in ("mean", "sd"),
+            f"kind {self.kind!r} needs the printed repetitions (2 or more)",
+        )
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
+class _Heading(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     id: str
     title: str
     source: str
@@ -143,55 +144,36 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     licence: str
     notebook: str
     keys: tuple[str, ...]
-    metrics: dict[str, Any]
-    cells: list[dict[str, Any]]
     readings: tuple[Reading, ...] = READINGS
     notes: tuple[Note, ...] = ()
     checks: tuple[dict[str, Any], ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrintedTable:
+class PrintedTable(_Heading, frozen=True, kw_only=True):
     """One printed table: its cells, where it stands, and the notebook that reproduces it."""
 
-    id: str
-    title: str
-    source: str
-    place: str
-    licence: str
-    notebook: str
-    keys: tuple[str, ...]
     cells: tuple[Cell, ...]
-    readings: tuple[str, ...] = READINGS
-    notes: tuple[Note, ...] = ()
-    checks: tuple[Mapping[str, Any], ...] = ()
 
     def cause(self, cell: Cell, reading: str) -> str:
         """Known cause of a difference in this cell and reading, or "" where none is known."""
         return next((n.cause for n in self.notes if n.covers(cell, reading)), "")
 
 
-def load(ws_or_path: _Folders | Path | str | None = None) -> list[PrintedTable]:
+class _File(_Heading, frozen=True, kw_only=True):
+    metrics: dict[str, Any]
+    cells: tuple[dict[str, Any], ...]
+
+
+def load(ws_or_path: Workspace | Path | str | None = None) -> list[PrintedTable]:
     """Read printed tables, in the order of their ids.
 
-    Parameters
-    ----------
-    ws_or_path : workspace, folder or file, optional
-        A folder is read with its folders, one per publication. A workspace means its `published`
-        folder; nothing means the tables shipped with the package.
-
-    Raises
-    ------
-    PublishedError
-        If a file is not TOML, has unknown keys, a cell without unit or margin, a number that is not
-        a number, or if two files or cells say the same thing twice.
+    A folder is read with its folders, one per publication; a workspace means its `published`
+    folder, nothing the tables shipped with the package. PublishedError if a file is not TOML, has
+    unknown keys, a cell without unit or margin, a number that is not a number, or if two files or
+    cells say the same thing twice.
     """
-    if ws_or_path is None:
-        path = PACKAGED
-    elif isinstance(ws_or_path, str | Path):
-        path = Path(ws_or_path)
-    else:
-        path = Path(ws_or_path.published)
+    given: Any = PACKAGED if ws_or_path is None else ws_or_path
+    path = Path(given if isinstance(given, str | Path) else given.published)
     files = sorted(path.rglob("*.toml")) if path.is_dir() else [path]
     if not files:
         raise PublishedError(f"{path}: expected at least one .toml of printed numbers, found none.")
@@ -204,40 +186,43 @@ def load(ws_or_path: _Folders | Path | str | None = None) -> list[PrintedTable]:
     return sorted(tables.values(), key=lambda t: _natural(t.id))
 
 
+def named(*tables: PrintedTable | str) -> list[PrintedTable]:
+    """The tables, of those given by their id the shipped ones; PublishedError if there is none."""
+    if all(isinstance(t, PrintedTable) for t in tables):
+        return cast(list[PrintedTable], list(tables))
+    known = {t.id: t for t in load()}
+    for name in tables:
+        if isinstance(name, str) and name not in known:
+            near = get_close_matches(name, known, n=3, cutoff=0.3) or sorted(known)
+            raise PublishedError(f"no printed table {name!r}; did you mean {', '.join(near)}?")
+    return [known[t] if isinstance(t, str) else t for t in tables]
+
+
 def cells(*ids: str) -> pd.DataFrame:
     """Cells of shipped tables as rows, for a notebook that computes with printed numbers.
 
-    Returns
-    -------
-    DataFrame: table, metric, printed (a number), text (as printed), and the conditions of each cell
-    (keys, attack, slice, ...) as columns, NaN where a cell does not have one.
-
-    Raises
-    ------
-    PublishedError
-        If there is no table of such an id.
+    Columns: table, metric, printed (a number), text (as printed), and the conditions of each cell
+    (keys, attack, slice, ...), NaN where a cell does not have one. PublishedError as for `named`.
     """
     import pandas as pd
 
-    tables = {table.id: table for table in load()}
-    if unknown := [name for name in ids if name not in tables]:
-        raise PublishedError(f"No table {unknown[0]!r}; there are {', '.join(tables)}.")
     return pd.DataFrame(
         {
-            "table": name,
+            "table": table.id,
             **cell.conditions,
             "metric": cell.metric,
             "printed": cell.value,
             "text": cell.printed,
         }
-        for name in ids
-        for cell in tables[name].cells
+        for table in named(*ids)
+        for cell in table.cells
     )
 
 
 def where_text(where: Mapping[str, Value]) -> str:
     """Conditions in one line, ``mechanism=dp-sgd;epsilon=inf``; a flag that is true is its name."""
-    return ";".join(k if v is True else f"{k}={_literal(v)}" for k, v in where.items())
+    texts = {k: str(v).lower() if isinstance(v, bool) else str(v) for k, v in where.items()}
+    return ";".join(k if where[k] is True else f"{k}={text}" for k, text in texts.items())
 
 
 def parse_where(text: str) -> dict[str, Value]:
@@ -246,18 +231,12 @@ def parse_where(text: str) -> dict[str, Value]:
     return {key: _typed(value) if eq else True for key, eq, value in parts}
 
 
-def _literal(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _typed(text: str) -> Value:
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
     return text
 
 
@@ -290,15 +269,8 @@ def _table(file: Path) -> PrintedTable:
     for i, note in enumerate(raw.notes, 1):
         if not any(note.covers(cell, note.reading) for cell in cells.values()):
             raise PublishedError(f"{name}, notes[{i}]: no cell has these conditions and metric.")
-    texts = {k: getattr(raw, k) for k in ("id", "title", "source", "place", "licence", "notebook")}
-    return PrintedTable(
-        **texts,
-        keys=raw.keys,
-        cells=tuple(cells.values()),
-        readings=raw.readings,
-        notes=raw.notes,
-        checks=raw.checks,
-    )
+    heading = {k: getattr(raw, k) for k in _Heading.__struct_fields__}
+    return PrintedTable(**heading, cells=tuple(cells.values()))
 
 
 _T = TypeVar("_T")
@@ -316,68 +288,60 @@ def _typed_as(kind: type[_T], raw: Any, place: str) -> _T:
 
 def _cells(
     row: Mapping[str, Any], table: _File, metrics: Mapping[str, Metric], place: str
-) -> Iterable[Cell]:
-    extra = {k for metric in metrics.values() for k in metric.match}
-    known = {*table.keys, *metrics, *extra, "note"}
-    if unknown := sorted(set(row) - known):
-        raise PublishedError(
-            f"{place}: unknown {', '.join(unknown)}; expected of {', '.join(sorted(known))}"
-            " (a name with a dot needs quotes)."
+) -> Iterator[Cell]:
+    def check(holds: object, sentence: str) -> None:
+        require(holds, f"{place}: {sentence}", PublishedError)
+
+    def number(name: str) -> float:
+        text = row[name]
+        check(
+            isinstance(text, str), f"{name}: write the number as printed, in quotes; got {text!r}."
         )
+        try:
+            value = float(Decimal(text))
+        except InvalidOperation:
+            value = float("nan")
+        check(not isnan(value), f"{name}: expected a printed number, got {text!r}.")
+        return value
+
+    matched = {k for metric in metrics.values() for k in metric.match}
+    known = {*table.keys, *metrics, *matched, "note"}
+    check(
+        row.keys() <= known,
+        f"unknown {', '.join(sorted(set(row) - known))}; expected of {', '.join(sorted(known))}"
+        " (a name with a dot needs quotes).",
+    )
     where = {k: row[k] for k in table.keys if k in row}
-    for key, value in {**where, **{k: row[k] for k in extra if k in row}}.items():
-        if not isinstance(value, bool | int | float | str):
-            raise PublishedError(f"{place}: {key} is a number, text or flag, got {value!r}.")
-    if parse_where(where_text(where)) != where:
-        raise PublishedError(
-            f"{place}: {where} is ambiguous as text; avoid ; = and numbers as text."
-        )
-    if not set(row) & set(metrics):
-        raise PublishedError(f"{place}: no printed number; expected one of {sorted(metrics)}.")
+    for key in (k for k in (*table.keys, *matched) if k in row):
+        scalar = isinstance(row[key], bool | int | float | str)
+        check(scalar, f"{key} is a number, text or flag, got {row[key]!r}.")
+    unambiguous = parse_where(where_text(where)) == where
+    check(unambiguous, f"{where} is ambiguous as text; avoid ; = and numbers as text.")
+    check(row.keys() & metrics.keys(), f"no printed number; expected one of {sorted(metrics)}.")
     for name, metric in metrics.items():
         if name not in row:
             continue
-        value = _number(row[name], f"{place}, {name}")
-        if missing := [k for k in metric.match if k not in row]:
-            raise PublishedError(f"{place}: {name} is matched by {missing}, which the cell lacks.")
-        margin = metric.margin
-        if margin is None:
-            margin = (metric.relative_margin or 0.0) * abs(value)
+        value = number(name)
+        missing = [k for k in metric.match if k not in row]
+        check(not missing, f"{name} is matched by {missing}, which the cell lacks.")
+        has_sd = not metric.sd or metric.sd in row
+        check(has_sd, f"the mean names {metric.sd!r} as its SD; the cell lacks it.")
+        printed_se = 0.0
+        if metric.kind == "sd":  # of records that are about normal
+            printed_se = value / sqrt(2 * (metric.repetitions - 1))
+        elif metric.kind == "mean" and metric.sd:
+            printed_se = number(metric.sd) / sqrt(metric.repetitions)
+        relative = (metric.relative_margin or 0.0) * abs(value)
         yield Cell(
             table=table.id,
             where=where,
             metric=name,
             printed=row[name],
             unit=metric.unit,
-            margin=margin,
+            margin=relative if metric.margin is None else metric.margin,
             kind=metric.kind,
             note=row.get("note", ""),
             match={k: row[k] for k in metric.match},
             decimals=metric.decimals,
-            printed_se=_printed_se(metric, value, row, place),
+            printed_se=printed_se,
         )
-
-
-def _printed_se(metric: Metric, value: float, row: Mapping[str, Any], place: str) -> float:
-    """Error of a printed mean, SD / sqrt(n), or of a printed SD, SD / sqrt(2 (n - 1)) if normal."""
-    if metric.kind == "sd":
-        return value / sqrt(2 * (metric.repetitions - 1))
-    if metric.kind == "mean" and metric.sd:
-        if metric.sd not in row:
-            raise PublishedError(
-                f"{place}: the mean names {metric.sd!r} as its SD; the cell lacks it."
-            )
-        return _number(row[metric.sd], place) / sqrt(metric.repetitions)
-    return 0.0
-
-
-def _number(text: Any, place: str) -> float:
-    if not isinstance(text, str):
-        raise PublishedError(f"{place}: write the number as printed, in quotes; got {text!r}.")
-    try:
-        number = float(Decimal(text))
-    except InvalidOperation:
-        number = float("nan")
-    if isnan(number):
-        raise PublishedError(f"{place}: expected a printed number, got {text!r}.")
-    return number

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from html import escape
 from math import hypot, inf, isfinite, isinf, isnan, nan, sqrt
 from pathlib import Path
@@ -40,7 +39,6 @@ from pet_lab.workbench.published import (
     READINGS,
     Cell,
     PrintedTable,
-    PublishedError,
     Value,
     where_text,
 )
@@ -175,7 +173,11 @@ def score(
     ValueError
         If non-empty rows lack `metric` or `value`.
     """
-    chosen = _tables(tables)
+    if tables is None:
+        chosen = published.load()
+    else:
+        given = (tables,) if isinstance(tables, PrintedTable | str) else tables
+        chosen = published.named(*given)
     if contradictions is None:
         known = {t.id: t for t in published.load()} | {t.id: t for t in chosen}
         contradictions = consistency.check(known.values())
@@ -204,19 +206,6 @@ def score(
                     }
                 )
     return _frame(records)
-
-
-def _tables(tables: PrintedTable | str | Iterable[PrintedTable | str] | None) -> list[PrintedTable]:
-    if tables is None:
-        return published.load()
-    chosen = [tables] if isinstance(tables, PrintedTable | str) else list(tables)
-    named = any(isinstance(t, str) for t in chosen)
-    known = {t.id: t for t in published.load()} if named else {}
-    for t in chosen:
-        if isinstance(t, str) and t not in known:
-            near = get_close_matches(t, known, n=3, cutoff=0.3) or sorted(known)
-            raise PublishedError(f"no printed table {t!r}; did you mean {', '.join(near)}?")
-    return [known[t] if isinstance(t, str) else t for t in chosen]
 
 
 _Groups = Mapping[tuple[str, str], pd.DataFrame]

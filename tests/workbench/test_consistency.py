@@ -3,6 +3,7 @@
 import re
 from fractions import Fraction
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import assume, example, given
@@ -346,7 +347,7 @@ def test_every_declared_check_looks_at_something():
         at = next(i for i, c in enumerate(cells) if c.metric == metric)
         known = vars(cells[at]) | {"printed": printed}
         cells[at] = Cell(**known)
-        changed = tables | {name: PrintedTable(**(vars(tables[name]) | {"cells": tuple(cells)}))}
+        changed = tables | {name: msgspec.structs.replace(tables[name], cells=tuple(cells))}
         after = {(f.table, f.metric) for f in check(changed.values())}
         assert (name, metric) in after - before, name
     assert {t.id for t in tables.values() if t.checks} == set(spoilt)

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import demo
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -396,7 +397,7 @@ def scored():
         ]
     )
     note = Note(cause='a "quoted", <b>awkward</b>\ncause; with = and é', reading="described")
-    return score(frame, replace(table_32, notes=(note,)))
+    return score(frame, msgspec.structs.replace(table_32, notes=(note,)))
 
 
 def test_the_tally_counts_cells_and_readings(scored):
