@@ -14,22 +14,14 @@ import json
 import numpy as np
 
 from pet_lab import federated as fl
-from pet_lab import paillier
 from pet_lab.studies import federated_learning as study
 
 
 def main() -> None:
     frame, _ = fl.stand_in(np.random.default_rng(1))
     windows = fl.windows(frame)
-    setting = study.Federation(
-        windows=windows,
-        network=fl.Network((windows.X.shape[1], 50, 24, 6)),
-        training=fl.LocalTraining(learning_rate=0.02),
-        rounds=5,
-        seed=1,
-        replicates=1,
-    )
-    rows = study.transports(setting, key=paillier.generate(2048), rounds=5)
+    settings = study.Settings(rounds=5, transport_rounds=5, seed=1, replicates=1)
+    rows = study.simulate(settings, windows, ["transports"])
     wide = rows.pivot_table(index=["scenario", "transport"], columns="metric", values="value")
     print(wide.to_string(float_format=lambda v: f"{v:.3f}"))
     second, fourth = (wide.loc[(s, "loop"), "wall_s_round"] for s in (2, 4))

@@ -5,6 +5,7 @@
 >>> encoded = data.encode(dataset.frame, target=data.student.TARGET)
 """
 
+# ruff: noqa: F401 - the package's face
 from . import hapt, student
 from .entry import Dataset, Entry
 from .errors import DataError, DataMismatch, DataMissing
@@ -22,35 +23,3 @@ from .registry import (
 )
 from .scaling import scale_by_range, standardise, unit_range
 from .tables import Encoded, binarise, encode, open_table, positives, read_csv, split
-
-__all__ = [
-    "REGISTRY",
-    "Column",
-    "DataError",
-    "DataMismatch",
-    "DataMissing",
-    "Dataset",
-    "Encoded",
-    "Entry",
-    "TableReading",
-    "Verification",
-    "binarise",
-    "cache_dir",
-    "encode",
-    "fetch",
-    "fingerprint",
-    "hapt",
-    "import_file",
-    "listing",
-    "load",
-    "open_table",
-    "positives",
-    "read_csv",
-    "read_table",
-    "scale_by_range",
-    "split",
-    "standardise",
-    "student",
-    "unit_range",
-    "verify",
-]

@@ -11,58 +11,39 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-__all__ = ["members"]
+from pet_lab.checks import require
 
 _MAX_BYTES = 2 * 1024**3
 """Larger than any registered data set unpacked; stops a zip that unpacks without end."""
 
 
-def members(
-    path: Path, wanted: Callable[[str], bool], *, depth: int = 3
-) -> Iterator[tuple[str, bytes]]:
-    """Yield ``(base name, content)`` of each file under `path` whose base name is `wanted`.
+def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    """``(base name, content)`` of each wanted file of a folder or of a zip, three may nest.
 
-    Parameters
-    ----------
-    path : Path
-        A file, a folder, or a zip archive. A plain file that is itself wanted is yielded as is.
-    wanted : callable
-        From base name to bool.
-    depth : int
-        How many zips may nest.
-
-    Raises
-    ------
-    zipfile.BadZipFile
-        If an archive is damaged or unpacks to more than 2 GiB.
-    OSError
-        If a file cannot be read.
+    A plain file is yielded whatever its name: the content decides. zipfile.BadZipFile if an
+    archive is damaged or unpacks to more than 2 GiB, OSError if a file cannot be read.
     """
     if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if file.is_file() and wanted(file.name):
-                yield file.name, file.read_bytes()
+        files = (file for file in sorted(path.rglob("*")) if file.is_file() and wanted(file.name))
+        yield from ((file.name, file.read_bytes()) for file in files)
     elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            yield from _zip_members(archive, wanted, depth)
-    elif path.suffix.lower() == ".zip":
-        raise zipfile.BadZipFile("the file is no zip archive, or its end is missing")
+        yield from _zip_members(path, wanted, depth=3)
     else:
-        # A single file given by hand may have any name: the content decides.
+        damaged = "the file is no zip archive, or its end is missing"
+        require(path.suffix.lower() != ".zip", damaged, zipfile.BadZipFile)
         yield path.name, path.read_bytes()
 
 
 def _zip_members(
-    archive: zipfile.ZipFile, wanted: Callable[[str], bool], depth: int
+    source: Path | io.BytesIO, wanted: Callable[[str], bool], depth: int
 ) -> Iterator[tuple[str, bytes]]:
-    if sum(info.file_size for info in archive.infolist()) > _MAX_BYTES:
-        raise zipfile.BadZipFile("the archive unpacks to more than 2 GiB")
-    for info in sorted(archive.infolist(), key=lambda i: i.filename):
-        name = PurePosixPath(info.filename).name
-        if info.is_dir():
-            continue
-        if wanted(name):
-            yield name, archive.read(info)
-        elif depth > 1 and name.lower().endswith(".zip"):
-            with zipfile.ZipFile(io.BytesIO(archive.read(info))) as inner:
-                yield from _zip_members(inner, wanted, depth - 1)
+    with zipfile.ZipFile(source) as archive:
+        files = [info for info in archive.infolist() if not info.is_dir()]
+        size = sum(info.file_size for info in files)
+        require(size <= _MAX_BYTES, "the archive unpacks to more than 2 GiB", zipfile.BadZipFile)
+        for info in sorted(files, key=lambda i: i.filename):
+            name = PurePosixPath(info.filename).name
+            if wanted(name):
+                yield name, archive.read(info)
+            elif depth > 1 and name.lower().endswith(".zip"):
+                yield from _zip_members(io.BytesIO(archive.read(info)), wanted, depth - 1)

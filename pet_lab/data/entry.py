@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Dataset", "Entry", "Parsed"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
@@ -33,7 +31,7 @@ class Dataset:
         return self.provenance["kind"] == "real"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Parsed:
     """Files that were read: their content's hash, what is wrong with it (if anything), the table.
 
@@ -78,13 +76,7 @@ class Entry:
 
     def dataset(self, frame: pd.DataFrame, kind: str, sha256: str, citation: str = "") -> Dataset:
         """The frame with its provenance."""
-        provenance = {
-            "name": self.name,
-            "sha256": sha256,
-            "kind": kind,
-            "licence": self.licence,
-            "citation": citation or self.citation,
-            "rows": len(frame),
-            "address": self.address,
-        }
+        stated = {key: getattr(self, key) for key in ("name", "licence", "citation", "address")}
+        stated |= {"citation": citation} if citation else {}
+        provenance = stated | {"sha256": sha256, "kind": kind, "rows": len(frame)}
         return Dataset(frame=frame, provenance=MappingProxyType(provenance))

@@ -12,7 +12,6 @@ single blanks. The hash is the SHA-256 over, for each file, one line of JSON
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import warnings
@@ -20,10 +19,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from pet_lab.checks import require
+from pet_lab.files import sha256
 
 from .entry import Entry, Parsed
 from .errors import DataError
@@ -31,37 +32,8 @@ from .errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ACTIVITIES", "ENTRY", "RATE_HZ", "Recordings", "read"]
-
-RATE_HZ = 50
-"""Samples per second."""
-
-ACTIVITIES = MappingProxyType(
-    {
-        0: "UNLABELLED",
-        1: "WALKING",
-        2: "WALKING_UPSTAIRS",
-        3: "WALKING_DOWNSTAIRS",
-        4: "SITTING",
-        5: "STANDING",
-        6: "LAYING",
-        7: "STAND_TO_SIT",
-        8: "SIT_TO_STAND",
-        9: "SIT_TO_LIE",
-        10: "LIE_TO_SIT",
-        11: "STAND_TO_LIE",
-        12: "LIE_TO_STAND",
-    }
-)
-"""Names of the codes in the column ``activity``; 0 is ours, for samples outside every label."""
-
 _SIGNAL = re.compile(r"(acc|gyro)_exp(\d+)_user(\d+)\.txt", re.IGNORECASE)
 _OTHERS = ("labels.txt", "activity_labels.txt")
-
-
-def _wanted(name: str) -> bool:
-    """Whether a base name belongs to the canonical content."""
-    return name.lower() in _OTHERS or _SIGNAL.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,64 +56,47 @@ class Recordings:
             name: ((array + 0.0).astype("<f8").tobytes(), array.size)
             for name, array in self.signals.items()
         }
-        contents["labels.txt"] = (self.labels.astype("<i8").tobytes(), self.labels.size)
-        contents["activity_labels.txt"] = (
-            " ".join(self.activities).encode(),
-            len(self.activities),
-        )
-        return {
-            name: (hashlib.sha256(content).hexdigest(), items)
-            for name, (content, items) in sorted(contents.items())
-        }
+        words = " ".join(self.activities).encode(), len(self.activities)
+        contents["labels.txt"] = self.labels.astype("<i8").tobytes(), self.labels.size
+        contents["activity_labels.txt"] = words
+        return {name: (sha256(c), items) for name, (c, items) in sorted(contents.items())}
 
     @property
     def sha256(self) -> str:
         """SHA-256 of the canonical content, in hexadecimal."""
-        digest = hashlib.sha256()
-        for name, (content, items) in self.digests.items():
-            digest.update((json.dumps([name, content, items]) + "\n").encode())
-        return digest.hexdigest()
+        lines = (json.dumps([name, *digest]) for name, digest in self.digests.items())
+        return sha256("".join(f"{line}\n" for line in lines).encode())
 
     def frame(self) -> pd.DataFrame:
         """Tidy form: one row per sample.
 
-        Returns
-        -------
-        DataFrame with the columns ``experiment``, ``user`` (int16), ``sample`` (int32, from 0
-        within the experiment; divide by `RATE_HZ` for seconds), ``acc_x`` to ``acc_z`` (g),
-        ``gyro_x`` to ``gyro_z`` (rad/s), ``activity`` (int8, see `ACTIVITIES`).
+        ``experiment``, ``user`` (int16), ``sample`` (int32, from 0 within the experiment, 50 a
+        second), ``acc_x`` to ``acc_z`` (g), ``gyro_x`` to ``gyro_z`` (rad/s), ``activity`` (int8):
+        0 outside every label, 1 to 3 walking, upstairs, downstairs, 4 to 6 sitting, standing,
+        lying, 7 to 12 from one posture to another.
         """
         import pandas as pd
 
         parts = []
-        for name in sorted(self.signals):
-            match = _SIGNAL.fullmatch(name)
-            if match is None or match[1] != "acc":
-                continue
-            experiment, user = int(match[2]), int(match[3])
+        for name in sorted(n for n in self.signals if n.startswith("acc")):
+            experiment, user = map(int, re.findall(r"\d+", name))
             acc, gyro = self.signals[name], self.signals[name.replace("acc", "gyro", 1)]
             activity = np.zeros(len(acc), dtype=np.int8)
             for _, _, code, first, last in self.labels[self.labels[:, 0] == experiment]:
                 activity[first - 1 : last] = code
-            part: dict[str, Any] = {
-                "experiment": np.full(len(acc), experiment, dtype=np.int16),
-                "user": np.full(len(acc), user, dtype=np.int16),
-                "sample": np.arange(len(acc), dtype=np.int32),
-            }
+            part = pd.DataFrame({"experiment": experiment, "user": user, "sample": range(len(acc))})
+            part = part.astype({"experiment": np.int16, "user": np.int16, "sample": np.int32})
             for kind, array in (("acc", acc), ("gyro", gyro)):
-                part |= {f"{kind}_{axis}": array[:, j] for j, axis in enumerate("xyz")}
-            parts.append(pd.DataFrame(part | {"activity": activity}))
+                part[[f"{kind}_{axis}" for axis in "xyz"]] = array
+            parts.append(part.assign(activity=activity))
         return pd.concat(parts, ignore_index=True)
 
 
 def read(files: Mapping[str, bytes]) -> Recordings:
     """Parse the raw files, {base name: content}; other names are passed over.
 
-    Raises
-    ------
-    DataError
-        If ``labels.txt`` or all signals are missing, a signal lacks its partner of equal length,
-        or a file does not hold numbers in the expected layout. The message names the file.
+    DataError, which names the file, if ``labels.txt`` or all signals are missing, a signal lacks
+    its partner of equal length, or a file does not hold numbers in the expected layout.
     """
     contents = {name.lower(): content for name, content in files.items()}
     signals = {
@@ -150,20 +105,18 @@ def read(files: Mapping[str, bytes]) -> Recordings:
         if _SIGNAL.fullmatch(name)
     }
     lacking = [name for name in _OTHERS if name not in contents]
-    if lacking or not signals:
-        lacking += [] if signals else ["acc_exp*_user*.txt"]
-        raise DataError(f"Expected the raw files of HAPT, found no {' and no '.join(lacking)}.")
+    lacking += [] if signals else ["acc_exp*_user*.txt"]
+    parts = f"Expected the raw files of HAPT, found no {' and no '.join(lacking)}."
+    require(not lacking, parts, DataError)
     labels = _numbers("labels.txt", contents["labels.txt"], per_row=5).astype(np.int64)
     for name, array in signals.items():
         kind, other = ("acc", "gyro") if name.startswith("acc") else ("gyro", "acc")
         partner = name.replace(kind, other, 1)
-        if partner not in signals:
-            raise DataError(f"Expected {partner} beside {name}, it is missing.")
-        if len(signals[partner]) != len(array):
-            raise DataError(
-                f"Expected as many samples in {partner} as in {name} ({len(array)}), "
-                f"got {len(signals[partner])}."
-            )
+        missing = f"Expected {partner} beside {name}, it is missing."
+        require(partner in signals, missing, DataError)
+        samples, ours = len(signals[partner]), len(array)
+        alike = f"Expected as many samples in {partner} as in {name} ({ours}), got {samples}."
+        require(samples == ours, alike, DataError)
     activities = contents["activity_labels.txt"].decode("utf-8-sig").split()
     return Recordings(signals=signals, labels=labels, activities=tuple(activities))
 
@@ -177,11 +130,12 @@ def _numbers(name: str, content: bytes, *, per_row: int) -> np.ndarray:
             array = np.fromstring(text, sep=" ")
     except (UnicodeDecodeError, DeprecationWarning):
         raise DataError(f"Expected only numbers in {name}, got other characters.") from None
-    if array.size == 0 or array.size % per_row:
-        raise DataError(
-            f"Expected {per_row} numbers a row in {name}, got {array.size} numbers in all; "
-            "the file is cut short or damaged."
-        )
+    require(
+        array.size and array.size % per_row == 0,
+        f"Expected {per_row} numbers a row in {name}, got {array.size} numbers in all; the file is "
+        "cut short or damaged.",
+        DataError,
+    )
     return array.reshape(-1, per_row)
 
 
@@ -205,7 +159,7 @@ def _parse(files: Mapping[str, bytes]) -> Parsed:
     recordings = read(files)
     pins = (resources.files("pet_lab.data") / "pins" / "hapt.json").read_text("utf-8")
     problems = differences(recordings, json.loads(pins)["files"])
-    return Parsed(sha256=recordings.sha256, problems=tuple(problems), frame=recordings.frame)
+    return Parsed(recordings.sha256, tuple(problems), recordings.frame)
 
 
 ENTRY = Entry(
@@ -225,7 +179,7 @@ ENTRY = Entry(
     citation="J. Reyes-Ortiz, D. Anguita, L. Oneto, X. Parra (2015). Smartphone-Based "
     "Recognition of Human Activities and Postural Transitions. UCI Machine Learning Repository. "
     "https://doi.org/10.24432/C54G7M",
-    wanted=_wanted,
+    wanted=lambda name: name.lower() in _OTHERS or _SIGNAL.fullmatch(name) is not None,
     parse=_parse,
     keep_frame=True,
 )

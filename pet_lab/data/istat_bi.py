@@ -7,7 +7,6 @@ overlap is drawn.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.random import Generator
+
+from pet_lab.checks import require
+from pet_lab.files import sha256
 
 from .errors import DataError
 from .reader import read_table
@@ -50,31 +52,21 @@ class UseCase:
 
 
 def load(*, rng: Generator, folder: Path | None = None) -> UseCase:
-    """The published files if they are here, else a stand-in.
+    """The published files if they are here, else a stand-in drawn from `rng`.
 
-    Parameters
-    ----------
-    rng : Generator
-        For the stand-in.
-    folder : Path
-        Where the two CSV files are; default the folder istat_bi in PET_LAB_DATA, or beside the
-        checkout under shared/data.
-
-    Raises
-    ------
-    DataError
-        If a folder is named that lacks a file, or a file has other columns.
+    `folder` holds the two CSV files; by default it is istat_bi in PET_LAB_DATA, or beside the
+    checkout under shared/data. DataError if it lacks a file, or a file has other columns.
     """
     folder = folder or default_folder()
     if folder is None:
         return stand_in(rng)
     frames, provenance = {}, []
     for name, file in FILES.items():
-        if not (folder / file).is_file():
-            raise DataError(f"{file} is not in the folder; put it there, or name another folder.")
+        absent = f"{file} is not in the folder; put it there, or name another folder."
+        require((folder / file).is_file(), absent, DataError)
         table = read_table(folder / file, as_text=True, separator=";")
-        if list(table.frame.columns) != [KEY, *DOMAIN[name]]:
-            raise DataError(f"{file} has the columns {KEY}, {', '.join(DOMAIN[name])}; check it.")
+        columns = f"{file} has the columns {KEY}, {', '.join(DOMAIN[name])}; check it."
+        require(list(table.frame.columns) == [KEY, *DOMAIN[name]], columns, DataError)
         frames[name] = table.frame
         provenance.append(_provenance(name, "real", table.sha256))
     return UseCase(**frames, provenance=tuple(provenance))
@@ -104,11 +96,10 @@ def stand_in(rng: Generator) -> UseCase:
     for name, keys in taken.items():
         frame = pd.DataFrame({KEY: rng.permutation(np.array(keys, dtype=object))})
         for column, labels in DOMAIN[name].items():
-            frame[column] = rng.choice(
-                np.array(labels, dtype=object), len(frame), p=SHARES.get(column)
-            )
+            values = np.array(labels, dtype=object)
+            frame[column] = rng.choice(values, len(frame), p=SHARES.get(column))
         frames[name] = frame
-        digest = hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
+        digest = sha256(frame.to_csv(index=False).encode())
         provenance.append(_provenance(name, "stand-in", digest))
     return UseCase(**frames, provenance=tuple(provenance))
 

@@ -4,11 +4,7 @@ Look-up order: the path given, the folder `PET_LAB_DATA`, the cache (`PET_LAB_CA
 the user's cache folder), a download. Whatever is found must have the registered content: the hash
 is over the parsed table (`canonical`, `hapt`), not over the bytes of a file.
 
-Environment
------------
-PET_LAB_DATA     folder with data files of the user
-PET_LAB_CACHE    folder for downloads and derived files
-PET_LAB_OFFLINE  "1": never try to download
+PET_LAB_OFFLINE=1: never try to download.
 """
 
 from __future__ import annotations
@@ -30,26 +26,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pet_lab import files
+from pet_lab.checks import require
 
 from . import canonical, hapt, student
 from .archives import members
 from .entry import Dataset, Entry, Parsed
-from .errors import DataError, DataMismatch, DataMissing, UnknownData
+from .errors import DataMismatch, DataMissing, UnknownData
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = [
-    "REGISTRY",
-    "Verification",
-    "cache_dir",
-    "fetch",
-    "fingerprint",
-    "import_file",
-    "listing",
-    "load",
-    "verify",
-]
 
 REGISTRY: Mapping[str, Entry] = MappingProxyType({e.name: e for e in (student.ENTRY, hapt.ENTRY)})
 _CONNECT_S, _READ_S = 3.0, 20.0
@@ -57,7 +42,7 @@ _RETRY_AFTER_S = 600.0
 _DAMAGED = (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Verification:
     """Result of `verify`. `where` is one of path, PET_LAB_DATA, cache, absent."""
 
@@ -74,8 +59,8 @@ class Verification:
 
 
 def _entry(name: str) -> Entry:
-    if name not in REGISTRY:
-        raise UnknownData(f"Unknown data set {name!r}; registered are {', '.join(REGISTRY)}.")
+    listed = ", ".join(REGISTRY)
+    require(name in REGISTRY, f"Unknown data set {name!r}; registered are {listed}.", UnknownData)
     return REGISTRY[name]
 
 
@@ -102,15 +87,13 @@ def _cached(*parts: str) -> Path:
 def _locate(entry: Entry, path: str | Path | None = None) -> tuple[str, Path] | None:
     """(where, path) of the first place that holds something under a name of the entry."""
     if path is not None:
-        if not Path(path).exists():
-            raise DataMissing(
-                f"Expected {entry.name} at the path given, but there is no file {Path(path).name}."
-            )
+        absent = f"Expected {entry.name} at the path given, but there is no file {Path(path).name}."
+        require(Path(path).exists(), absent, DataMissing)
         return "path", Path(path)
     places = [("cache", cache_dir() / entry.file)]
     if folder := os.environ.get("PET_LAB_DATA"):
-        own = [("PET_LAB_DATA", Path(folder) / name) for name in (entry.file, *entry.also)]
-        places = own + places
+        names = (entry.file, *entry.also)
+        places = [*(("PET_LAB_DATA", Path(folder) / name) for name in names), *places]
     return next((place for place in places if place[1].exists()), None)
 
 
@@ -118,8 +101,7 @@ def _read(entry: Entry, source: Path) -> tuple[Parsed, dict[str, bytes]]:
     """Parse a source; a damaged one raises DataMismatch with the reason."""
     try:
         contents = dict(members(source, entry.wanted))
-        if not contents:
-            raise DataError(f"Expected {entry.file} or its contents, found nothing of it.")
+        require(contents, f"Expected {entry.file} or its contents, found nothing of it.")
         return entry.parse(contents), contents
     except (*_DAMAGED, ValueError) as error:
         reason = str(error) or type(error).__name__
@@ -128,12 +110,13 @@ def _read(entry: Entry, source: Path) -> tuple[Parsed, dict[str, bytes]]:
 
 def _checked(entry: Entry, source: Path) -> tuple[Parsed, dict[str, bytes]]:
     parsed, contents = _read(entry, source)
-    if parsed.sha256 != entry.sha256:
-        raise DataMismatch(
-            f"{source.name} is not the registered {entry.name}: {'; '.join(parsed.problems)} "
-            f"(content hash {parsed.sha256[:12]}, expected {entry.sha256[:12]}). "
-            f"Replace it by the original from {entry.address}, or use it as your own data."
-        )
+    require(
+        parsed.sha256 == entry.sha256,
+        f"{source.name} is not the registered {entry.name}: {'; '.join(parsed.problems)} (content "
+        f"hash {parsed.sha256[:12]}, expected {entry.sha256[:12]}). Replace it by the original "
+        f"from {entry.address}, or use it as your own data.",
+        DataMismatch,
+    )
     return parsed, contents
 
 
@@ -175,19 +158,18 @@ def _reachable(address: str) -> str | None:
 
 def _retrieve(address: str, folder: Path) -> str | None:
     """None if ``download.zip`` is now in the folder, else why not."""
-    reason = _reachable(address)
-    if reason is not None:
+    if reason := _reachable(address):
         return reason
     import pooch
-    import requests
 
+    # What is pinned is the content, not the bytes: checked by the caller.
     how: dict[str, Any] = {"fname": "download.zip", "path": folder, "known_hash": None}
-    for _ in range(2):  # what is pinned is the content, not the bytes: checked by the caller
+    downloader = pooch.HTTPDownloader(timeout=(_CONNECT_S, _READ_S))
+    for _ in range(2):
         try:
-            downloader = pooch.HTTPDownloader(timeout=(_CONNECT_S, _READ_S))
             pooch.retrieve(address, downloader=downloader, **how)
             return None
-        except (requests.RequestException, OSError) as error:
+        except OSError as error:  # those of requests are too
             reason = type(error).__name__
     return reason
 
@@ -262,23 +244,13 @@ def _recall(source: Path) -> str | None:
 
 
 def load(name: str, *, path: str | Path | None = None, stand_in: bool = False) -> Dataset:
-    """Load a registered data set.
+    """Load a registered data set, from `path` (a file, zip or folder) alone if it is given.
 
-    Parameters
-    ----------
-    name : str
-        ``student_mat`` or ``hapt``.
-    path : path, optional
-        A file, zip or folder to take it from; then nowhere else is looked.
-    stand_in : bool
-        If the data cannot be had (absent, and no download), return the shipped synthetic stand-in
-        of the same schema; its ``provenance["kind"]`` is ``"stand-in"``. Data that is there but
-        wrong still raises.
-
-    Returns
-    -------
-    Dataset. ``student_mat``: 395 rows, 33 columns as published. ``hapt``: one row per sample, see
-    `hapt.Recordings.frame`; parsed once, then read from the cache.
+    ``student_mat``: 395 rows, 33 columns as published. ``hapt``: one row per sample, see
+    `hapt.Recordings.frame`; parsed once, then read from the cache. With `stand_in`, data that
+    cannot be had (absent, and no download) is replaced by the shipped synthetic table of the same
+    schema, whose ``provenance["kind"]`` is ``"stand-in"``; data that is there but wrong still
+    raises.
 
     Raises
     ------
@@ -290,11 +262,12 @@ def load(name: str, *, path: str | Path | None = None, stand_in: bool = False) -
         If the name is unknown.
     """
     entry = _entry(name)
+    replaceable = stand_in and entry.stand_in
     place = _locate(entry, path)
     try:
-        source = place[1] if place else _download(entry, patient=not (stand_in and entry.stand_in))
+        source = place[1] if place else _download(entry, patient=not replaceable)
     except DataMissing:
-        if not (stand_in and entry.stand_in):
+        if not replaceable:
             raise
         table = canonical.parse_csv(_stand_in_path(entry).read_bytes())
         citation = (
@@ -338,10 +311,7 @@ def _stand_in_path(entry: Entry) -> Path:
 def fetch(name: str) -> Path:
     """Make sure that the real data is in a place where `load` finds it, and return that place.
 
-    Raises
-    ------
-    DataMissing, DataMismatch
-        As `load`; a damaged download is discarded and never enters the cache.
+    Errors as `load`; a damaged download is discarded and never enters the cache.
     """
     entry = _entry(name)
     place = _locate(entry)
@@ -365,31 +335,19 @@ def verify(name: str, *, path: str | Path | None = None) -> Verification:
             _remember(source, sha256)
         except DataMismatch as error:
             problems = (str(error),)
-    return Verification(
-        name=name, where=where, expected=entry.sha256, sha256=sha256, problems=problems
-    )
+    return Verification(name, where, entry.sha256, sha256, problems)
 
 
 def import_file(path: str | Path, name: str | None = None) -> str:
     """Copy a file, zip or folder of registered data into the cache, and return which one it is.
 
-    Parameters
-    ----------
-    path : path
-        Recognised by its content, whatever its name.
-    name : str, optional
-        Which data set it should be; then only that one is tried.
-
-    Raises
-    ------
-    DataMissing
-        If there is no such file.
-    DataMismatch
-        If its content is none of the registered ones; the message says what differs from each.
+    It is recognised by its content, whatever its name; with `name` only that one is tried.
+    DataMissing if there is no such file, DataMismatch if its content is none of the registered
+    ones; the message says what differs from each.
     """
     source = Path(path)
-    if not source.exists():
-        raise DataMissing(f"Expected a file to import, but there is no {source.name}.")
+    absent = f"Expected a file to import, but there is no {source.name}."
+    require(source.exists(), absent, DataMissing)
     reasons = []
     for entry in [_entry(name)] if name else REGISTRY.values():
         try:
@@ -403,51 +361,32 @@ def import_file(path: str | Path, name: str | None = None) -> str:
 def fingerprint(name_or_path: str | Path, *, stand_in: bool = True) -> str | None:
     """Hash of the content that `load` would use now; cheap when asked again, never a download.
 
-    Parameters
-    ----------
-    name_or_path : str or path
-        A registered name, istat_bi/istat, istat_bi/bank, or a CSV file of the user.
-    stand_in : bool
-        Whether the stand-in counts when the real data is not on this machine.
-
-    Returns
-    -------
-    str : the canonical hash for registered data (and for the stand-in), the hash of the bytes for
-    a file of the user; None if there is nothing, or nothing readable.
+    The canonical hash for a registered name (and for its stand-in, if that counts), the hash of
+    the bytes for istat_bi/istat, istat_bi/bank and a file of the user; None if there is nothing,
+    or nothing readable.
     """
-    source, hashed = _hashed_content(name_or_path, stand_in=stand_in)
-    if source is None or not source.exists():
-        return None
-    known = _recall(source)
-    if known is None:
-        try:
-            known = hashed(source)
-        except (ValueError, OSError):
-            return None
-        _remember(source, known)
-    return known
-
-
-def _hashed_content(
-    name_or_path: str | Path, *, stand_in: bool
-) -> tuple[Path | None, Callable[[Path], str]]:
-    """What `fingerprint` hashes, and how."""
+    source, entry = Path(name_or_path), REGISTRY.get(str(name_or_path))
     group, _, part = str(name_or_path).partition("/")
-    if group == "istat_bi":  # two files with a loader of their own
-        from . import istat_bi
+    hashed: Callable[[Path], str] = files.sha256_file
+    try:
+        if group == "istat_bi":  # two files with a loader of their own
+            from . import istat_bi
 
-        folder = istat_bi.default_folder()
-        return (folder and folder / istat_bi.FILES.get(part, part)), files.sha256_file
-    entry = REGISTRY.get(str(name_or_path))
-    if entry is None:
-        return Path(name_or_path), files.sha256_file
-    if place := _locate(entry):
-        return place[1], lambda source: _read(entry, source)[0].sha256
-    if stand_in and entry.stand_in:
-        with suppress(DataMissing):
-            how = lambda source: canonical.parse_csv(source.read_bytes()).sha256  # noqa: E731
-            return _stand_in_path(entry), how
-    return None, files.sha256_file
+            if (folder := istat_bi.default_folder()) is None:
+                return None
+            source = folder / istat_bi.FILES.get(part, part)
+        elif entry and (place := _locate(entry)):
+            source, hashed = place[1], lambda path: _read(entry, path)[0].sha256
+        elif entry:
+            if not stand_in:
+                return None
+            source = _stand_in_path(entry)
+            hashed = lambda path: canonical.parse_csv(path.read_bytes()).sha256  # noqa: E731
+        if (known := _recall(source)) is None:
+            _remember(source, known := hashed(source))
+    except (ValueError, OSError):
+        return None
+    return known
 
 
 def listing() -> list[dict[str, Any]]:

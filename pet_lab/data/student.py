@@ -15,11 +15,11 @@ from functools import cache
 from importlib import resources
 from types import MappingProxyType
 
+from pet_lab.checks import require
+
 from . import canonical
 from .entry import Entry, Parsed
 from .errors import DataError
-
-__all__ = ["DOMAIN", "ENTRY", "TARGET"]
 
 TARGET = "G3>=10"
 """The pass mark used throughout: final grade of at least 10 out of 20."""
@@ -46,24 +46,11 @@ DOMAIN: Mapping[str, tuple[str, ...] | tuple[int, ...]] = MappingProxyType(
         "traveltime": (1, 2, 3, 4),
         "studytime": (1, 2, 3, 4),
         "failures": (0, 1, 2, 3, 4),
-        "schoolsup": _YES_NO,
-        "famsup": _YES_NO,
-        "paid": _YES_NO,
-        "activities": _YES_NO,
-        "nursery": _YES_NO,
-        "higher": _YES_NO,
-        "internet": _YES_NO,
-        "romantic": _YES_NO,
-        "famrel": _FIVE,
-        "freetime": _FIVE,
-        "goout": _FIVE,
-        "Dalc": _FIVE,
-        "Walc": _FIVE,
-        "health": _FIVE,
+        **dict.fromkeys(("schoolsup", "famsup", "paid", "activities"), _YES_NO),
+        **dict.fromkeys(("nursery", "higher", "internet", "romantic"), _YES_NO),
+        **dict.fromkeys(("famrel", "freetime", "goout", "Dalc", "Walc", "health"), _FIVE),
         "absences": tuple(range(94)),
-        "G1": _GRADES,
-        "G2": _GRADES,
-        "G3": _GRADES,
+        **dict.fromkeys(("G1", "G2", "G3"), _GRADES),
     }
 )
 
@@ -77,12 +64,10 @@ def pin() -> canonical.Pin:
 
 def parse(files: Mapping[str, bytes]) -> Parsed:
     """The one file ``student-mat.csv``, compared with `pin`."""
-    if len(files) != 1:
-        raise DataError(f"Expected one file student-mat.csv, found {len(files)}.")
-    (content,) = files.values()
-    table = canonical.parse_csv(content)
-    problems = canonical.differences(table, pin())
-    return Parsed(sha256=table.sha256, problems=tuple(problems), frame=table.frame)
+    one = f"Expected one file student-mat.csv, found {len(files)}."
+    require(len(files) == 1, one, DataError)
+    table = canonical.parse_csv(*files.values())
+    return Parsed(table.sha256, tuple(canonical.differences(table, pin())), table.frame)
 
 
 ENTRY = Entry(

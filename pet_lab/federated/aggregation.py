@@ -14,6 +14,7 @@ decrypts that.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 import operator
@@ -22,15 +23,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pet_lab import paillier
+from pet_lab.checks import require
 
-__all__ = ["Ckks", "Message", "Paillier", "Plain", "Rejected", "Scheme"]
-
+Array = NDArray[np.float64]
 Message = list[bytes]
 """What travels: a few byte strings."""
 
@@ -47,198 +48,182 @@ def _rejecting() -> Iterator[None]:
         raise Rejected(str(error)) from None
 
 
-class Scheme(Protocol):
-    """What every way of adding does."""
-
-    @property
-    def name(self) -> str:
-        """What it is called in tables."""
-
-    @property
-    def parameters(self) -> int:
-        """Length of the vector of weights."""
-
-    def encrypt(self, weights: NDArray[np.float64], share: float) -> Message:
-        """An office's weights times its share, to send; Rejected if not finite or too large."""
-
-    def check(self, message: Message) -> None:
-        """The server's look at one contribution; raises Rejected."""
-
-    def add(self, messages: Sequence[Message]) -> Message:
-        """The server's sum of checked contributions."""
-
-    def decrypt(self, message: Message, total_share: float) -> NDArray[np.float64]:
-        """The average in the clear: shape (parameters,). Rejected if it makes no sense."""
-
-    def public_side(self) -> Scheme:
-        """The same scheme without any secret: what a server is given."""
-
-
-def pack(values: NDArray[np.float64]) -> bytes:
+def pack(values: Array) -> bytes:
     """Doubles, little-endian."""
     return np.asarray(values, dtype="<f8").tobytes()
 
 
-def unpack(raw: bytes, count: int) -> NDArray[np.float64]:
+def unpack(raw: bytes, count: int) -> Array:
     """What `pack` wrote; Rejected on a wrong length or a number that is not finite."""
-    if len(raw) != 8 * count:
-        raise Rejected(
-            f"Expected {count} weights in {8 * count} bytes, got {len(raw)} bytes: the model has "
-            "another shape, or the message was cut short."
-        )
-    values = np.frombuffer(raw, dtype="<f8").astype(np.float64)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if bad.size:
-        raise Rejected(f"Weight {bad[0]} is {values[bad[0]]}: only finite weights are averaged.")
+    require(
+        len(raw) == 8 * count,
+        f"Expected {count} weights in {8 * count} bytes, got {len(raw)} bytes: the model has "
+        "another shape, or the message was cut short.",
+        Rejected,
+    )
+    return _bounded(np.frombuffer(raw, dtype="<f8").astype(np.float64))
+
+
+def _bounded(values: Array, limit: float = np.inf) -> Array:
+    for i in np.flatnonzero(~np.isfinite(values))[:1]:
+        raise Rejected(f"Weight {i} is {values[i]}: only finite weights are averaged.")
+    for i in np.flatnonzero(np.abs(values) > limit)[:1]:
+        raise Rejected(f"Weight {i} is {values[i]:.6g}, beyond {limit:g}.")
     return values
 
 
-def _vector(weights: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    if weights.shape != (count,):
-        raise Rejected(f"Expected {count} weights, got an array of shape {weights.shape}.")
-    return unpack(pack(weights), count)
+@dataclass(frozen=True)
+class Scheme(abc.ABC):
+    """A way of adding vectors of `parameters` weights; what makes no sense is Rejected."""
+
+    parameters: int
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def encrypt(self, weights: Array, share: float) -> Message:
+        """An office's weights times its share, to send; Rejected if not finite or too large."""
+
+    @abc.abstractmethod
+    def _read(self, message: Message) -> Any:
+        """A message parsed and checked."""
+
+    def check(self, message: Message) -> None:
+        """The server's look at one contribution."""
+        self._read(message)
+
+    @abc.abstractmethod
+    def add(self, messages: Sequence[Message]) -> Message:
+        """The server's sum of checked contributions."""
+
+    @abc.abstractmethod
+    def decrypt(self, message: Message, total_share: float) -> Array:
+        """The average in the clear, shape (parameters,); Rejected if this side has no key."""
+
+    def public_side(self) -> Self:
+        """The same scheme without any secret: what a server is given."""
+        return self
+
+    def _vector(self, weights: Array) -> Array:
+        wanted = f"Expected {self.parameters} weights, got an array of shape {weights.shape}."
+        require(weights.shape == (self.parameters,), wanted, Rejected)
+        return _bounded(np.asarray(weights, np.float64))
+
+
+def _holds_key(key: object) -> None:
+    require(key, "Only an office decrypts; this side holds no private key.", Rejected)
 
 
 @dataclass(frozen=True)
-class Plain:
+class Plain(Scheme):
     """Doubles in the clear: the server reads every office's weights.
 
     rule   combines the weights (offices, parameters) with shares (offices,) into (parameters,);
            None is the weighted mean. Robust rules need the single contributions, so only here.
-    limit  largest magnitude accepted
     """
 
-    parameters: int
-    rule: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]] | None = None
-    limit: float = 1e6
-    name: str = "plain"
+    rule: Callable[[Array, Array], Array] | None = None
+    name = "plain"
+    LIMIT: ClassVar[float] = 1e6
 
-    def encrypt(self, weights: NDArray[np.float64], share: float) -> Message:
+    def encrypt(self, weights: Array, share: float) -> Message:
         """The weights as they are, with the share: nothing is hidden."""
-        return [struct.pack("<d", share), pack(_vector(weights, self.parameters))]
+        return [struct.pack("<d", share), pack(self._vector(weights))]
 
-    def _read(self, message: Message) -> tuple[float, NDArray[np.float64]]:
-        if len(message) != 2 or len(message[0]) != 8:
-            raise Rejected("Expected a share and the weights; the message has other parts.")
+    def _read(self, message: Message) -> tuple[float, Array]:
+        parts = len(message) == 2 and len(message[0]) == 8
+        require(parts, "Expected a share and the weights; the message has other parts.", Rejected)
         (share,) = struct.unpack("<d", message[0])
-        if not 0 < share <= 1:
-            raise Rejected(f"A share is in (0, 1], got {share}.")
-        values = unpack(message[1], self.parameters)
-        big = np.flatnonzero(np.abs(values) > self.limit)
-        if big.size:
-            raise Rejected(f"Weight {big[0]} is {values[big[0]]:.3g}, beyond {self.limit:g}.")
-        return share, values
-
-    def check(self, message: Message) -> None:
-        """Rejected unless it is a share and finite weights within the limit."""
-        self._read(message)
+        require(0 < share <= 1, f"A share is in (0, 1], got {share}.", Rejected)
+        return share, _bounded(unpack(message[1], self.parameters), self.LIMIT)
 
     def add(self, messages: Sequence[Message]) -> Message:
         """The shared sum, or what `rule` makes of the single contributions."""
-        read = [self._read(m) for m in messages]
-        shares = np.array([s for s, _ in read])
-        stacked = np.stack([w for _, w in read])
+        shares, stacked = map(np.array, zip(*map(self._read, messages), strict=True))
         if self.rule is None:
             return [pack(shares @ stacked)]
         return [pack(self.rule(stacked, shares) * shares.sum())]
 
-    def decrypt(self, message: Message, total_share: float) -> NDArray[np.float64]:
+    def decrypt(self, message: Message, total_share: float) -> Array:
         """The average; it was never encrypted."""
-        if len(message) != 1:
-            raise Rejected("Expected one sum of weights.")
+        require(len(message) == 1, "Expected one sum of weights.", Rejected)
         return unpack(message[0], self.parameters) / total_share
-
-    def public_side(self) -> Plain:
-        """The same: there is no secret."""
-        return self
 
 
 @dataclass(frozen=True)
-class Paillier:
+class Paillier(Scheme):
     """Packed Paillier; the offices share one key pair, as in the report.
 
+    key             private key, at the offices; None at the server
     encrypted_from  weights from this one on are encrypted, those before travel as doubles: 0 is
                     all, `Network.output_starts` the output layer only
-    key             private key, at the offices; None at the server
     noise           as in `pet_lab.paillier`
     """
 
-    parameters: int
     public: paillier.PublicKey
     packing: paillier.Packing
     key: paillier.PrivateKey | None = field(default=None, repr=False)
     encrypted_from: int = 0
     noise: Literal["fresh", "short"] = "short"
-    name: str = "paillier"
+    name = "paillier"
 
     @classmethod
     def of(
-        cls, key: paillier.PrivateKey, parameters: int, *, offices: int, **more: Any
+        cls, key: paillier.PrivateKey, parameters: int, *, offices: int, encrypted_from: int = 0
     ) -> Paillier:
         """With packing for sums of `offices`, 24 bits a weight.
 
         Magnitudes up to 1, of weights times share: weights up to 4 where four offices share evenly.
         """
         packing = paillier.Packing(key_bits=key.public.bits, max_terms=offices, limit=1.0)
-        return cls(parameters, key.public, packing, key, **more)
+        return cls(parameters, key.public, packing, key, encrypted_from)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.encrypted_from < self.parameters:
-            raise ValueError(
-                f"encrypted_from is between 0 and {self.parameters - 1}, got {self.encrypted_from}."
-            )
+        at, last = self.encrypted_from, self.parameters - 1
+        require(0 <= at <= last, f"encrypted_from is between 0 and {last}, got {at}.")
 
-    @cached_property
-    def _mask(self) -> NDArray[np.bool_]:
-        mask = np.zeros(self.parameters, bool)
-        mask[self.encrypted_from :] = True
-        return mask
-
-    def encrypt(self, weights: NDArray[np.float64], share: float) -> Message:
+    def encrypt(self, weights: Array, share: float) -> Message:
         """Packed ciphertexts of the weights from `encrypted_from` on, doubles before."""
-        values = _vector(weights, self.parameters) * share
-        encryptor = self.public if self.key is None else self.key
+        clear, secret = np.split(self._vector(weights) * share, [self.encrypted_from])
         with _rejecting():
-            ciphertexts = encryptor.encrypt(values[self._mask], self.packing, noise=self.noise)
-        return [pack(values[~self._mask]), ciphertexts.to_bytes()]
+            ciphertexts = (self.key or self.public).encrypt(secret, self.packing, noise=self.noise)
+        return [pack(clear), ciphertexts.to_bytes()]
 
-    def _read(self, message: Message) -> tuple[NDArray[np.float64], paillier.Ciphertexts]:
-        if len(message) != 2:
-            raise Rejected(f"Expected weights and ciphertexts, got {len(message)} parts.")
-        secret = int(self._mask.sum())
-        clear = unpack(message[0], self.parameters - secret)
+    def _read(self, message: Message) -> tuple[Array, paillier.Ciphertexts]:
+        parts = len(message)
+        require(parts == 2, f"Expected weights and ciphertexts, got {parts} parts.", Rejected)
+        clear, secret = (
+            unpack(message[0], self.encrypted_from),
+            self.parameters - self.encrypted_from,
+        )
         with _rejecting():
             ciphertexts = self.public.read(message[1])
-        if ciphertexts.count != secret or ciphertexts.packing != self.packing:
-            raise Rejected(
-                f"Expected {secret} encrypted weights as {self.packing}, got "
-                f"{ciphertexts.count} as {ciphertexts.packing}."
-            )
+        require(
+            ciphertexts.count == secret and ciphertexts.packing == self.packing,
+            f"Expected {secret} encrypted weights as {self.packing}, got {ciphertexts.count} as "
+            f"{ciphertexts.packing}.",
+            Rejected,
+        )
         return clear, ciphertexts
 
     def check(self, message: Message) -> None:
-        """Rejected unless it is one vector under this key and packing."""
-        _, ciphertexts = self._read(message)
-        if ciphertexts.terms != 1:
-            raise Rejected(f"One office sends one vector, this claims to be {ciphertexts.terms}.")
+        """Rejected unless it is one office's vector under this key and packing."""
+        terms = self._read(message)[1].terms
+        require(terms == 1, f"One office sends one vector, this claims to be {terms}.", Rejected)
 
     def add(self, messages: Sequence[Message]) -> Message:
         """Sums of ciphertexts, and of what is in the clear."""
-        read = [self._read(m) for m in messages]
+        clear, ciphertexts = zip(*map(self._read, messages), strict=True)
         with _rejecting():
-            total = self.public.add(*(s for _, s in read))
-        return [pack(np.sum([c for c, _ in read], axis=0)), total.to_bytes()]
+            total = self.public.add(*ciphertexts)
+        return [pack(np.sum(clear, axis=0)), total.to_bytes()]
 
-    def decrypt(self, message: Message, total_share: float) -> NDArray[np.float64]:
+    def decrypt(self, message: Message, total_share: float) -> Array:
         """The average; Rejected without the private key or if an addend ran over."""
-        if self.key is None:
-            raise Rejected("Only an office decrypts; this side holds no private key.")
+        _holds_key(self.key)
+        assert self.key is not None
         clear, ciphertexts = self._read(message)
-        out = np.empty(self.parameters)
-        out[~self._mask] = clear
         with _rejecting():
-            out[self._mask] = self.key.decrypt(ciphertexts)
-        return out / total_share
+            return np.concatenate([clear, self.key.decrypt(ciphertexts)]) / total_share
 
     def public_side(self) -> Paillier:
         """Without the private key."""
@@ -246,7 +231,7 @@ class Paillier:
 
 
 @dataclass(frozen=True)
-class Ckks:
+class Ckks(Scheme):
     """CKKS by TenSEAL: approximate arithmetic on vectors, one key pair among the offices.
 
     Ring degree 4096 with 60 + 49 modulus bits: within the 109 bits that the standard tables of
@@ -262,41 +247,30 @@ class Ckks:
     put them into one of their own.
     """
 
-    parameters: int
     context: Any = field(repr=False)
-    secret: bool = True
-    name: str = "ckks"
-    limit: float = 4.0
-
-    DEGREE = 4096
-    SLOTS = 2048
-    SCALE = 2.0**40
+    name = "ckks"
+    DEGREE: ClassVar[int] = 4096
+    SLOTS: ClassVar[int] = 2048
+    SCALE: ClassVar[float] = 2.0**40
+    LIMIT: ClassVar[float] = 4.0  # larger sums could wrap
 
     @classmethod
     def generate(cls, parameters: int) -> Ckks:
         """With a fresh key pair."""
         import tenseal as ts
 
-        context = ts.context(
-            ts.SCHEME_TYPE.CKKS, poly_modulus_degree=cls.DEGREE, coeff_mod_bit_sizes=[60, 49]
-        )
+        bits = [60, 49]
+        context = ts.context(ts.SCHEME_TYPE.CKKS, cls.DEGREE, coeff_mod_bit_sizes=bits)
         context.global_scale = cls.SCALE
         return cls(parameters, context)
 
-    def encrypt(self, weights: NDArray[np.float64], share: float) -> Message:
+    def encrypt(self, weights: Array, share: float) -> Message:
         """One ciphertext for each 2,048 weights."""
         import tenseal as ts
 
-        values = _vector(weights, self.parameters) * share
-        big = np.flatnonzero(np.abs(values) > self.limit)
-        if big.size:
-            raise Rejected(
-                f"values[{big[0]}] is {values[big[0]]:.6g}, beyond {self.limit:g}: sums could wrap."
-            )
-        return [
-            ts.ckks_vector(self.context, values[at : at + self.SLOTS]).serialize()
-            for at in range(0, self.parameters, self.SLOTS)
-        ]
+        values = _bounded(self._vector(weights) * share, self.LIMIT)
+        parts = (values[at : at + self.SLOTS] for at in range(0, self.parameters, self.SLOTS))
+        return [ts.ckks_vector(self.context, part).serialize() for part in parts]
 
     @cached_property
     def _own(self) -> list[tuple[bytes, Any]]:
@@ -309,53 +283,49 @@ class Ckks:
     def _read(self, message: Message) -> list[Any]:
         import tenseal as ts
 
-        if len(message) != len(self._own):
-            raise Rejected(f"Expected {len(self._own)} ciphertexts, got {len(message)}.")
+        wanted = len(self._own)
+        sentence = f"Expected {wanted} ciphertexts, got {len(message)}."
+        require(len(message) == wanted, sentence, Rejected)
         vectors = []
         for i, (raw, (like, own)) in enumerate(zip(message, self._own, strict=True)):
-            wrong = Rejected(f"Ciphertext {i} is damaged or of another kind.")
-            if len(raw) != len(like) or raw[:23] != like[:23] or raw[-9:] != like[-9:]:
-                raise wrong
+            wrong = f"Ciphertext {i} is damaged or of another kind."
+            alike = len(raw) == len(like) and raw[:23] == like[:23] and raw[-9:] == like[-9:]
+            require(alike, wrong, Rejected)
             try:
                 vector = ts.ckks_vector_from(self.context, raw)
                 vector + own  # SEAL looks at some things only when it adds
-                kinds = [
+                kind, own_kind = (
                     [(c.size(), c.scale, c.parms_id()) for c in v.ciphertext()]
                     for v in (vector, own)
-                ]
+                )
             except (ValueError, RuntimeError, TypeError, MemoryError):
-                raise wrong from None
-            if kinds[0] != kinds[1]:
-                raise wrong
+                raise Rejected(wrong) from None
+            require(kind == own_kind, wrong, Rejected)
             vectors.append(vector)
         return vectors
 
-    def check(self, message: Message) -> None:
-        """Rejected unless all ciphertexts are there and whole."""
-        self._read(message)
-
     def add(self, messages: Sequence[Message]) -> Message:
         """Sums of ciphertexts."""
-        columns = zip(*(self._read(m) for m in messages), strict=True)
+        columns = zip(*map(self._read, messages), strict=True)
         try:
             return [functools.reduce(operator.add, column).serialize() for column in columns]
         except (ValueError, RuntimeError):
             raise Rejected("The ciphertexts cancel out: an addend is no encryption.") from None
 
-    def decrypt(self, message: Message, total_share: float) -> NDArray[np.float64]:
+    def decrypt(self, message: Message, total_share: float) -> Array:
         """The average, off by about 1e-8; Rejected without the secret key."""
-        if not self.secret:
-            raise Rejected("Only an office decrypts; this side holds no private key.")
+        _holds_key(self.context.has_secret_key())
         values = np.concatenate([v.decrypt() for v in self._read(message)])
-        if not np.isfinite(values).all() or np.abs(values).max() > 2 * self.limit:
-            raise Rejected(
-                "The decrypted sum is out of range: an addend was encrypted under another key, or "
-                "was out of range itself."
-            )
+        require(
+            np.isfinite(values).all() and np.abs(values).max() <= 2 * self.LIMIT,
+            "The decrypted sum is out of range: an addend was encrypted under another key, or was "
+            "out of range itself.",
+            Rejected,
+        )
         return values / total_share
 
     def public_side(self) -> Ckks:
         """Without the secret key."""
         public = self.context.copy()
         public.make_context_public()
-        return dataclasses.replace(self, context=public, secret=False)
+        return dataclasses.replace(self, context=public)

@@ -7,26 +7,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from pet_lab.checks import between
 from pet_lab.federated.model import Network
 from pet_lab.federated.partition import Office
 from pet_lab.federated.rounds import Transform
-
-__all__ = [
-    "Backdoor",
-    "boosted",
-    "invert_first_layer",
-    "recovered",
-]
 
 Array = NDArray[np.float64]
 
 
 def invert_first_layer(
-    weight_change: Array,
-    bias_change: Array,
-    *,
-    rng: np.random.Generator,
-    draws: int = 200_000,
+    weight_change: Array, bias_change: Array, *, rng: np.random.Generator, draws: int = 200_000
 ) -> Array:
     """Input records, exactly, from the first layer's part of one gradient step.
 
@@ -40,19 +30,8 @@ def invert_first_layer(
     practice up to a dozen records for fifty units. (After D. Dimitrov et al., "SPEAR: Exact
     gradient inversion of batches in federated learning", NeurIPS 2024; our program.)
 
-    Parameters
-    ----------
-    weight_change : array, shape (inputs, hidden)
-        Any multiple of the gradient.
-    bias_change : array, shape (hidden,)
-        The same multiple.
-    rng : Generator
-    draws : int
-        Column sets to try.
-
-    Returns
-    -------
-    array, shape (candidates, inputs): candidate records; empty where there are none.
+    `weight_change` (inputs, hidden) and `bias_change` (hidden,) are the same multiple of the
+    gradient; `draws` column sets are tried. Returns candidate records, shape (candidates, inputs).
     """
     inputs = weight_change.shape[0]
     nothing = np.empty((0, inputs))
@@ -82,13 +61,11 @@ def invert_first_layer(
         apart = np.abs(np.diagonal(r, axis1=1, axis2=2)).min(axis=1) > 1e-5
         full = q[:, :, -1]
         zeros = (np.abs(full @ unit) < 1e-8).sum(axis=1)
-        news = [(int(z), d) for z, d in zip(zeros[apart], full[apart], strict=True) if z >= enough]
-        fresh = False
-        for z, d in news:
-            if all(abs(d @ p) < 1 - 1e-7 for _, p in pool):
-                pool.append((z, d))
-                fresh = True
-        quiet = 0 if fresh else quiet + 1
+        before = len(pool)
+        for z, d in zip(zeros[apart], full[apart], strict=True):
+            if z >= enough and all(abs(d @ p) < 1 - 1e-7 for _, p in pool):
+                pool.append((int(z), d))
+        quiet = 0 if len(pool) > before else quiet + 1
         if len(pool) > 40 * b:
             pool = sorted(pool, key=lambda item: -item[0])[: 20 * b]
         rows_of_d = _sparsest(pool, b)
@@ -168,8 +145,7 @@ class Backdoor:
 
     def poison(self, office: Office, *, share: float, rng: np.random.Generator) -> Office:
         """The office's data with a share of the training rows stamped and relabelled."""
-        if not 0 <= share <= 1:
-            raise ValueError(f"share is a fraction in [0, 1], got {share}.")
+        between(0, 1, share=share)
         rows = rng.choice(office.n, round(share * office.n), replace=False)
         x, y = office.X.copy(), office.y.copy()
         x[rows], y[rows] = self.stamp(x[rows]), self.target
@@ -188,7 +164,4 @@ def boosted(factor: float) -> Transform:
     Source: E. Bagdasaryan et al., "How to backdoor federated learning" (AISTATS 2020).
     """
 
-    def transform(number: int, received: Array, weights: Array) -> Array:
-        return received + factor * (weights - received)
-
-    return transform
+    return lambda number, received, weights: received + factor * (weights - received)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pet_lab.checks import require
+
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["CLASSES", "FEATURES", "TEST_USERS", "Windows", "stand_in", "windows"]
 
 CLASSES = ("WALKING", "WALKING_UPSTAIRS", "WALKING_DOWNSTAIRS", "SITTING", "STANDING", "LAYING")
 """The six classes of the report; the transitions between postures are left out."""
@@ -27,21 +27,18 @@ TEST_USERS = (2, 4, 9, 10, 12, 13, 18, 20, 24)
 
 RATE_HZ, LENGTH, HOP = 50, 128, 64
 _SIGNALS = (
-    *(f"body_{a}" for a in "xyz"),
-    *(f"gravity_{a}" for a in "xyz"),
-    *(f"jerk_{a}" for a in "xyz"),
-    *(f"gyro_{a}" for a in "xyz"),
-    *(f"spin_{a}" for a in "xyz"),
+    *(f"{kind}_{axis}" for kind in ("body", "gravity", "jerk", "gyro", "spin") for axis in "xyz"),
     *("body_size", "jerk_size", "gyro_size", "spin_size"),
 )
 _STATISTICS = ("mean", "sd", "mad", "min", "max")
-_SPECTRA = (*(f"body_{a}" for a in "xyz"), *(f"gyro_{a}" for a in "xyz"), "body_size", "gyro_size")
+_SPECTRA = (*(f"{kind}_{a}" for kind in ("body", "gyro") for a in "xyz"), "body_size", "gyro_size")
 _FREQUENCY = ("peak_hz", "mean_hz", "entropy", "low_share", "log_power")
 _PAIRS = tuple(
     (f"{s}_{a}", f"{s}_{b}")
     for s in ("body", "jerk", "gyro", "spin")
     for a, b in ("xy", "xz", "yz")
 )
+_CHANNELS = [f"{kind}_{axis}" for kind in ("acc", "gyro") for axis in "xyz"]
 FEATURES: tuple[str, ...] = (
     *(f"{s}_{t}" for s in _SIGNALS for t in _STATISTICS),
     *(f"{s}_{f}" for s in _SPECTRA for f in _FREQUENCY),
@@ -72,44 +69,30 @@ class Windows:
 
 
 def windows(frame: pd.DataFrame) -> Windows:
-    """Cut labelled recordings into windows and describe each.
+    """Cut labelled recordings into windows of 128 samples and describe each.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        One row per sample at 50 Hz: `experiment`, `user`, `acc_x` to `acc_z` (g), `gyro_x` to
-        `gyro_z` (rad/s), `activity` (1 to 6 as in `CLASSES`, anything else is left out), in order
-        of time within an experiment.
-
-    Returns
-    -------
-    Windows of 128 samples, a new one every 64, each within one stretch of one activity.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing, a number is not finite, or no stretch is long enough.
+    `frame` has one row per sample at 50 Hz, in order of time within an experiment: `experiment`,
+    `user`, `acc_x` to `acc_z` (g), `gyro_x` to `gyro_z` (rad/s), `activity` (1 to 6 as in
+    `CLASSES`, anything else is left out). A new window starts every 64 samples, each within one
+    stretch of one activity. ValueError if a column is missing, a number is not finite, or no
+    stretch is long enough.
     """
-    channels = [f"{kind}_{axis}" for kind in ("acc", "gyro") for axis in "xyz"]
-    missing = [c for c in ("experiment", "user", *channels, "activity") if c not in frame]
-    if missing:
-        raise ValueError(
-            f"Expected one row per sample with the column {missing[0]!r}; columns are "
-            f"{', '.join(map(str, frame.columns[:12]))}."
-        )
-    if not np.isfinite(frame[channels].to_numpy()).all():
-        raise ValueError("Signals must be finite numbers; drop or fill the gaps first.")
+    for name in ("experiment", "user", *_CHANNELS, "activity"):
+        listed = ", ".join(map(str, frame.columns[:12]))
+        column = f"Expected one row per sample with the column {name!r}; columns are {listed}."
+        require(name in frame, column)
+    finite = np.isfinite(frame[_CHANNELS].to_numpy()).all()
+    require(finite, "Signals must be finite numbers; drop or fill the gaps first.")
     parts = []
     for number, (_, recording) in enumerate(frame.groupby("experiment", sort=True)):
         activity, users = recording[["activity", "user"]].to_numpy(np.int64).T
         starts = list(_starts(activity))
         if starts:
-            signals = _signals(recording[channels].to_numpy(np.float64))
+            signals = _signals(recording[_CHANNELS].to_numpy(np.float64))
             x = _features(np.stack([signals[at : at + LENGTH] for at in starts]))
             stretches = number * len(frame) + np.cumsum(np.diff(activity, prepend=0) != 0)
             parts.append((x, activity[starts] - 1, users[starts], stretches[starts]))
-    if not parts:
-        raise ValueError(f"No stretch of one activity lasts {LENGTH} samples (2.56 s).")
+    require(parts, f"No stretch of one activity lasts {LENGTH} samples (2.56 s).")
     x, y, people, begun = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Windows(X=x, y=y, users=people, stretches=begun)
 
@@ -125,8 +108,6 @@ def _signals(raw: NDArray[np.float64]) -> NDArray[np.float64]:
     """The 19 signals of a recording: shape (samples, 19), in the order of `_SIGNALS`."""
     from scipy import signal
 
-    if len(raw) < LENGTH:
-        raise ValueError(f"A recording of {len(raw)} samples is shorter than a window.")
     clean = signal.medfilt(raw, (3, 1))
     clean = signal.sosfiltfilt(signal.butter(3, 20, fs=RATE_HZ, output="sos"), clean, axis=0)
     acc, gyro = clean[:, :3], clean[:, 3:]
@@ -140,71 +121,47 @@ def _signals(raw: NDArray[np.float64]) -> NDArray[np.float64]:
 def _features(cut: NDArray[np.float64]) -> NDArray[np.float64]:
     """Describe windows (n, 128, 19) by (n, 147) numbers."""
     middle = np.median(cut, axis=1, keepdims=True)
-    time = np.stack(
-        [
-            cut.mean(axis=1),
-            cut.std(axis=1),
-            np.median(np.abs(cut - middle), axis=1),
-            cut.min(axis=1),
-            cut.max(axis=1),
-        ],
-        axis=2,
-    )
+    spread = np.median(np.abs(cut - middle), axis=1)
+    time = [cut.mean(axis=1), cut.std(axis=1), spread, cut.min(axis=1), cut.max(axis=1)]
     chosen = cut[:, :, [_SIGNALS.index(s) for s in _SPECTRA]]
     power = np.abs(np.fft.rfft(chosen - chosen.mean(axis=1, keepdims=True), axis=1)[:, 1:]) ** 2
     hz = np.fft.rfftfreq(LENGTH, 1 / RATE_HZ)[1:, None]
     total = power.sum(axis=1) + 1e-12  # a phone on a table has no power, and no spectrum either
     share = power / total[:, None]
-    frequency = np.stack(
-        [
-            hz[np.argmax(power, axis=1), 0],
-            (share * hz).sum(axis=1),
-            -(share * np.log(share + 1e-12)).sum(axis=1),
-            (share * (hz <= 3)).sum(axis=1),
-            np.log(total),
-        ],
-        axis=2,
-    )
+    frequency = [
+        hz[np.argmax(power, axis=1), 0],
+        (share * hz).sum(axis=1),
+        -(share * np.log(share + 1e-12)).sum(axis=1),
+        (share * (hz <= 3)).sum(axis=1),
+        np.log(total),
+    ]
     centred = cut - cut.mean(axis=1, keepdims=True)
     scale = np.sqrt((centred**2).sum(axis=1)) + 1e-12
     correlations = [
         (centred[:, :, i] * centred[:, :, j]).sum(axis=1) / (scale[:, i] * scale[:, j])
         for i, j in ((_SIGNALS.index(a), _SIGNALS.index(b)) for a, b in _PAIRS)
     ]
-    n = len(cut)
-    return np.concatenate(
-        [time.reshape(n, -1), frequency.reshape(n, -1), np.stack(correlations, axis=1)], axis=1
-    )
+    by_signal = [np.stack(kind, axis=2).reshape(len(cut), -1) for kind in (time, frequency)]
+    return np.concatenate([*by_signal, np.stack(correlations, axis=1)], axis=1)
 
 
 def stand_in(
     rng: np.random.Generator, *, people: int = 30, seconds: float = 20.0
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Generated recordings with the columns of the real ones, where those are not at hand.
+    """Generated recordings as `windows` takes them, where the real ones are not at hand.
 
     Walks are sums of harmonics of a step frequency, postures a direction of gravity with tremor;
     people differ in frequency, strength and how they wear the phone. Good for trying the program
-    out; numbers got from it say nothing about people.
-
-    Parameters
-    ----------
-    rng : Generator
-    people : int
-    seconds : float
-        Of each activity and person.
-
-    Returns
-    -------
-    frame as `windows` takes it, and its provenance (kind "generated").
+    out; numbers got from it say nothing about people. `seconds` is of each activity and person.
+    Returns the frame and its provenance (kind "generated").
     """
     import hashlib
 
     import pandas as pd
 
-    if people < 1 or seconds * RATE_HZ < LENGTH:
-        raise ValueError(
-            f"Expected people >= 1 and at least {LENGTH / RATE_HZ} s, got {people} and {seconds}."
-        )
+    least = LENGTH / RATE_HZ
+    sentence = f"Expected people >= 1 and at least {least} s, got {people} and {seconds}."
+    require(people >= 1 and seconds * RATE_HZ >= LENGTH, sentence)
     samples = int(seconds * RATE_HZ)
     time = np.arange(samples) / RATE_HZ
     walks = {1: (1.9, 0.25, 0.0), 2: (1.6, 0.22, 0.15), 3: (2.1, 0.38, -0.15)}
@@ -214,7 +171,7 @@ def stand_in(
         pace, strength = rng.normal(1, 0.08), rng.lognormal(0, 0.2)
         worn = rng.normal(0, 0.06, 3)
         for code in range(1, 7):
-            signals = np.empty((samples, 6))
+            signals = np.zeros((samples, 6))
             if code in walks:
                 hz, size, lean = walks[code]
                 down = np.array([1.0, -0.15 + lean, 0.1]) + worn
@@ -228,15 +185,12 @@ def stand_in(
                 noise = 0.12
             else:
                 down, noise = np.array(postures[code]) + 2.2 * worn, 0.02
-                signals[:] = 0
             signals[:, :3] += down
             signals += rng.normal(0, noise, signals.shape)
-            blocks.append(
-                pd.DataFrame(signals, columns=[f"{k}_{a}" for k in ("acc", "gyro") for a in "xyz"])
-                .assign(experiment=user, user=user, activity=code)
-                .astype({"experiment": np.int16, "user": np.int16, "activity": np.int8})
-            )
+            block = pd.DataFrame(signals, columns=_CHANNELS)
+            blocks.append(block.assign(experiment=user, user=user, activity=code))
     frame = pd.concat(blocks, ignore_index=True)
+    frame = frame.astype({"experiment": np.int16, "user": np.int16, "activity": np.int8})
     raw = np.round(frame.to_numpy(np.float64), 9).tobytes()
     provenance = {
         "name": "hapt_generated",

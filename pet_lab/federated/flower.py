@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 
 from pet_lab import paillier
+from pet_lab.checks import require
 from pet_lab.federated.aggregation import Paillier, Plain, Rejected, Scheme
 from pet_lab.federated.model import Evaluation, LocalTraining, Network
 from pet_lab.federated.partition import Office
@@ -30,20 +31,17 @@ from pet_lab.federated.rounds import (
     CPU_STEPS,
     Aggregator,
     Client,
-    Cost,
+    Federation,
     Global,
     History,
     RoundVoid,
     Update,
-    shares_of,
-    start,
+    history,
 )
 from pet_lab.files import write_atomic
 from pet_lab.parties import certificates
 from pet_lab.parties.errors import PartyError, PeerLost
 from pet_lab.parties.launch import Process, stop_all
-
-__all__ = ["in_process", "join", "processes", "serve"]
 
 SERVER = "server"
 _TENSOR = "pet_lab"
@@ -64,24 +62,22 @@ def _flower() -> Any:
 # --- what Flower is given ----------------------------------------------------------------------
 
 
-def _strategy(server: Aggregator, first: Global | None, evaluations: dict) -> Any:
+def _strategy(server: Aggregator, first: Global | None) -> Any:
     """A Flower strategy that leaves checking and adding to `server`."""
-    _flower()
     from flwr.common import EvaluateIns, FitIns, Parameters
     from flwr.server.strategy import Strategy
 
     class Averaging(Strategy):
         def __init__(self) -> None:
-            self.share = 0.0
-            self.last: Global | None = None
+            self.last = first or Global([])
 
         def initialize_parameters(self, client_manager: Any) -> Any:
-            return None if first is None else Parameters(first.message, _TENSOR)
+            return first and Parameters(first.message, _TENSOR)
 
         def configure_fit(
             self, server_round: int, parameters: Any, client_manager: Any, kind: Any = FitIns
         ) -> Any:
-            ins = kind(parameters, {"round": server_round, "share": self.share})
+            ins = kind(parameters, {"round": server_round, "share": self.last.share})
             return [(c, ins) for _, c in sorted(client_manager.all().items())]
 
         def configure_evaluate(
@@ -90,29 +86,27 @@ def _strategy(server: Aggregator, first: Global | None, evaluations: dict) -> An
             return self.configure_fit(server_round, parameters, client_manager, EvaluateIns)
 
         def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> Any:
-            updates, named = [], {c.cid for c, _ in results}
+            updates, reasons = [], dict.fromkeys(server.shares, "No answer in this round.")
             for client, res in results:
+                reasons.pop(client.cid, None)
                 try:
                     updates.append(_update(client.cid, res))
                 except Rejected as error:
                     server.miss(server_round, client.cid, str(error))
             for failure in failures:
                 if isinstance(failure, tuple):
-                    named.add(failure[0].cid)
-                    server.miss(server_round, failure[0].cid, failure[1].status.message)
+                    reasons[failure[0].cid] = failure[1].status.message
                 elif isinstance(failure, _Late):
-                    named.add(failure.office)
-                    server.miss(server_round, failure.office, str(failure))
-            for office in sorted(set(server.shares) - named):
-                server.miss(server_round, office, "No answer in this round.")
-            model = server.combine(server_round, updates)
-            self.share, self.last = model.share, model
-            return Parameters(model.message, _TENSOR), {}
+                    reasons[failure.office] = str(failure)
+            for office in sorted(reasons):
+                server.miss(server_round, office, reasons[office])
+            self.last = server.combine(server_round, updates)
+            return Parameters(self.last.message, _TENSOR), {}
 
         def aggregate_evaluate(self, server_round: int, results: Any, failures: Any) -> Any:
             for client, res in results:
                 try:
-                    evaluations[server_round, client.cid] = _evaluation(res)
+                    server.evaluations[server_round, client.cid] = _evaluation(res)
                 except Rejected as error:
                     server.miss(server_round, client.cid, f"Its test does not count. {error}")
             return None, {}
@@ -133,14 +127,15 @@ def _number(metrics: Mapping[str, Any], name: str, *, most: float = float("inf")
     """A number of at least 0 that an office reports; a loss may be NaN where training diverged."""
     value: Any = metrics.get(name)
     diverged = name == "loss" and isinstance(value, float) and math.isnan(value)
-    if diverged or (isinstance(value, int | float) and 0 <= value <= most):
-        return float(value)
-    raise Rejected(f"Expected the number {name!r}, from 0 to {most:g}, got {value!r}.")
+    inside = diverged or (isinstance(value, int | float) and 0 <= value <= most)
+    sentence = f"Expected the number {name!r}, from 0 to {most:g}, got {value!r}."
+    require(inside, sentence, Rejected)
+    return float(value)
 
 
 def _update(office: str, res: Any) -> Update:
-    cpu = {k: _number(res.metrics, k, most=1e9) for k in CPU_STEPS}
-    return Update(office, list(res.parameters.tensors), **cpu)
+    cpu_s = {step: _number(res.metrics, step, most=1e9) for step in CPU_STEPS}
+    return Update(office, list(res.parameters.tensors), cpu_s)
 
 
 def _evaluation(res: Any) -> Evaluation:
@@ -149,8 +144,8 @@ def _evaluation(res: Any) -> Evaluation:
     return Evaluation(accuracy, loss, int(_number({"windows": res.num_examples}, "windows")))
 
 
-def _model(parameters: Any, config: Mapping[str, Any]) -> Global:
-    return Global(list(parameters.tensors), float(config["share"]))
+def _model(ins: Any) -> Global:
+    return Global(list(ins.parameters.tensors), float(ins.config["share"]))
 
 
 def _fit(client: Client, ins: Any) -> Any:
@@ -158,114 +153,92 @@ def _fit(client: Client, ins: Any) -> Any:
     from flwr.common import Code, FitRes, Parameters, Status
 
     try:
-        update = client.fit(int(ins.config["round"]), _model(ins.parameters, ins.config))
+        update = client.fit(int(ins.config["round"]), _model(ins))
     except Rejected as error:
         # Flower knows no code for "refused"; any but OK makes it a failure with a message.
         status = Status(Code.FIT_NOT_IMPLEMENTED, str(error))
         return FitRes(status, Parameters([], _TENSOR), 0, {})
-    metrics, status = {k: getattr(update, k) for k in CPU_STEPS}, Status(Code.OK, "")
-    return FitRes(status, Parameters(update.message, _TENSOR), client.office.n, metrics)
+    weights = Parameters(update.message, _TENSOR)
+    return FitRes(Status(Code.OK, ""), weights, client.office.n, dict(update.cpu_s))
 
 
 def _evaluate(client: Client, ins: Any) -> Any:
     from flwr.common import Code, EvaluateRes, Status
 
     try:
-        result = client.evaluate(_model(ins.parameters, ins.config))
+        result = client.evaluate(_model(ins))
     except Rejected as error:
         return EvaluateRes(Status(Code.EVALUATE_NOT_IMPLEMENTED, str(error)), 0.0, 0, {})
     metrics: dict[str, Any] = {"accuracy": result.accuracy, "loss": result.loss}
     return EvaluateRes(Status(Code.OK, ""), result.loss, result.n, metrics)
 
 
-def _initial(client: Client) -> Any:
+def _initial(client: Client, ins: Any) -> Any:
     from flwr.common import Code, GetParametersRes, Parameters, Status
 
     return GetParametersRes(Status(Code.OK, ""), Parameters(client.initial().message, _TENSOR))
 
 
-def _manager(starter: str) -> Any:
-    """Flower's list of clients, where not a random one but `starter` sends the starting model."""
-    _flower()
-    from flwr.server import SimpleClientManager
+def _loop(starter: str, strategy: Any) -> Any:
+    """Flower's server, where not a random client but `starter` sends the first model."""
+    from flwr.server import Server, SimpleClientManager
 
     class InOrder(SimpleClientManager):
         def sample(self, num_clients: int, *_: Any, **__: Any) -> Any:
-            there = sorted(self.all().items(), key=lambda item: (item[0] != starter, item[0]))
-            return [c for _, c in there][:num_clients]
+            in_order = sorted(self.all().items(), key=lambda item: (item[0] != starter, item[0]))
+            return [c for _, c in in_order][:num_clients]
 
-    return InOrder()
+    return Server(client_manager=InOrder(), strategy=strategy)
 
 
 # --- in process --------------------------------------------------------------------------------
 
 
-def in_process(
-    offices: Sequence[Office],
-    network: Network,
-    training: LocalTraining,
-    scheme: Scheme,
-    *,
-    rounds: int,
-    timeout_s: float | None = None,
-    **how: Any,
-) -> History:
+def in_process(federation: Federation, *, timeout_s: float | None = None) -> History:
     """As `rounds.simulate`, the rounds run by Flower's server loop; no Ray, no ports.
 
-    timeout_s   an answer that takes longer is left out of its round
-    how         as of `rounds.start`
-
-    Raises
-    ------
-    RoundVoid
-        If a round lacks contributions.
+    An answer that takes longer than `timeout_s` is left out of its round. RoundVoid if a round
+    lacks contributions.
     """
-    flwr = _flower()
+    _flower()
     from flwr.server.client_proxy import ClientProxy
 
     class Here(ClientProxy):
-        def __init__(self, client: Client, cid: str) -> None:
-            super().__init__(cid)
+        get_properties: Any = None  # abstract in Flower; its loop asks for neither
+        reconnect: Any = None
+
+        def __init__(self, client: Client) -> None:
+            super().__init__(client.office.name)
             self.client = client
 
         def fit(self, ins: Any, timeout: float | None, group_id: int | None) -> Any:
             start = time.perf_counter()
             answer = _fit(self.client, ins)
             if timeout is not None and time.perf_counter() - start > timeout:
-                raise _Late(self.client.office.name, timeout)
+                raise _Late(self.cid, timeout)
             return answer
 
         def evaluate(self, ins: Any, timeout: float | None, group_id: int | None) -> Any:
             return _evaluate(self.client, ins)
 
         def get_parameters(self, ins: Any, timeout: float | None, group_id: int | None) -> Any:
-            return _initial(self.client)
-
-        def get_properties(self, ins: Any, timeout: float | None, group_id: int | None) -> Any:
-            return flwr.common.GetPropertiesRes(flwr.common.Status(flwr.common.Code.OK, ""), {})
-
-        def reconnect(self, ins: Any, timeout: float | None, group_id: int | None) -> Any:
-            return flwr.common.DisconnectRes("")
+            return _initial(self.client, ins)
 
     wall = time.perf_counter()
-    clients, server, first = start(offices, network, training, scheme, **how)
-    evaluations: dict[tuple[int, str], Evaluation] = {}
-    strategy = _strategy(server, first, evaluations)
-    manager = _manager(clients[0].office.name)
+    clients, server, first = federation.start()
+    loop = _loop(clients[0].office.name, strategy := _strategy(server, first))
     for client in clients:
-        manager.register(Here(client, client.office.name))
-    loop = flwr.server.Server(client_manager=manager, strategy=strategy)
+        loop.client_manager().register(Here(client))
     loop.set_max_workers(1)  # one after the other: CPU seconds mean something, results repeat
-    loop.fit(num_rounds=rounds, timeout=timeout_s)
-    weights, _ = clients[0].decrypt(strategy.last)
-    return server.history(weights, evaluations, time.perf_counter() - wall)
+    loop.fit(num_rounds=federation.rounds, timeout=timeout_s)
+    return history(clients[0].decrypt(strategy.last)[0], server, wall)
 
 
 # --- processes ---------------------------------------------------------------------------------
 
 
 class SchemeOf(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A scheme without secrets, as JSON carries it; the numbers of a Paillier key are hex."""
+    """A scheme without secrets, as a task carries it; the numbers of a Paillier key are hex."""
 
     parameters: int
     n: str = ""
@@ -278,66 +251,59 @@ class SchemeOf(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def describe(cls, scheme: Scheme) -> SchemeOf:
         """ValueError if it cannot run between processes."""
         if isinstance(scheme, Paillier):
-            return cls(
-                scheme.parameters,
-                hex(scheme.public.n),
-                "" if scheme.public.base is None else hex(scheme.public.base),
-                scheme.packing,
-                scheme.encrypted_from,
-                scheme.noise,
-            )
-        if isinstance(scheme, Plain) and scheme.rule is None:
-            return cls(scheme.parameters)
-        raise ValueError("Between processes weights are averaged plainly or under Paillier.")
+            n, base = (hex(number or 0) for number in (scheme.public.n, scheme.public.base))
+            how = scheme.packing, scheme.encrypted_from, scheme.noise
+            return cls(scheme.parameters, n, base, *how)
+        clear = isinstance(scheme, Plain) and scheme.rule is None
+        require(clear, "Between processes weights are averaged plainly or under Paillier.")
+        return cls(scheme.parameters)
 
     def scheme(self, key: paillier.PrivateKey | None = None) -> Plain | Paillier:
         """The scheme again, with the private key where there is one."""
         if self.packing is None:
             return Plain(self.parameters)
-        public = paillier.PublicKey(int(self.n, 16), int(self.base, 16) if self.base else None)
+        public = paillier.PublicKey(int(self.n, 16), int(self.base, 16) or None)
         return Paillier(self.parameters, public, self.packing, key, self.encrypted_from, self.noise)
 
 
 class FederationTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What every process of a federation is told; `shares` lists the offices, the first starts."""
 
-    sizes: tuple[int, ...]
+    network: Network
+    training: LocalTraining
+    scheme: SchemeOf
+    shares: dict[str, float]
     rounds: int
     seed: int
     server_starts: bool
     timeout_s: float
     patience_s: float
-    shares: dict[str, float]
-    scheme: SchemeOf
-    training: LocalTraining
 
     @property
     def limit_s(self) -> float:
         """Seconds after which every process of the federation gives up, whatever it waits for."""
         return _START_S + self.patience_s + self.rounds * (2 * self.timeout_s + 10)
 
+    @classmethod
+    def read(cls, folder: Path) -> FederationTask:
+        """The task in a folder."""
+        return msgspec.json.decode((folder / "task.json").read_bytes(), type=cls)
+
 
 class FederationResult(msgspec.Struct, frozen=True):
-    """What the server's process reports at the end; `error` is "" if all went well."""
+    """What the server's process leaves in its folder; `error` is "" if all went well."""
 
     error: str
     void: bool
-    message: list[bytes]
-    share: float
-    evaluations: list[tuple[int, str, float, float | None, int]]  # JSON knows no NaN
+    model: Global
+    evaluations: dict[tuple[int, str], Evaluation]
     left_out: list[tuple[int, str, str]]
-    costs: list[Cost]
+    costs: dict[str, float]
 
 
 def processes(
-    offices: Sequence[Office],
-    network: Network,
-    training: LocalTraining,
-    scheme: Scheme,
+    federation: Federation,
     *,
-    rounds: int,
-    seed: int,
-    server_starts: bool = False,
     timeout_s: float = 120.0,
     patience_s: float = 120.0,
     modules: Mapping[str, str] | None = None,
@@ -364,69 +330,66 @@ def processes(
     PartyError
         If fewer than two offices could join, or the server ended early.
     ValueError
-        If the scheme cannot run between processes, or has no private key for the offices.
+        If the scheme or a transform cannot run between processes, or the offices' private key is
+        missing.
     """
+    f, scheme = federation, federation.scheme
+    require(not f.transform, "A transform cannot run between processes: pass `modules` instead.")
     task = FederationTask(
-        network.sizes,
-        rounds,
-        seed,
-        server_starts,
+        f.network,
+        f.training,
+        SchemeOf.describe(scheme),
+        f.shares,
+        f.rounds,
+        f.seed,
+        f.server_starts,
         timeout_s,
         patience_s,
-        shares_of(offices),
-        SchemeOf.describe(scheme),
-        training,
     )
-    if isinstance(scheme, Paillier) and scheme.key is None:
-        raise ValueError("The offices need the private key to train; this scheme has none.")
+    key = scheme.key if isinstance(scheme, Paillier) else None
+    missing = "The offices need the private key to train; this scheme has none."
+    require(key or isinstance(scheme, Plain), missing)
     wall = time.perf_counter()
     authority, started = certificates.TestAuthority(), list[Process]()
     environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GRPC_VERBOSITY": "NONE"}
     with tempfile.TemporaryDirectory(prefix="pet_lab_federated_") as root:
-        try:
-            place = certificates.save(authority.issue(SERVER), Path(root, SERVER))
+
+        def launch(name: str, module: str, role: str, *more: str) -> Process:
+            arguments, how = [role, str(Path(root, name)), *more], {"remove": Path(root)}
+            started.append(Process(name, module, arguments, environment=environment, **how))
+            return started[-1]
+
+        def folder(name: str) -> Path:
+            place = certificates.save(authority.issue(name), Path(root, name))
             (place / "task.json").write_bytes(msgspec.json.encode(task))
-            arguments = ["server", str(place)]
-            settings: dict[str, Any] = {"environment": environment, "remove": Path(root)}
-            server = Process(SERVER, __package__, arguments, **settings)
-            started.append(server)
+            return place
+
+        try:
+            home = folder(SERVER)
+            server = launch(SERVER, __package__, "server")
             address = server.wait_for("listening", _START_S)["address"]
-            for office in offices:
-                place = certificates.save(authority.issue(office.name), Path(root, office.name))
-                (place / "task.json").write_bytes(msgspec.json.encode(task))
+            for office in f.offices:
+                place = folder(office.name)
                 arrays = {k: v for k, v in vars(office).items() if isinstance(v, np.ndarray)}
                 np.savez(place / "data.npz", **arrays)
-                if isinstance(scheme, Paillier):
-                    assert scheme.key is not None
-                    secret = scheme.key.to_secret_bytes()
-                    write_atomic(place / "paillier.key", secret, secret=True)
-                module = (modules or {}).get(office.name, __package__)
-                arguments = ["office", str(place), address]
-                started.append(Process(office.name, module, arguments, **settings))
-            report = server.wait_for("finished", task.limit_s)["result"]
-            result = msgspec.convert(report, FederationResult)
+                if key is not None:
+                    write_atomic(place / "paillier.key", key.to_secret_bytes(), secret=True)
+                launch(
+                    office.name, (modules or {}).get(office.name, __package__), "office", address
+                )
+            server.wait_for("finished", task.limit_s)
+            raw = (home / "result.msgpack").read_bytes()
         finally:
             stop_all(started)
-    if result.error:
-        raise (RoundVoid if result.void else PartyError)(result.error)
-    return History(
-        scheme.decrypt(result.message, result.share),
-        {
-            (number, office): Evaluation(accuracy, float("nan") if loss is None else loss, n)
-            for number, office, accuracy, loss, n in result.evaluations
-        },
-        tuple(result.left_out),
-        tuple(result.costs),
-        time.perf_counter() - wall,
-    )
+    result = msgspec.msgpack.decode(raw, type=FederationResult)
+    require(not result.error, result.error, RoundVoid if result.void else PartyError)
+    weights = scheme.decrypt(result.model.message, result.model.share)
+    seconds = time.perf_counter() - wall
+    return History(weights, result.evaluations, tuple(result.left_out), result.costs, seconds)
 
 
 def _report(event: str, **more: Any) -> None:
     print(msgspec.json.encode({"event": event, **more}).decode(), flush=True)
-
-
-def _task(folder: Path) -> FederationTask:
-    return msgspec.json.decode((folder / "task.json").read_bytes(), type=FederationTask)
 
 
 def _named_by(peer: Mapping[str, Sequence[bytes]]) -> str:
@@ -438,9 +401,9 @@ def _named_by(peer: Mapping[str, Sequence[bytes]]) -> str:
 def serve(folder: Path) -> None:
     """The server's process: reports its address, waits for the offices, runs the rounds, reports.
 
-    `folder` holds its credentials and task.json.
+    `folder` holds its credentials and task.json, and in the end result.msgpack.
     """
-    flwr = _flower()
+    _flower()
     from concurrent.futures import ThreadPoolExecutor
 
     import grpc
@@ -448,8 +411,11 @@ def serve(folder: Path) -> None:
     from flwr.server.superlink.fleet.grpc_bidi.flower_service_servicer import FlowerServiceServicer
     from flwr.server.superlink.fleet.grpc_bidi.grpc_client_proxy import GrpcClientProxy
 
-    task, credentials = _task(folder), certificates.load(folder)
-    manager = _manager(next(iter(task.shares)))
+    task, credentials = FederationTask.read(folder), certificates.load(folder)
+    server = Aggregator(task.scheme.scheme(), task.shares)
+    first = server.initial(task.network, task.seed) if task.server_starts else None
+    loop = _loop(next(iter(task.shares)), strategy := _strategy(server, first))
+    manager = loop.client_manager()
 
     class ByCertificate(FlowerServiceServicer):
         def Join(self, request_iterator: Any, context: Any) -> Iterator[Any]:
@@ -461,72 +427,48 @@ def serve(folder: Path) -> None:
             )
             yield from inner.Join(request_iterator, context)
 
-    channel = grpc.server(
-        ThreadPoolExecutor(max_workers=2 * len(task.shares) + 4), options=_CHANNEL_OPTIONS
-    )
+    channel = grpc.server(ThreadPoolExecutor(2 * len(task.shares) + 4), options=_CHANNEL_OPTIONS)
     add_FlowerServiceServicer_to_server(ByCertificate(manager), channel)
-    port = channel.add_secure_port(
-        "127.0.0.1:0",
-        grpc.ssl_server_credentials(
-            [(credentials.key, credentials.certificate)], credentials.ca, require_client_auth=True
-        ),
-    )
+    own, ca = [(credentials.key, credentials.certificate)], credentials.ca
+    tls = grpc.ssl_server_credentials(own, ca, require_client_auth=True)
+    port = channel.add_secure_port("127.0.0.1:0", tls)
     channel.start()
     _report("listening", address=f"127.0.0.1:{port}")
 
-    server = Aggregator(task.scheme.scheme(), task.shares, least=min(2, len(task.shares)))
-    first = server.initial(Network(task.sizes), task.seed) if task.server_starts else None
-    evaluations: dict[tuple[int, str], Evaluation] = {}
-    strategy = _strategy(server, first, evaluations)
-    loop = flwr.server.Server(client_manager=manager, strategy=strategy)
     error: Exception | None = None
-    model = Global([])
     # Interpreters may take their time to start; what is worth waiting for counts from the quorum.
     if manager.wait_for(server.least, timeout=_START_S):
         manager.wait_for(len(task.shares), timeout=task.patience_s)
     try:
-        if manager.num_available() < server.least:
-            raise PartyError(
-                f"{manager.num_available()} of {len(task.shares)} offices joined within "
-                f"{_START_S:g} s; {server.least} are needed."
-            )
+        require(
+            (joined := manager.num_available()) >= server.least,
+            f"{joined} of {len(task.shares)} offices joined within {_START_S:g} s; {server.least} "
+            "are needed.",
+            PartyError,
+        )
         loop.fit(num_rounds=task.rounds, timeout=task.timeout_s)
-        model = strategy.last
     except (RoundVoid, PartyError, Rejected) as problem:
         error = problem
     except Exception as problem:  # else the offices and the caller wait in vain
         error = PartyError(f"The training stopped: {type(problem).__name__} {problem}".strip())
     with suppress(Exception):  # whoever is gone needs no goodbye
         loop.disconnect_all_clients(timeout=5)
-    result = FederationResult(
-        str(error or ""),
+    void, records = (
         isinstance(error, RoundVoid),
-        model.message,
-        model.share,
-        [(*key, e.accuracy, e.loss, e.n) for key, e in evaluations.items()],
-        server.left_out,
-        server.costs,
+        (server.evaluations, server.left_out, server.costs),
     )
-    _report("finished", result=result)
+    result = FederationResult(str(error or ""), void, strategy.last, *records)
+    (folder / "result.msgpack").write_bytes(msgspec.msgpack.encode(result))
+    _report("finished")
     channel.stop(grace=1).wait(5)
 
 
 def join(folder: Path, address: str, program: type[Client] = Client) -> None:
     """An office's process: joins the server and answers until it is sent home.
 
-    Parameters
-    ----------
-    folder : Path
-        Its credentials, task.json, data.npz and, under Paillier, the offices' key.
-    address : str
-        Host and port of the server.
-    program : type
-        The office's program; a test hands in one that misbehaves.
-
-    Raises
-    ------
-    PeerLost
-        If the server cannot be reached, or one side does not accept the other's certificate.
+    `folder` holds its credentials, task.json, data.npz and, under Paillier, the offices' key;
+    `program` is the office's, a test hands in one that misbehaves. PeerLost if the server at
+    `address` cannot be reached, or one side does not accept the other's certificate.
     """
     _flower()
     import queue
@@ -536,7 +478,7 @@ def join(folder: Path, address: str, program: type[Client] = Client) -> None:
     from flwr.proto.transport_pb2 import ClientMessage
     from flwr.proto.transport_pb2_grpc import FlowerServiceStub
 
-    task, credentials = _task(folder), certificates.load(folder)
+    task, credentials = FederationTask.read(folder), certificates.load(folder)
     client = _client(folder, task, credentials.name, program)
     channel = grpc.secure_channel(
         address,
@@ -553,23 +495,19 @@ def join(folder: Path, address: str, program: type[Client] = Client) -> None:
             "certificate.",
         ) from None
     answers: queue.Queue = queue.Queue()
+    programs = {"fit": _fit, "evaluate": _evaluate, "get_parameters": _initial}
     try:
         stub = FlowerServiceStub(channel)
         for message in stub.Join(iter(answers.get, None), timeout=task.limit_s):
-            kind = message.WhichOneof("msg")
-            if kind == "fit_ins":
-                res = _fit(client, serde.fit_ins_from_proto(message.fit_ins))
-                answers.put(ClientMessage(fit_res=serde.fit_res_to_proto(res)))
-            elif kind == "evaluate_ins":
-                res = _evaluate(client, serde.evaluate_ins_from_proto(message.evaluate_ins))
-                answers.put(ClientMessage(evaluate_res=serde.evaluate_res_to_proto(res)))
-            elif kind == "get_parameters_ins":
-                res = serde.get_parameters_res_to_proto(_initial(client))
-                answers.put(ClientMessage(get_parameters_res=res))
-            else:  # reconnect_ins: the rounds are over
+            question = message.WhichOneof("msg")
+            kind = question.removesuffix("_ins")
+            if kind not in programs:  # reconnect: the rounds are over
                 answers.put(ClientMessage(disconnect_res=ClientMessage.DisconnectRes()))
                 answers.put(None)
                 break
+            ins = getattr(serde, f"{question}_from_proto")(getattr(message, question))
+            answer = getattr(serde, f"{kind}_res_to_proto")(programs[kind](client, ins))
+            answers.put(ClientMessage(**{f"{kind}_res": answer}))
     except grpc.RpcError as error:
         raise PeerLost(SERVER, f"The server closed the connection: {error.code().name}.") from None
     finally:
@@ -579,16 +517,10 @@ def join(folder: Path, address: str, program: type[Client] = Client) -> None:
 
 def _client(folder: Path, task: FederationTask, name: str, program: type[Client]) -> Client:
     with np.load(folder / "data.npz") as stored:
-        office = Office(name=name, users=(), **{k: stored[k] for k in stored.files})
+        office = Office(name=name, users=(), **stored)
     key, key_file = None, folder / "paillier.key"
     if key_file.exists():
         key = paillier.PrivateKey.from_secret_bytes(key_file.read_bytes())
-    return program(
-        office,
-        list(task.shares).index(name),
-        task.shares[name],
-        Network(task.sizes),
-        task.training,
-        task.scheme.scheme(key),
-        task.seed,
-    )
+    number, scheme = list(task.shares).index(name), task.scheme.scheme(key)
+    how = (task.network, task.training, scheme, task.seed)
+    return program(office, number, task.shares[name], *how)

@@ -31,18 +31,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import ArrayLike, NDArray
 
+from pet_lab.checks import require
 from pet_lab.federated.aggregation import Rejected
 from pet_lab.paillier import Grid, PaillierError
 from pet_lab.shares import ShareError, shamir_join, shamir_split
-
-__all__ = [
-    "MaskedSum",
-    "MaskingError",
-    "MaskingOffice",
-    "MaskingServer",
-    "Quantiser",
-    "aggregate",
-]
 
 PRIME = 2**256 + 297  # the smallest prime above all 32-byte secrets
 _SHARE_BYTES = 33
@@ -52,16 +44,18 @@ class MaskingError(Rejected):
     """The protocol cannot go on, or must not."""
 
 
+def _require(holds: object, sentence: str) -> None:
+    require(holds, sentence, MaskingError)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Quantiser(Grid):
     """Real numbers as integers modulo 2^32, so that sums of up to `max_terms` stay readable."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.sum_bits > 32:
-            raise MaskingError(
-                f"{self.value_bits} bits and {self.max_terms} terms do not fit the ring of 32 bits."
-            )
+        size = f"{self.value_bits} bits and {self.max_terms} terms"
+        _require(self.sum_bits <= 32, f"{size} do not fit the ring of 32 bits.")
 
     def encode(self, values: ArrayLike) -> NDArray[np.uint32]:
         """Shape (count,) to the same; MaskingError if not finite or beyond the limit."""
@@ -73,11 +67,10 @@ class Quantiser(Grid):
     def decode(self, total: NDArray[np.uint32], terms: int) -> NDArray[np.float64]:
         """The sum as real numbers; MaskingError if it is more than `terms` values can make."""
         signed = total.astype(np.int32).astype(np.int64)
-        over = np.flatnonzero(np.abs(signed) > terms * self.half)
-        if over.size:
+        for i in np.flatnonzero(np.abs(signed) > terms * self.half)[:1]:
             raise MaskingError(
-                f"The sum at {over[0]} is more than {terms} honest values can make: an office sent "
-                "a vector out of range or with wrong masks."
+                f"The sum at {i} is more than {terms} honest values can make: an office sent a "
+                "vector out of range or with wrong masks."
             )
         return signed * self.step
 
@@ -92,19 +85,15 @@ class _Round:
     threshold: int
 
     def __post_init__(self) -> None:
-        if self.offices < 2 or not self.offices / 2 < self.threshold <= self.offices:
-            raise MaskingError(
-                f"The threshold must be more than half of at least 2 offices, got {self.threshold} "
-                f"of {self.offices}."
-            )
+        n, t = self.offices, self.threshold
+        majority = f"The threshold must be more than half of at least 2 offices, got {t} of {n}."
+        _require(n >= 2 and n / 2 < t <= n, majority)
 
     def _known(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            if type(number) is not int or not 1 <= number <= self.offices:
-                raise MaskingError(
-                    f"Offices are numbered 1 to {self.offices} as agreed before the round, got "
-                    f"{number!r}."
-                )
+            agreed = type(number) is int and 1 <= number <= self.offices
+            names = f"Offices are numbered 1 to {self.offices} as agreed before the round"
+            _require(agreed, f"{names}, got {number!r}.")
 
 
 @dataclass
@@ -142,29 +131,24 @@ class MaskingOffice(_Round):
         once: under a second list of keys the same secrets would be shared among others too.
         """
         self._known(public)
-        if self._public:
-            raise MaskingError("Secrets are shared once a round; the server asked again.")
-        if len(public) < self.threshold or public.get(self.index) != self.advertise():
-            raise MaskingError(
-                f"Expected keys of at least {self.threshold} offices, mine unchanged among them."
-            )
-        if len({k for keys in public.values() for k in keys}) != 2 * len(public):
-            raise MaskingError("Two offices advertise the same key; one copies the other.")
+        _require(not self._public, "Secrets are shared once a round; the server asked again.")
+        _require(
+            len(public) >= self.threshold and public.get(self.index) == self.advertise(),
+            f"Expected keys of at least {self.threshold} offices, mine unchanged among them.",
+        )
+        different = len({k for keys in public.values() for k in keys}) == 2 * len(public)
+        _require(different, "Two offices advertise the same key; one copies the other.")
         self._public = dict(public)
         seeds, keys = (
             _split(secret, sorted(public), self.threshold)
             for secret in (self._seed, self._mask_key.private_bytes_raw())
         )
+        self._held[self.index] = seeds[self.index] + keys[self.index]
         out = {}
-        for other in public:
-            body = seeds[other] + keys[other]
-            if other == self.index:
-                self._held[self.index] = body
-            else:
-                nonce = secrets.token_bytes(12)
-                out[other] = nonce + AESGCM(self._wrap(other)).encrypt(
-                    nonce, body, _route(self.index, other)
-                )
+        for other in public.keys() - {self.index}:
+            nonce, cipher = secrets.token_bytes(12), AESGCM(self._wrap(other))
+            route = _route(self.index, other)
+            out[other] = nonce + cipher.encrypt(nonce, seeds[other] + keys[other], route)
         return out
 
     def receive(self, wrapped: Mapping[int, bytes]) -> None:
@@ -172,23 +156,19 @@ class MaskingOffice(_Round):
 
         Only before the vector is masked, and one from each: the masks are agreed by these shares.
         """
-        if self._masked:
-            raise MaskingError("The vector is masked already; shares that come later do not count.")
+        late = "The vector is masked already; shares that come later do not count."
+        _require(not self._masked, late)
         for other, raw in wrapped.items():
-            if other not in self._public:
-                raise MaskingError(f"Shares came from office {other}, which takes no part.")
-            if other in self._held:
-                raise MaskingError(f"Shares of office {other} came twice.")
+            stranger = f"Shares came from office {other}, which takes no part."
+            _require(other in self._public, stranger)
+            _require(other not in self._held, f"Shares of office {other} came twice.")
+            cipher, route = AESGCM(self._wrap(other)), _route(other, self.index)
             try:
-                body = AESGCM(self._wrap(other)).decrypt(
-                    raw[:12], raw[12:], _route(other, self.index)
-                )
+                body = cipher.decrypt(raw[:12], raw[12:], route)
             except (InvalidTag, ValueError):
                 body = b""
-            if len(body) != 2 * _SHARE_BYTES:
-                raise MaskingError(
-                    f"The share of office {other} was damaged or is not for office {self.index}."
-                )
+            damaged = f"The share of office {other} was damaged or is not for office {self.index}."
+            _require(len(body) == 2 * _SHARE_BYTES, damaged)
             self._held[other] = body
 
     def mask(self, quantised: NDArray[np.uint32]) -> NDArray[np.uint32]:
@@ -196,18 +176,15 @@ class MaskingOffice(_Round):
 
         Once: the difference of two vectors under the same masks is open.
         """
-        if self._masked:
-            raise MaskingError("An office masks one vector a round; take a new office for another.")
-        if len(self._held) < self.threshold:
-            raise MaskingError(
-                f"Shares of {len(self._held)} offices are here, {self.threshold} are needed."
-            )
+        once = "An office masks one vector a round; take a new office for another."
+        _require(not self._masked, once)
+        few = f"Shares of {len(self._held)} offices are here, {self.threshold} are needed."
+        _require(len(self._held) >= self.threshold, few)
         self._masked = True
         out = quantised + _stream(self._seed, quantised.size)
-        for other in self._held:
-            if other != self.index:
-                pad = _stream(_agreed(self._mask_key, self._public[other][0]), quantised.size)
-                out = out + pad if self.index < other else out - pad
+        for other in self._held.keys() - {self.index}:
+            pad = _stream(_agreed(self._mask_key, self._public[other][0]), quantised.size)
+            out = out + pad if self.index < other else out - pad
         return out
 
     def reveal(self, survivors: Sequence[int]) -> dict[int, tuple[str, bytes]]:
@@ -216,17 +193,12 @@ class MaskingOffice(_Round):
         Answered once: a second question about other survivors would give away single vectors.
         """
         alive = set(survivors)
-        if not self._masked:
-            raise MaskingError("Shares are revealed after the vectors are in, not before.")
-        if self._answered:
-            raise MaskingError("Shares are revealed once a round; the server asked again.")
-        if self.index not in alive or not alive <= set(self._held):
-            raise MaskingError("The list of survivors must hold me and only offices of this round.")
-        if len(alive) < self.threshold:
-            raise MaskingError(
-                f"Only {len(alive)} offices sent vectors, below the threshold of {self.threshold}: "
-                "the round is void."
-            )
+        _require(self._masked, "Shares are revealed after the vectors are in, not before.")
+        _require(not self._answered, "Shares are revealed once a round; the server asked again.")
+        listed = self.index in alive and alive <= set(self._held)
+        _require(listed, "The list of survivors must hold me and only offices of this round.")
+        few = f"Only {len(alive)} offices sent vectors, below the threshold of {self.threshold}"
+        _require(len(alive) >= self.threshold, f"{few}: the round is void.")
         self._answered = True
         return {
             other: ("seed", body[:_SHARE_BYTES]) if other in alive else ("key", body[_SHARE_BYTES:])
@@ -259,10 +231,8 @@ class MaskingServer(_Round):
     def vector(self, office: int, raw: bytes) -> None:
         """Trip 3: a masked vector, 4 bytes a value, little-endian."""
         self._takes_part(office)
-        if len(raw) != 4 * self.count:
-            raise MaskingError(
-                f"Office {office} sent {len(raw) // 4} values, expected {self.count}."
-            )
+        length = f"Office {office} sent {len(raw) // 4} values, expected {self.count}."
+        _require(len(raw) == 4 * self.count, length)
         self._once(self.masked, office, np.frombuffer(raw, "<u4").astype(np.uint32))
 
     def answer(self, office: int, shares: Mapping[int, tuple[str, bytes]]) -> None:
@@ -270,17 +240,15 @@ class MaskingServer(_Round):
         self._takes_part(office)
         for owner, (kind, raw) in shares.items():
             self._takes_part(owner)
-            if kind != ("seed" if owner in self.masked else "key") or len(raw) != _SHARE_BYTES:
-                raise MaskingError(f"Office {office} sent another share of {owner} than asked for.")
+            asked = kind == ("seed" if owner in self.masked else "key")
+            other = f"Office {office} sent another share of {owner} than asked for."
+            _require(asked and len(raw) == _SHARE_BYTES, other)
         self._once(self._answers, office, shares)
 
     def total(self) -> NDArray[np.uint32]:
         """The sum of the survivors' vectors; MaskingError if too few answered."""
-        if len(self._answers) < self.threshold:
-            raise MaskingError(
-                f"{len(self._answers)} offices answered, {self.threshold} are needed to unmask: "
-                "the round is void."
-            )
+        few = f"{len(self._answers)} offices answered, {self.threshold} are needed to unmask"
+        _require(len(self._answers) >= self.threshold, f"{few}: the round is void.")
         total = np.sum(list(self.masked.values()), axis=0, dtype=np.uint32)
         for owner in self.public:
             shares = {i: a[owner][1] for i, a in self._answers.items() if owner in a}
@@ -289,20 +257,18 @@ class MaskingServer(_Round):
                 total = total - _stream(secret, self.count)
                 continue
             key = X25519PrivateKey.from_private_bytes(secret)
-            if key.public_key().public_bytes_raw() != self.public[owner][0]:
-                raise MaskingError(f"The shares of office {owner} do not fit its public key.")
+            own = key.public_key().public_bytes_raw() == self.public[owner][0]
+            _require(own, f"The shares of office {owner} do not fit its public key.")
             for other in self.masked:  # masks that the survivors put on for the one who left
                 pad = _stream(_agreed(key, self.public[other][0]), self.count)
                 total = total - pad if other < owner else total + pad
         return total
 
     def _takes_part(self, office: int) -> None:
-        if office not in self.public:
-            raise MaskingError(f"Office {office!r} takes no part in this round.")
+        _require(office in self.public, f"Office {office!r} takes no part in this round.")
 
     def _once(self, store: dict, office: int, value: Any) -> None:
-        if office in store:
-            raise MaskingError(f"Office {office} sent the same part of the round twice.")
+        _require(office not in store, f"Office {office} sent the same part of the round twice.")
         store[office] = value
 
 
@@ -310,13 +276,12 @@ class MaskingServer(_Round):
 class MaskedSum:
     """What a round gave and what it cost.
 
-    total           sum over the survivors, shape (count,)
-    survivors       indices of offices that are in the sum
-    office_cpu_s    mean CPU seconds of a surviving office
-    server_cpu_s    CPU seconds of the server
-    up_bytes        mean bytes that an office sends
-    down_bytes      mean bytes that an office receives
-    seen            the masked vectors by office, as the server saw them
+    total                     sum over the survivors, shape (count,)
+    survivors                 indices of offices that are in the sum
+    office_cpu_s              mean CPU seconds of a surviving office
+    server_cpu_s              CPU seconds of the server
+    up_bytes, down_bytes      mean bytes that an office sends and receives
+    seen                      the masked vectors by office, as the server saw them
     """
 
     total: NDArray[np.float64]
@@ -336,21 +301,13 @@ def aggregate(
 ) -> MaskedSum:
     """One round in one process, every message as bytes; the threshold is the smallest majority.
 
-    Parameters
-    ----------
-    vectors : sequence of arrays, one per office, shapes (count,)
-    dies_before_masking, dies_after_masking : sequence of int
-        Offices (from 1) that fall silent after sharing, or after sending their vector.
-
-    Raises
-    ------
-    MaskingError
-        Vectors that differ in length or do not fit; too few offices left.
+    Vectors have shape (count,), one per office. The offices listed (from 1) fall silent after
+    sharing, or after sending their vector. MaskingError if vectors differ in length or do not fit,
+    or too few offices are left.
     """
     k, quantiser = len(vectors), Quantiser(max_terms=len(vectors))
-    threshold = k // 2 + 1
-    offices = {i: MaskingOffice(k, threshold, i) for i in range(1, k + 1)}
-    server = MaskingServer(k, threshold, np.size(vectors[0]))
+    offices = {i: MaskingOffice(k, k // 2 + 1, i) for i in range(1, k + 1)}
+    server = MaskingServer(k, k // 2 + 1, np.size(vectors[0]))
     up, down = 64 * k, 64 * k * k  # the keys, to all
     start = time.process_time()
     for i, o in offices.items():
@@ -359,18 +316,16 @@ def aggregate(
     shares = sum(len(raw) + 4 for sent in wrapped.values() for raw in sent.values())
     for i, o in offices.items():
         o.receive({j: sent[i] for j, sent in wrapped.items() if j != i})
-    for i, o in offices.items():
-        if i not in dies_before_masking:
-            raw = o.mask(quantiser.encode(vectors[i - 1])).astype("<u4").tobytes()
-            up += len(raw)
-            server.vector(i, raw)
+    for i in [i for i in offices if i not in dies_before_masking]:
+        raw = offices[i].mask(quantiser.encode(vectors[i - 1])).astype("<u4").tobytes()
+        up += len(raw)
+        server.vector(i, raw)
     survivors = tuple(server.masked)
-    for i in survivors:
-        if i not in dies_after_masking:
-            answer = offices[i].reveal(survivors)
-            up += (_SHARE_BYTES + 5) * len(answer)
-            down += 4 * len(survivors)
-            server.answer(i, answer)
+    for i in [i for i in survivors if i not in dies_after_masking]:
+        answer = offices[i].reveal(survivors)
+        up += (_SHARE_BYTES + 5) * len(answer)
+        down += 4 * len(survivors)
+        server.answer(i, answer)
     office_s = time.process_time() - start
     start = time.process_time()
     values = quantiser.decode(server.total(), len(survivors))
@@ -413,13 +368,10 @@ def _split(secret: bytes, at: Sequence[int], needed: int) -> dict[int, bytes]:
 
 
 def _join(shares: Mapping[int, bytes], needed: int) -> bytes:
-    at = dict(list(shares.items())[:needed])
+    at = {x: int.from_bytes(raw, "big") for x, raw in list(shares.items())[:needed]}
     try:
-        secret = shamir_join(
-            {x: int.from_bytes(raw, "big") for x, raw in at.items()}, needed=needed, prime=PRIME
-        )
+        secret = shamir_join(at, needed=needed, prime=PRIME)
     except ShareError as error:
         raise MaskingError(str(error)) from None
-    if secret >= 2**256:
-        raise MaskingError("The revealed shares do not fit together: one is wrong.")
+    _require(secret < 2**256, "The revealed shares do not fit together: one is wrong.")
     return secret.to_bytes(32, "big")

@@ -6,7 +6,6 @@ many networks with one logit side by side; here one model is handed on from roun
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,11 +13,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from pet_lab.checks import positive, require, whole
 from pet_lab.dpsgd import network
 
-__all__ = ["Evaluation", "LocalTraining", "Network"]
-
 Array = NDArray[np.float64]
+Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -46,24 +45,28 @@ class LocalTraining:
     noise_multiplier: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(
-                f"epochs and batch_size must be at least 1, got {self.epochs}, {self.batch_size}."
-            )
-        if not self.learning_rate > 0 or not 0 <= self.momentum < 1:
-            raise ValueError(
-                f"Expected learning_rate > 0 and 0 <= momentum < 1, got {self.learning_rate} and "
-                f"{self.momentum}."
-            )
-        if self.noise_multiplier < 0 or (self.clip is not None and not self.clip > 0):
-            raise ValueError("clip must be positive and noise_multiplier not negative.")
-        if self.noise_multiplier and self.clip is None:
-            raise ValueError("Noise without a clip protects nothing: set clip as well.")
+        whole(1, epochs=self.epochs, batch_size=self.batch_size)
+        positive(learning_rate=self.learning_rate)
+        momentum, z = self.momentum, self.noise_multiplier
+        require(0 <= momentum < 1, f"momentum is from 0 to below 1, got {momentum}.")
+        require(z >= 0, f"noise_multiplier is at least 0, got {z}.")
+        if self.clip is not None:
+            positive(clip=self.clip)
+        safe = self.private or not z
+        require(safe, "Noise without a clip protects nothing: set clip as well.")
 
     @property
     def private(self) -> bool:
         """Whether this is DP-SGD."""
         return self.clip is not None
+
+    def batches(self, n: int, rng: np.random.Generator) -> Sequence[NDArray[np.int64]]:
+        """Rows of n records for each step of one pass."""
+        size, starts = min(self.batch_size, n), range(0, n, min(self.batch_size, n))
+        if self.private:
+            return [np.flatnonzero(rng.random(n) < size / n) for _ in starts]
+        order = rng.permutation(n)
+        return [order[at : at + size] for at in starts]
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,8 @@ class Network:
     sizes: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if len(self.sizes) < 2 or min(self.sizes) < 1:
-            raise ValueError(f"A network needs at least two positive sizes, got {self.sizes}.")
+        ok = len(self.sizes) >= 2 and min(self.sizes) >= 1
+        require(ok, f"A network needs at least two positive sizes, got {self.sizes}.")
 
     @cached_property
     def shapes(self) -> list[tuple[int, int]]:
@@ -104,21 +107,16 @@ class Network:
         layers = network.layers_of(flat[None], self.shapes)
         return network.forward(layers, x[None], "relu")[-1][0]
 
-    def evaluate(self, flat: Array, x: Array, y: NDArray[np.int64]) -> Evaluation:
+    def evaluate(self, flat: Array, x: Array, y: Labels) -> Evaluation:
         """Accuracy and mean loss; NaN loss where the weights are not finite."""
         with np.errstate(all="ignore"):
             z = self.logits(flat, x)
             shifted = z - z.max(axis=1, keepdims=True)
             log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        return Evaluation(
-            accuracy=float(np.mean(np.argmax(z, axis=1) == y)),
-            loss=float(-log_p[np.arange(len(y)), y].mean()),
-            n=len(y),
-        )
+        accuracy, loss = np.mean(np.argmax(z, axis=1) == y), -log_p[np.arange(len(y)), y].mean()
+        return Evaluation(float(accuracy), float(loss), len(y))
 
-    def gradient(
-        self, flat: Array, x: Array, y: NDArray[np.int64], *, clip: float | None = None
-    ) -> Array:
+    def gradient(self, flat: Array, x: Array, y: Labels, *, clip: float | None = None) -> Array:
         """Gradient of the *sum* of losses, each record's own clipped to norm `clip` if given.
 
         Shapes: x (n, inputs), y (n,) -> (parameters,).
@@ -131,44 +129,26 @@ class Network:
             factor = network.clip_factors(network.squared_norms(values, deltas), clip)[..., None]
             deltas = [d * factor for d in deltas]
         out = np.empty_like(flat)
-        for a, d, (weight, bias) in zip(
-            values[:-1], deltas, network.layers_of(out[None], self.shapes), strict=True
-        ):
+        into = network.layers_of(out[None], self.shapes)
+        for a, d, (weight, bias) in zip(values[:-1], deltas, into, strict=True):
             np.matmul(a.transpose(0, 2, 1), d, out=weight)
             np.sum(d, axis=1, keepdims=True, out=bias)
         return out
 
     def train(
-        self,
-        flat: Array,
-        x: Array,
-        y: NDArray[np.int64],
-        how: LocalTraining,
-        rng: np.random.Generator,
+        self, flat: Array, x: Array, y: Labels, how: LocalTraining, rng: np.random.Generator
     ) -> Array:
         """New weights after `how.epochs` passes over the records; `flat` stays as it is."""
         weights, speed, n = flat.copy(), np.zeros_like(flat), len(y)
-        batch = min(how.batch_size, n)
+        size = min(how.batch_size, n)
         for _ in range(how.epochs):
-            for chosen in _batches(n, batch, how.private, rng):
+            for chosen in how.batches(n, rng):
                 grad = self.gradient(weights, x[chosen], y[chosen], clip=how.clip)
                 if how.noise_multiplier:
                     assert how.clip is not None
                     grad += rng.normal(0, how.noise_multiplier * how.clip, grad.size)
                 # Poisson batches differ in size; dividing by the expected one keeps it private.
-                speed = (
-                    how.momentum * speed
-                    - how.learning_rate / (batch if how.private else len(chosen)) * grad
-                )
+                rate = how.learning_rate / (size if how.private else len(chosen))
+                speed = how.momentum * speed - rate * grad
                 weights += speed
         return weights
-
-
-def _batches(
-    n: int, batch: int, poisson: bool, rng: np.random.Generator
-) -> Sequence[NDArray[np.int64]]:
-    steps = math.ceil(n / batch)
-    if poisson:
-        return [np.flatnonzero(rng.random(n) < batch / n) for _ in range(steps)]
-    order = rng.permutation(n)
-    return [order[at : at + batch] for at in range(0, n, batch)]

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from pet_lab.checks import require
 from pet_lab.federated.features import CLASSES, TEST_USERS, Windows
-
-__all__ = ["OFFICES", "Office", "divide", "pooled"]
 
 OFFICES = ("statcan", "ons", "istat", "cbs")
 """Names of the four offices, as identities on the network."""
@@ -56,83 +55,62 @@ def divide(
 
     Features are scaled by the pooled mean and standard deviation of the training windows. In a
     deployment the offices get these two vectors from sums that are added like the weights are; no
-    epsilon of `private` charges them.
+    epsilon of `private` charges them. ValueError if there are fewer people than offices, or an
+    office would be left without windows.
 
-    Parameters
-    ----------
-    data : Windows
-    offices : int
-        How many.
-    rng : Generator
-        Deals the people.
-    skew : float
-        0: whole people, as many for each office as can be. Above: the blocks (person, class) of the
-        training windows are dealt by class shares drawn from Dirichlet(1 / skew): 1 is strong, 10
-        leaves an office with hardly more than one or two classes. Tests stay by person: every
+    skew : 0: whole people, as many for each office as can be. Above: the blocks (person, class) of
+        the training windows are dealt by class shares drawn from Dirichlet(1 / skew): 1 is strong,
+        10 leaves an office with hardly more than one or two classes. Tests stay by person: every
         office wants to recognise all activities.
-    same_data : bool
-        Every office holds all windows (the report's scenario 1).
-
-    Returns
-    -------
-    list of Office
-
-    Raises
-    ------
-    ValueError
-        If there are fewer people than offices, or an office would be left without windows.
+    same_data : every office holds all windows (the report's scenario 1)
     """
     testing = np.isin(data.users, TEST_USERS)
     people = [np.unique(data.users[mask]) for mask in (~testing, testing)]
-    if offices < 1 or (not same_data and min(map(len, people)) < 1):
-        raise ValueError("Expected at least one office, one person to train on and one to test on.")
-    if not same_data and len(people[0]) < offices:
-        raise ValueError(
-            f"{offices} offices need as many people to train on, there are {len(people[0])}; use "
-            "fewer offices."
-        )
-    if skew < 0:
-        raise ValueError(f"skew is 0 (even) or positive, got {skew}.")
+    enough = offices >= 1 and (same_data or min(map(len, people)) >= 1)
+    require(enough, "Expected at least one office, one person to train on and one to test on.")
+    require(
+        same_data or len(people[0]) >= offices,
+        f"{offices} offices need as many people to train on, there are {len(people[0])}; use fewer "
+        "offices.",
+    )
+    require(skew >= 0, f"skew is 0 (even) or positive, got {skew}.")
     owner = np.full(data.size, -1)
     for group in people:
         for k, user in enumerate(rng.permutation(group)):
             owner[data.users == user] = k % offices
     if skew > 0 and not same_data:
-        _deal_blocks(data, ~testing, owner, offices=offices, skew=skew, rng=rng)
-    mean = data.X[~testing].mean(axis=0)
-    scale = data.X[~testing].std(axis=0)
+        _deal_blocks(data, ~testing, owner, skew, rng)
+    mean, scale = (f(data.X[~testing], axis=0) for f in (np.mean, np.std))
     x = np.clip((data.X - mean) / np.where(scale > 1e-12, scale, 1.0), -8, 8)
-    out = []
+    parts = []
     for k in range(offices):
         mine = np.ones(data.size, bool) if same_data else owner == k
         train, test = mine & ~testing, mine & testing
         if not test.any():  # more offices than people to test on: they share the whole test
             test = testing
-        if not train.any():
-            raise ValueError(f"Office {k + 1} of {offices} has no windows left; lower the skew.")
-        out.append(
-            Office(
-                name=OFFICES[k] if offices <= len(OFFICES) else f"office-{k + 1}",
-                X=x[train],
-                y=data.y[train],
-                X_test=x[test],
-                y_test=data.y[test],
-                users=tuple(int(u) for u in np.unique(data.users[train])),
-                stretches=data.stretches[train],
-            )
+        lost = f"Office {k + 1} of {offices} has no windows left; lower the skew."
+        require(train.any(), lost)
+        office = Office(
+            name=OFFICES[k] if offices <= len(OFFICES) else f"office-{k + 1}",
+            X=x[train],
+            y=data.y[train],
+            X_test=x[test],
+            y_test=data.y[test],
+            users=tuple(np.unique(data.users[train]).tolist()),
+            stretches=data.stretches[train],
         )
-    return out
+        parts.append(office)
+    return parts
 
 
 def _deal_blocks(
     data: Windows,
     training: NDArray[np.bool_],
-    owner: NDArray,
-    *,
-    offices: int,
+    owner: NDArray[np.int64],
     skew: float,
     rng: np.random.Generator,
 ) -> None:
+    offices = owner.max() + 1
     for c in range(len(CLASSES)):
         shares = rng.dirichlet(np.full(offices, 1 / skew))
         users = rng.permutation(np.unique(data.users[training & (data.y == c)]))
@@ -143,16 +121,13 @@ def _deal_blocks(
     for k in range(offices):  # nobody goes empty-handed: one block from the richest
         while not (training & (owner == k)).any():
             richest = int(np.argmax(np.bincount(owner[training], minlength=offices)))
-            rows = np.flatnonzero(training & (owner == richest))
-            row = rows[0]
+            row = np.flatnonzero(training & (owner == richest))[0]
             owner[training & (data.users == data.users[row]) & (data.y == data.y[row])] = k
 
 
 def pooled(offices: Sequence[Office]) -> Office:
     """All windows in one hand: the comparison that nobody may run."""
+    users = tuple(sorted({u for o in offices for u in o.users}))
     arrays = ("X", "y", "X_test", "y_test", "stretches")
-    return Office(
-        name="all",
-        users=tuple(sorted({u for o in offices for u in o.users})),
-        **{k: np.concatenate([getattr(o, k) for o in offices]) for k in arrays},
-    )
+    joined = {k: np.concatenate([getattr(o, k) for o in offices]) for k in arrays}
+    return Office(name="all", users=users, **joined)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pet_lab import accounting
-from pet_lab.federated.aggregation import Plain
-from pet_lab.federated.model import LocalTraining, Network
+from pet_lab.federated.aggregation import Array, Plain
+from pet_lab.federated.model import LocalTraining
 from pet_lab.federated.partition import Office
-from pet_lab.federated.rounds import History, simulate
-
-__all__ = ["OfficeLevel", "noise_to_signal", "office_level", "record_epsilon", "train_office_level"]
+from pet_lab.federated.rounds import Federation, History, simulate
 
 
 def record_epsilon(
@@ -31,19 +29,11 @@ def record_epsilon(
     """
     if not training.private:
         return float("inf")
-    return max(
-        accounting.epsilon(
-            training.noise_multiplier,
-            n=o.n,
-            batch_size=min(training.batch_size, o.n),
-            epochs=rounds * training.epochs,
-            delta=delta,
-            sampling="poisson",
-            accountant="rdp",
-            neighbouring="add_remove",
-        ).epsilon
-        for o in offices
-    )
+    how: dict[str, Any] = {"epochs": rounds * training.epochs, "delta": delta}
+    how |= {"sampling": "poisson", "accountant": "rdp", "neighbouring": "add_remove"}
+    sizes = [(o.n, min(training.batch_size, o.n)) for o in offices]
+    z = training.noise_multiplier
+    return max(accounting.epsilon(z, n=n, batch_size=b, **how).epsilon for n, b in sizes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,67 +49,43 @@ class OfficeLevel:
 
     def epsilon(self, *, rounds: int, delta: float) -> float:
         """All offices in every round: Gaussian mechanisms, composed; add or remove an office."""
-        return accounting.gaussian_epsilon(
-            mu=math.sqrt(rounds) / self.noise_multiplier, delta=delta
-        )
+        mu = math.sqrt(rounds) / self.noise_multiplier
+        return accounting.gaussian_epsilon(mu=mu, delta=delta)
+
+    def noise_to_signal(self, *, offices: int, parameters: int) -> float:
+        """Norm of the noise on the average over the norm of the largest possible average change.
+
+        z sqrt(parameters) / offices: the clip cancels; only more offices or fewer parameters help.
+        """
+        return self.noise_multiplier * math.sqrt(parameters) / offices
 
 
 def office_level(target_epsilon: float, *, clip: float, rounds: int, delta: float) -> OfficeLevel:
     """The noise that gives an epsilon for offices."""
-    z = accounting.noise_for(
-        target_epsilon,
-        n=1,
-        batch_size=None,
-        epochs=rounds,
-        delta=delta,
-        sampling="full",
-        accountant="pld",
-        neighbouring="add_remove",
-    )
+    how: dict[str, Any] = {"n": 1, "batch_size": None, "sampling": "full"}
+    how |= {"accountant": "pld", "neighbouring": "add_remove"}
+    z = accounting.noise_for(target_epsilon, epochs=rounds, delta=delta, **how)
     return OfficeLevel(clip=clip, noise_multiplier=z)
 
 
-def noise_to_signal(how: OfficeLevel, *, offices: int, parameters: int) -> float:
-    """Norm of the noise on the average over the norm of the largest possible average change.
-
-    z sqrt(parameters) / offices: the clip cancels; only more offices or fewer parameters help.
-    """
-    return how.noise_multiplier * float(np.sqrt(parameters)) / offices
-
-
-def train_office_level(
-    offices: Sequence[Office],
-    network: Network,
-    training: LocalTraining,
-    how: OfficeLevel,
-    *,
-    rounds: int,
-    seed: int,
-) -> History:
+def train_office_level(federation: Federation, how: OfficeLevel) -> History:
     """Federated averaging with clipped changes, equal shares and noise on the average.
 
     The server adds the noise, so it is trusted with the single changes or, under encrypted adding,
-    with the noise alone.
+    with the noise alone. It takes the place of the federation's scheme and transform.
     """
-    rng = np.random.default_rng([seed, 20_011])
+    offices, rng = federation.offices, np.random.default_rng([federation.seed, 20_011])
     deviation = how.noise_multiplier * how.clip / len(offices)
 
-    def clipped(
-        number: int, received: NDArray[np.float64], weights: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def clipped(number: int, received: Array, weights: Array) -> Array:
         change = weights - received
         return received + change / max(float(np.linalg.norm(change)) / how.clip, 1.0)
 
-    def noisy(weights: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    def noisy(weights: Array, shares: Array) -> Array:
         return weights.mean(axis=0) + rng.normal(0, deviation, weights.shape[1])
 
+    scheme = Plain(federation.network.parameters, rule=noisy)
+    transform = {o.name: clipped for o in offices}
     return simulate(
-        offices,
-        network,
-        training,
-        Plain(network.parameters, rule=noisy),
-        rounds=rounds,
-        seed=seed,
-        transform={o.name: clipped for o in offices},
-        evaluate_every=rounds,
+        replace(federation, scheme=scheme, transform=transform), evaluate_every=federation.rounds
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RULES", "Rule", "krum", "mean", "median", "trimmed_mean"]
+from pet_lab.checks import require
 
 Array = NDArray[np.float64]
 Rule = Callable[[Array, Array], Array]
@@ -33,9 +33,9 @@ def trimmed_mean(weights: Array, shares: Array, *, cut: int = 1) -> Array:
 
     Of four offices with cut 1 it is the median. D. Yin et al. (ICML 2018).
     """
-    if not 0 <= 2 * cut < len(weights):
-        raise ValueError(f"Cutting {cut} at each end leaves nothing of {len(weights)} offices.")
-    return np.sort(weights, axis=0)[cut : len(weights) - cut].mean(axis=0)
+    n = len(weights)
+    require(0 <= 2 * cut < n, f"Cutting {cut} at each end leaves nothing of {n} offices.")
+    return np.sort(weights, axis=0)[cut : n - cut].mean(axis=0)
 
 
 def krum(weights: Array, shares: Array, *, dishonest: int = 1) -> Array:
@@ -46,20 +46,14 @@ def krum(weights: Array, shares: Array, *, dishonest: int = 1) -> Array:
     """
     n = len(weights)
     nearest = n - dishonest - 2
-    if nearest < 1:
-        raise ValueError(
-            f"Krum against {dishonest} needs at least {dishonest + 3} offices, got {n}."
-        )
+    few = f"Krum against {dishonest} needs at least {dishonest + 3} offices, got {n}."
+    require(nearest >= 1, few)
     squared = ((weights[:, None] - weights[None]) ** 2).sum(axis=2)
     np.fill_diagonal(squared, np.inf)
     scores = np.sort(squared, axis=1)[:, :nearest].sum(axis=1)
     return weights[int(np.argmin(scores))].copy()
 
 
-RULES: dict[str, Rule] = {
-    "mean": mean,
-    "median": median,
-    "trimmed mean": trimmed_mean,
-    "Krum": krum,
-}
+RULES: dict[str, Rule]
+RULES = {"mean": mean, "median": median, "trimmed mean": trimmed_mean, "Krum": krum}
 """By name, with their defaults."""

@@ -10,32 +10,21 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pet_lab.checks import require, whole
 from pet_lab.federated.aggregation import Message, Rejected, Scheme, pack, unpack
 from pet_lab.federated.model import Evaluation, LocalTraining, Network
 from pet_lab.federated.partition import Office
 
-__all__ = [
-    "Aggregator",
-    "Client",
-    "Cost",
-    "Global",
-    "History",
-    "RoundVoid",
-    "Transform",
-    "Update",
-    "simulate",
-    "start",
-]
-
 Array = NDArray[np.float64]
-Evaluations = Mapping[tuple[int, str], Evaluation]
+Evaluations = dict[tuple[int, str], Evaluation]
 Transform = Callable[[int, Array, Array], Array]
 """(round, weights received, weights trained) -> weights sent: clipping, or an attack."""
 
@@ -59,28 +48,11 @@ class Global:
 
 @dataclass(frozen=True)
 class Update:
-    """An office's contribution to a round."""
+    """An office's contribution to a round, and the CPU seconds of `CPU_STEPS`."""
 
     office: str
     message: Message = field(repr=False)
-    train_cpu_s: float = 0.0
-    encrypt_cpu_s: float = 0.0
-    decrypt_cpu_s: float = 0.0
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes that the office sends."""
-        return sum(map(len, self.message))
-
-
-@dataclass(frozen=True)
-class Cost:
-    """CPU seconds or bytes of one step of one round, `office` "server" for the server's."""
-
-    round: int
-    office: str
-    step: str
-    value: float
+    cpu_s: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -107,16 +79,9 @@ class Client:
         return Global([pack(self.network.initial(rng))])
 
     def decrypt(self, model: Global) -> tuple[Array, float]:
-        """Weights in the clear and the CPU seconds that took.
-
-        Raises
-        ------
-        Rejected
-            If the message is no model of this shape, or does not decrypt to one.
-        """
+        """Weights in the clear and the CPU seconds that took; Rejected if they are no model."""
         if model.share == 0:
-            if len(model.message) != 1:
-                raise Rejected("Expected an initial model in one part.")
+            require(len(model.message) == 1, "Expected an initial model in one part.", Rejected)
             return unpack(model.message[0], self.network.parameters), 0.0
         cache, digest = self.shared_cache, hashlib.sha256(repr(model.share).encode())
         for part in model.message:
@@ -139,8 +104,8 @@ class Client:
             weights = self.transform(number, received, weights)
         start = time.thread_time()
         message = self.scheme.encrypt(weights, self.share)
-        encrypt_s = time.thread_time() - start
-        return Update(self.office.name, message, train_s, encrypt_s, decrypt_s)
+        seconds = train_s, time.thread_time() - start, decrypt_s
+        return Update(self.office.name, message, dict(zip(CPU_STEPS, seconds, strict=True)))
 
     def evaluate(self, model: Global) -> Evaluation:
         """Accuracy and loss on the office's own test windows."""
@@ -152,15 +117,22 @@ class Client:
 class Aggregator:
     """The central authority: checks and adds what the offices send. Holds no secret.
 
-    least   contributions without which a round is void
-    shares  what each office's share is: fixed when the offices join, not taken from messages
+    shares       what each office's share is: fixed when offices join, not taken from messages
+    left_out     (round, office, reason)
+    evaluations  (round, office) -> accuracy and loss on the office's test windows
+    costs        CPU seconds by step, "contributions" and their "up_bytes", of all rounds
     """
 
     scheme: Scheme
     shares: Mapping[str, float]
-    least: int = 2
     left_out: list[tuple[int, str, str]] = field(default_factory=list)
-    costs: list[Cost] = field(default_factory=list)
+    evaluations: Evaluations = field(default_factory=dict)
+    costs: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @property
+    def least(self) -> int:
+        """Contributions without which a round is void."""
+        return min(2, len(self.shares))
 
     def initial(self, network: Network, seed: int) -> Global:
         """A starting model of the server's own (scenario 3)."""
@@ -171,181 +143,131 @@ class Aggregator:
         self.left_out.append((number, office, reason))
 
     def combine(self, number: int, updates: Sequence[Update]) -> Global:
-        """The next model from the usable updates.
-
-        Raises
-        ------
-        RoundVoid
-            If fewer than `least` are usable.
-        """
+        """The next model from the usable updates; RoundVoid if fewer than `least` are."""
         start = time.thread_time()
-        good: list[Update] = []
+        good: dict[str, Update] = {}
         for update in sorted(updates, key=lambda u: u.office):
+            office = update.office
             try:
-                if update.office not in self.shares:
-                    raise Rejected(f"{update.office!r} is not one of the offices.")
-                if update.office in {u.office for u in good}:
-                    raise Rejected(f"{update.office!r} sent weights twice; the first ones count.")
+                require(office in self.shares, f"{office!r} is not one of the offices.", Rejected)
+                twice = f"{office!r} sent weights twice; the first ones count."
+                require(office not in good, twice, Rejected)
                 self.scheme.check(update.message)
+                good[office] = update
             except Rejected as error:
-                self.miss(number, update.office, str(error))
-            else:
-                good.append(update)
-        if len(good) < self.least:
-            raise RoundVoid(
-                f"Round {number}: {len(good)} usable contributions, {self.least} are needed. "
-                + " ".join(f"{o}: {why}" for r, o, why in self.left_out if r == number)
-            )
-        total = self.scheme.add([u.message for u in good])
-        self.costs.append(Cost(number, "server", "add_cpu_s", time.thread_time() - start))
-        for u in good:
-            for step in CPU_STEPS:
-                self.costs.append(Cost(number, u.office, step, getattr(u, step)))
-            self.costs.append(Cost(number, u.office, "up_bytes", u.size_bytes))
-        self.costs.append(Cost(number, "server", "down_bytes", sum(map(len, total))))
-        return Global(total, sum(self.shares[u.office] for u in good))
-
-    def history(self, weights: Array, evaluations: Evaluations, wall_s: float) -> History:
-        """What the training leaves behind."""
-        return History(weights, evaluations, tuple(self.left_out), tuple(self.costs), wall_s)
+                self.miss(number, office, str(error))
+        require(
+            len(good) >= self.least,
+            f"Round {number}: {len(good)} usable contributions, {self.least} are needed. "
+            + " ".join(f"{o}: {why}" for r, o, why in self.left_out if r == number),
+            RoundVoid,
+        )
+        total = self.scheme.add([u.message for u in good.values()])
+        self.costs["add_cpu_s"] += time.thread_time() - start
+        for u in good.values():
+            own = {**u.cpu_s, "contributions": 1, "up_bytes": sum(map(len, u.message))}
+            for step, value in own.items():
+                self.costs[step] += value
+        return Global(total, sum(self.shares[office] for office in good))
 
 
 @dataclass(frozen=True)
 class History:
-    """What a training leaves behind.
-
-    weights      the last model, shape (parameters,)
-    evaluations  (round, office) -> accuracy and loss on the office's test windows
-    left_out     (round, office, reason)
-    costs        CPU seconds and bytes by round, office and step
-    wall_s       seconds on the clock
+    """What a training leaves behind: the last weights, shape (parameters,), the records of its
+    `Aggregator`, and seconds on the clock.
     """
 
     weights: Array = field(repr=False)
     evaluations: Evaluations = field(repr=False)
-    left_out: tuple[tuple[int, str, str], ...]
-    costs: tuple[Cost, ...] = field(repr=False)
+    left_out: Sequence[tuple[int, str, str]]
+    costs: Mapping[str, float] = field(repr=False)
     wall_s: float
-
-    def cost(self, step: str) -> float:
-        """Sum of one kind of cost over all rounds and offices."""
-        return float(sum(c.value for c in self.costs if c.step == step))
 
     def totals(self) -> dict[str, float]:
         """Clients, rounds, and what all rounds together cost; bytes are of one office and round."""
-        sent = [c.value for c in self.costs if c.step == "up_bytes"]
         return {
             "clients": len({office for _, office in self.evaluations}),
             "rounds": max((number for number, _ in self.evaluations), default=0),
-            **{step: self.cost(step) for step in (*CPU_STEPS, "add_cpu_s")},
-            "up_bytes_office_round": sum(sent) / max(len(sent), 1),
+            **{step: self.costs.get(step, 0.0) for step in (*CPU_STEPS, "add_cpu_s")},
+            "up_bytes_office_round": self.costs["up_bytes"] / self.costs["contributions"],
             "wall_s": self.wall_s,
         }
 
 
-def shares_of(offices: Sequence[Office]) -> dict[str, float]:
-    """Each office's share of the training windows, by name.
+@dataclass(frozen=True)
+class Federation:
+    """Who trains what, and how weights are added: what every transport runs.
 
-    Raises
-    ------
-    ValueError
-        Without offices or with two of one name: one would be counted and both would send.
+    seed           root of the offices' streams
+    server_starts  the server sends the first model (scenario 3), not the first office
+    transform      office -> what it does to its weights before sending
+
+    ValueError without rounds, without offices or with two of one name: one would be counted and
+    both would send.
     """
-    names = [o.name for o in offices]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(
-            f"Expected offices with a name of their own each, got {', '.join(names) or 'none'}."
-        )
-    total = sum(o.n for o in offices)
-    return {o.name: o.n / total for o in offices}
 
+    offices: Sequence[Office]
+    network: Network
+    training: LocalTraining
+    scheme: Scheme
+    rounds: int = field(kw_only=True)
+    seed: int = field(kw_only=True)
+    server_starts: bool = field(default=False, kw_only=True)
+    transform: Mapping[str, Transform] = field(default_factory=dict, kw_only=True)
 
-def start(
-    offices: Sequence[Office],
-    network: Network,
-    training: LocalTraining,
-    scheme: Scheme,
-    *,
-    seed: int,
-    server_starts: bool = False,
-    transform: Mapping[str, Transform] | None = None,
-) -> tuple[list[Client], Aggregator, Global]:
-    """All programs in one process and the first model.
+    def __post_init__(self) -> None:
+        whole(1, rounds=self.rounds)
+        names = [o.name for o in self.offices]
+        listed = ", ".join(names) or "none"
+        own = f"Expected offices with a name of their own each, got {listed}."
+        require(names and len(set(names)) == len(names), own)
 
-    Parameters
-    ----------
-    offices, network, training, scheme
-        Who, what, how, and how weights are added.
-    seed : int
-        Root of the offices' streams.
-    server_starts : bool
-        The server sends the first model (scenario 3), not the first office.
-    transform : mapping from office to function, optional
-        What an office does to its weights before sending: clipping, or an attack.
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """Each office's share of the training windows, by name."""
+        total = sum(o.n for o in self.offices)
+        return {o.name: o.n / total for o in self.offices}
 
-    Raises
-    ------
-    ValueError
-        As `shares_of`.
-    """
-    shares, transforms = shares_of(offices), transform or {}
-    cache: dict[bytes, tuple[Array, float]] = {}
-    clients = [
-        Client(o, k, shares[o.name], network, training, scheme, seed, transforms.get(o.name), cache)
-        for k, o in enumerate(offices)
-    ]
-    server = Aggregator(scheme.public_side(), shares, least=min(2, len(clients)))
-    return clients, server, server.initial(network, seed) if server_starts else clients[0].initial()
+    def start(self) -> tuple[list[Client], Aggregator, Global]:
+        """All programs in one process and the first model."""
+        how, cache = (self.network, self.training, self.scheme, self.seed), dict[bytes, tuple]()
+        clients = [
+            Client(o, k, self.shares[o.name], *how, self.transform.get(o.name), cache)
+            for k, o in enumerate(self.offices)
+        ]
+        server = Aggregator(self.scheme.public_side(), self.shares)
+        own = server.initial(self.network, self.seed) if self.server_starts else None
+        return clients, server, own or clients[0].initial()
 
 
 def simulate(
-    offices: Sequence[Office],
-    network: Network,
-    training: LocalTraining,
-    scheme: Scheme,
-    *,
-    rounds: int,
-    seed: int,
-    evaluate_every: int = 1,
-    participation: float = 1.0,
-    **how: Any,
+    federation: Federation, *, evaluate_every: int = 1, participation: float = 1.0
 ) -> History:
-    """Federated averaging in a plain loop; `how` and the rest as of `start`.
+    """Federated averaging in a plain loop; RoundVoid if a round lacks contributions.
 
-    Parameters
-    ----------
-    rounds : int
-    evaluate_every : int
-        Rounds between tests; the last round is always tested.
-    participation : float
-        Share of the offices that train in a round, drawn anew by the server; two at least.
-
-    Raises
-    ------
-    RoundVoid
-        If a round lacks contributions.
-    ValueError
-        As `start`; also without rounds, and for a participation outside (0, 1].
+    evaluate_every : rounds between tests; the last round is always tested
+    participation : share of the offices that train in a round, drawn anew by the server; two at
+        least
     """
-    if rounds < 1:
-        raise ValueError(f"Expected at least one round, got {rounds}.")
-    if not 0 < participation <= 1:
-        raise ValueError(f"participation is a fraction in (0, 1], got {participation}.")
+    require(0 < participation <= 1, f"participation is a fraction in (0, 1], got {participation}.")
     wall = time.perf_counter()
-    clients, server, model = start(offices, network, training, scheme, seed=seed, **how)
-    evaluations = {}
-    for number in range(1, rounds + 1):
+    clients, server, model = federation.start()
+    for number in range(1, federation.rounds + 1):
         updates, size = [], max(server.least, round(participation * len(clients)))
-        rng = np.random.default_rng([seed, _SERVER_STREAM, number])
+        rng = np.random.default_rng([federation.seed, _SERVER_STREAM, number])
         for k in sorted(rng.choice(len(clients), size, replace=False)):
-            client = clients[k]
             try:
-                updates.append(client.fit(number, model))
+                updates.append(clients[k].fit(number, model))
             except Rejected as error:
-                server.miss(number, client.office.name, str(error))
+                server.miss(number, clients[k].office.name, str(error))
         model = server.combine(number, updates)
-        if number % evaluate_every == 0 or number == rounds:
-            for client in clients:
-                evaluations[number, client.office.name] = client.evaluate(model)
-    weights, _ = clients[0].decrypt(model)
-    return server.history(weights, evaluations, time.perf_counter() - wall)
+        if number % evaluate_every == 0 or number == federation.rounds:
+            tests = {(number, c.office.name): c.evaluate(model) for c in clients}
+            server.evaluations |= tests
+    return history(clients[0].decrypt(model)[0], server, wall)
+
+
+def history(weights: Array, server: Aggregator, began: float) -> History:
+    """What a training of this process leaves behind; `began` is a time.perf_counter()."""
+    seconds = time.perf_counter() - began
+    return History(weights, server.evaluations, tuple(server.left_out), server.costs, seconds)

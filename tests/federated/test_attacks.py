@@ -57,7 +57,7 @@ def test_a_backdoor_stamps_and_relabels_the_share_it_says(offices):
     assert (bad.y[rows] == 5).all()
     assert np.array_equal(bad.X[~rows], offices[0].X[~rows])
     assert not (offices[0].X[:, 3] == 5.0).any()
-    with pytest.raises(ValueError, match="fraction"):
+    with pytest.raises(ValueError, match="share is a number from 0 to 1, got 5"):
         backdoor.poison(offices[0], share=5, rng=rng)
 
 
@@ -112,19 +112,20 @@ def test_epsilon_for_offices_has_the_textbook_form():
     delta = norm.cdf(mu / 2 - e / mu) - np.exp(e) * norm.cdf(-mu / 2 - e / mu)
     assert e == pytest.approx(8.0, rel=1e-4)
     assert delta == pytest.approx(1e-5, rel=1e-3)
-    assert private.noise_to_signal(how, offices=4, parameters=10_000) == pytest.approx(
+    assert how.noise_to_signal(offices=4, parameters=10_000) == pytest.approx(
         how.noise_multiplier * 25
     )
 
 
 def test_office_level_noise_is_on_the_average_and_changes_are_clipped(offices):
-    net = fl.Network((147, 6))
+    net, plain = fl.Network((147, 6)), fl.Plain(147 * 6 + 6)
+    federation = fl.Federation(offices, net, fl.LocalTraining(), plain, rounds=1, seed=3)
     quiet = private.OfficeLevel(clip=0.01, noise_multiplier=1e-9)
     start = net.initial(np.random.default_rng([3, 0, 0]))
-    one = private.train_office_level(offices, net, fl.LocalTraining(), quiet, rounds=1, seed=3)
+    one = private.train_office_level(federation, quiet)
     assert np.linalg.norm(one.weights - start) <= 0.01 * (1 + 1e-6)
     loud = private.OfficeLevel(clip=0.01, noise_multiplier=100.0)
-    noisy = private.train_office_level(offices, net, fl.LocalTraining(), loud, rounds=1, seed=3)
+    noisy = private.train_office_level(federation, loud)
     sd = (noisy.weights - one.weights).std()
     want = 100 * 0.01 / 4
     assert abs(sd - want) < 5 * want / np.sqrt(2 * net.parameters)

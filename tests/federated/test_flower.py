@@ -17,7 +17,10 @@ pytest.importorskip("flwr", reason="Flower is in the extra 'fl'")
 
 
 def run(transport, offices, network, training, scheme, **more):
-    return transport(offices, network, training, scheme, **({"rounds": 2, "seed": 5} | more))
+    of_transport = ("timeout_s", "patience_s", "modules")
+    how = {k: more.pop(k) for k in of_transport if k in more}
+    settings = {"rounds": 2, "seed": 5} | more
+    return transport(fl.Federation(offices, network, training, scheme, **settings), **how)
 
 
 @pytest.mark.parametrize("server_starts", [False, True])
@@ -196,6 +199,9 @@ def test_what_cannot_run_between_processes_is_refused(offices, network, training
         run(flower.processes, offices, network, training, robust)
     with pytest.raises(ValueError, match="private key"):
         run(flower.processes, offices, network, training, encrypted.public_side())
+    boosted = {"transform": {"ons": fl.attacks.boosted(2.0)}}
+    with pytest.raises(ValueError, match="transform cannot run between processes"):
+        run(flower.processes, offices, network, training, encrypted, **boosted)
 
 
 @pytest.mark.parametrize(

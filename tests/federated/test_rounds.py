@@ -15,8 +15,9 @@ from pet_lab.federated.aggregation import pack
 
 def train(offices, network, training, scheme=None, **more):
     scheme = scheme or fl.Plain(network.parameters)
+    how = {k: more.pop(k) for k in ("participation", "evaluate_every") if k in more}
     settings = {"rounds": 3, "seed": 5} | more
-    return fl.simulate(offices, network, training, scheme, **settings)
+    return fl.simulate(fl.Federation(offices, network, training, scheme, **settings), **how)
 
 
 def absent_in_round_2(number, received, weights):
@@ -42,7 +43,7 @@ def test_encrypted_is_plain_within_quantisation(offices, network, training, encr
     ciphertexts = train(offices, network, training, encrypted, rounds=1)
     bound = len(offices) * encrypted.packing.step / 2
     assert 0 < np.abs(plain.weights - ciphertexts.weights).max() <= bound * (1 + 1e-9)
-    assert ciphertexts.cost("encrypt_cpu_s") > 0
+    assert ciphertexts.costs["encrypt_cpu_s"] > 0
 
 
 def test_encrypted_is_exactly_the_sum_of_quantised_weights(offices, network, training, encrypted):
@@ -246,9 +247,8 @@ def test_two_offices_of_one_name_are_refused(offices, network, training):
         train(twins, network, training)
     with pytest.raises(ValueError, match="a name of their own"):
         train([], network, training)
-    plain = fl.Plain(network.parameters)
-    with pytest.raises(ValueError, match="a name of their own"):
-        fl.flower.processes(twins, network, training, plain, rounds=1, seed=1)
+    with pytest.raises(ValueError, match="rounds is a whole number of at least 1"):
+        train(offices, network, training, rounds=0)
 
 
 def test_weights_that_come_twice_count_once(network):

@@ -3,64 +3,40 @@
 import dataclasses
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from pet_lab import federated as fl
-from pet_lab import paillier
 from pet_lab.federated import costs
-from pet_lab.rows import concat
 from pet_lab.studies import federated_learning as study
 
 
 @pytest.fixture(scope="module")
-def setting():
+def windows():
     frame, _ = fl.stand_in(np.random.default_rng(1), people=25, seconds=8)
-    return study.Federation(
-        windows=fl.windows(frame),
-        network=fl.Network((147, 50, 6)),
-        training=fl.LocalTraining(learning_rate=0.02),
-        rounds=2,
-        seed=1,
-        replicates=2,
-    )
+    return fl.windows(frame)
+
+
+def settings(**changes):
+    small = {"network": fl.Network((147, 50, 6)), "key_bits": 512, "for_tests": True}
+    return study.Settings(**small | {"rounds": 2, "seed": 1, "replicates": 2} | changes)
 
 
 @pytest.fixture(scope="module")
-def key():
-    return paillier.generate(512, for_tests=True)
-
-
-@pytest.fixture(scope="module")
-def parts(setting, key):
+def rows(windows):
     """Every experiment once."""
-    split = setting.divide()
-    return {
-        "scenarios": study.scenarios(setting, key=key, encrypted_replicates=1, transport="loop"),
-        "comparison": study.comparison(setting),
-        "transports": study.transports(setting, key=key, rounds=0),
-        "adding": study.adding(setting, split, key=key, naive_sample=3, threshold=3),
-        "inversion": study.inversions(setting, split[0]),
-        "privacy of records": study.record_privacy(
-            setting, noise_multipliers=[1.0, 3.0], delta=1e-5
-        ),
-        "privacy of offices": study.office_privacy(setting, delta=1e-5),
-        "membership": study.membership(setting),
-        "backdoor": study.backdoors(setting, poisoned=0.2),
-        "skew": study.skews(setting, offices=[2, 3], skews=[0.0, 2.0], participation=0.7),
-    }
+    rare = {"naive_sample": 3, "poisoned": 0.2, "noise_multipliers": [1.0, 3.0]}
+    uneven = {"offices": [2, 3], "skews": [0.0, 2.0], "participation": 0.7}
+    return study.simulate(settings(**rare, **uneven), windows)
 
 
 @pytest.fixture(scope="module")
-def rows(parts):
-    return concat(*parts.values())
+def parts(rows):
+    return {name: rows[rows["experiment"] == name] for name in study.EXPERIMENTS}
 
 
 def test_rows_are_tidy(parts, rows):
-    assert parts["transports"].empty
-    for name, part in parts.items():
-        assert set(part.get("experiment", [])) <= {name}
-        assert np.isfinite(part["value"]).all() if len(part) else True
+    assert [name for name, part in parts.items() if part.empty] == ["transports"]
+    assert np.isfinite(rows["value"]).all()
     factors = [c for c in rows.columns if c != "value"]
     assert not rows.duplicated(factors).any()
     assert set(rows["replicate"]) == set(range(6))  # thrice as many for inversions
@@ -79,16 +55,29 @@ def test_scenarios_are_those_of_the_table_and_four_is_two_up_to_rounding(parts):
     assert set(offices) == set(fl.OFFICES)
 
 
-def test_an_unknown_transport_is_refused(setting, key):
-    with pytest.raises(ValueError, match="transport is one of loop, flower, processes"):
-        study.scenarios(setting, key=key, encrypted_replicates=0, transport="pigeon")
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"transport": "pigeon"}, "transport is one of loop, flower, processes"),
+        ({"rounds": 0}, "rounds is a whole number of at least 1"),
+        ({"participation": 0.0}, "participation is a fraction"),
+        ({"skews": [0.0, 0.0]}, "skews is a list of 1 or more different values"),
+        ({"skews": [-1.0]}, "skews are 0 or positive"),
+        ({"poisoned": 5}, "poisoned is a number from 0 to 1"),
+        ({"threshold": 2}, "a majority of the four offices"),
+        ({"for_tests": False}, "key_bits is a whole number of at least 2048"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(bad, words):
+    with pytest.raises(ValueError, match=words):
+        settings(**bad)
 
 
-def test_the_loop_and_flower_end_with_the_same_model(setting, key, monkeypatch):
+def test_the_loop_and_flower_end_with_the_same_model(windows, monkeypatch):
     pytest.importorskip("flwr", reason="Flower is in the extra 'fl'")
     monkeypatch.delitem(study.TRANSPORTS, "processes")  # tested beside `flower.processes`
-    same = study.transports(setting, key=key, rounds=1).query("metric == 'same_model'")
-    assert same["value"].tolist() == [1.0] * 4
+    once = study.simulate(settings(transport_rounds=1), windows, ["transports"])
+    assert once.query("metric == 'same_model'")["value"].tolist() == [1.0] * 4
 
 
 def test_costs_of_adding_cover_every_method(parts):
@@ -117,44 +106,42 @@ def test_more_noise_is_a_smaller_epsilon_and_more_offices_drown_less(parts):
     np.testing.assert_allclose(ratio[:, 4], 4 * ratio[:, 16])
 
 
-def test_membership_shows_where_labels_are_learnt_by_heart_and_not_under_dp_sgd(setting):
+def test_membership_shows_where_labels_are_learnt_by_heart_and_not_under_dp_sgd(windows):
     """Shuffled labels can only be memorised: members then stand out, unless clipped and noisy."""
-    windows = setting.windows
     shuffled = np.random.default_rng(5).permutation(windows.y)
-    by_heart = dataclasses.replace(
-        setting, windows=dataclasses.replace(windows, y=shuffled), rounds=20, replicates=1
-    )
-    guesses = study.membership(by_heart, noise_multiplier=4.0)
+    windows = dataclasses.replace(windows, y=shuffled)
+    s = settings(rounds=20, replicates=1, membership_noise=4.0)
+    guesses = study.simulate(s, windows, ["membership"])
     auc = guesses.query("metric == 'mia_auc' and round == 40").set_index("training")["value"]
     m, n = (guesses.query("metric == @side")["value"].iloc[0] for side in ("members", "others"))
-    assert m + n == sum(o.n for o in by_heart.divide())
+    assert m + n == sum(o.n for o in s.divide(windows))
     se = np.sqrt((m + n + 1) / (12 * m * n))  # of an AUC of 0.5
     assert auc["plain"] > 0.5 + 5 * se
     assert abs(auc["DP-SGD"] - 0.5) < 4 * se
 
 
-def test_a_half_that_is_easier_by_chance_is_no_membership(setting):
+def test_a_half_that_is_easier_by_chance_is_no_membership(windows):
     """A model that ignores its training: every office sends one and the same weights."""
-    fixed = setting.network.initial(np.random.default_rng(3))
-    deaf = dataclasses.replace(setting, replicates=1, rounds=1)
+    deaf = settings(replicates=1, rounds=1)
+    fixed = deaf.network.initial(np.random.default_rng(3))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fl.Network, "train", lambda *_: fixed)
-        guesses = study.membership(deaf)
+        guesses = study.simulate(deaf, windows, ["membership"])
     auc = guesses.query("metric == 'mia_auc'")["value"]
     np.testing.assert_allclose(auc, 0.5, atol=1e-12)
 
 
-def test_skew_rows_say_the_participation_and_fewer_offices_learn_something_else(parts, setting):
+def test_skew_rows_say_the_participation_and_fewer_offices_learn_something_else(windows, parts):
     assert set(parts["skew"]["participation"]) == {0.7}
-    full = study.skews(setting, offices=[3], skews=[0.0])
+    full = study.simulate(settings(offices=[3]), windows, ["skew"])
     part = parts["skew"].query("offices == 3 and skew == 0")
     assert set(full["participation"]) == {1.0}
     assert full["value"].tolist() != part["value"].tolist()
 
 
-def test_a_backdoor_needs_poison_and_robust_rules_are_all_tried(setting):
-    long = dataclasses.replace(setting, rounds=8, replicates=1)
-    rows = study.backdoors(long, poisoned=0.3)
+def test_a_backdoor_needs_poison_and_robust_rules_are_all_tried(windows):
+    long = settings(rounds=8, replicates=1, poisoned=0.3)
+    rows = study.simulate(long, windows, ["backdoor"])
     success = rows.query("metric == 'backdoor_success'").set_index(["rule", "poisoned", "boost"])
     assert {rule for rule, _, _ in success.index} == set(fl.robust.RULES)
     assert success["value"]["mean", 0.3, 4.0] > success["value"]["mean", 0.0, 1.0] + 0.3
@@ -217,8 +204,7 @@ def test_missing_recordings_are_replaced_only_if_allowed(monkeypatch):
     assert windows.size > 1000
 
 
-def test_holdings_count_every_training_window(setting):
-    split = setting.divide()
+def test_holdings_count_every_training_window(windows):
+    split = settings().divide(windows)
     held = study.holdings(split)
-    assert isinstance(held, pd.DataFrame)
     assert held[[c.lower() for c in fl.CLASSES]].sum(axis=1).tolist() == [o.n for o in split]
