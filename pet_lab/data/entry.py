@@ -76,7 +76,7 @@ class Entry:
 
     def dataset(self, frame: pd.DataFrame, kind: str, sha256: str, citation: str = "") -> Dataset:
         """The frame with its provenance."""
-        stated = {key: getattr(self, key) for key in ("name", "licence", "citation", "address")}
-        stated |= {"citation": citation} if citation else {}
-        provenance = stated | {"sha256": sha256, "kind": kind, "rows": len(frame)}
+        source = {"name": self.name, "licence": self.licence, "address": self.address}
+        content = {"sha256": sha256, "kind": kind, "rows": len(frame)}
+        provenance = source | content | {"citation": citation or self.citation}
         return Dataset(frame=frame, provenance=MappingProxyType(provenance))
