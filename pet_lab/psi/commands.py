@@ -55,7 +55,9 @@ Folder = Annotated[
     ),
 ]
 Data = Annotated[Path, Option(help="CSV file; every column is read as text.")]
-EngineName = Annotated[str, Option("--engine", help="ecdh, rsa-3072, rsa-2048, openmined.")]
+EngineName = Annotated[
+    str, Option("--engine", help="ecdh, ecdh-proved, rsa-3072, rsa-2048, openmined.")
+]
 Kept = Annotated[Path, Option(help="Session kept by serve or join.")]
 Linkers = Annotated[list[str], Option("--linker", help="NAME@HOST:PORT; repeat for shares.")]
 Columns = Annotated[list[str], Option("--column", help="Column to send; repeat.")]
@@ -174,7 +176,7 @@ def hold_session(
     ensure(
         speaker.symmetric or not needs_rows,
         f"The engine {engine} tells the party that joins only, so the other has no rows for "
-        "--out or a linker; use ecdh or rsa-3072.",
+        "--out or a linker; use ecdh, ecdh-proved or rsa-3072.",
     )
     speak = functools.partial(
         run_party,

@@ -10,7 +10,8 @@ session is part of what is hashed, so nothing of one session means anything in a
 
 The responder is bound to its answer before it sees a*(b*H(y)): what it then copies from there is
 not what it committed to and is refused. Some trust remains: who truly shares k keys can return its
-answers in another order, and then k other keys of the victim pass for common.
+answers in another order, and then k other keys of the victim pass for common. `ecdh_proved` closes
+this at its price.
 
 C. Meadows 1986; B. Huberman, M. Franklin, T. Hogg 1999; RFC 9380 for H; RFC 7748 for the ladder.
 """
@@ -61,7 +62,7 @@ class EcdhEngine:
         talk.compute("hash and blind", blind, mine)
         with talk.stage("exchange blinded", n):
             theirs = talk.swap("blinded", mine, count=talk.peer_size)
-        _refuse_echo(mine, theirs)
+        refuse_echo(mine, theirs)
         m = len(theirs)
         del mine
 
@@ -99,7 +100,7 @@ def _commitment(salt: bytes, rows: Bytes2D) -> bytes:
     return hashlib.sha256(b"pet_lab psi commitment 1" + salt + rows.tobytes()).digest()
 
 
-def _refuse_echo(mine: Bytes2D, theirs: Bytes2D) -> None:
+def refuse_echo(mine: Bytes2D, theirs: Bytes2D) -> None:
     """A peer that returns our own blinded elements as its own would appear to share all of them."""
     # Eight bytes decide: honest elements are random, so a chance hit has probability n*m / 2^64.
     heads = [np.ascontiguousarray(rows[:, :8]).view(np.uint64).ravel() for rows in (theirs, mine)]

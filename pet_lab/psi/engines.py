@@ -19,7 +19,10 @@ def engine_named(name: str) -> PsiEngine:
         from .openmined import OpenMinedEngine
 
         return OpenMinedEngine()
-    ensure(
-        name == "ecdh", f"Engines are ecdh, rsa-3072, rsa-2048 and openmined, got {name[:40]!r}."
-    )
+    if name == "ecdh-proved":
+        from .ecdh_proved import EcdhProvedEngine
+
+        return EcdhProvedEngine()
+    offered = "Engines are ecdh, ecdh-proved, rsa-3072, rsa-2048 and openmined"
+    ensure(name == "ecdh", f"{offered}, got {name[:40]!r}.")
     return EcdhEngine()

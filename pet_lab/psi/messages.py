@@ -25,10 +25,12 @@ VERSION = 3
 MAX_WIDTH = 4096
 NO_SESSION = bytes(16)
 Kind = Literal[
+    "public",
     "blinded",
     "commitment",
     "salt",
     "twice_blinded",
+    "proof",
     "signed",
     "tags",
     "matched",

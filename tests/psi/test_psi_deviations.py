@@ -13,7 +13,8 @@ from pet_lab import psi
 from pet_lab.parties.blocking import memory_pair
 from pet_lab.parties.channel import Options
 from pet_lab.psi import curve25519 as curve
-from pet_lab.psi import ecdh, rsa_blind
+from pet_lab.psi import ecdh, ecdh_proved, ristretto, rsa_blind
+from pet_lab.psi.ecdh_proved import EcdhProvedEngine
 from pet_lab.psi.elements import bytes_of
 from pet_lab.psi.rsa_blind import TAG_WIDTH, RsaEngine
 from pet_lab.psi.rsa_raw import RsaPrivateKey
@@ -70,7 +71,7 @@ def meet(honest, evil, *, victim, common=0, variant="psi"):
 def as_engine(base, speak):
     """An engine of the same name and parameters that speaks otherwise."""
     changed = type("Deviating", (type(base),), {"speak": lambda self, talk: speak(talk)})
-    return changed() if isinstance(base, psi.EcdhEngine) else changed(base.bits)
+    return changed(base.bits) if isinstance(base, RsaEngine) else changed()
 
 
 def points(n):
@@ -143,6 +144,77 @@ def test_what_remains_of_trust_is_which_of_the_common_keys():
     }
     assert len(learned) > 1  # the chance of one position 20 times is 6 ** -19
     assert "k other keys of the victim pass for common" in ecdh.__doc__.replace("\n", " ")
+
+
+UNPROVED = "The peer's answers are not proved: they are not ours under its one secret."
+
+
+def proving_lies(how):
+    """A peer that proves as well as it can: for the very answers that it sends."""
+
+    def speak(talk):
+        secret = ristretto.random_scalar()
+        public = ristretto.times(secret, ristretto.GENERATOR)
+        keys = [talk.session + key for key in talk.elements]
+        hashed = [ristretto.hash_to_group(key, ecdh_proved.CONTEXT) for key in keys]
+        mine = bytes_of([ristretto.times(secret, h) for h in hashed], 32)
+        first = talk.role == "initiator"
+        if first:
+            talk.send("public", bytes_of([public], 32))
+            talk.send("blinded", mine)
+        talk.receive("public", width=32, count=1)
+        theirs = talk.receive("blinded", width=32, count=N)
+        if not first:
+            talk.send("public", bytes_of([public], 32))
+            talk.send("blinded", mine)
+            back = talk.receive("twice_blinded", width=32, count=N)
+            talk.receive("proof", width=64, count=1)
+        before = curve.split(theirs)
+        true = [ristretto.times(secret, element) for element in before]
+        other = ristretto.random_scalar()
+        with_other = [ristretto.times(other, element) for element in before]
+        lies = {
+            "true": true,
+            "reordered": [*true[1:], true[0]],
+            "one in place of another": [true[1], *true[1:]],
+            "another secret": with_other,
+            "another secret once": [with_other[0], *true[1:]],
+            "echoed": None if first else curve.split(back),
+        }[how]
+        context = ecdh_proved._context(talk, talk.party, slice(0, N), before, lies)
+        by = other if how == "another secret" else secret
+        talk.send("twice_blinded", bytes_of(lies, 32))
+        talk.send("proof", bytes_of([ristretto.prove(by, public, before, lies, context)], 64))
+        if first:
+            talk.receive("twice_blinded", width=32, count=N)
+            talk.receive("proof", width=64, count=1)
+        return np.arange(N)
+
+    return as_engine(EcdhProvedEngine(), speak)
+
+
+LIES = ["reordered", "one in place of another", "another secret", "another secret once"]
+
+
+@pytest.mark.parametrize(
+    ("victim", "how"),
+    [(victim, how) for victim in ("initiator", "responder") for how in LIES]
+    + [("initiator", "echoed")],
+)
+@pytest.mark.parametrize("variant", ["psi", "enrichment", "analytics"])
+def test_answers_that_are_proved_are_neither_reordered_nor_copied(victim, how, variant):
+    learned = meet(EcdhProvedEngine(), proving_lies(how), victim=victim, common=1, variant=variant)
+    assert isinstance(learned, psi.MessageError), learned
+    assert str(learned) == (
+        "The peer's answers are not proved: they are not ours under its one secret."
+    )
+
+
+@pytest.mark.parametrize("victim", ["initiator", "responder"])
+def test_the_peer_that_proves_lies_is_believed_when_it_tells_the_truth(victim):
+    # So what the test above sees refused is the lie, not a clumsy peer.
+    learned = meet(EcdhProvedEngine(), proving_lies("true"), victim=victim, common=1)
+    assert learned.positions.tolist() == [0]
 
 
 @pytest.mark.parametrize("variant", ["psi", "enrichment", "analytics"])
@@ -238,6 +310,8 @@ CHANGES = {
 MESSAGES = [
     (psi.EcdhEngine(), "initiator", ["blinded", "commitment", "salt", "twice_blinded"]),
     (psi.EcdhEngine(), "responder", ["blinded", "twice_blinded"]),
+    (EcdhProvedEngine(), "initiator", ["public", "blinded", "twice_blinded", "proof"]),
+    (EcdhProvedEngine(), "responder", ["public", "blinded", "twice_blinded", "proof"]),
     (RsaEngine(2048), "initiator", ["blob", "signed", "tags"]),
     (RsaEngine(2048), "responder", ["blinded", "matched"]),
 ]
@@ -258,3 +332,8 @@ def test_the_honest_side_refuses_or_believes_no_more_than_is_true(engine, victim
     else:
         assert learned.cardinality <= 2
         assert len(learned.positions) == learned.cardinality
+        if engine.name == "ecdh-proved":
+            # What is bent is refused, but a set, which is the peer's to choose; and one row stays
+            # one row in another order.
+            unchanged = kind in {"public", "proof"} and change in {"a row twice", "other order"}
+            assert kind == "blinded" or unchanged

@@ -15,6 +15,7 @@ from pet_lab import psi
 from pet_lab.parties.blocking import memory_pair
 from pet_lab.parties.channel import Options
 from pet_lab.psi.commands import _pack_state, _unpack_state
+from pet_lab.psi.ecdh_proved import EcdhProvedEngine
 from pet_lab.psi.messages import Hello
 from pet_lab.psi.openmined import OpenMinedEngine
 from pet_lab.psi.protocol import OwnFileError, encode_key
@@ -25,6 +26,7 @@ from pet_lab.psi.tokens import tables_for_linkers
 ENGINES = [
     PlainEngine(),
     psi.EcdhEngine(),
+    EcdhProvedEngine(),
     RsaEngine(2048),
     RsaEngine(2048, backend="gmpy2"),
     OpenMinedEngine(),
@@ -134,7 +136,7 @@ def test_enrichment_hands_over_named_columns_of_the_intersection_only(small_part
         secret=["hidden-1", "hidden-2", "hidden-3"],
     )
     right = party("bank", ["c", "d", "a"], income=["LOW", "HIGH", "MID"])
-    for engine in (psi.EcdhEngine(), RsaEngine(2048), PlainEngine()):
+    for engine in (psi.EcdhEngine(), EcdhProvedEngine(), RsaEngine(2048), PlainEngine()):
         result = psi.intersect(
             engine,
             left,
@@ -164,7 +166,9 @@ def test_enrichment_needs_a_unique_key():
         psi.intersect(psi.EcdhEngine(), left, right, on="business_id", variant="enrichment")
 
 
-@pytest.mark.parametrize("engine", [psi.EcdhEngine(), RsaEngine(2048)], ids=repr)
+@pytest.mark.parametrize(
+    "engine", [psi.EcdhEngine(), EcdhProvedEngine(), RsaEngine(2048)], ids=repr
+)
 def test_sizes_on_the_wire_tell_the_sizes_of_the_sets_and_no_more(engine):
     def sizes(left, right):
         result = psi.intersect(engine, party("a", left), party("b", right), on="business_id")
@@ -179,18 +183,20 @@ def test_sizes_on_the_wire_tell_the_sizes_of_the_sets_and_no_more(engine):
     assert sorted(short) == sorted(long)
 
 
-@pytest.mark.parametrize("engine", [psi.EcdhEngine(), RsaEngine(2048)], ids=repr)
+@pytest.mark.parametrize(
+    "engine", [psi.EcdhEngine(), EcdhProvedEngine(), RsaEngine(2048)], ids=repr
+)
 def test_the_order_of_the_file_is_not_on_the_wire(engine):
     # Each party sees its own elements come back. If the peer's set were in file order, the place of
     # a common element in it would be its row. Shuffled, the correlation is that of chance.
-    n, runs, kind = 50, 12, "blinded" if engine.name == "ecdh" else "tags"
+    n, runs, kind = 50, 12, "tags" if engine.name == "rsa" else "blinded"
     ids = [f"{i:03d}" for i in range(n)]
     places = []
     for _ in range(runs):
         result = psi.intersect(engine, party("a", ids), party("b", ids), on="business_id")
         sent = elements_of(result.transcript, kind=kind, sender="b")
         assert len(sent) == n
-        if engine.name == "ecdh":
+        if engine.name != "rsa":
             # The initiator returned the responder's elements in the order received, twice blinded;
             # sorted, they are the shared order of `positions`.
             twice = elements_of(result.transcript, kind="twice_blinded", sender="a")
@@ -202,10 +208,9 @@ def test_the_order_of_the_file_is_not_on_the_wire(engine):
     assert abs(np.mean(places)) < 5 / math.sqrt((n - 1) * runs)
 
 
-def test_two_sessions_share_no_element(small_parties):
-    first, second = (
-        psi.intersect(psi.EcdhEngine(), *small_parties, on="business_id") for _ in "ab"
-    )
+@pytest.mark.parametrize("engine", [psi.EcdhEngine(), EcdhProvedEngine()], ids=repr)
+def test_two_sessions_share_no_element(engine, small_parties):
+    first, second = (psi.intersect(engine, *small_parties, on="business_id") for _ in "ab")
     for kind in ("blinded", "twice_blinded"):
         for sender in ("statcan", "cbs"):
             a = elements_of(first.transcript, kind=kind, sender=sender)
