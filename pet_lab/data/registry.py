@@ -161,6 +161,7 @@ def _retrieve(address: str, folder: Path) -> str | None:
     if reason := _reachable(address):
         return reason
     import pooch
+    import requests
 
     # What is pinned is the content, not the bytes: checked by the caller.
     how: dict[str, Any] = {"fname": "download.zip", "path": folder, "known_hash": None}
@@ -169,7 +170,7 @@ def _retrieve(address: str, folder: Path) -> str | None:
         try:
             pooch.retrieve(address, downloader=downloader, **how)
             return None
-        except OSError as error:  # those of requests are too
+        except (requests.RequestException, OSError) as error:
             reason = type(error).__name__
     return reason
 
