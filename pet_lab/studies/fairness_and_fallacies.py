@@ -6,15 +6,23 @@ Definitions of fairness are those of Chouldechova (arXiv:1610.07524) and Dwork e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import accuracy_score, precision_score, roc_auc_score
+from sklearn.model_selection import cross_val_predict
 
 from pet_lab import accounting, data, dpsgd
-from pet_lab.rows import Claim, Rows, streams, summarise
+from pet_lab.checks import between, distinct, require, whole
+from pet_lab.rows import Claim, Rows, streams, summarise, wide
 
 LABELS = {
     "prevalence": "prevalence (share of true cases)",
@@ -31,56 +39,92 @@ GROUP_METRICS = ("base_rate", "accuracy", "fpr", "fnr", "ppv")
 SMALLEST_GROUP = 10
 MOST_MISSED = 0.5  # a classifier that misses more is of no use
 EFFECT = "effect on the risk"
+PRIVATE: dict[str, Any] = {"batch_size": 32, "epochs": 60, "sampling": "poisson"}
+Records = Iterator[dict[str, Any]]
+"""Factors, metrics and standard errors as `Rows.add` takes them."""
 
 
-def base_rates(
-    *, prevalences: Sequence[float], true_positive_rates: Sequence[float], fpr: float
-) -> pd.DataFrame:
-    """Rows (prevalence, tpr, fpr): `ppv_percent`, by Bayes' rule.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Settings:
+    """Parameters as in the notebook; ValueError if they or the groups of `frame` do not fit."""
 
-    Raises
-    ------
-    ValueError
-        If a rate is outside (0, 1] for prevalence and TPR, or [0, 1] for FPR.
-    """
-    rows = Rows(fpr=fpr, part="base rate")
-    for prevalence in prevalences:
-        for tpr in true_positive_rates:
-            if not (0 < prevalence <= 1 and 0 < tpr <= 1 and 0 <= fpr <= 1):
-                raise ValueError(
-                    "Expected shares: prevalence and TPR in (0, 1], FPR in [0, 1], got "
-                    f"{prevalence}, {tpr} and {fpr}; 5 % is 0.05."
-                )
-            right = tpr * prevalence
-            ppv = right / (right + fpr * (1 - prevalence))
-            rows.add(prevalence=prevalence, tpr=tpr, metrics={"ppv_percent": 100 * ppv})
+    frame: pd.DataFrame
+    target: str
+    leave_out: Sequence[str]
+    group: str
+    prevalences: Sequence[float] = (0.001,)
+    fpr: float = 0.05
+    base_rate_a: float = 0.3
+    base_rates_b: Sequence[float] = (0.7,)
+    epsilons: Sequence[float] = (1.0,)
+    delta: float = 1e-5
+    replicates: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        column = f"Expected a column of groups, the table has no {self.group!r}."
+        require(self.group in self.frame, column)
+        sizes = pd.Series(self.groups).value_counts()
+        require(
+            len(sizes) >= 2 and sizes.min() >= SMALLEST_GROUP,
+            f"Expected two or more groups of at least {SMALLEST_GROUP} members, {self.group} has "
+            f"{', '.join(f'{name} ({n})' for name, n in sizes.items())}; choose another column.",
+        )
+        between(0, 1, fpr=self.fpr, hint="5 % is 0.05")
+        distinct(prevalences=self.prevalences, base_rates_b=self.base_rates_b)
+        distinct(epsilons=self.epsilons)
+        for rate in (*self.prevalences, self.base_rate_a, *self.base_rates_b):
+            require(0 < rate < 1, f"Prevalences and base rates are between 0 and 1, got {rate}.")
+        whole(1, replicates=self.replicates)
+
+    @cached_property
+    def groups(self) -> NDArray[np.str_]:
+        """Group of each record."""
+        return self.frame[self.group].astype(str).to_numpy()
+
+    @cached_property
+    def encoded(self) -> data.Encoded:
+        """The table as numbers, without the columns left out."""
+        left_out = [c for c in self.leave_out if c in self.frame]
+        return data.encode(self.frame.drop(columns=left_out), target=self.target)
+
+    @cached_property
+    def X(self) -> NDArray[np.float64]:
+        """Features from 0 to 1."""
+        return data.unit_range(self.encoded.X)
+
+
+def simulate(s: Settings) -> pd.DataFrame:
+    """Rows of all parts, by the column `part`."""
+    rows = Rows()
+    for part, records in (
+        ("base rate", base_rates(s)),
+        ("groups", group_errors(s)),
+        ("impossible", impossibility(s)),
+        ("private", private_training(s)),
+        ("single", single_predictions(s)),
+        ("cause", confounded([0.0, 0.4, 0.8], people=20_000, seed=s.seed)),
+    ):
+        for record in records:
+            rows.add(part=part, **record)
     return rows.frame()
 
 
+def positive_value(prevalence: float, tpr: float, fpr: float) -> float:
+    """Share of positive answers that are right, by Bayes' rule."""
+    right = tpr * prevalence
+    return right / (right + fpr * (1 - prevalence))
+
+
+def base_rates(s: Settings) -> Records:
+    """`ppv_percent` of a classifier that misses some or none."""
+    for prevalence in s.prevalences:
+        for tpr in (0.8, 1.0):
+            metrics = {"ppv_percent": 100 * positive_value(prevalence, tpr, s.fpr)}
+            yield {"fpr": s.fpr, "prevalence": prevalence, "tpr": tpr, "metrics": metrics}
+
+
 # --- groups --------------------------------------------------------------------------------------
-
-
-def features(
-    frame: pd.DataFrame, *, target: str, leave_out: Sequence[str], group: str
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.str_], tuple[str, ...]]:
-    """Scaled features without those left out, classes, group of each row, and the features' names.
-
-    Raises
-    ------
-    ValueError
-        If there is no such column, or a group has fewer than ten members.
-    """
-    if group not in frame:
-        raise ValueError(f"Expected a column of groups, the table has no {group!r}.")
-    groups = frame[group].astype(str).to_numpy()
-    sizes = pd.Series(groups).value_counts()
-    if len(sizes) < 2 or sizes.min() < SMALLEST_GROUP:
-        raise ValueError(
-            f"Expected two or more groups of at least {SMALLEST_GROUP} members, {group} has "
-            f"{', '.join(f'{name} ({n})' for name, n in sizes.items())}; choose another column."
-        )
-    coded = data.encode(frame.drop(columns=[c for c in leave_out if c in frame]), target=target)
-    return data.unit_range(coded.X), coded.y, groups, coded.feature_names
 
 
 def by_group(
@@ -88,7 +132,6 @@ def by_group(
 ) -> pd.DataFrame:
     """Base rate, accuracy, FPR, FNR and PPV of each group, by fairlearn; NaN where 0/0."""
     from fairlearn import metrics as fl
-    from sklearn.metrics import accuracy_score, precision_score
 
     chosen = {
         "base_rate": lambda truth, _: float(np.mean(truth)),
@@ -101,48 +144,34 @@ def by_group(
     return frame.by_group
 
 
-def group_errors(
-    X: NDArray[np.float64],
-    y: NDArray[np.int64],
-    groups: NDArray[np.str_],
-    *,
-    seed: int,
-    replicates: int,
-) -> pd.DataFrame:
-    """Rows (training, group, replicate): GROUP_METRICS on held-out records of each group.
+def group_errors(s: Settings) -> Records:
+    """`GROUP_METRICS` on held-out records of each group, by training.
 
     Trainings: "on all", "on the largest group" (deployed where it was not trained), and
     "equalised" (fairlearn's ThresholdOptimizer on the first, for equalised odds).
     """
     from fairlearn.postprocessing import ThresholdOptimizer
-    from sklearn.linear_model import LogisticRegression
 
+    X, y, groups = s.X, s.encoded.y, s.groups
     largest = pd.Series(groups).value_counts().index[0]
-    rows = Rows(part="groups")
-    for replicate, stream in streams(seed, replicates):
+    model = LogisticRegression(max_iter=1000)
+    how = {"constraints": "equalized_odds", "predict_method": "predict_proba", "grid_size": 200}
+    for replicate, stream in streams(s.seed, s.replicates):
         train, test = data.split(y, fraction=0.5, rng=np.random.default_rng(stream), stratify=True)
         inside = train[groups[train] == largest]
-        model = LogisticRegression(max_iter=1000)
-        fair = ThresholdOptimizer(
-            estimator=model,
-            constraints="equalized_odds",
-            predict_method="predict_proba",
-            grid_size=200,
-        ).fit(X[train], y[train], sensitive_features=groups[train])
+        fair = ThresholdOptimizer(estimator=model, **how)
+        fair.fit(X[train], y[train], sensitive_features=groups[train])
+        known = {"sensitive_features": groups[test], "random_state": replicate}
         answers = {
-            "on all": LogisticRegression(max_iter=1000).fit(X[train], y[train]).predict(X[test]),
+            "on all": model.fit(X[train], y[train]).predict(X[test]),
             "on the largest group": model.fit(X[inside], y[inside]).predict(X[test]),
-            "equalised": fair.predict(
-                X[test], sensitive_features=groups[test], random_state=replicate
-            ),
+            "equalised": fair.predict(X[test], **known),
         }
         for training, predicted in answers.items():
             table = by_group(y[test], np.asarray(predicted), groups[test])
             for name, line in table.iterrows():
-                rows.add(
-                    training=training, group=str(name), replicate=replicate, metrics=dict(line)
-                )
-    return rows.frame()
+                who = {"training": training, "group": str(name), "replicate": replicate}
+                yield who | {"metrics": dict(line)}
 
 
 def forced_fpr(base_rate: float, *, ppv: float, fnr: float) -> float:
@@ -150,86 +179,60 @@ def forced_fpr(base_rate: float, *, ppv: float, fnr: float) -> float:
     return base_rate / (1 - base_rate) * (1 - ppv) / ppv * (1 - fnr)
 
 
-def impossibility(
-    *, base_rate: float, other_base_rates: Sequence[float], separation: float = 1.5
-) -> pd.DataFrame:
-    """Rows (base_rate_b): `forced_fpr_ratio` at equal PPV and FNR, and `smallest_gap`.
+def smallest_gap(base_rate: float, other: float, *, separation: float = 1.5) -> float:
+    """The largest difference in PPV, FPR and FNR between two groups, made as small as can be.
 
-    The gap is the largest difference in PPV, FPR and FNR between group a and group b, made as small
-    as thresholds that miss at most half can make it: scores are normal with unit variance, `separation` apart by class.
+    By thresholds that miss at most half; scores are normal with unit variance, `separation` apart
+    by class.
     """
-    from scipy import stats
-
     cuts = np.linspace(-1.5, separation + 1.5, 121)
     cuts = cuts[stats.norm.cdf(cuts, separation) <= MOST_MISSED]  # else: call nobody, and agree
     fnr, fpr = stats.norm.cdf(cuts, separation), stats.norm.sf(cuts)
-
-    def rates(share: float) -> NDArray[np.float64]:
-        ppv = share * (1 - fnr) / (share * (1 - fnr) + (1 - share) * fpr)
-        return np.stack([ppv, fpr, fnr], axis=1)
-
-    first, rows = rates(base_rate), Rows(part="impossible", base_rate_a=base_rate)
-    for other in other_base_rates:
-        gaps = np.abs(first[:, None] - rates(other)[None]).max(axis=2)
-        ratio = forced_fpr(other, ppv=0.8, fnr=0.3) / forced_fpr(base_rate, ppv=0.8, fnr=0.3)
-        rows.add(base_rate_b=other, metrics={"smallest_gap": gaps.min(), "forced_fpr_ratio": ratio})
-    return rows.frame()
+    a, b = (
+        np.stack([positive_value(share, 1 - fnr, fpr), fpr, fnr], axis=1)
+        for share in (base_rate, other)
+    )
+    return float(np.abs(a[:, None] - b[None]).max(axis=2).min())
 
 
-def private_training(
-    X: NDArray[np.float64],
-    y: NDArray[np.int64],
-    groups: NDArray[np.str_],
-    *,
-    epsilons: Sequence[float],
-    delta: float,
-    seed: int,
-    replicates: int,
-) -> pd.DataFrame:
-    """Rows (epsilon, group, replicate): accuracy of DP logistic regression, and without noise
-    at epsilon inf.
+def impossibility(s: Settings) -> Records:
+    """`forced_fpr_ratio` at equal PPV and FNR, and `smallest_gap`, by the other base rate."""
+    first = forced_fpr(s.base_rate_a, ppv=0.8, fnr=0.3)
+    for other in s.base_rates_b:
+        ratio = forced_fpr(other, ppv=0.8, fnr=0.3) / first
+        gap = smallest_gap(s.base_rate_a, other)
+        metrics = {"smallest_gap": gap, "forced_fpr_ratio": ratio}
+        yield {"base_rate_a": s.base_rate_a, "base_rate_b": other, "metrics": metrics}
 
-    Poisson samples of 32 for 60 epochs, every record clipped to 1, noise by the PLD accountant for
-    add/remove neighbours. Features are scaled by their extremes, which epsilon does not cover.
+
+def private_training(s: Settings) -> Records:
+    """Accuracy of each group under DP logistic regression, and without noise at epsilon inf.
+
+    Every record clipped to 1, noise by the PLD accountant for add/remove neighbours. Features are
+    scaled by their extremes, which epsilon does not cover.
     """
-    rows = Rows(part="private")
-    settings: dict[str, Any] = {"batch_size": 32, "epochs": 60, "sampling": "poisson"}
-    training_size = len(y) - round(len(y) / 2)
-    noise = {
-        e: accounting.noise_for(e, n=training_size, delta=delta, accountant="pld", **settings)
-        for e in epsilons
-    } | {np.inf: 0.0}
+    X, y, n = s.X, s.encoded.y, len(s.groups) - round(len(s.groups) / 2)
+    how: dict[str, Any] = {"n": n, "delta": s.delta, "accountant": "pld"} | PRIVATE
+    noise = {e: accounting.noise_for(e, **how) for e in s.epsilons} | {np.inf: 0.0}
     configs = [
-        dpsgd.Config(hidden=(), learning_rate=0.5, noise_multiplier=z, **settings)
+        dpsgd.Config(hidden=(), learning_rate=0.5, noise_multiplier=z, **PRIVATE)
         for z in noise.values()
     ]
-    for replicate, stream in streams(seed, replicates):
+    for replicate, stream in streams(s.seed, s.replicates):
         split_stream, *seeds = stream.spawn(1 + len(configs))
         train, test = data.split(y, fraction=0.5, rng=np.random.default_rng(split_stream))
         run = dpsgd.train(X[train], y[train], configs, seeds=seeds)
         for epsilon, logits in zip(noise, run.predict(X[test]), strict=True):
-            for name in np.unique(groups[test]):
-                own = groups[test] == name
-                right = np.mean((logits[own] > 0) == y[test][own])
-                rows.add(
-                    epsilon=epsilon, group=name, replicate=replicate, metrics={"accuracy": right}
-                )
-    return rows.frame()
+            right = pd.Series((logits > 0) == y[test]).groupby(s.groups[test]).mean()
+            for name, accuracy in right.items():
+                who = {"epsilon": epsilon, "group": name, "replicate": replicate}
+                yield who | {"metrics": {"accuracy": accuracy}}
 
 
 # --- single predictions --------------------------------------------------------------------------
 
 
-def single_predictions(
-    X: NDArray[np.float64],
-    y: NDArray[np.int64],
-    groups: NDArray[np.str_],
-    names: Sequence[str],
-    *,
-    group: str,
-    widths: Sequence[float],
-    seed: int,
-) -> pd.DataFrame:
+def single_predictions(s: Settings) -> Records:
     """What-if, proxies, individual fairness and a local explanation of one forest.
 
     Metrics: `what_if` (largest change of the probability when only the group is flipped),
@@ -237,117 +240,93 @@ def single_predictions(
     (|f(x) - f(x')| over the distance), `same_sign` by kernel width (share of a local linear
     model's weights that keep their sign against the narrowest width).
     """
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.linear_model import LogisticRegression, Ridge
-    from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import cross_val_predict
-
-    rng = np.random.default_rng(seed)
-    rows = Rows(part="single")
-    forest = RandomForestClassifier(100, min_samples_leaf=5, random_state=seed).fit(X, y)
-    own = [j for j, name in enumerate(names) if name.startswith(f"{group}_")]
+    X, y, rng = s.X, s.encoded.y, np.random.default_rng(s.seed)
+    forest = RandomForestClassifier(100, min_samples_leaf=5, random_state=s.seed).fit(X, y)
+    own = [j for j, (column, _) in enumerate(s.encoded.features) if column == s.group]
     flipped = X.copy()
     flipped[:, own] = 1 - flipped[:, own]
     base = forest.predict_proba(X)[:, 1]
     change = np.abs(forest.predict_proba(flipped)[:, 1] - base)
-    member = groups == groups[0]
-    others = np.delete(X, own, axis=1)
-    guess = cross_val_predict(
-        LogisticRegression(max_iter=1000), others, member, cv=5, method="predict_proba"
-    )[:, 1]
-    rows.add(metrics={"what_if": change.max(), "proxy_auc": roc_auc_score(member, guess)})
+    member, others = s.groups == s.groups[0], np.delete(X, own, axis=1)
+    how = {"cv": 5, "method": "predict_proba"}
+    guess = cross_val_predict(LogisticRegression(max_iter=1000), others, member, **how)[:, 1]
+    yield {"metrics": {"what_if": change.max(), "proxy_auc": roc_auc_score(member, guess)}}
     i, j = rng.integers(len(X), size=(2, 20_000))
     distance = np.linalg.norm(X[i] - X[j], axis=1)
     ratio = np.abs(base[i] - base[j])[distance > 0] / distance[distance > 0]
     for quantile in (0.5, 0.99, 1.0):
-        rows.add(quantile=quantile, metrics={"lipschitz": np.quantile(ratio, quantile)})
-    weights = {}
+        yield {"quantile": quantile, "metrics": {"lipschitz": np.quantile(ratio, quantile)}}
     centre = X[np.argmin(np.abs(base - 0.5))]
     near = np.clip(centre + rng.normal(0, 0.5, (2000, X.shape[1])), 0, 1)
-    answers = forest.predict_proba(near)[:, 1]
-    for width in widths:
+    answers, signs = forest.predict_proba(near)[:, 1], []
+    for width in (0.3, 0.5, 1.0):
         kernel = np.exp(-np.sum((near - centre) ** 2, axis=1) / (width**2 * X.shape[1]))
-        weights[width] = Ridge(alpha=1.0).fit(near, answers, sample_weight=kernel).coef_
-        same = np.mean(np.sign(weights[width]) == np.sign(weights[widths[0]]))
-        rows.add(kernel_width=width, metrics={"same_sign": same})
-    return rows.frame()
+        signs.append(np.sign(Ridge(alpha=1.0).fit(near, answers, sample_weight=kernel).coef_))
+        yield {"kernel_width": width, "metrics": {"same_sign": np.mean(signs[-1] == signs[0])}}
 
 
-def confounded(*, strengths: Sequence[float], people: int, seed: int) -> pd.DataFrame:
-    """Rows (confounding, effect): risk of the treated minus the others, "seen" and "done" (randomised).
+def confounded(strengths: Sequence[float], *, people: int, seed: int) -> Records:
+    """Risk of the treated minus the others, "seen" and "done" (randomised), by confounding.
 
     Severity raises both the chance of a treatment and of a bad outcome; the treatment itself lowers
     the risk by 0.1. What is seen may say the opposite of what is done.
     """
-    rng, rows = np.random.default_rng(seed), Rows(part="cause")
+    rng = np.random.default_rng(seed)
     for strength in strengths:
         severe = rng.random(people) < 0.5
         chosen = rng.random(people) < 0.5 + strength * (severe - 0.5)
         drawn = rng.random(people) < 0.5
         for effect, treated in (("seen", chosen), ("done", drawn)):
             bad = rng.random(people) < 0.2 + 0.4 * severe - 0.1 * treated
-            value = bad[treated].mean() - bad[~treated].mean()
-            error = np.sqrt(
-                bad[treated].var() / treated.sum() + bad[~treated].var() / (~treated).sum()
-            )
-            rows.add(
-                confounding=strength, effect=effect, metrics={EFFECT: value}, se={EFFECT: error}
-            )
-    return rows.frame()
+            sides = bad[treated], bad[~treated]
+            error = np.sqrt(sum(side.var() / side.size for side in sides))
+            value = {"metrics": {EFFECT: sides[0].mean() - sides[1].mean()}, "se": {EFFECT: error}}
+            yield {"confounding": strength, "effect": effect} | value
 
 
 # --- what is said --------------------------------------------------------------------------------
 
+QUESTIONS = {
+    "what_if": ("Largest change when only the group is flipped", "other features still tell it"),
+    "proxy_auc": ("AUC of the group, guessed from all other features", "which of them are causes"),
+    "lipschitz": (
+        "Change of the answer per unit of distance, quantile {quantile:g}",
+        "which distance is just",
+    ),
+    "same_sign": (
+        "Local weights with the sign of the narrowest kernel, width {kernel_width:g}",
+        "which width is right",
+    ),
+}
+
 
 def group_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Means over replicates by training and group, one column a metric."""
-    part = rows[rows["part"] == "groups"]
-    means = summarise(part, ["training", "group", "metric"])
-    table = means.pivot(index=["training", "group"], columns="metric", values="mean")
-    return table[list(GROUP_METRICS)].rename_axis(columns=None).reset_index()
+    table = wide(rows[rows["part"] == "groups"], index=["training", "group"])
+    return table[["training", "group", *GROUP_METRICS]]
 
 
 def single_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Question, value and what it leaves open, of the single predictions."""
-    part = rows[rows["part"] == "single"]
-    questions = {
-        "what_if": (
-            "Largest change when only the group is flipped",
-            "other features still tell the group",
-        ),
-        "proxy_auc": (
-            "AUC of the group, guessed from all other features",
-            "which of them are causes",
-        ),
-        "lipschitz": (
-            "Change of the answer per unit of distance, quantile {quantile:g}",
-            "which distance is just",
-        ),
-        "same_sign": (
-            "Local weights with the sign of the narrowest kernel, width {kernel_width:g}",
-            "which width is right",
-        ),
-    }
-    lines = [
+    lines: list[dict[str, Any]] = rows[rows["part"] == "single"].to_dict("records")  # type: ignore[assignment]
+    asked = [(line, *QUESTIONS[line["metric"]]) for line in lines]
+    return pd.DataFrame(
         {"question": question.format(**line), "value": line["value"], "left open": left_open}
-        for line in ({str(k): v for k, v in row.items()} for row in part.to_dict("records"))
-        for question, left_open in [questions[line["metric"]]]
-    ]
-    return pd.DataFrame(lines)
-
-
-def assumptions(epsilons: Sequence[float], delta: float) -> str:
-    """The privacy statement of `private_training`."""
-    shown = ", ".join(f"{e:g}" for e in epsilons)
-    return (
-        f"Private training at epsilon {shown}, delta {delta:g} (PLD accountant, Poisson samples, add or remove one "
-        "record); scaling by the table's extremes and everything else in this notebook is not private."
+        for line, question, left_open in asked
     )
 
 
-def explore(
-    prevalence_percent: float = 0.1, tpr: float = 1.0, fpr: float = 0.05
-) -> Mapping[str, Any]:
+def assumptions(s: Settings) -> str:
+    """The privacy statement of `private_training`."""
+    shown = ", ".join(f"{e:g}" for e in s.epsilons)
+    return (
+        f"Private training at epsilon {shown}, delta {s.delta:g} (PLD accountant, Poisson samples, "
+        "add or remove one record); scaling by the table's extremes and everything else in this "
+        "notebook is not private."
+    )
+
+
+def explore(prevalence_percent: float = 0.1, tpr: float = 1.0, fpr: float = 0.05) -> dict[str, Any]:
     """Of a million people: who is called, and how many of those rightly."""
     cases = 1e6 * prevalence_percent / 100
     right, wrong = cases * tpr, (1e6 - cases) * fpr
@@ -359,95 +338,85 @@ def explore(
     }
 
 
-def _mean(rows: pd.DataFrame, **where: Any) -> tuple[float, float]:
-    part: Any = rows.dropna(subset=["value"])
-    for column, value in where.items():
-        part = part[part[column] == value]
-    return float(part["value"].mean()), float(part["value"].sem())
-
-
 def takeaways(rows: pd.DataFrame) -> list[Claim]:
     """The notebook's sentences, with their numbers."""
     ppv = rows[(rows["metric"] == "ppv_percent") & (rows["tpr"] == rows["tpr"].max())]
     rare = ppv.loc[ppv["prevalence"].idxmin()]
-    table: Any = group_table(rows).set_index(["training", "group"])
-    sizes = table.loc["on all"]
-    low, high = sizes["base_rate"].idxmin(), sizes["base_rate"].idxmax()
-    fpr = {
-        t: abs(table.loc[t].loc[low, "fpr"] - table.loc[t].loc[high, "fpr"])
-        for t in table.index.levels[0]
-    }
-    gaps = rows[rows["metric"] == "smallest_gap"].set_index("base_rate_b")["value"]
-    equal = rows["base_rate_a"].dropna().iloc[0]
+    table: Any = group_table(rows).pivot(index="group", columns="training")
+    sizes = table["base_rate", "on all"]
+    low, high = sizes.idxmin(), sizes.idxmax()
+    apart = (table["fpr"].loc[low] - table["fpr"].loc[high]).abs()
+    gap = rows[rows["metric"] == "smallest_gap"].iloc[-1]
     single = rows[rows["part"] == "single"].set_index("metric")["value"]
-    cause = rows[rows["part"] == "cause"].pivot_table(
-        index="confounding", columns="effect", values="value"
-    )
+    cause = rows[rows["part"] == "cause"].set_index(["confounding", "effect"])["value"].unstack()
     worst = cause.loc[cause.index.max()]
     private = rows[rows["part"] == "private"]
+    means = summarise(private, ["group", "epsilon"]).pivot(index="group", columns="epsilon")
     budget = private["epsilon"].min()
-    losses = {}
-    for name in private["group"].unique():
-        free = _mean(private, group=name, epsilon=np.inf)
-        noisy = _mean(private, group=name, epsilon=budget)
-        losses[name] = (free[0] - noisy[0], float(np.hypot(free[1], noisy[1])))
-    (one, (loss_a, se_a)), (two, (loss_b, se_b)) = list(losses.items())[:2]
-    apart = abs(loss_a - loss_b) / np.hypot(se_a, se_b)
+    lost: Any = means["mean", np.inf] - means["mean", budget]
+    error: Any = np.hypot(means["se", np.inf], means["se", budget])
+    one, two = lost.index[:2]
+    errors = abs(lost[one] - lost[two]) / np.hypot(error[one], error[two])
+    numbers = {
+        **rare[["prevalence", "fpr", "value"]],
+        "missed": 1 - rare["tpr"],
+        "low": low,
+        "high": high,
+        "base_low": sizes[low],
+        "base_high": sizes[high],
+        "before": apart["on all"],
+        "after": apart["equalised"],
+        **gap[["base_rate_a", "base_rate_b"]],
+        "gap": gap["value"],
+        "auc": single["proxy_auc"],
+        "seen": worst["seen"],
+        "lowers": -worst["done"],
+        "epsilon": budget,
+        "one": one,
+        "two": two,
+        "lost_one": lost[one],
+        "lost_two": lost[two],
+        "errors": errors,
+    }
+    claims = [
+        (
+            "At a prevalence of {prevalence:g} a classifier with {fpr:.0%} false alarms is right "
+            "in {value:.1f}% of its alarms, although it misses {missed:.0%} of the cases.",
+        ),
+        (
+            "Base rates are {base_low:.0%} ({low}) and {base_high:.0%} ({high}); the false "
+            "positive rates lie {before:.0%} apart, {after:.0%} once odds are equalised.",
+            apart["equalised"] < apart["on all"],
+            "Equalising odds did not bring the false positive rates of {low} and {high} together "
+            "on held-out records: {before:.0%} apart before, {after:.0%} after.",
+        ),
+        (
+            "PPV, FPR and FNR cannot agree at once where base rates differ: the closest pair of "
+            "thresholds leaves a gap of {gap:.2f} at {base_rate_b:.0%} against {base_rate_a:.0%}.",
+            gap["value"] > 0.01,
+        ),
+        (
+            "Leaving the group out does not hide it: from the other features it is guessed with an "
+            "AUC of {auc:.2f}.",
+            single["proxy_auc"] > 0.6,
+            "The other features hardly tell the group (AUC {auc:.2f}).",
+        ),
+        (
+            "A treatment that lowers the risk by {lowers:.2f} looks as if it changed it by "
+            "{seen:+.2f} where the severely ill get it more often.",
+            worst["seen"] > 0 > worst["done"],
+            "Seen and done effects have the same sign here: {seen:+.2f} and -{lowers:.2f}.",
+        ),
+        (
+            "At epsilon {epsilon:g} group {one} loses {lost_one:.1%} of accuracy and {two} "
+            "{lost_two:.1%}, a difference of {errors:.1f} standard errors.",
+            errors > 2,
+            "At epsilon {epsilon:g} group {one} loses {lost_one:.1%} of accuracy and {two} "
+            "{lost_two:.1%}; the difference is within its error ({errors:.1f} standard errors), so "
+            "these records do not tell who pays more.",
+        ),
+    ]
     return [
-        Claim(
-            "At a prevalence of {prevalence:g} a classifier with {fpr:.0%} false alarms is right in {ppv:.1f}% of "
-            "its alarms, although it misses {missed:.0%} of the cases.",
-            prevalence=rare["prevalence"],
-            fpr=rare["fpr"],
-            ppv=rare["value"],
-            missed=1 - rare["tpr"],
-        ),
-        Claim(
-            "Base rates are {a:.0%} ({low}) and {b:.0%} ({high}); the false positive rates lie {gap:.0%} apart, "
-            "{after:.0%} once odds are equalised.",
-            holds=fpr["equalised"] < fpr["on all"],
-            otherwise="Equalising odds did not bring the false positive rates of {low} and {high} together on "
-            "held-out records: {gap:.0%} apart before, {after:.0%} after.",
-            low=low,
-            high=high,
-            a=sizes.loc[low, "base_rate"],
-            b=sizes.loc[high, "base_rate"],
-            gap=fpr["on all"],
-            after=fpr["equalised"],
-        ),
-        Claim(
-            "PPV, FPR and FNR cannot agree at once where base rates differ: the closest pair of thresholds leaves a "
-            "gap of {gap:.2f} at {far:.0%} against {equal:.0%}.",
-            holds=gaps.iloc[-1] > 0.01,
-            gap=gaps.iloc[-1],
-            far=gaps.index[-1],
-            equal=equal,
-        ),
-        Claim(
-            "Leaving the group out does not hide it: from the other features it is guessed with an AUC of {auc:.2f}.",
-            holds=single["proxy_auc"] > 0.6,
-            otherwise="The other features hardly tell the group (AUC {auc:.2f}).",
-            auc=single["proxy_auc"],
-        ),
-        Claim(
-            "A treatment that lowers the risk by {done:.2f} looks as if it changed it by {seen:+.2f} where the severely "
-            "ill get it more often.",
-            holds=worst["seen"] > 0 > worst["done"],
-            done=-worst["done"],
-            seen=worst["seen"],
-            otherwise="Seen and done effects have the same sign here: {seen:+.2f} and -{done:.2f}.",
-        ),
-        Claim(
-            "At epsilon {epsilon:g} group {one} loses {a:.1%} of accuracy and {two} {b:.1%}, a difference of {apart:.1f} "
-            "standard errors.",
-            holds=apart > 2,
-            epsilon=budget,
-            one=one,
-            two=two,
-            a=loss_a,
-            b=loss_b,
-            apart=apart,
-            otherwise="At epsilon {epsilon:g} group {one} loses {a:.1%} of accuracy and {two} {b:.1%}; the difference is "
-            "within its error ({apart:.1f} standard errors), so these records do not tell who pays more.",
-        ),
+        Claim(sentence, holds=all(rest[:1]), otherwise="".join(rest[1:]), **numbers)
+        for sentence, *rest in claims
     ]

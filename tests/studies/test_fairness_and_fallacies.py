@@ -11,16 +11,32 @@ from pet_lab.studies import fairness_and_fallacies as study
 RATE = st.floats(0.05, 0.95)
 
 
+def settings(**changes):
+    frame = pd.DataFrame({"g": ["a", "b"] * 20, "x": range(40), "y": [0, 1] * 20})
+    fixed = {"frame": frame, "target": "y", "group": "g", "leave_out": []}
+    return study.Settings(**fixed | {"replicates": 1, "seed": 1} | changes)
+
+
 def test_the_lectures_example():
-    rows = study.base_rates(prevalences=[0.001], true_positive_rates=[1.0], fpr=0.05)
-    assert rows["value"].tolist() == pytest.approx([100 * 0.001 / 0.05095])
+    (_, record) = study.base_rates(settings())
+    assert record["tpr"] == 1
+    assert record["metrics"]["ppv_percent"] == pytest.approx(100 * 0.001 / 0.05095)
 
 
-@pytest.mark.parametrize("bad", [(0.0, 1.0, 0.05), (0.1, 1.2, 0.05), (0.1, 1.0, 5.0)])
-def test_rates_are_shares(bad):
-    prevalence, tpr, fpr = bad
-    with pytest.raises(ValueError, match=r"Expected shares.*5 % is 0\.05"):
-        study.base_rates(prevalences=[prevalence], true_positive_rates=[tpr], fpr=fpr)
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"prevalences": [0.0]}, "between 0 and 1, got 0"),
+        ({"base_rates_b": [1.0]}, "between 0 and 1, got 1"),
+        ({"fpr": 5.0}, r"fpr is a number from 0 to 1.*5 % is 0\.05"),
+        ({"epsilons": []}, "epsilons is a list"),
+        ({"replicates": 0}, "replicates is a whole number"),
+        ({"group": "h"}, "no 'h'"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(bad, words):
+    with pytest.raises(ValueError, match=words):
+        settings(**bad)
 
 
 @given(RATE, RATE, RATE)
@@ -33,8 +49,7 @@ def test_the_forced_rate_is_what_a_table_of_counts_has(base_rate, ppv, fnr):
 
 
 def test_a_gap_remains_exactly_where_base_rates_differ():
-    rows = study.impossibility(base_rate=0.3, other_base_rates=[0.3, 0.5, 0.7])
-    gaps = rows[rows["metric"] == "smallest_gap"]["value"].tolist()
+    gaps = [study.smallest_gap(0.3, other) for other in (0.3, 0.5, 0.7)]
     assert gaps[0] == 0
     assert 0.02 < gaps[1] < gaps[2]
 
@@ -59,41 +74,33 @@ def test_errors_by_group_are_those_of_each_group_alone():
 def test_an_empty_or_tiny_group_is_refused(groups, sentence):
     frame = pd.DataFrame({"g": groups, "x": range(40), "y": [0, 1] * 20})
     with pytest.raises(ValueError, match=sentence):
-        study.features(frame, target="y", leave_out=[], group="g")
-    with pytest.raises(ValueError, match="no 'h'"):
-        study.features(frame, target="y", leave_out=[], group="h")
+        settings(frame=frame)
 
 
 def test_seen_and_done_agree_without_confounding_only():
-    rows = study.confounded(strengths=[0.0, 0.8], people=40_000, seed=5)
-    effects = rows.set_index(["confounding", "effect"])
-    for strength in (0.0, 0.8):
-        done = effects.loc[(strength, "done")]
-        assert abs(done["value"] + 0.1) < 4 * done["se"]
-    seen = effects.loc[(0.0, "seen")]
-    assert abs(seen["value"] + 0.1) < 4 * seen["se"]
+    effects = {
+        (r["confounding"], r["effect"]): (r["metrics"][study.EFFECT], r["se"][study.EFFECT])
+        for r in study.confounded([0.0, 0.8], people=40_000, seed=5)
+    }
     # P(severe | treated) is 0.9 against 0.1: 0.4 * 0.8 - 0.1 by hand
-    seen = effects.loc[(0.8, "seen")]
-    assert abs(seen["value"] - 0.22) < 4 * seen["se"]
+    for where, want in {(0.0, "done"): -0.1, (0.8, "done"): -0.1, (0.0, "seen"): -0.1}.items():
+        value, se = effects[where]
+        assert abs(value - want) < 4 * se
+    value, se = effects[0.8, "seen"]
+    assert abs(value - 0.22) < 4 * se
 
 
 def test_what_if_finds_a_model_that_uses_the_group_and_the_proxy_that_tells_it():
     rng = np.random.default_rng(3)
     group = rng.integers(2, size=400)
     proxy = np.clip(group + rng.normal(0, 0.1, 400), 0, 1)
-    X = np.column_stack([group, 1 - group, proxy, rng.random(400)])
-    rows = study.single_predictions(
-        X,
-        group,
-        np.where(group, "b", "a"),
-        ["g_b", "g_a", "p", "z"],
-        group="g",
-        widths=[0.5, 1],
-        seed=1,
-    ).set_index("metric")["value"]
-    assert rows["what_if"] > 0.3
-    assert rows["proxy_auc"] > 0.99
-    assert rows["same_sign"].iloc[0] == 1
+    frame = pd.DataFrame({"g": np.where(group, "b", "a"), "p": proxy, "z": rng.random(400)})
+    records = list(study.single_predictions(settings(frame=frame.assign(y=group))))
+    first = records[0]["metrics"]
+    assert first["what_if"] > 0.3
+    assert first["proxy_auc"] > 0.99
+    same_sign = [r["metrics"]["same_sign"] for r in records if "kernel_width" in r]
+    assert same_sign[0] == 1
 
 
 def test_explorer_counts_people():
