@@ -433,7 +433,7 @@ def _chosen(ws: Workspace, names: Sequence[str] | None) -> list[str]:
 
 
 def _execute(ws: Workspace, specs: Sequence[RunSpec], **how: Any) -> list[RunRecord]:
-    how |= {"progress": sweep.print_progress(), "data_fingerprint": _data_fingerprint}
+    how |= {"progress": sweep.print_progress, "data_fingerprint": _data_fingerprint}
     try:
         return sweep.execute(ws, specs, **how)
     except KeyboardInterrupt as stop:  # printed here: typer itself ends silently
@@ -488,11 +488,10 @@ def _print_plan(
     ws: Workspace, specs: Sequence[RunSpec], varied: Sequence[str], force: bool, as_json: bool
 ) -> None:
     """What a sweep would run, and why."""
-    todo = sweep.pending(ws, specs, data_fingerprint=_data_fingerprint, force=force)
-    why = {p.spec.run_id: p.why for p in todo}
+    why = sweep.pending(ws, specs, data_fingerprint=_data_fingerprint, force=force)
     items, rows = [], []
     for s in specs:
-        runs_now, reason = s.run_id in why, why.get(s.run_id, "done and fresh")
+        runs_now, reason = s in why, why.get(s, "done and fresh")
         item = {"notebook": s.notebook, "run_id": s.run_id, "parameters": dict(s.parameters)}
         items.append(item | {"why": reason, "runs": runs_now})
         shown = ", ".join(f"{k}={json.dumps(s.parameters[k])}" for k in varied or s.parameters)

@@ -29,12 +29,7 @@ def sha256_file(path: Path) -> str:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces, so that equal values have equal text.
-
-    Raises
-    ------
-    ValueError
-        If `value` holds NaN or an infinity.
+    """JSON with sorted keys and no spaces: equal values, equal text. NaN, inf: ValueError.
 
     >>> canonical_json({"b": [1, 2], "a": "é"})
     '{"a":"é","b":[1,2]}'
@@ -48,17 +43,8 @@ def canonical_json(value: Any) -> str:
 def replacing(path: Path, *, secret: bool = False) -> Iterator[IO[bytes]]:
     """A binary stream whose content replaces `path` when the block ends without an error.
 
-    Parameters
-    ----------
-    path : Path
-        In an existing folder. A reader, or a crash, finds the old content or the new, never a part.
-    secret : bool
-        Only the owner may read or write the file (mode 0600 from its first byte; POSIX).
-
-    Raises
-    ------
-    OSError
-        From the file system; nothing is left behind.
+    A reader, or a crash, finds the old content or the new, never a part; after an error nothing is
+    left behind. With `secret` only the owner may read or write it (0600 from its first byte).
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)

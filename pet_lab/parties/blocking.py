@@ -8,15 +8,13 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
-
-import msgspec
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from . import channel
 from .certificates import Credentials
-from .channel import Buffer, Options
-from .errors import PartyError
+from .channel import Options
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -37,6 +35,18 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+def _blocking(
+    method: Callable[Concatenate[channel.Channel, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[BlockingChannel, P], T]:
+    """The same method, which returns once the loop has run it."""
+
+    @functools.wraps(method)
+    def call(self: BlockingChannel, *args: P.args, **kwargs: P.kwargs) -> T:
+        return _run(method(self._inner, *args, **kwargs))
+
+    return call
+
+
 class BlockingChannel:
     """The blocking face of a `Channel`; one thread may send while another receives."""
 
@@ -45,29 +55,12 @@ class BlockingChannel:
         self.party, self.peer = inner.party, inner.peer
         self.record = inner.record
 
-    def send(self, message: msgspec.Struct, *, kind: str = "") -> None:
-        """Send a typed message; returns once the peer's window has room for it."""
-        _run(self._inner.send(message, kind=kind))
-
-    def send_bytes(self, *parts: Buffer, kind: str = "bytes") -> None:
-        """Send buffers as one frame, without joining them."""
-        _run(self._inner.send_bytes(*parts, kind=kind))
-
-    def receive(self, message_type: type[T], *, within: float | None = None) -> T:
-        """The next message as a `message_type`, or PeerLost, Refused or the peer's own error."""
-        return _run(self._inner.receive(message_type, within=within))
-
-    def receive_bytes(self, *, within: float | None = None) -> bytes:
-        """The next frame of raw bytes."""
-        return _run(self._inner.receive_bytes(within=within))
-
-    def refuse(self, error: PartyError) -> None:
-        """Tell the peer why nothing more will come."""
-        _run(self._inner.refuse(error))
-
-    def close(self) -> None:
-        """Send what is still buffered, then close."""
-        _run(self._inner.close())
+    send = _blocking(channel.Channel.send)
+    send_bytes = _blocking(channel.Channel.send_bytes)
+    receive = _blocking(channel.Channel.receive)
+    receive_bytes = _blocking(channel.Channel.receive_bytes)
+    refuse = _blocking(channel.Channel.refuse)
+    close = _blocking(channel.Channel.close)
 
     def __enter__(self) -> BlockingChannel:
         return self

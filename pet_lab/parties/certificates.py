@@ -52,13 +52,7 @@ class TestAuthority:
         return self._authority.cert_pem.bytes()
 
     def issue(self, name: str, *, days: float = 7, starts_in_days: float = -1) -> Credentials:
-        """Credentials for one identity; a negative `days` makes a certificate that has expired.
-
-        Raises
-        ------
-        PartyError
-            If the name is not one of small letters, digits, dots and dashes.
-        """
+        """Credentials for one identity; a negative `days` makes a certificate that has expired."""
         if not IDENTITY.fullmatch(name):
             raise PartyError(
                 f"An identity is small letters, digits, dots and dashes, got {name[:80]!r}."
@@ -69,12 +63,8 @@ class TestAuthority:
             not_before=now + datetime.timedelta(days=min(starts_in_days, days - 1)),
             not_after=now + datetime.timedelta(days=days),
         )
-        return Credentials(
-            name,
-            self.certificate,
-            leaf.cert_chain_pems[0].bytes(),
-            leaf.private_key_pem.bytes(),
-        )
+        chain, key = leaf.cert_chain_pems[0].bytes(), leaf.private_key_pem.bytes()
+        return Credentials(name, self.certificate, chain, key)
 
 
 def save(credentials: Credentials, folder: Path) -> Path:
@@ -90,10 +80,7 @@ def save(credentials: Credentials, folder: Path) -> Path:
 def load(folder: Path | None = None) -> Credentials:
     """Read credentials from a folder, or from the one that PET_LAB_CREDENTIALS names.
 
-    Raises
-    ------
-    PartyError
-        No folder, a missing file, a key that others may read, or not exactly one identity.
+    A PartyError: no folder, a missing file, a key that others may read, not exactly one identity.
     """
     from cryptography import x509
 
@@ -149,10 +136,7 @@ def _context(protocol: int, credentials: Credentials) -> ssl.SSLContext:
 def identity(certificate: Mapping[str, Any] | None) -> str:
     """The party that a verified peer certificate (as `getpeercert` gives it) names.
 
-    Raises
-    ------
-    Refused
-        If it names none or several, in whatever way, or by another kind of name than DNS.
+    Refused if it names none or several, in whatever way, or by another kind of name than DNS.
     """
     every = (certificate or {}).get("subjectAltName", ())
     names = [entry for entry in every if entry[0] != "IP Address"]  # where it is, not who

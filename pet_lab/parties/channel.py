@@ -90,12 +90,8 @@ class Options:
 class Channel:
     """One connection to one peer; see `connect`, `serve` and `memory_pair`.
 
-    Parameters
-    ----------
-    party, peer : str
-        Who speaks here, and who is at the other end according to its certificate.
-    record : list of Sent, optional
-        Where messages sent from here are noted; a list of its own if not given.
+    `party` speaks here, `peer` is at the other end according to its certificate; messages sent
+    from here are noted in `record`.
     """
 
     def __init__(
@@ -123,13 +119,10 @@ class Channel:
     async def send(self, message: msgspec.Struct, *, kind: str = "") -> None:
         """Send a typed message; `kind` names it in the record (default: its tag or type).
 
-        Raises
-        ------
-        PeerLost
-            If the peer is gone, or takes nothing for `timeout_s`; its refusal, if it sent one.
+        PeerLost if the peer is gone or takes nothing for `timeout_s`; its refusal, if it sent one.
         """
-        tag = message.__struct_config__.tag
-        await self._send(JSON, (msgspec.json.encode(message),), kind or str(tag or _name(message)))
+        name = kind or str(message.__struct_config__.tag or type(message).__name__.lower())
+        await self._send(JSON, (msgspec.json.encode(message),), name)
 
     async def send_bytes(self, *parts: Buffer, kind: str = "bytes") -> None:
         """Send buffers as one frame of raw bytes, without joining them."""
@@ -167,12 +160,8 @@ class Channel:
     async def receive(self, message_type: type[T], *, within: float | None = None) -> T:
         """The next message, decoded into a Struct (or a union of tagged ones).
 
-        Raises
-        ------
-        PeerLost
-            Nothing came within the time limit, or the peer is gone.
-        PartyError
-            What the peer said instead; Refused if it is no such message.
+        PeerLost if nothing came within the time limit or the peer is gone, Refused if it is no
+        such message, or the PartyError that the peer sent instead.
         """
         payload = await self._next(JSON, within)
         try:
@@ -219,11 +208,13 @@ class Channel:
                     )
                 payload = await self._reader.readexactly(size)
                 if form == REFUSAL:
-                    raise _refusal(self.peer, payload)
+                    raise _decoder(Refusal).decode(payload).as_error()
                 due = asyncio.get_running_loop().time() + self.options.delay_s
                 await self._frames.put((due, form, payload))
         except PartyError as error:
             self._ended = error
+        except (msgspec.MsgspecError, UnicodeDecodeError):  # of a refusal
+            self._ended = Refused(f"{self.peer} refused, in words that cannot be read.")
         except ssl.SSLError as error:  # in TLS 1.3 a client learns late that it is not accepted
             self._ended = Refused(f"{self.peer} turned us away: {_alert(error)}.")
         except (OSError, asyncio.IncompleteReadError):
@@ -267,18 +258,6 @@ def _once(pairs: list[tuple[str, Any]]) -> None:
         raise ValueError("a field is there twice")
 
 
-def _name(message: msgspec.Struct) -> str:
-    return type(message).__name__.lower()
-
-
-def _refusal(peer: str, payload: bytes) -> PartyError:
-    try:
-        refusal: Refusal = _decoder(Refusal).decode(payload)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return Refused(f"{peer} refused, in words that cannot be read.")
-    return refusal.as_error()
-
-
 def printable(text: str, limit: int) -> str:
     """Foreign text that may be shown: printable signs only, not too many."""
     return "".join(c for c in text[:limit] if c.isprintable())
@@ -302,23 +281,11 @@ async def connect(
     record: list[Sent] | None = None,
     context: ssl.SSLContext | None = None,
 ) -> Channel:
-    """Open a channel to a party that listens.
+    """Open a channel to a party that listens, and whose certificate carries the name `peer`.
 
-    Parameters
-    ----------
-    peer : str
-        The name that the certificate at the other end must carry.
-    wait_s : float
-        How long to try again while nobody listens there.
-    context : SSLContext, optional
-        From `client_context(credentials)`, for callers that connect often.
-
-    Raises
-    ------
-    PeerLost
-        Nobody answers, or not in time.
-    Refused
-        One side does not accept the other's certificate.
+    Tries again for `wait_s` while nobody listens there; `context` is `client_context(credentials)`,
+    for callers that connect often. PeerLost if nobody answers, or not in time; Refused if one side
+    does not accept the other's certificate.
     """
     options, loop = options or Options(), asyncio.get_running_loop()
     context = context or client_context(credentials)
@@ -382,13 +349,8 @@ async def serve(
     """Listen, and call `handle` with a channel to each peer whose certificate is accepted.
 
     A PartyError from `handle` is sent to the peer, of any other error only that there was one.
-
-    Parameters
-    ----------
-    turned_away : callable
-        Gets one sentence for each peer whose certificate is not accepted.
-    at_most : int
-        Connections at one time; more are closed at once.
+    `turned_away` gets one sentence for each peer whose certificate is not accepted; connections
+    beyond `at_most` at one time are closed at once.
     """
     options, context = options or Options(), server_context(credentials)
     tasks: set[asyncio.Task[Any]] = set()

@@ -6,15 +6,7 @@ from typing import ClassVar
 
 
 class PartyError(Exception):
-    """Base of all errors between parties.
-
-    Parameters
-    ----------
-    sentence : str
-        What was expected, what came, what to do.
-    parties : tuple of str
-        The parties that the sentence is about; crosses the wire with it.
-    """
+    """Base of all errors between parties; `parties`, whom it is about, cross the wire with it."""
 
     by_name: ClassVar[dict[str, type[PartyError]]] = {}
 

@@ -28,20 +28,10 @@ TAIL_LINES = 40
 
 
 class Process:
-    """A started party; use it as a context manager, or call `stop`.
+    """A started party, called `name` in errors; use it as a context manager, or call `stop`.
 
-    Parameters
-    ----------
-    name : str
-        What errors call it.
-    module : str
-        What `python -m` runs.
-    arguments : sequence of str
-        Its command line; it holds no secrets.
-    environment : mapping
-        Variables added to those of this process.
-    remove : Path, optional
-        A folder of keys and data that goes away with the parent, however the parent ends.
+    It runs `python -m module arguments` (no secrets there) with `environment` added to ours. The
+    folder `remove`, of keys and data, goes away with the parent, however the parent ends.
     """
 
     def __init__(
@@ -59,16 +49,9 @@ class Process:
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         self._writing = threading.Lock()
+        tied = [__name__, str(os.getpid()), str(remove or ""), module, *arguments]
         self.popen = subprocess.Popen(  # noqa: S603 - our own interpreter and module, no shell
-            [
-                sys.executable,
-                "-m",
-                __name__,
-                str(os.getpid()),
-                str(remove or ""),
-                module,
-                *arguments,
-            ],
+            [sys.executable, "-m", *tied],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -114,10 +97,7 @@ class Process:
     def read(self, within: float) -> dict[str, Any]:
         """The next JSON object that it prints; other lines join the tail of its stderr.
 
-        Raises
-        ------
-        PeerLost
-            If it ended, with what it wrote last, or printed nothing in time.
+        PeerLost if it ended, with what it wrote last, or printed nothing in time.
         """
         report = self._read(time.monotonic() + within)
         if report is None:
@@ -147,11 +127,8 @@ class Process:
     ) -> dict[str, Any]:
         """The next report whose field `event` is this.
 
-        Raises
-        ------
-        PeerLost
-            If the process ended, with its last words, or was too slow; or if `partner` failed
-            meanwhile, with the partner's.
+        PeerLost if the process ended, with its last words, or was too slow; or if `partner` failed
+        meanwhile, with the partner's.
         """
         deadline = time.monotonic() + within
         while (now := time.monotonic()) < deadline:

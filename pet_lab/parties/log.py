@@ -168,10 +168,7 @@ def verify(
 ) -> None:
     """Check a log against its keeper's name and public key, and against heads that others kept.
 
-    Raises
-    ------
-    PartyError
-        Naming the first entry that does not fit, or the witness that saw another history.
+    A PartyError names the first entry that does not fit, or that a witness saw another history.
     """
     previous = _start(party)
     for i, entry in enumerate(entries):

@@ -2,7 +2,7 @@
 
 A run is stale when code that it uses changed. Taking the whole package for that would make a
 half-hour run stale when only the report's colours changed, so the imports are followed by `ast`,
-and a module is hashed by what it compiles to: comments, docstrings and layout do not count. Data
+and a module is hashed by its syntax tree: comments, docstrings and layout do not count. Data
 files beside it count with it: those of its name (`x.toml` of `x.py`) and those that it names.
 """
 
@@ -13,7 +13,6 @@ import contextlib
 import functools
 import hashlib
 import threading
-import types
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -32,19 +31,10 @@ MACHINERY = frozenset(
 
 
 def modules(code: Iterable[str], root: Path = ROOT) -> dict[str, str]:
-    """Modules of pet_lab that `code` reaches by imports, each with the hash of its code.
+    """Modules of pet_lab that code cells reach by imports, each with 16 digits of a SHA-256.
 
-    Parameters
-    ----------
-    code : iterable of str
-        Sources of a notebook's code cells; lines of IPython magic are left out.
-    root : Path
-        Folder of the package.
-
-    Returns
-    -------
-    dict of module name to the first 16 hexadecimal digits of a SHA-256, sorted by name. Imports
-    inside functions count. Code that is not Python counts as using the whole package.
+    Imports inside functions count, IPython magic does not. Code that is not Python counts as using
+    the whole package, whose folder is `root`.
     """
     try:
         start = {name for cell in code for name in _imported(_parse_cell(cell), "", root)}
@@ -122,9 +112,7 @@ def _module(
     imports = _imported(tree, name if is_package else name.rpartition(".")[0], root)
     if is_package and name not in (PACKAGE, f"{PACKAGE}.workbench") and _is_lazy(tree):
         imports |= _inside(name, root)  # names resolved at run time cannot be followed
-    with _parsing:
-        compiled = compile(_strip(tree), name, "exec")
-    digest = hashlib.sha256(repr(_essence(compiled)).encode())
+    digest = hashlib.sha256(ast.dump(_strip(tree)).encode())
     for file in beside:
         if file.stem == path.stem or file.name.encode() in source:
             digest.update(file.read_bytes())
@@ -143,8 +131,6 @@ def _imported(tree: ast.AST, package: str, root: Path) -> set[str]:
                 parts = parts[: len(parts) - node.level + 1]
                 base = ".".join([*parts, base] if base else parts)
             names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-            if any(alias.name == "*" for alias in node.names):
-                names.append(base)
         else:
             continue
         for name in names:
@@ -172,40 +158,7 @@ def _outside(tree: ast.Module) -> set[str]:
 
 def _strip(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:] or [ast.copy_location(ast.Pass(), first)]
+        with_words = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        if isinstance(node, with_words) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
     return tree
-
-
-def _essence(code: types.CodeType) -> tuple[object, ...]:
-    """What a code object does, without where it stands in its file."""
-    return (
-        code.co_name,
-        code.co_argcount,
-        code.co_posonlyargcount,
-        code.co_kwonlyargcount,
-        code.co_flags,
-        code.co_names,
-        code.co_varnames,
-        code.co_freevars,
-        code.co_cellvars,
-        code.co_exceptiontable,
-        code.co_code,
-        tuple(_constant(value) for value in code.co_consts),
-    )
-
-
-def _constant(value: object) -> object:
-    if isinstance(value, types.CodeType):
-        return _essence(value)
-    if isinstance(value, frozenset):  # printed in an order that differs from process to process
-        return ("frozenset", sorted(map(repr, value)))
-    if isinstance(value, tuple):
-        return tuple(_constant(item) for item in value)
-    return value

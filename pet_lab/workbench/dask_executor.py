@@ -35,18 +35,8 @@ RESULTS = (runs.NOTEBOOK, runs.FAILED_NOTEBOOK, runs.ROWS, runs.SUMMARY)
 class DaskExecutor:
     """Runs on the cluster whose scheduler is at `address`, such as tcp://127.0.0.1:8786.
 
-    Parameters
-    ----------
-    address : str
-    prints : mapping
-        `runs.fingerprints` of each notebook.
-    say : callable
-        Gets a sentence once the cluster has been without a worker for ten seconds.
-
-    Raises
-    ------
-    ExecutorError
-        If no scheduler answers there within ten seconds.
+    `prints` holds `runs.fingerprints` of each notebook; `say` gets a sentence once the cluster has
+    been without a worker for ten seconds. An ExecutorError if no scheduler answers in that time.
     """
 
     def __init__(
@@ -160,12 +150,9 @@ def take(answer: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def perform(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Execute one run on a Dask worker.
+    """Execute one run on a Dask worker: `outcome` (of `execute.run`) and `files` (bytes by name).
 
-    Returns
-    -------
-    dict with `outcome` (see `execute.run`, and the worker's versions) and `files` (bytes by
-    name). Code that differs from the sender's is an outcome with an error: other code, other rows.
+    Code that differs from the sender's is an outcome with an error: other code, other rows.
     """
     from distributed import get_worker
 

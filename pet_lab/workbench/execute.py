@@ -39,22 +39,14 @@ def run(
     *,
     kernels: Kernels,
 ) -> dict[str, Any]:
-    """Execute the notebook of `job` on a kernel of its own and leave it in `folder`.
+    """Execute the notebook of `job` on a kernel of its own.
 
-    Parameters
-    ----------
-    job : mapping
-        source (the notebook as JSON), parameters, out and cwd (the run's folder as the notebook
-        sees it, and the kernel's working folder), env, timeout (seconds or None).
-    folder : Path
-        Gets notebook.ipynb, or failed.ipynb with the cells up to the error.
-    cancelled : callable
-        Asked every quarter of a second; when it says yes, the run is ended.
-    kernels : Kernels
+    `job` holds source (the notebook as JSON), parameters, out and cwd (the run's folder as the
+    notebook sees it, and the kernel's working folder), env, timeout (seconds or None). `folder`
+    gets notebook.ipynb, or failed.ipynb with the cells up to the error. `cancelled` is asked every
+    quarter of a second; when it says yes, the run is ended.
 
-    Returns
-    -------
-    dict with started, ended, wall_s, cpu_s, error (None, or name, value, cell). Whatever goes wrong
+    Returns started, ended, wall_s, cpu_s, error (None, or name, value, cell). Whatever goes wrong
     is this run's error; nothing is raised but what the file system refuses.
     """
     import nbformat

@@ -46,18 +46,10 @@ _ordering = threading.Lock()
 
 
 class Kernels:
-    """Makes the kernels of a sweep, each a process of its own.
+    """Makes the kernels of a sweep, each a process of its own with `threads` numerical threads.
 
-    Parameters
-    ----------
-    threads : int
-        Threads for the numerical libraries of each kernel.
-    packages : iterable of str
-        Top-level packages that the notebooks import; the fork server imports the safe ones. A
-        process has one fork server: its first sweep decides what is imported in advance.
-
-    Notes
-    -----
+    Of the top-level `packages` that notebooks import, the fork server imports the safe ones. A
+    process has one fork server: its first sweep decides what is imported in advance.
     PET_LAB_NO_FORK=1 forces a new interpreter for each kernel. A daemonic process, such as a Dask
     worker with a nanny, may not have children of `multiprocessing` and gets those too.
     """

@@ -18,12 +18,7 @@ class Busy(Exception):
 def lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on the file `path`; the system frees it when the holder dies.
 
-    Raises
-    ------
-    Busy
-        If another process, or another thread of this one, holds it.
-    OSError
-        If the file cannot be created.
+    Busy if another process, or another thread of this one, holds it.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

@@ -13,7 +13,7 @@ import json
 import math
 import re
 import tokenize
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,7 @@ def find(ws: Workspace) -> list[str]:
 def resolve(ws: Workspace, name: str) -> str:
     """Full name of the notebook that `name` means: the full name, its unique last part, or a path.
 
-    Raises
-    ------
-    NotebookError
-        If none or several match; near matches are listed.
+    A NotebookError lists near matches if none or several match.
     """
     known = find(ws)
     asked = name.strip().removesuffix(".ipynb").strip("/").removeprefix("notebooks/")
@@ -76,13 +73,16 @@ def resolve(ws: Workspace, name: str) -> str:
     by_last = {k.rsplit("/", 1)[-1]: k for k in known}
     near = [by_last.get(n, n) for n in difflib.get_close_matches(asked, [*known, *by_last], n=3)]
     near += [k for k in known if asked and asked in k]
+    there = hint(asked, known, near) if known else f"there are none in {ws.notebooks}."
+    raise NotebookError(f"No notebook is called {name!r}; {there}")
+
+
+def hint(word: str, known: Sequence[str], near: Sequence[str] | None = None) -> str:
+    """What to write instead of an unknown word: the nearest ones (at most three), or all."""
+    near = difflib.get_close_matches(word, known, n=1) if near is None else near
     if near:
-        hint = f"did you mean {' or '.join(dict.fromkeys(near[:3]))}?"
-    elif known:
-        hint = f"there are: {', '.join(known)}."
-    else:
-        hint = f"there are none in {ws.notebooks}."
-    raise NotebookError(f"No notebook is called {name!r}; {hint}")
+        return f"did you mean {' or '.join(dict.fromkeys(near[:3]))}?"
+    return f"there are: {', '.join(known) or 'none'}."
 
 
 def path(ws: Workspace, name: str) -> Path:
@@ -95,13 +95,7 @@ def path(ws: Workspace, name: str) -> Path:
 
 
 def read(source: Path) -> dict[str, Any]:
-    """The notebook as nested JSON.
-
-    Raises
-    ------
-    NotebookError
-        If the file is missing, not JSON, or older than notebook format 4.
-    """
+    """The notebook as nested JSON; a NotebookError if missing, not JSON, or older than format 4."""
     try:
         notebook = json.loads(source.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -122,6 +116,11 @@ def source_of(cell: Mapping[str, Any]) -> str:
     """A cell's source as one string (the format allows a list of lines)."""
     text = cell.get("source", "")
     return text if isinstance(text, str) else "".join(text)
+
+
+def tags(cell: Mapping[str, Any]) -> Sequence[str]:
+    """A cell's tags."""
+    return cell.get("metadata", {}).get("tags", ())
 
 
 def code(notebook: Mapping[str, Any]) -> list[str]:
@@ -146,36 +145,25 @@ def _markdown(source: Path) -> list[str]:
 
 def title(source: Path) -> str:
     """Text of the first heading, or the file's name where there is none."""
-    for text in _markdown(source):
-        if heading := re.search(r"^#+\s+(.+?)\s*#*\s*$", text, re.MULTILINE):
-            return heading.group(1)
-    return source.stem.replace("_", " ")
+    heading = re.search(r"^#+\s+(.+?)\s*#*\s*$", "\n".join(_markdown(source)), re.MULTILINE)
+    return heading.group(1) if heading else source.stem.replace("_", " ")
 
 
 def claim(source: Path) -> str:
     """The paragraph marked "Claim", else the first paragraph below the heading, else ""."""
-    for text in _markdown(source):
-        marked = re.search(
-            r"\*\*Claim\.?\*\*[.:]?\s*(.+?)(?=\n\s*\n|\n\s*\*\*|\Z)", text, re.DOTALL
-        )
-        if marked:
-            return " ".join(marked.group(1).split())
-    for text in _markdown(source):
-        for block in re.split(r"\n\s*\n", re.sub(r"^#.*$", "\n", text, flags=re.MULTILINE)):
-            if block.strip():
-                return " ".join(block.split())
-    return ""
+    text = "\n\n".join(_markdown(source))
+    marked = re.search(r"\*\*Claim\.?\*\*[.:]?\s*(.+?)(?=\n\s*\n|\n\s*\*\*|\Z)", text, re.DOTALL)
+    blocks = re.split(r"\n\s*\n", re.sub(r"^#.*$", "\n", text, flags=re.MULTILINE))
+    paragraph = marked.group(1) if marked else next(filter(str.strip, blocks), "")
+    return " ".join(paragraph.split())
 
 
-def check_form(source: Path, notebook: Mapping[str, Any] | None = None) -> None:
-    """Refuse a notebook that cannot be run in batch, before a kernel starts.
+def check_form(source: Path) -> dict[str, Parameter]:
+    """Parameters of a notebook that can be run in batch; a NotebookError for any other.
 
-    Raises
-    ------
-    NotebookError
-        If the kernel is missing or not Python, or the parameters cell is missing or not readable.
+    The kernel must be Python, the parameters cell readable, with a text `out`.
     """
-    notebook = read(source) if notebook is None else notebook
+    notebook = read(source)
     spec = notebook.get("metadata", {}).get("kernelspec")
     if not spec or not spec.get("name"):
         raise NotebookError(
@@ -186,7 +174,7 @@ def check_form(source: Path, notebook: Mapping[str, Any] | None = None) -> None:
         raise NotebookError(
             f"{source.name} asks for the kernel {spec['name']!r}, but only python3 is supported."
         )
-    declared = parameters(source, notebook)
+    declared = parameters(source)
     if RUNNER_SETS not in declared:
         raise NotebookError(
             f'{source.name} has no parameter {RUNNER_SETS}: add `out: str = ""` to its parameters '
@@ -197,24 +185,20 @@ def check_form(source: Path, notebook: Mapping[str, Any] | None = None) -> None:
             f"{source.name}: the parameter out is of type {declared[RUNNER_SETS].type}, "
             'but it is a folder; write `out: str = ""`.'
         )
+    return declared
 
 
 # --- parameters --------------------------------------------------------------------------------
 
 
-def parameters(source: Path, notebook: Mapping[str, Any] | None = None) -> dict[str, Parameter]:
+def parameters(source: Path) -> dict[str, Parameter]:
     """Parameters of a notebook, in the order of its parameters cell (`out` included).
 
-    Raises
-    ------
-    NotebookError
-        If no cell is tagged `parameters`, or a line of it is not a (typed) literal.
+    A NotebookError if no cell is tagged `parameters`, or a line of it is not a (typed) literal.
     """
-    notebook = read(source) if notebook is None else notebook
+    cells = read(source)["cells"]
     tagged = [
-        source_of(c)
-        for c in notebook["cells"]
-        if c.get("cell_type") == "code" and "parameters" in c.get("metadata", {}).get("tags", ())
+        source_of(c) for c in cells if c.get("cell_type") == "code" and "parameters" in tags(c)
     ]
     if not tagged:
         raise NotebookError(
@@ -234,10 +218,14 @@ def parse_cell(text: str, where: str = "the notebook") -> dict[str, Parameter]:
         raise NotebookError(
             f"The parameters cell of {where} is not Python (line {error.lineno}: {error.msg})."
         ) from None
-    helps = _trailing_comments(text)
+    helps = {
+        token.start[0]: token.string.lstrip("#").strip()
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type == tokenize.COMMENT and token.line[: token.start[1]].strip()
+    }
     declared: dict[str, Parameter] = {}
     for node in tree.body:
-        if _is_text(node):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             continue
         name, annotation, value = _assignment(node, where)
         try:
@@ -270,32 +258,16 @@ def parse_cell(text: str, where: str = "the notebook") -> dict[str, Parameter]:
     return declared
 
 
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
 def _assignment(node: ast.stmt, where: str) -> tuple[str, str | None, ast.expr]:
-    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
-        return node.target.id, ast.unparse(node.annotation).replace(" ", ""), node.value
-    if (
-        isinstance(node, ast.Assign)
-        and len(node.targets) == 1
-        and isinstance(node.targets[0], ast.Name)
-    ):
-        return node.targets[0].id, None, node.value
+    match node:
+        case ast.AnnAssign(target=ast.Name(id=name), annotation=kind, value=ast.expr() as value):
+            return name, ast.unparse(kind).replace(" ", ""), value
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            return name, None, value
     raise NotebookError(
         f"{where}: the parameters cell holds `{ast.unparse(node).splitlines()[0]}`; expected only "
         "lines like `error_rate: float = 0.2  # share of records with a typo`."
     )
-
-
-def _trailing_comments(text: str) -> dict[int, str]:
-    comments: dict[int, str] = {}
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        before = token.line[: token.start[1]].strip()
-        if token.type == tokenize.COMMENT and before:
-            comments[token.start[0]] = token.string.lstrip("#").strip()
-    return comments
 
 
 def _type_of(default: Any) -> str | None:
@@ -305,19 +277,13 @@ def _type_of(default: Any) -> str | None:
             inner = {"float"}
         kind = inner.pop() if len(inner) == 1 else None
         return f"list[{kind}]" if kind in SCALARS else None
-    for name in ("bool", "int", "float", "str"):
-        if type(default) is SCALARS[name]:
-            return name
-    return None
+    return next((name for name, kind in SCALARS.items() if type(default) is kind), None)
 
 
 def convert(kind: str, value: Any) -> Any:
     """`value` as the parameter type `kind`: an int is accepted for a float, nothing else is bent.
 
-    Raises
-    ------
-    ValueError
-        With the end of a sentence: "is 'x', but a float is expected".
+    A ValueError holds the end of a sentence: "is 'x', but a float is expected".
     """
     if hasattr(value, "item") and not isinstance(value, (list, tuple, str)):
         value = value.item()  # a numpy scalar, as in a grid from np.linspace
@@ -347,17 +313,7 @@ def _article(kind: str) -> str:
 def check(params: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
     """Full typed set of parameters: defaults overridden by `given`; `out` is left to the runner.
 
-    Parameters
-    ----------
-    params : mapping
-        What `parameters` returned.
-    given : mapping of name to value
-        Values by Python type; use `parse` first for text.
-
-    Raises
-    ------
-    ParameterError
-        If a name is unknown (the error names near matches) or a value has the wrong type.
+    A ParameterError if a name is unknown, or a value has the wrong Python type (text: `parse`).
     """
     full = {name: p.default for name, p in params.items() if name != RUNNER_SETS}
     return full | {name: _fit(_known(params, name), convert, v) for name, v in given.items()}
@@ -379,32 +335,20 @@ def _known(params: Mapping[str, Parameter], name: str) -> Parameter:
     if name in params:
         return params[name]
     others = [p for p in params if p != RUNNER_SETS]
-    near = difflib.get_close_matches(name, others, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(others) or 'none'}."
-    raise ParameterError(f"Unknown parameter {name!r}; {hint}")
+    raise ParameterError(f"Unknown parameter {name!r}; {hint(name, others)}")
 
 
 def parse(params: Mapping[str, Parameter], items: str | Iterable[str]) -> dict[str, Any]:
     """Typed values of command-line texts `name=value`.
 
-    Numbers and true/false as usual; a list as JSON or with commas; a str unchanged.
-
-    Raises
-    ------
-    ParameterError
-        If an item has no "=", a name is unknown, given twice, or a value does not fit its type.
+    Numbers and true/false as usual; a list as JSON or with commas; a str unchanged. A
+    ParameterError if there is no "=", a name is unknown or given twice, or a value does not fit.
     """
     return {p.name: _fit(p, _value, text) for p, text in _pairs(params, items, "epsilon=1")}
 
 
 def parse_grid(params: Mapping[str, Parameter], items: str | Iterable[str]) -> dict[str, list[Any]]:
-    """Typed grid of command-line texts `name=v1,v2`; values of list parameters are split by ";".
-
-    Raises
-    ------
-    ParameterError
-        As `parse`.
-    """
+    """Typed grid of command-line texts `name=v1,v2`; values of list parameters are split by ";"."""
     return {
         p.name: [_fit(p, _value, t) for t in text.split(";" if p.type.startswith("list[") else ",")]
         for p, text in _pairs(params, items, "epsilon=1,10")

@@ -18,11 +18,14 @@ import re
 import secrets
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from pet_lab import files
 from pet_lab.workbench import closure, locks, notebooks
@@ -48,9 +51,8 @@ DataFingerprint = Callable[[str, str], "str | None"]
 class RunSpec:
     """What to run. Two specs are equal when notebook and parameters are.
 
-    notebook    full name, such as "private_ml/dp_training_vs_dp_data"
     parameters  full typed set, without `out`
-    run_id      12 hexadecimal digits of a SHA-256 of the two
+    run_id      12 hexadecimal digits of a SHA-256 of notebook and parameters
     profile     name of the profile that planned it, or ""
     """
 
@@ -63,17 +65,12 @@ class RunSpec:
     def of(cls, notebook: str, parameters: Mapping[str, Any], profile: str = "") -> RunSpec:
         """The spec with its id computed."""
         chosen = {k: v for k, v in parameters.items() if k != notebooks.RUNNER_SETS}
-        return cls(notebook, chosen, run_id(notebook, chosen), profile)
+        identity = f"{notebook}\n{files.canonical_json(chosen)}"
+        return cls(notebook, chosen, files.sha256(identity.encode())[:12], profile)
 
     def folder(self, ws: Workspace) -> Path:
         """Where the run is, or will be."""
         return ws.runs / self.notebook / self.run_id
-
-
-def run_id(notebook: str, parameters: Mapping[str, Any]) -> str:
-    """Stable id of a run: hash of notebook and canonical JSON of all parameters except `out`."""
-    chosen = {k: v for k, v in parameters.items() if k != notebooks.RUNNER_SETS}
-    return files.sha256(f"{notebook}\n{files.canonical_json(chosen)}".encode())[:12]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,22 +139,18 @@ class RunRecord:
 
     def to_json(self) -> dict[str, Any]:
         """The record as stored: no path, user or host name in it."""
-        stored = {
-            f.name: getattr(self, f.name)
-            for f in dataclasses.fields(self)
-            if f.name not in ("folder", "skipped", "stale")
-        }
+        stored = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.compare}
         return {"format": 1, **stored}
 
 
-def of_spec(spec: RunSpec, ws: Workspace, **known: Any) -> RunRecord:
+def of_spec(spec: RunSpec, ws: Workspace, *, state: str = PLANNED, **known: Any) -> RunRecord:
     """A record of `spec` with its identity filled in."""
     seed = spec.parameters.get("seed")
-    known.setdefault("state", PLANNED)
     return RunRecord(
         notebook=spec.notebook,
         run_id=spec.run_id,
         parameters=dict(spec.parameters),
+        state=state,
         seed=seed if isinstance(seed, int) else None,
         profile=spec.profile,
         folder=spec.folder(ws),
@@ -176,35 +169,24 @@ def load(folder: Path) -> RunRecord | None:
     """
     try:
         stored = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        stored.pop("format", None)
-        known = {f.name for f in dataclasses.fields(RunRecord)}
-        record = RunRecord(**{k: v for k, v in stored.items() if k in known}, folder=folder)
-    except (OSError, ValueError, TypeError, AttributeError):
+        record = dataclasses.replace(msgspec.convert(stored, RunRecord), folder=folder)
+    except (OSError, ValueError, msgspec.MsgspecError):
         return None
-    if record.state not in STATES or not _well_formed(record):
+    if record.state not in STATES or not all("name" in item for item in record.data):
         return None
-    if record.ok and not _hashes_hold(folder, record.hashes):
+    if record.ok and not (record.hashes and _hashes_hold(record.hashes, folder)):
         return dataclasses.replace(record, state=INTERRUPTED)
     return record
 
 
-def _well_formed(record: RunRecord) -> bool:
-    """Whether each field is of its type, so that a reader need not look twice."""
-    types: dict[type, Any] = {str: str, float: (int, float), dict: dict, tuple: (list, tuple)}
-    blank = RunRecord(notebook="", run_id="", parameters={}, state="", error={}).to_json()
-    values = {"error": {}} | {k: v for k, v in record.to_json().items() if v is not None}
-    return all(
-        isinstance(values.get(name), types.get(type(default), object))
-        for name, default in blank.items()
-    ) and all(isinstance(item, dict) and "name" in item for item in record.data)
-
-
-def _hashes_hold(folder: Path, hashes: Mapping[str, str]) -> bool:
+def _hashes_hold(hashes: Mapping[str, str], *folders: Path) -> bool:
+    """Whether each file, in the first of the folders that has it, is the one recorded."""
     try:
-        return bool(hashes) and all(
-            files.sha256_file(folder / name) == digest for name, digest in hashes.items()
+        return all(
+            files.sha256_file(next(f / name for f in folders if (f / name).exists())) == digest
+            for name, digest in hashes.items()
         )
-    except OSError:
+    except (OSError, StopIteration):
         return False
 
 
@@ -259,12 +241,6 @@ def lock_hash(ws: Workspace) -> str | None:
     path = ws.root / "uv.lock"
     if not path.is_file():
         return None
-    status = path.stat()
-    return _lock_hash(path, status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=8)
-def _lock_hash(path: Path, _mtime: int, _size: int) -> str:
     text = path.read_text(encoding="utf-8", errors="replace")
     pairs = re.findall(r'^name = "(.+)"\nversion = "(.+)"', text, re.MULTILINE)
     locked = sorted(pair for pair in pairs if pair[0] != "pet-lab")
@@ -273,11 +249,9 @@ def _lock_hash(path: Path, _mtime: int, _size: int) -> str:
 
 def inputs(parameters: Mapping[str, Any], user_folder: Path) -> dict[str, str]:
     """SHA-256 of each file that a text parameter names, by the path as given."""
-    texts: list[str] = []
-    for value in parameters.values():
-        texts += [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)]
-    hashes = {text: _file_hash(user_folder / text) for text in texts}
-    return {text: digest for text, digest in hashes.items() if digest is not None}
+    lists = (value if isinstance(value, list) else [value] for value in parameters.values())
+    texts = (value for values in lists for value in values if isinstance(value, str))
+    return {text: digest for text in texts if (digest := _file_hash(user_folder / text))}
 
 
 def _file_hash(path: Path) -> str | None:
@@ -302,16 +276,8 @@ def stale(
 ) -> list[str]:
     """Reasons why a done run no longer stands for what would run now; empty if it is fresh.
 
-    Parameters
-    ----------
-    record : RunRecord
-    now : mapping
-        What `fingerprints` returns for the notebook.
-    data_fingerprint : callable, optional
-        (name, kind) of a data set -> SHA-256 of what would be loaded, or None where that is
-        unknown: what cannot be compared is not stale.
-    user_folder : Path, optional
-        What relative paths mean now; by default what they meant then.
+    `now` is what `fingerprints` returns for the notebook, `user_folder` what relative paths mean
+    now (default: what they meant then). What cannot be compared is not stale.
     """
     then = record.fingerprints
     reasons = []
@@ -378,16 +344,7 @@ def now() -> str:
 def claimed(ws: Workspace, spec: RunSpec) -> Iterator[Path]:
     """Hold the run's folder against other processes, after settling what a dead one left in it.
 
-    Yields
-    ------
-    Path of the run's folder.
-
-    Raises
-    ------
-    locks.Busy
-        If another process is executing this run.
-    WorkspaceError
-        If the folder cannot be written.
+    locks.Busy if another process is executing this run; WorkspaceError if it cannot be written.
     """
     folder = spec.folder(ws)
     try:
@@ -413,8 +370,7 @@ def settle(folder: Path) -> None:
     not even a kill between the moves loses it. Everything else is removed.
     """
     for attempt in folder.glob(f"{ATTEMPT}*"):
-        if (attempt / RECORD).is_file():
-            place(attempt, folder)
+        place(attempt, folder)
         shutil.rmtree(attempt, ignore_errors=True)
     for leftover in folder.glob(".*.tmp"):
         leftover.unlink(missing_ok=True)
@@ -424,12 +380,12 @@ def place(attempt: Path, folder: Path) -> RunRecord | None:
     """Move a finished attempt, whose run.json is written, into the run's folder."""
     try:
         stored = json.loads((attempt / RECORD).read_text(encoding="utf-8"))
-        state, hashes = stored["state"], stored["hashes"]
+        done, hashes = stored["state"] == DONE, stored["hashes"]
     except (OSError, ValueError, KeyError):
         return None
-    if state == DONE and not all(_complete(attempt, folder, n, h) for n, h in hashes.items()):
+    if done and not _hashes_hold(hashes, attempt, folder):
         return None
-    kept = (NOTEBOOK, ROWS, SUMMARY) if state == DONE else (FAILED_NOTEBOOK,)
+    kept = (NOTEBOOK, ROWS, SUMMARY) if done else (FAILED_NOTEBOOK,)
     for name in kept:
         if (attempt / name).exists():
             os.replace(attempt / name, folder / name)
@@ -439,41 +395,31 @@ def place(attempt: Path, folder: Path) -> RunRecord | None:
     return load(folder)
 
 
-def _complete(attempt: Path, folder: Path, name: str, digest: str) -> bool:
-    where = attempt if (attempt / name).exists() else folder
-    return _hashes_hold(where, {name: digest})
-
-
 def finish(attempt: Path, folder: Path, record: RunRecord) -> RunRecord:
-    """Store `record` and put the attempt in place; a run without rows becomes a failure.
+    """Store `record` and put the attempt in place; returns what is stored.
 
-    Returns
-    -------
-    RunRecord as stored.
+    A run without rows becomes a failure.
     """
-    if record.ok:
-        missing = [name for name in (ROWS, SUMMARY) if not (attempt / name).is_file()]
-        if missing:
-            value = f"the notebook ended without writing {' and '.join(missing)}; "
-            value += "it must call results.write(rows, out, ...)"
-            error = {"name": "NoRows", "value": value, "cell": None}
-            record = dataclasses.replace(record, state=FAILED, error=error)
-            if (attempt / NOTEBOOK).exists():
-                os.replace(attempt / NOTEBOOK, attempt / FAILED_NOTEBOOK)
-        else:
-            data = json.loads((attempt / SUMMARY).read_text(encoding="utf-8")).get("data", [])
-            own = {item["name"]: item["sha256"] for item in data if item.get("kind") == "own"}
-            names = [Path(given).name for given in record.inputs]
-            record = dataclasses.replace(
-                record,
-                data=data,
-                # The notebook knows better what it read, where the names tell the files apart.
-                inputs={
-                    given: own.get(name, digest) if names.count(name) == 1 else digest
-                    for (given, digest), name in zip(record.inputs.items(), names, strict=True)
-                },
-                hashes={name: files.sha256_file(attempt / name) for name in (ROWS, SUMMARY)},
-            )
+    for path in attempt.glob("*.ipynb"):  # let it name the folder it ends up in
+        path.write_bytes(path.read_bytes().replace(f"/{attempt.name}".encode(), b""))
+    missing = [name for name in (ROWS, SUMMARY) if not (attempt / name).is_file()]
+    if record.ok and missing:
+        value = f"the notebook ended without writing {' and '.join(missing)}; "
+        value += "it must call results.write(rows, out, ...)"
+        error = {"name": "NoRows", "value": value, "cell": None}
+        record = dataclasses.replace(record, state=FAILED, error=error)
+        if (attempt / NOTEBOOK).exists():
+            os.replace(attempt / NOTEBOOK, attempt / FAILED_NOTEBOOK)
+    elif record.ok:
+        data = json.loads((attempt / SUMMARY).read_text(encoding="utf-8")).get("data", [])
+        own = {item["name"]: item["sha256"] for item in data if item.get("kind") == "own"}
+        # The notebook knows better what it read, where the names tell the files apart.
+        count = Counter(Path(given).name for given in record.inputs)
+        known = {g: own[n] for g in record.inputs if count[n := Path(g).name] == 1 and n in own}
+        hashes = {name: files.sha256_file(attempt / name) for name in (ROWS, SUMMARY)}
+        record = dataclasses.replace(
+            record, data=data, inputs={**record.inputs, **known}, hashes=hashes
+        )
     files.write_json(attempt / RECORD, record.to_json())
     placed = place(attempt, folder)
     shutil.rmtree(attempt, ignore_errors=True)
@@ -494,23 +440,14 @@ def refresh_prose(ws: Workspace, spec: RunSpec, prose: str) -> None:
     with contextlib.suppress(locks.Busy), claimed(ws, spec):
         executed = json.loads((folder / NOTEBOOK).read_text(encoding="utf-8"))
         ran = [c for c in executed["cells"] if c["cell_type"] == "code"]
-        injected = [c for c in ran if "injected-parameters" in _tags(c)]
-        ran = [c for c in ran if "injected-parameters" not in _tags(c)]
+        injected = [c for c in ran if "injected-parameters" in notebooks.tags(c)]
+        ran = [c for c in ran if c not in injected]
         if [notebooks.source_of(c) for c in ran] != notebooks.code(source):
             return
-        cells = []
+        executed["cells"] = []
         for cell in source["cells"]:
-            if cell["cell_type"] != "code":
-                cells.append(cell)
-                continue
-            cells.append(ran.pop(0))
-            if "parameters" in _tags(cell):
-                cells += injected
-        executed["cells"] = cells
+            executed["cells"].append(ran.pop(0) if cell["cell_type"] == "code" else cell)
+            executed["cells"] += injected if "parameters" in notebooks.tags(cell) else []
         files.write_json(folder / NOTEBOOK, executed)
         updated = dataclasses.replace(record, fingerprints={**record.fingerprints, "prose": prose})
         files.write_json(folder / RECORD, updated.to_json())
-
-
-def _tags(cell: Mapping[str, Any]) -> Sequence[str]:
-    return cell.get("metadata", {}).get("tags", ())

@@ -1,19 +1,18 @@
 """A grid becomes runs with stable ids; those that are not done and fresh are executed.
 
-Done and fresh is skipped, stale is rerun, failed is tried again. One thread per slot takes the next
-run, claims its folder, lets the executor work, and puts the result in place; the main thread
-reports progress and waits for Ctrl-C.
+Done and fresh is skipped, stale is rerun, failed is tried again. A pool of threads executes the
+runs; the calling thread alone keeps the records, reports progress and waits for Ctrl-C.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import itertools
 import os
 import queue
+import secrets
 import shutil
 import signal
 import statistics
@@ -21,11 +20,11 @@ import sys
 import threading
 import time
 import tomllib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pet_lab import files
 from pet_lab.workbench import closure, locks, notebooks, runs
@@ -41,12 +40,8 @@ PROFILES = ("quick", "full")
 
 @dataclass(frozen=True)
 class Profile:
-    """A named choice of runs: fixed parameters, and a grid of values to combine.
+    """A named choice of runs: fixed parameters and a grid of values to combine, all typed."""
 
-    Both are typed and checked against the notebook's parameters cell.
-    """
-
-    name: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
@@ -54,54 +49,44 @@ class Profile:
 def profile(ws: Workspace, notebook: str, name: str) -> Profile:
     """Profile `name` of a notebook from the sweep.toml beside it.
 
-    Without an entry "quick" and "full" are one run with the notebook's defaults.
-
-    Raises
-    ------
-    ParameterError
-        If the profile is unknown or sweep.toml does not fit the notebook.
+    Without an entry "quick" and "full" are one run with the notebook's defaults. An unknown
+    profile, or a sweep.toml that does not fit the notebook, is a ParameterError.
     """
     full_name = notebooks.resolve(ws, notebook)
     source = notebooks.path(ws, full_name)
-    tables = _sweep_file(source)
-    own = tables.get(source.stem, {})
+    own = _sweep_file(source).get(source.stem, {})
     if name not in own:
         if name in PROFILES:
-            return Profile(name)
+            return Profile()
         known = ", ".join(dict.fromkeys([*PROFILES, *own]))
         raise ParameterError(f"{full_name} has no profile {name!r}; there are: {known}.")
-    where = f"{source.parent.name}/sweep.toml, [{source.stem}.{name}]"
-    table = own[name]
+    where, table = f"{source.parent.name}/sweep.toml, [{source.stem}.{name}]", own[name]
     odd = [k for k in table if k not in ("parameters", "grid")] if isinstance(table, dict) else [""]
     if odd:
         raise ParameterError(f"{where}: expected the tables parameters and grid, got {odd[0]!r}.")
-    params = notebooks.parameters(source)
+    params, fixed = notebooks.parameters(source), table.get("parameters", {})
     try:
-        fixed, grid = table.get("parameters", {}), table.get("grid", {})
         typed = notebooks.check(params, fixed)
-        return Profile(name, {k: typed[k] for k in fixed}, _checked_grid(params, fixed, grid))
+        grid = _checked_grid(params, fixed, table.get("grid", {}))
     except ParameterError as error:
         raise ParameterError(f"{where}: {error}") from None
+    return Profile({k: typed[k] for k in fixed}, grid)
 
 
 def _sweep_file(source: Path) -> dict[str, Any]:
-    path = source.parent / "sweep.toml"
+    path, file = source.parent / "sweep.toml", f"{source.parent.name}/sweep.toml"
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ParameterError(
-            f"{source.parent.name}/sweep.toml is not valid TOML: {error}."
-        ) from None
-    stems = [p.stem for p in source.parent.glob("*.ipynb")]
+        raise ParameterError(f"{file} is not valid TOML: {error}.") from None
+    stems = sorted(p.stem for p in source.parent.glob("*.ipynb"))
     for name in tables:
         if name not in stems:
-            near = difflib.get_close_matches(name, stems, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(stems))}."
             raise ParameterError(
-                f"{source.parent.name}/sweep.toml names {name!r}, "
-                f"but there is no such notebook beside it; {hint}"
+                f"{file} names {name!r}, but there is no such notebook beside it; "
+                f"{notebooks.hint(name, stems)}"
             )
     return tables
 
@@ -133,38 +118,17 @@ def plan(
 ) -> list[RunSpec]:
     """Runs for every combination of the grid, in its order, each once.
 
-    Parameters
-    ----------
-    ws : Workspace
-    notebook : str
-        Full name or unique last part.
-    parameters : mapping, optional
-        Values that differ from the notebook's defaults (typed; see `notebooks.parse`).
-    grid : mapping of name to values, optional
-    profile : str
-        Name to note in the runs' records; the values of a profile come in by
-        `plan_profile`.
-
-    Raises
-    ------
-    NotebookError, ParameterError
-        Before anything is executed.
+    `notebook` is a full name or its unique last part; `parameters` are typed values that differ
+    from its defaults; `profile` is only noted in the records (see `plan_profile`). A NotebookError
+    or ParameterError comes before anything is executed.
     """
-    full_name = notebooks.resolve(ws, notebook)
-    source = notebooks.path(ws, full_name)
-    content = notebooks.read(source)
-    notebooks.check_form(source, content)
-    params = notebooks.parameters(source, content)
-    fixed = dict(parameters or {})
+    full_name, fixed = notebooks.resolve(ws, notebook), dict(parameters or {})
+    params = notebooks.check_form(notebooks.path(ws, full_name))
     values = _checked_grid(params, fixed, grid or {})
-    specs = [
-        RunSpec.of(
-            full_name,
-            notebooks.check(params, {**fixed, **dict(zip(values, combination, strict=True))}),
-            profile,
-        )
-        for combination in itertools.product(*values.values())
-    ]
+    combinations = (dict(zip(values, c, strict=True)) for c in itertools.product(*values.values()))
+    specs = (
+        RunSpec.of(full_name, notebooks.check(params, fixed | c), profile) for c in combinations
+    )
     return list(dict.fromkeys(specs))
 
 
@@ -183,72 +147,41 @@ def plan_profile(
     return plan(ws, notebook, fixed, values, profile=name)
 
 
-@dataclass(frozen=True)
-class Pending:
-    """A run that should execute, and why: "new", "failed before", "stale: ...", "forced"."""
-
-    spec: RunSpec
-    why: str
-
-
 def pending(
     ws: Workspace,
     specs: Iterable[RunSpec],
     *,
     data_fingerprint: DataFingerprint | None = None,
     force: bool = False,
-) -> list[Pending]:
+) -> dict[RunSpec, str]:
     """Those of `specs` that are not done and fresh, each with the reason that a dry run shows."""
-    todo = []
-    prints: dict[str, dict[str, Any]] = {}
-    for spec in specs:
-        if spec.notebook not in prints:
-            prints[spec.notebook] = runs.fingerprints(ws, spec.notebook)
-        why = _why(ws, spec, prints[spec.notebook], data_fingerprint, force)
-        if why:
-            todo.append(Pending(spec, why))
-    return todo
+    fingerprints = functools.cache(functools.partial(runs.fingerprints, ws))
 
-
-def _why(
-    ws: Workspace,
-    spec: RunSpec,
-    now: Mapping[str, Any],
-    data_fingerprint: DataFingerprint | None,
-    force: bool,
-) -> str:
-    folder = spec.folder(ws)
-    record = runs.load(folder)
-    if record is None:
-        if (folder / runs.RECORD).exists():
+    def why(spec: RunSpec) -> str:
+        folder = spec.folder(ws)
+        record = runs.load(folder)
+        if record is None and (folder / runs.RECORD).exists():
             return "its run.json is damaged"
-        return "interrupted" if any(folder.glob(f"{runs.ATTEMPT}*")) else "new"
-    if record.state == runs.FAILED:
-        return f"failed before: {record.problem}"
-    if not record.ok:
-        return "interrupted"
-    reasons = runs.stale(record, now, data_fingerprint, Path.cwd())
-    if reasons:
-        return f"stale: {'; '.join(reasons)}"
-    return "forced" if force else ""
+        if record is None:
+            return "interrupted" if any(folder.glob(f"{runs.ATTEMPT}*")) else "new"
+        if not record.ok:
+            failed = record.state == runs.FAILED
+            return f"failed before: {record.problem}" if failed else "interrupted"
+        reasons = runs.stale(record, fingerprints(spec.notebook), data_fingerprint, Path.cwd())
+        return f"stale: {'; '.join(reasons)}" if reasons else "forced" * force
+
+    return {spec: reason for spec in specs if (reason := why(spec))}
 
 
 def profile_records(
-    ws: Workspace,
-    notebook: str,
-    name: str,
-    *,
-    data_fingerprint: DataFingerprint | None = None,
+    ws: Workspace, notebook: str, name: str, *, data_fingerprint: DataFingerprint | None = None
 ) -> list[RunRecord]:
     """One record per run of a profile, whatever its state; `record.stale` holds the reasons."""
     specs = plan_profile(ws, notebook, name)
     prints = runs.fingerprints(ws, specs[0].notebook)
-    records = []
-    for spec in specs:
-        record = runs.current(ws, spec)
-        reasons = runs.stale(record, prints, data_fingerprint) if record.ok else []
-        records.append(dataclasses.replace(record, stale=tuple(reasons)))
-    return records
+    records = [runs.current(ws, spec) for spec in specs]
+    stale = [tuple(runs.stale(r, prints, data_fingerprint)) if r.ok else () for r in records]
+    return [dataclasses.replace(r, stale=s) for r, s in zip(records, stale, strict=True)]
 
 
 def profile_runs(
@@ -272,10 +205,8 @@ class Event:
     """What just happened in a sweep.
 
     kind      skipped | started | waiting | done | failed | interrupted
-    spec      the run
-    record    its record, once it ended
+    record    the run's record, once it ended
     finished  runs that ended or were skipped, of `total`
-    failed    how many of those failed
     left_s    estimate of the seconds left, or None while nothing is known
     """
 
@@ -284,66 +215,55 @@ class Event:
     record: RunRecord | None
     finished: int
     total: int
-    failed: int
     left_s: float | None
 
 
 Progress = Callable[[Event], None]
 
 
-def print_progress(stream: TextIO | None = None) -> Progress:
-    """A progress callback that prints one plain line per ended run to `stream` (default stderr)."""
-
-    def show(event: Event) -> None:
-        if event.kind == "started":
-            return
-        left = ""
-        if event.left_s is not None and event.finished < event.total:
-            left = f", about {files.duration(event.left_s)} left"
-        took = why = ""
-        if event.record and event.kind == "done":
-            took = f" in {files.duration(event.record.wall_s)}"
-        elif event.record and event.kind in ("failed", "waiting"):
-            why = f": {event.record.problem}"
-        line = f"{event.kind}{took} {event.spec.notebook} {event.spec.run_id}{left}{why}"
-        counter = f"[{event.finished}/{event.total}]"
-        print(counter, line, file=stream or sys.stderr, flush=True)
-
-    return show
+def print_progress(event: Event) -> None:
+    """Print one plain line to stderr when a run has ended or must wait."""
+    if event.kind == "started":
+        return
+    left = took = why = ""
+    if event.left_s is not None and event.finished < event.total:
+        left = f", about {files.duration(event.left_s)} left"
+    if event.record and event.kind == "done":
+        took = f" in {files.duration(event.record.wall_s)}"
+    elif event.record and event.kind in ("failed", "waiting"):
+        why = f": {event.record.problem}"
+    line = f"{event.kind}{took} {event.spec.notebook} {event.spec.run_id}{left}{why}"
+    print(f"[{event.finished}/{event.total}]", line, file=sys.stderr, flush=True)
 
 
 class _Clock:
     """Estimates the time left from done runs of the same notebooks, of this sweep and before."""
 
-    def __init__(self, ws: Workspace, todo: Sequence[RunSpec], slots: int) -> None:
-        self._slots = max(1, slots)
-        self._by_run: dict[str, float] = {}
-        self._by_notebook: dict[str, list[float]] = {}
+    def __init__(self, ws: Workspace, todo: Iterable[RunSpec], slots: int) -> None:
+        self._slots = slots
+        self._times: dict[str, list[float]] = {}  # by run: the last; by notebook: all
         for name in {spec.notebook for spec in todo}:
             for record in runs.records(ws, name):
                 self.ended(record)
 
     def ended(self, record: RunRecord) -> None:
-        if record.ok and record.wall_s > 0:
-            self._by_run[record.run_id] = record.wall_s
-            self._by_notebook.setdefault(record.notebook, []).append(record.wall_s)
+        if record.ok and record.wall_s > 0 and not record.skipped:
+            self._times[record.run_id] = [record.wall_s]
+            self._times.setdefault(record.notebook, []).append(record.wall_s)
 
     def left(self, waiting: Iterable[RunSpec], running: Mapping[RunSpec, float]) -> float | None:
         """Seconds left, or None; `running` holds when each began."""
-        begun = {**dict.fromkeys(waiting), **running}
-        rests = []
-        for spec, since in begun.items():
-            expected = self._by_run.get(spec.run_id)
-            if expected is None:
-                times = self._by_notebook.get(spec.notebook)
-                if not times:
-                    return None
-                expected = statistics.median(times)
-            passed = 0.0 if since is None else time.monotonic() - since
+        now, total, longest = time.monotonic(), 0.0, 0.0
+        for spec in {**dict.fromkeys(waiting), **running}:
+            times = self._times.get(spec.run_id) or self._times.get(spec.notebook)
+            if not times:
+                return None
+            expected = statistics.median(times)
             # A run that takes longer than the last is never said to be over.
-            rests.append((max(expected / 10, expected - passed), since is not None))
-        longest = max((rest for rest, runs_now in rests if runs_now), default=0.0)
-        return max(sum(rest for rest, _ in rests) / self._slots, longest)
+            rest = max(expected / 10, expected - (now - running.get(spec, now)))
+            total += rest
+            longest = max(longest, rest) if spec in running else longest
+        return max(total / self._slots, longest)
 
 
 # --- executing ---------------------------------------------------------------------------------
@@ -379,9 +299,6 @@ def execute(
 
     Parameters
     ----------
-    ws : Workspace
-    specs : sequence of RunSpec
-        From `plan`.
     jobs : int, optional
         Runs at a time; default: the cores of this machine, or all threads of a cluster.
     executor : str
@@ -416,244 +333,188 @@ def execute(
             f"Unknown executor {executor!r}; expected local or dask:ADDRESS, "
             "such as dask:tcp://127.0.0.1:8786."
         )
-    todo = [p.spec for p in pending(ws, specs, data_fingerprint=data_fingerprint, force=force)]
+    todo = list(pending(ws, specs, data_fingerprint=data_fingerprint, force=force))
     if todo:
-        _probe(ws)
+        try:  # say once that the folder is read-only or full, rather than once per run
+            ws.runs.mkdir(parents=True, exist_ok=True)
+            probe = ws.runs / f".probe-{secrets.token_hex(4)}"
+            files.write_atomic(probe, b"x" * 4096)
+            probe.unlink()
+        except OSError as error:
+            raise WorkspaceError(files.why(error, ws.runs.name)) from error
     how: dict[str, Any] = {"timeout": timeout, "data_fingerprint": data_fingerprint}
-    sweep = _Sweep(ws, list(specs), todo, **how, progress=progress)
-    return sweep.run(sweep.open(executor, jobs))
-
-
-def _probe(ws: Workspace) -> None:
-    """Say once that the folder is read-only or full, rather than once per run."""
-    try:
-        ws.runs.mkdir(parents=True, exist_ok=True)
-        probe = ws.runs / f".probe-{os.getpid()}-{threading.get_ident()}"
-        files.write_atomic(probe, b"x" * 4096)
-        probe.unlink()
-    except OSError as error:
-        raise WorkspaceError(files.why(error, ws.runs.name)) from error
+    return _Sweep(ws, specs, todo, **how, progress=progress).run(executor, jobs)
 
 
 class _Sweep:
-    """The state of one call of `execute`; slots share it under one lock."""
+    """One call of `execute`. Threads of the pool only read it and send events."""
+
+    executor: Executor
 
     def __init__(
         self,
         ws: Workspace,
-        specs: list[RunSpec],
+        specs: Sequence[RunSpec],
         todo: Sequence[RunSpec],
         *,
         timeout: float | None,
         data_fingerprint: DataFingerprint | None,
         progress: Progress | None,
     ) -> None:
-        self.ws, self.specs, self.timeout = ws, specs, timeout
+        self.ws, self.specs, self.todo, self.timeout = ws, specs, todo, timeout
         self.data_fingerprint, self.progress = data_fingerprint, progress
-        self.todo = {spec.run_id: spec for spec in todo}
-        self.waiting = deque(self.todo.values())
-        self.running: dict[RunSpec, float] = {}
-        self.records: dict[str, RunRecord] = {}
-        self.events: queue.Queue[tuple[str, RunSpec, RunRecord | None]] = queue.Queue()
-        self.lock = threading.Lock()
-        self.stopping = threading.Event()
-        self.started = runs.now()
-        self.user_folder = Path.cwd()
+        self.started, self.user_folder, self.total = runs.now(), Path.cwd(), len({*specs})
         names = {spec.notebook for spec in specs}
         self.sources = {n: notebooks.read(notebooks.path(ws, n)) for n in names}
         self.prints = {n: runs.fingerprints(ws, n) for n in names}
         self.git = runs.git_state(ws.root) if todo else {}
-        self.executor: Executor | None = None
-        self.fatal: ExecutorError | None = None
+        self.running: dict[RunSpec, float] = {}
+        self.records: dict[RunSpec, RunRecord] = {}
+        self.events: queue.Queue[tuple[str, RunSpec, Any]] = queue.Queue()
+        self.stopping = threading.Event()
         self.close: Callable[[], None] = lambda: None
-        self.clock: _Clock | None = None
 
-    def open(self, where: str, jobs: int | None) -> int:
-        """Prepare the executor; returns the number of slots."""
-        if not self.todo:
-            return 0
+    def run(self, where: str, jobs: int | None) -> list[RunRecord]:
+        """Skip, execute, report; returns the records in the order of the specs."""
+        slots = min(self._open(where, jobs), len(self.todo)) if self.todo else 1
+        clock = _Clock(self.ws, self.todo, slots)
+        todo = set(self.todo)
+        for spec in (s for s in dict.fromkeys(self.specs) if s not in todo):
+            runs.refresh_prose(self.ws, spec, self.prints[spec.notebook]["prose"])
+            record = runs.load(spec.folder(self.ws)) or runs.of_spec(spec, self.ws)
+            self._tell("skipped", spec, dataclasses.replace(record, skipped=True), clock)
+        pool = ThreadPoolExecutor(slots, "run")
+        futures: list[Future[None]] = []
+        with _sigterm_as_interrupt():
+            try:
+                futures += [pool.submit(self._work, spec) for spec in self.todo]
+                while len(self.records) < self.total:
+                    with contextlib.suppress(queue.Empty):
+                        kind, spec, news = self.events.get(timeout=0.2)
+                        if kind == "busy":
+                            futures.append(pool.submit(self._work, spec))
+                        elif kind == "fatal":
+                            raise news
+                        else:
+                            self._tell(kind, spec, news, clock)
+            except KeyboardInterrupt:
+                raise Interrupted(self._stop(futures)) from None
+            except BaseException:
+                self._stop(futures)
+                raise
+            finally:
+                pool.shutdown(wait=False)
+                self.close()
+        return [self.records[spec] for spec in self.specs]
+
+    def _open(self, where: str, jobs: int | None) -> int:
+        """Prepare the executor; returns how many runs it takes at a time."""
         if where == "local":
             # Imported here: what only reads runs need not load papermill.
             from pet_lab.workbench import execute, kernels
 
-            slots = min(jobs or kernels.cores(), len(self.todo))
+            slots = jobs or kernels.cores()
             code = [cell for source in self.sources.values() for cell in notebooks.code(source)]
-            threads = max(1, kernels.cores() // slots)
+            threads = max(1, kernels.cores() // min(slots, len(self.todo)))
             ours = kernels.Kernels(threads, closure.third_party(code))
             self.executor = functools.partial(execute.run, kernels=ours)
-        else:
-            from pet_lab.workbench import dask_executor
+            return slots
+        from pet_lab.workbench import dask_executor
 
-            address = where.removeprefix("dask:")
-            cluster = dask_executor.DaskExecutor(address, self.prints, self._waiting)
-            slots = min(jobs or cluster.slots(), len(self.todo))
-            self.executor, self.close = cluster.run, cluster.close
-        self.clock = _Clock(self.ws, list(self.todo.values()), slots)
-        return slots
+        def waiting(words: str) -> None:
+            spec = next(iter(self.running))
+            record = runs.of_spec(spec, self.ws, error={"name": "NoWorker", "value": words})
+            self.events.put(("waiting", spec, record))
 
-    def run(self, slots: int) -> list[RunRecord]:
-        """Skip, execute, report; returns the records in the order of the specs."""
-        for spec in self.specs:
-            if spec.run_id not in self.todo and spec.run_id not in self.records:
-                runs.refresh_prose(self.ws, spec, self.prints[spec.notebook]["prose"])
-                record = runs.load(spec.folder(self.ws)) or runs.of_spec(spec, self.ws)
-                self.records[spec.run_id] = dataclasses.replace(record, skipped=True)
-                self._tell("skipped", spec, self.records[spec.run_id])
-        threads = [
-            threading.Thread(target=self._slot, name=f"slot-{i}", daemon=True) for i in range(slots)
-        ]
-        with _sigterm_as_interrupt():
-            try:
-                for thread in threads:
-                    thread.start()
-                while any(t.is_alive() for t in threads) or not self.events.empty():
-                    try:
-                        self._tell(*self.events.get(timeout=0.2))
-                    except queue.Empty:
-                        continue
-                if self.fatal:
-                    raise self.fatal
-            except BaseException as problem:
-                self._stop(threads)
-                if isinstance(problem, KeyboardInterrupt):
-                    raise Interrupted(self._all()) from None
-                raise
-            finally:
-                self.close()
-        return self._all()
+        cluster = dask_executor.DaskExecutor(where.removeprefix("dask:"), self.prints, waiting)
+        self.executor, self.close = cluster.run, cluster.close
+        return jobs or cluster.slots()
 
-    def _all(self) -> list[RunRecord]:
-        return [self.records.get(s.run_id) or runs.current(self.ws, s) for s in self.specs]
-
-    def _stop(self, threads: Sequence[threading.Thread]) -> None:
+    def _stop(self, futures: Iterable[Future[None]]) -> list[RunRecord]:
+        """End what is running; the records as they are then."""
         self.stopping.set()  # each run's own watch ends it
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(timeout=30)
+        wait([future for future in futures if not future.cancel()], timeout=30)
+        while not self.events.empty():
+            _, spec, news = self.events.get()
+            if isinstance(news, RunRecord) and news.ended:
+                self.records[spec] = news
+        return [self.records.get(spec) or runs.current(self.ws, spec) for spec in self.specs]
 
-    def _tell(self, kind: str, spec: RunSpec, record: RunRecord | None) -> None:
-        if record is not None and self.clock and not record.skipped:
-            self.clock.ended(record)
-        if self.progress is None:
-            return
-        with self.lock:
-            left = self.clock.left(self.waiting, self.running) if self.clock else 0.0
-            ended = list(self.records.values())
-        failed = sum(r.state == runs.FAILED for r in ended)
-        total = len({s.run_id for s in self.specs})
-        self.progress(Event(kind, spec, record, len(ended), total, failed, left))
+    def _tell(self, kind: str, spec: RunSpec, record: RunRecord | None, clock: _Clock) -> None:
+        if record is not None and kind != "waiting":
+            self.records[spec] = record
+            clock.ended(record)
+        if self.progress:
+            waiting = [s for s in self.todo if s not in self.records]
+            running = {s: t for s, t in self.running.copy().items() if s not in self.records}
+            left = clock.left(waiting, running)
+            self.progress(Event(kind, spec, record, len(self.records), self.total, left))
 
-    # In the slots' threads from here on.
+    # In a thread of the pool from here on.
 
-    def _waiting(self, words: str) -> None:
-        spec = next(iter(self.running))
-        error = {"name": "NoWorker", "value": words}
-        self.events.put(("waiting", spec, runs.of_spec(spec, self.ws, error=error)))
-
-    def _slot(self) -> None:
-        while not self.stopping.is_set():
-            with self.lock:
-                if not self.waiting:
-                    return
-                spec = self.waiting.popleft()
-                self.running[spec] = time.monotonic()
-            try:
-                record = self._one(spec)
-            except locks.Busy:
-                # Another sweep has it: take others first, then see what became of it.
-                with self.lock:
-                    self.running.pop(spec)
-                    self.waiting.append(spec)
-                self.stopping.wait(0.2)
-                continue
-            except ExecutorError as problem:  # no other run would fare better
-                self.fatal = problem
-                self.stopping.set()
-                return
-            except Exception as problem:  # the sweep goes on; this run says what happened
-                error = {"name": type(problem).__name__, "value": str(problem), "cell": None}
-                if isinstance(problem, WorkbenchError):
-                    error["name"] = "NotStored"
-                record = runs.of_spec(spec, self.ws, state=runs.FAILED, error=error)
-            with self.lock:
-                self.running.pop(spec)
-                self.records[spec.run_id] = record
-            self.events.put((record.state if not record.skipped else "skipped", spec, record))
+    def _work(self, spec: RunSpec) -> None:
+        self.running[spec] = time.monotonic()
+        try:
+            record = self._one(spec)
+        except locks.Busy:
+            # Another sweep has it: take others first, then see what became of it.
+            self.stopping.wait(0.2)
+            self.events.put(("busy", spec, None))
+        except ExecutorError as problem:  # no other run would fare better
+            self.events.put(("fatal", spec, problem))
+        except Exception as problem:  # the sweep goes on; this run says what happened
+            name = "NotStored" if isinstance(problem, WorkbenchError) else type(problem).__name__
+            error = {"name": name, "value": str(problem), "cell": None}
+            record = runs.of_spec(spec, self.ws, state=runs.FAILED, error=error)
+            self.events.put((runs.FAILED, spec, record))
+        else:
+            self.events.put(("skipped" if record.skipped else record.state, spec, record))
+        finally:
+            del self.running[spec]
 
     def _one(self, spec: RunSpec) -> RunRecord:
+        root, prints = self.ws.root, self.prints[spec.notebook]
         with runs.claimed(self.ws, spec) as folder:
-            other = runs.load(folder)
-            if (
-                other is not None
-                and other.ok
-                and other.ended > self.started
-                and not runs.stale(
-                    other, self.prints[spec.notebook], self.data_fingerprint, self.user_folder
-                )
-            ):
-                return dataclasses.replace(other, skipped=True)
+            before = runs.load(folder)
+            done = before is not None and before.ok
+            if before and done and before.ended > self.started:  # by another sweep, meanwhile
+                stale = runs.stale(before, prints, self.data_fingerprint, self.user_folder)
+                if not stale:
+                    return dataclasses.replace(before, skipped=True)
             inputs = runs.inputs(spec.parameters, self.user_folder)
             self.events.put(("started", spec, None))
             attempt = runs.new_attempt(folder)
+            job = {
+                "notebook": spec.notebook,
+                "source": self.sources[spec.notebook],
+                "parameters": dict(spec.parameters),
+                # Relative to the kernel's working folder: no path of this machine in a notebook.
+                "out": attempt.relative_to(root).as_posix(),
+                "cwd": str(root),
+                # The kernel works in the workspace; a relative path of a user's file means theirs.
+                "env": {"PET_LAB_HOME": str(root), "PET_LAB_FOLDER": str(self.user_folder)},
+                "timeout": self.timeout,
+            }
             try:
-                assert self.executor is not None
-                outcome = self.executor(self._job(spec, attempt), attempt, self.stopping.is_set)
-                if self.stopping.is_set() and outcome["error"] is not None:
-                    return self._interrupted(spec, folder, outcome)
-                self._final_out(attempt, spec)
-                return runs.finish(attempt, folder, self._record(spec, outcome, inputs))
+                outcome = self.executor(job, attempt, self.stopping.is_set)
+                record = runs.of_spec(
+                    spec,
+                    self.ws,
+                    state=runs.FAILED if outcome["error"] else runs.DONE,
+                    git=self.git,
+                    fingerprints=prints,
+                    inputs=inputs,
+                    user_folder=_relative(self.user_folder, root) if inputs else "",
+                    **{"versions": runs.versions(), **outcome},
+                )
+                if not (self.stopping.is_set() and record.error):
+                    return runs.finish(attempt, folder, record)
+                record = dataclasses.replace(record, state=runs.INTERRUPTED, error=None)
+                if not done:  # a done run, even a stale one, is worth more
+                    files.write_json(folder / runs.RECORD, record.to_json())
+                return record
             finally:
                 shutil.rmtree(attempt, ignore_errors=True)
-
-    def _interrupted(self, spec: RunSpec, folder: Path, outcome: Mapping[str, Any]) -> RunRecord:
-        record = dataclasses.replace(
-            self._record(spec, outcome), state=runs.INTERRUPTED, error=None
-        )
-        before = runs.load(folder)
-        if before is None or not before.ok:  # a done run, even a stale one, is worth more
-            files.write_json(folder / runs.RECORD, record.to_json())
-        return record
-
-    def _job(self, spec: RunSpec, attempt: Path) -> dict[str, Any]:
-        return {
-            "notebook": spec.notebook,
-            "source": self.sources[spec.notebook],
-            "parameters": dict(spec.parameters),
-            # Relative to the kernel's working folder: no path of this machine gets into a notebook.
-            "out": attempt.relative_to(self.ws.root).as_posix(),
-            "cwd": str(self.ws.root),
-            # The kernel works in the workspace; relative paths of a user's files mean the user's.
-            "env": {"PET_LAB_HOME": str(self.ws.root), "PET_LAB_FOLDER": str(self.user_folder)},
-            "timeout": self.timeout,
-        }
-
-    def _final_out(self, attempt: Path, spec: RunSpec) -> None:
-        """Let the executed notebook name the folder it ends up in, not the attempt's."""
-        final = spec.folder(self.ws).relative_to(self.ws.root).as_posix()
-        for name in (runs.NOTEBOOK, runs.FAILED_NOTEBOOK):
-            path = attempt / name
-            if path.is_file():
-                text = path.read_bytes()
-                path.write_bytes(text.replace(f"{final}/{attempt.name}".encode(), final.encode()))
-
-    def _record(
-        self, spec: RunSpec, outcome: Mapping[str, Any], inputs: Mapping[str, str] | None = None
-    ) -> RunRecord:
-        return runs.of_spec(
-            spec,
-            self.ws,
-            state=runs.FAILED if outcome["error"] else runs.DONE,
-            started=outcome["started"],
-            ended=outcome["ended"],
-            wall_s=outcome["wall_s"],
-            cpu_s=outcome["cpu_s"],
-            versions=outcome.get("versions") or runs.versions(),
-            git=self.git,
-            fingerprints=self.prints[spec.notebook],
-            inputs=inputs or {},
-            user_folder=_relative(self.user_folder, self.ws.root) if inputs else "",
-            error=outcome["error"],
-        )
 
 
 def _relative(folder: Path, root: Path) -> str:
@@ -666,14 +527,10 @@ def _relative(folder: Path, root: Path) -> str:
 @contextlib.contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
     """Within the block SIGTERM does what Ctrl-C does, where signals can be handled."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

@@ -61,12 +61,8 @@ class Workspace:
         """The workspace around `start` (default: the working directory).
 
         Looks at the variable PET_LAB_HOME, then upwards from `start` for a folder with `notebooks/`
-        and a pyproject.toml that names pet-lab, then at the checkout the package lives in.
-
-        Raises
-        ------
-        WorkspaceError
-            If none of them is a workspace.
+        and a pyproject.toml that names pet-lab, then at the checkout the package lives in; a
+        WorkspaceError if none of them is a workspace.
         """
         home = os.environ.get("PET_LAB_HOME")
         if home:

@@ -123,7 +123,7 @@ def test_a_cluster_without_workers_is_named_and_given_up(make_workspace, monkeyp
         cluster.close()
     (waiting,) = [e for e in events if e.kind == "waiting"]
     assert "the cluster has no worker yet; start one with `dask worker" in waiting.record.problem
-    assert [p.why for p in sweep.pending(ws, specs)] == ["new", "new"], "they can be run later"
+    assert list(sweep.pending(ws, specs).values()) == ["new", "new"], "they can be run later"
 
 
 def test_a_sweep_on_the_cluster_ends_as_it_would_here(cluster, make_workspace):

@@ -144,7 +144,7 @@ def test_reading_adds_parameters_and_distrusts_a_changed_file(make_workspace):
     assert set(results.read(ws, "tiny")["run_id"]) == {records[1].run_id}
     (records[1].folder / "run.json").write_text('{"state": "done"')
     assert results.read(ws, "tiny").empty
-    why = [p.why for p in sweep.pending(ws, sweep.plan(ws, "tiny", {}, {"level": [1.0, 2.0]}))]
+    why = list(sweep.pending(ws, sweep.plan(ws, "tiny", {}, {"level": [1.0, 2.0]})).values())
     assert why == ["interrupted", "its run.json is damaged"]
 
 
