@@ -372,6 +372,7 @@ class _Sweep:
         self.records: dict[RunSpec, RunRecord] = {}
         self.events: queue.Queue[tuple[str, RunSpec, Any]] = queue.Queue()
         self.stopping = threading.Event()
+        self.gave_up = False
         self.close: Callable[[], None] = lambda: None
 
     def run(self, where: str, jobs: int | None) -> list[RunRecord]:
@@ -394,6 +395,7 @@ class _Sweep:
                         if kind == "busy":
                             futures.append(pool.submit(self._work, spec))
                         elif kind == "fatal":
+                            self.gave_up = True
                             raise news
                         else:
                             self._tell(kind, spec, news, clock)
@@ -510,7 +512,8 @@ class _Sweep:
                 if not (self.stopping.is_set() and record.error):
                     return runs.finish(attempt, folder, record)
                 record = dataclasses.replace(record, state=runs.INTERRUPTED, error=None)
-                if not done:  # a done run, even a stale one, is worth more
+                # A done run, even a stale one, is worth more; without a cluster none began.
+                if not (done or self.gave_up):
                     files.write_json(folder / runs.RECORD, record.to_json())
                 return record
             finally:
