@@ -227,10 +227,11 @@ class Channel:
     async def close(self) -> None:
         """Send what is still buffered, then close; safe to call twice."""
         transport = self._writer.transport
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(min(self.options.timeout_s, HANDSHAKE_S)):
-                transport.set_write_buffer_limits(high=1)  # then drain waits for everything
-                await self._writer.drain()
+        if not transport.is_closing():  # of TLS that was closed twice asyncio keeps no limits
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(min(self.options.timeout_s, HANDSHAKE_S)):
+                    transport.set_write_buffer_limits(high=1)  # then drain waits for everything
+                    await self._writer.drain()
         self._pump.cancel()
         self._ended = self._ended or PeerLost(self.peer, "The channel was closed on this side.")
         with contextlib.suppress(asyncio.QueueFull):  # whoever still waits for a message is told

@@ -93,6 +93,29 @@ def test_an_error_of_one_side_is_raised_at_the_other_with_its_class_and_parties(
     with_server(talk)
 
 
+@pytest.mark.parametrize("side", ["peer", "own"])
+def test_a_connection_that_is_already_gone_can_be_closed_twice(side):
+    # A handler that closes its channel, whose server then closes it again, after the peer died.
+    async def leaves(line):
+        await line.receive(Ask)
+        line._writer.transport.abort()
+
+    async def talk(port):
+        line = await dial(port)
+        if side == "own":
+            line._writer.transport.abort()
+        else:
+            await line.send(Ask(1))
+        with pytest.raises(PeerLost, match="bert left before the end"):
+            await line.receive(Ask)
+        for _ in range(3):
+            await line.close()
+        with pytest.raises(PeerLost):
+            await line.send(Ask(1))
+
+    with_server(talk, leaves)
+
+
 def test_an_internal_error_does_not_tell_its_details():
     async def broken(line):
         raise RuntimeError("the secret is 42")
