@@ -40,7 +40,7 @@ def test_both_tables_and_both_readings_agree_with_the_file(rows, files):
 def test_a_session_waits_as_often_as_the_protocol_takes_turns(rows):
     table = study.round_trip_table(rows).set_index("engine")
     turns = table["round trips waited for"].to_dict()
-    assert turns == {"ecdh": 3.0, "openmined": 2.0, "rsa-2048": 2.5}
+    assert turns == {"ecdh": 3.0, "ecdh-proved": 3.0, "openmined": 2.0, "rsa-2048": 2.5}
     # The last turn of RSA and of the others delays one side only: at least turns - 1 are waited.
     assert table.loc["ecdh", "40"] > 0.02 * 5
 
@@ -54,6 +54,10 @@ def test_claims_follow_the_rows(rows):
     leaked = rows.copy()
     leaked.loc[leaked["metric"] == "files_seen_on_the_wire", "value"] = 1
     assert "or their hashes, crossed the wire" in study.takeaways(leaked)[2].text
+    assert "times the CPU time of plain" in study.takeaways(rows)[-1].text
+    free = rows.copy()
+    free.loc[free["metric"] == "intersection_cpu_seconds", "value"] = 1.0
+    assert "cost nothing that could be measured" in study.takeaways(free)[-1].text
 
 
 def test_nothing_of_the_files_is_on_the_wire_and_frequencies_name_the_labels(rows):
