@@ -28,7 +28,6 @@ _.read_scores, _.from_keras
 # adversarial-robustness-toolbox
 _.loss_gradient, _.nb_classes
 # Fields of records, for whoever reads them
-_.encrypt_cpu_s, _.decrypt_cpu_s, _.add_cpu_s, _.train_cpu_s
 _.false_links_se, _.alphas, _.symmetric, _.owner_cpu_seconds, _.linker_cpu_seconds
 _.absolute_error, _.relative_error
 _.correct

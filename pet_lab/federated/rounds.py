@@ -8,7 +8,6 @@ the round alone, so that all transports give the same model.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -71,7 +70,7 @@ class Client:
     scheme: Scheme
     seed: int
     transform: Transform | None = None
-    shared_cache: dict[bytes, tuple[Array, float]] = field(default_factory=dict)
+    shared_cache: dict[tuple, tuple[Array, float]] = field(default_factory=dict)
 
     def initial(self) -> Global:
         """A starting model, in the clear: it has seen no data."""
@@ -83,10 +82,8 @@ class Client:
         if model.share == 0:
             require(len(model.message) == 1, "Expected an initial model in one part.", Rejected)
             return unpack(model.message[0], self.network.parameters), 0.0
-        cache, digest = self.shared_cache, hashlib.sha256(repr(model.share).encode())
-        for part in model.message:
-            digest.update(len(part).to_bytes(8, "big") + part)
-        if (key := digest.digest()) not in cache:
+        cache, key = self.shared_cache, (*model.message, model.share)
+        if key not in cache:
             start = time.thread_time()
             weights = self.scheme.decrypt(model.message, model.share)
             cache.clear()
@@ -230,7 +227,8 @@ class Federation:
 
     def start(self) -> tuple[list[Client], Aggregator, Global]:
         """All programs in one process and the first model."""
-        how, cache = (self.network, self.training, self.scheme, self.seed), dict[bytes, tuple]()
+        how = self.network, self.training, self.scheme, self.seed
+        cache: dict[tuple, tuple[Array, float]] = {}
         clients = [
             Client(o, k, self.shares[o.name], *how, self.transform.get(o.name), cache)
             for k, o in enumerate(self.offices)
@@ -262,8 +260,8 @@ def simulate(
                 server.miss(number, clients[k].office.name, str(error))
         model = server.combine(number, updates)
         if number % evaluate_every == 0 or number == federation.rounds:
-            tests = {(number, c.office.name): c.evaluate(model) for c in clients}
-            server.evaluations |= tests
+            for client in clients:
+                server.evaluations[number, client.office.name] = client.evaluate(model)
     return history(clients[0].decrypt(model)[0], server, wall)
 
 
