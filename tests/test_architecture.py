@@ -1,4 +1,4 @@
-"""primitives <- studies <- notebooks, command line -> workbench; rows.py, files.py, checks.py serve all."""
+"""primitives <- studies <- notebooks, command line -> workbench; neutral modules serve them all."""
 
 import ast
 from pathlib import Path

@@ -23,6 +23,8 @@ exc
 _.__init_subclass__, _.disabled, _.launch_kernel, _.pgid
 _.heading, _.inline_math, _.latex_environment, _.output_mimetype, _.template_name
 _._file_extension_default, _._repr_html_
+# The template of a report
+_.help
 # Doors for models and scores of the user's own
 _.read_scores, _.from_keras
 # adversarial-robustness-toolbox

@@ -19,9 +19,12 @@ from math import ceil, floor, isinf
 
 import numpy as np
 
+from pet_lab.checks import between
 from pet_lab.workbench.published import Cell, PrintedTable, PublishedError, Value
 
 Interval = tuple[float, float]
+Tables = Mapping[str, PrintedTable]
+Objections = Iterator[tuple[Cell, str]]
 
 # Decimal digits in binary arithmetic; far below any printed digit.
 _TINY = 1e-9
@@ -40,15 +43,11 @@ class Contradiction:
 def check(tables: Iterable[PrintedTable]) -> list[Contradiction]:
     """All contradictions that the declared checks of `tables` find, in their order.
 
-    A check that needs a table which is not among `tables` uses what is there.
-
-    Raises
-    ------
-    PublishedError
-        If a check names an unknown rule, lacks a field, or has one that the rule does not know.
+    A check that needs a table which is not among `tables` uses what is there. PublishedError if a
+    check names an unknown rule, lacks a field, or has one that the rule does not know.
     """
     known = {table.id: table for table in tables}
-    contradictions: list[Contradiction] = []
+    contradictions = []
     for table in known.values():
         for spec in table.checks:
             rule = _RULES.get(spec.get("rule", ""))
@@ -56,12 +55,15 @@ def check(tables: Iterable[PrintedTable]) -> list[Contradiction]:
                 raise PublishedError(
                     f"table {table.id}: a check's rule is one of {sorted(_RULES)}, got {spec}."
                 )
-            arguments = {k: v for k, v in spec.items() if k != "rule"}
+            facts = {k: v for k, v in spec.items() if k != "rule"}
             try:
-                bound = signature(rule).bind(table, known, **arguments)
+                signature(rule).bind(table, known, **facts)
             except TypeError as error:
                 raise PublishedError(f"table {table.id}: check {spec}: {error}.") from None
-            contradictions += rule(*bound.args, **bound.kwargs)
+            contradictions += [
+                Contradiction(table=c.table, where=c.where, metric=c.metric, sentence=sentence)
+                for c, sentence in rule(table, known, **facts)
+            ]
     return contradictions
 
 
@@ -69,46 +71,30 @@ def check(tables: Iterable[PrintedTable]) -> list[Contradiction]:
 
 
 def confusion_range(
-    precision: tuple[Interval, Interval],
-    recall: tuple[Interval, Interval],
-    f1: tuple[Interval | None, Interval | None] = (None, None),
+    precision: tuple[Interval, Interval], recall: tuple[Interval, Interval]
 ) -> Interval | None:
     """Smallest and largest accuracy of a two-class table with these precisions and recalls.
 
-    The unknowns are the four shares (a called a, a called b, b called a, b called b), none
+    (low, high), each given for the first and the second class; None if no table at all has these
+    values. The unknowns are the four shares (a called a, a called b, b called a, b called b), none
     negative, summing to one. "Recall of a is in [l, h]" is ``l (aa + ab) <= aa <= h (aa + ab)``:
-    linear in the shares, and so are precision, ``.. (aa + ba)``, and F1, ``2 aa`` against
-    ``2 aa + ab + ba``. So the set of possible tables is a polytope, and the extremes of the
-    accuracy ``aa + bb`` are two linear programs: exact, with no grid and no assumed share of
-    classes. A denominator of zero leaves its ratio free.
-
-    Parameters
-    ----------
-    precision, recall : pairs of (low, high)
-        For the first and the second class.
-    f1 : pair of (low, high) or None
-        Further constraints, where printed.
-
-    Returns
-    -------
-    (low, high), or None if no table at all has these values.
+    linear in the shares, and so is precision, ``.. (aa + ba)``. So the set of possible tables is a
+    polytope, and the extremes of the accuracy ``aa + bb`` are two linear programs: exact, with no
+    grid and no assumed share of classes. A denominator of zero leaves its ratio free.
     """
     from scipy.optimize import linprog  # here, because it is slow to import and rarely needed
 
     # Shares in the order aa, ab, ba, bb; each row: numerator and denominator of a printed ratio.
-    ratios: list[tuple[Sequence[float], Sequence[float], Interval | None]] = [
+    ratios = [
         ((1, 0, 0, 0), (1, 1, 0, 0), recall[0]),
         ((0, 0, 0, 1), (0, 0, 1, 1), recall[1]),
         ((1, 0, 0, 0), (1, 0, 1, 0), precision[0]),
         ((0, 0, 0, 1), (0, 1, 0, 1), precision[1]),
-        ((2, 0, 0, 0), (2, 1, 1, 0), f1[0]),
-        ((0, 0, 0, 2), (0, 1, 1, 2), f1[1]),
     ]
     rows = []
-    for top, bottom, interval in ratios:
-        if interval is not None:
-            low, high = interval[0] - _TINY, interval[1] + _TINY
-            rows += [low * np.array(bottom) - top, np.array(top) - high * np.array(bottom)]
+    for top, bottom, (low, high) in ratios:
+        rows.append((low - _TINY) * np.array(bottom) - top)
+        rows.append(np.array(top) - (high + _TINY) * np.array(bottom))
     ends = []
     for sign in (1, -1):
         best = linprog(
@@ -122,8 +108,8 @@ def confusion_range(
             return None
         if not best.success:
             raise ArithmeticError(f"The linear program of a confusion table failed: {best.message}")
-        ends.append(sign * best.fun)
-    return float(ends[0]), float(ends[1])
+        ends.append(float(sign * best.fun))
+    return ends[0], ends[1]
 
 
 def f1_range(precision: Interval, recall: Interval) -> Interval:
@@ -135,11 +121,9 @@ def f1_range(precision: Interval, recall: Interval) -> Interval:
 
 
 def is_share_of(n: int, interval: Interval) -> bool:
-    """Whether some whole number of `n` records gives a share in `interval` (the GRIM test).
+    """Whether some whole number of `n` records gives a share in `interval`: the GRIM test.
 
-    References
-    ----------
-    Brown and Heathers (2017), doi:10.1177/1948550616673876.
+    Source: Brown and Heathers (2017), doi:10.1177/1948550616673876.
     """
     return floor(n * (interval[1] + _TINY)) >= ceil(n * (interval[0] - _TINY))
 
@@ -147,7 +131,7 @@ def is_share_of(n: int, interval: Interval) -> bool:
 def auc_bounds(advantage: float, *, absolute: bool = True) -> Interval:
     """Smallest and largest area under a ROC curve whose largest TPR - FPR is `advantage`.
 
-    A ROC curve y(x) rises from (0, 0) to (1, 1). Let A be the advantage.
+    A ROC curve y(x) rises from (0, 0) to (1, 1). Let A be the advantage, in [0, 1].
 
     Upper bound: y <= x + A and y <= 1 everywhere, so the area is at most the integral of
     min(1, x + A), which is 1 - (1 - A)^2 / 2. Curves with many points come arbitrarily close.
@@ -162,18 +146,8 @@ def auc_bounds(advantage: float, *, absolute: bool = True) -> Interval:
     Lower bound, A = max|TPR - FPR| (`absolute`, TensorFlow Privacy's definition): the curve may lie
     below the diagonal, where y >= x - A and y >= 0, so the area is at least (1 - A)^2 / 2: the
     upper bound reflected.
-
-    Parameters
-    ----------
-    advantage : float
-        In [0, 1].
-
-    Returns
-    -------
-    (low, high) in [0, 1].
     """
-    if not 0 <= advantage <= 1:
-        raise ValueError(f"advantage is in [0, 1], got {advantage}.")
+    between(0, 1, advantage=advantage)
     rest = (1 - advantage) ** 2 / 2
     return (rest if absolute else advantage), 1 - rest
 
@@ -183,164 +157,139 @@ def auc_bounds(advantage: float, *, absolute: bool = True) -> Interval:
 
 def _confusion(
     table: PrintedTable,
-    known: Mapping[str, PrintedTable],
+    known: Tables,
     *,
     accuracy: str,
     precision: str | list[str],
     recall: str | list[str],
-    f1: str | None = None,
-    by: str | None = None,
-) -> Iterator[Contradiction]:
+    f1: str = "",
+    by: str = "",
+) -> Objections:
     """Accuracy, precisions, recalls and F1 of a two-class table.
 
     Either `precision` and `recall` are two metrics each, printed beside the accuracy, or one metric
     each, printed once per value of the key `by`.
     """
     for total in _cells(table, accuracy):
-        if by is None:
-            here = [c for c in table.cells if c.where == total.where]
-            p, r = (_named(here, names) for names in (precision, recall))
-            f: list[Cell] = []
-        else:
-            here = [c for c in table.cells if by in c.where and _without(c, {by}) == total.where]
-            p, r = (_named(here, [str(name)]) for name in (precision, recall))
-            f = _named(here, [f1]) if f1 else []
+        here = [
+            c for c in table.cells if _without(c, {by}) == total.where and (not by or by in c.where)
+        ]
+        p, r = (
+            [c for name in ([names] if by else names) for c in here if c.metric == name]
+            for names in (precision, recall)
+        )
+        f = [c for c in here if by and c.metric == f1]
         if len(p) != 2 or [c.where for c in p] != [c.where for c in r]:
             raise PublishedError(
                 f"table {table.id}: {accuracy} at {dict(total.where)} needs precision and recall of"
                 f" two classes, found {len(p)} and {len(r)}."
             )
+        printed = (
+            f"the printed precisions ({p[0].printed}, {p[1].printed}) and recalls"
+            f" ({r[0].printed}, {r[1].printed})"
+        )
         possible = confusion_range(_two(p), _two(r))
         if possible is None:
             for cell in (*p, *r):
-                yield _contradiction(
-                    cell,
-                    "no table of two classes has the printed precisions"
-                    f" ({_printed(p)}) and recalls ({_printed(r)}).",
-                )
+                yield cell, f"no table of two classes has {printed}."
         elif not _meet(possible, total.interval):
-            yield _contradiction(
-                total,
-                f"the printed precisions ({_printed(p)}) and recalls ({_printed(r)}) imply an"
-                f" accuracy of {_span(possible)}; {total.printed} is printed.",
-            )
+            implied = f"imply an accuracy of {_span(possible)}; {total.printed} is printed."
+            yield total, f"{printed} {implied}"
         for cell in f:
             own = [c for c in (*p, *r) if c.where == cell.where]
             span = f1_range(*_two(own))
             if not _meet(span, cell.interval):
-                yield _contradiction(
+                yield (
                     cell,
                     f"precision {own[0].printed} and recall {own[1].printed} imply an F1 of"
                     f" {_span(span)}; {cell.printed} is printed.",
                 )
 
 
-def _sum(
-    table: PrintedTable, known: Mapping[str, PrintedTable], *, metric: str, total: int
-) -> Iterator[Contradiction]:
+def _sum(table: PrintedTable, known: Tables, *, metric: str, total: int) -> Objections:
     """Counts that must add up; counts have no rounding."""
     cells = _cells(table, metric)
     if (added := sum(Decimal(c.printed) for c in cells)) != total:
         for cell in cells:
-            yield _contradiction(cell, f"the printed counts add up to {added}, not to {total}.")
+            yield cell, f"the printed counts add up to {added}, not to {total}."
 
 
-def _equal(
-    table: PrintedTable, known: Mapping[str, PrintedTable], *, metric: str, same_as: str
-) -> Iterator[Contradiction]:
+def _equal(table: PrintedTable, known: Tables, *, metric: str, same_as: str) -> Objections:
     """The same numbers printed in another table, to the same digits."""
     others = _cells(known[same_as], metric) if same_as in known else []
     for cell in _cells(table, metric):
         for same in others:
             if same.where == cell.where and Decimal(same.printed) != Decimal(cell.printed):
-                yield _contradiction(
-                    cell,
-                    f"table {same_as} prints {same.printed} for the same; {cell.printed} here.",
-                )
+                there, here = same.printed, cell.printed
+                yield cell, f"table {same_as} prints {there} for the same; {here} here."
 
 
 def _whole_counts(
     table: PrintedTable,
-    known: Mapping[str, PrintedTable],
+    known: Tables,
     *,
     n: Mapping[str, int],
     where: Mapping[str, Value] | None = None,
-) -> Iterator[Contradiction]:
+) -> Objections:
     """Shares of n records are multiples of 1 / n."""
     for metric, size in n.items():
         for cell in _cells(table, metric):
-            if (where or {}).items() <= dict(cell.where).items() and not is_share_of(
-                size, cell.interval
-            ):
-                yield _contradiction(
-                    cell, f"{cell.printed} is no whole number of {size} within rounding."
-                )
+            concerned = (where or {}).items() <= cell.where.items()
+            if concerned and not is_share_of(size, cell.interval):
+                yield cell, f"{cell.printed} is no whole number of {size} within rounding."
 
 
 def _roc(
-    table: PrintedTable,
-    known: Mapping[str, PrintedTable],
-    *,
-    auc: str,
-    advantage: str,
-    absolute: bool = True,
-) -> Iterator[Contradiction]:
+    table: PrintedTable, known: Tables, *, auc: str, advantage: str, absolute: bool = True
+) -> Objections:
     """AUC and the attacker's advantage of one curve."""
     for area in _cells(table, auc):
         for edge in _cells(table, advantage):
-            if edge.conditions == area.conditions:
-                # Both ends: the upper bound grows with the advantage, the absolute lower one falls.
-                ends = [auc_bounds(min(max(a, 0.0), 1.0), absolute=absolute) for a in edge.interval]
-                span = (min(e[0] for e in ends), max(e[1] for e in ends))
-                if not _meet(span, area.interval):
-                    yield _contradiction(
-                        area,
-                        f"an advantage of {edge.printed} implies an AUC of {_span(span)};"
-                        f" {area.printed} is printed.",
-                    )
+            if edge.conditions != area.conditions:
+                continue
+            # Both ends: the upper bound grows with the advantage, the absolute lower one falls.
+            ends = [auc_bounds(min(max(a, 0.0), 1.0), absolute=absolute) for a in edge.interval]
+            span = (min(low for low, _ in ends), max(high for _, high in ends))
+            if not _meet(span, area.interval):
+                implied = f"an advantage of {edge.printed} implies an AUC of {_span(span)}"
+                yield area, f"{implied}; {area.printed} is printed."
 
 
 def _epsilon(
     table: PrintedTable,
-    known: Mapping[str, PrintedTable],
+    known: Tables,
     *,
     metric: str,
     noise: str,
     free: list[str],
-    tables: list[str] | None = None,
-) -> Iterator[Contradiction]:
+    tables: Sequence[str] = (),
+) -> Objections:
     """Epsilon depends on the noise, and not on the `free` parameters; it falls as noise grows."""
-    sources = [table, *(known[t] for t in tables or () if t in known)]
-    cells = [c for source in sources for c in _cells(source, metric)]
-    for a, b in combinations(cells, 2):
+    sources = [table, *(known[t] for t in tables if t in known)]
+    for a, b in combinations((c for source in sources for c in _cells(source, metric)), 2):
         if _without(a, {*free, noise}) != _without(b, {*free, noise}):
             continue
         low, high = sorted((a, b), key=lambda c: float(c.where[noise]))
         if a.where[noise] == b.where[noise]:
             if not _meet(a.interval, b.interval):
+                same = ": the same digits with another power of ten" * (_digits(a) == _digits(b))
                 for cell, twin in ((a, b), (b, a)):
-                    yield _contradiction(cell, _other_epsilon(cell, twin, noise, free))
+                    place = "" if cell.table == twin.table else f" in {twin.table}"
+                    yield (
+                        cell,
+                        f"epsilon cannot depend on {' or '.join(free)}, but {twin.printed} is"
+                        f" printed{place} for the same {noise} {cell.where[noise]}{same}.",
+                    )
         elif low.interval[1] < high.interval[0]:
             for cell in (a, b):
-                yield _contradiction(
+                yield (
                     cell,
                     f"epsilon must fall as {noise} grows, but {low.printed} is printed at"
                     f" {low.where[noise]} and {high.printed} at {high.where[noise]}.",
                 )
 
 
-def _other_epsilon(cell: Cell, twin: Cell, noise: str, free: Sequence[str]) -> str:
-    place = "" if cell.table == twin.table else f" in {twin.table}"
-    text = (
-        f"epsilon cannot depend on {' or '.join(free)}, but {twin.printed} is printed{place} for"
-        f" the same {noise} {cell.where[noise]}"
-    )
-    return text + (
-        ": the same digits with another power of ten." if _digits(cell) == _digits(twin) else "."
-    )
-
-
-_RULES: dict[str, Callable[..., Iterator[Contradiction]]] = {
+_RULES: dict[str, Callable[..., Objections]] = {
     "confusion": _confusion,
     "sum": _sum,
     "equal": _equal,
@@ -350,10 +299,6 @@ _RULES: dict[str, Callable[..., Iterator[Contradiction]]] = {
 }
 
 
-def _contradiction(cell: Cell, sentence: str) -> Contradiction:
-    return Contradiction(table=cell.table, where=cell.where, metric=cell.metric, sentence=sentence)
-
-
 def _cells(table: PrintedTable, metric: str) -> list[Cell]:
     cells = [c for c in table.cells if c.metric == metric]
     if not cells:
@@ -361,16 +306,11 @@ def _cells(table: PrintedTable, metric: str) -> list[Cell]:
     return cells
 
 
-def _named(cells: Iterable[Cell], names: Iterable[str]) -> list[Cell]:
-    cells = list(cells)
-    return [c for name in names for c in cells if c.metric == name]
-
-
 def _without(cell: Cell, keys: set[str]) -> dict[str, Value]:
     return {k: v for k, v in cell.where.items() if k not in keys}
 
 
-def _two(cells: list[Cell]) -> tuple[Interval, Interval]:
+def _two(cells: Sequence[Cell]) -> tuple[Interval, Interval]:
     return cells[0].interval, cells[1].interval
 
 
@@ -381,10 +321,6 @@ def _meet(a: Interval, b: Interval) -> bool:
 def _span(span: Interval) -> str:
     low, high = (f"{end:.3f}" for end in span)
     return low if low == high else f"{low} to {high}"
-
-
-def _printed(cells: Iterable[Cell]) -> str:
-    return ", ".join(c.printed for c in cells)
 
 
 def _digits(cell: Cell) -> tuple[int, ...]:

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from math import hypot, inf, isfinite, isinf, isnan, nan, sqrt
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -458,51 +457,34 @@ _BADGES: Mapping[Verdict, tuple[str, str]] = {
     "inconclusive": ("?", "color:#fff;background:#7a5200"),
     "not run": ("–", "border:1px solid currentColor"),
 }
-_HEADS = ("Table", "Where", "Metric", "Published", "Ours", "As", "Verdict", "Note")
+_TEMPLATE = Path(__file__).resolve().parent / "templates" / "verdicts.html.j2"
 
 
-def show(df: pd.DataFrame, caption: str | None = None) -> _Html:
+def show(df: pd.DataFrame, caption: str | None = None, *, one_table: bool = False) -> _Html:
     """The scorecard as an accessible HTML table, for notebooks and reports.
 
-    Parameters
-    ----------
-    df : DataFrame
-        As returned by :func:`score`.
-    caption : str, optional
-        Default: the headline.
+    The caption is the headline unless given; with `one_table` no column repeats the table's id.
     """
-    title = headline(df) if caption is None else caption
-    head = "".join(f'<th scope="col">{h}</th>' for h in _HEADS)
-    body = "\n".join(_html_row(row) for row in df.to_dict("records"))
+    import jinja2
+
+    summary = headline(df)
+    rows = df.assign(
+        conditions=[
+            ", ".join(where_text({k: v}).replace("=", " = ") for k, v in where.items())
+            for where in df["where"]
+        ],
+        number=[_ours(row) for row in df.to_dict("records")],
+    )
     html = _Html(
-        f'<div class="pl-table" role="region" tabindex="0" aria-label="{escape(title)}"'
-        ' style="overflow-x:auto"><table class="scorecard" data-pet-lab="aggregate">\n'
-        f"<caption>{escape(title)}</caption>\n<thead><tr>{head}</tr></thead>\n"
-        f"<tbody>\n{body}\n</tbody></table></div>"
+        jinja2.Template(_TEMPLATE.read_text(encoding="utf-8"), autoescape=True).render(
+            rows=rows.to_dict("records"),
+            caption=summary if caption is None else caption,
+            badges=_BADGES,
+            one_table=one_table,
+        )
     )
-    html.summary = headline(df)
+    html.summary = summary
     return html
-
-
-def _html_row(row: Mapping[Any, Any]) -> str:
-    sign, style = _BADGES[row["verdict"]]
-    badge = (
-        f'<span class="verdict verdict-{row["verdict"].replace(" ", "-")}" style="{style};'
-        'border-radius:0.6em;padding:0.1em 0.6em;white-space:nowrap">'
-        f'<span aria-hidden="true">{sign}</span> {row["verdict"]}</span>'
-    )
-    where = ", ".join(where_text({k: v}).replace("=", " = ") for k, v in row["where"].items())
-    note = row["note"]
-    if row["inconsistent"]:
-        note = f"{note}. Inconsistent: {row['inconsistent']}".lstrip(". ")
-    metric = f"{row['metric']} ({row['unit']})"
-    plain = "".join(f"<td>{escape(text)}</td>" for text in (where, metric))
-    whole = ' style="white-space:nowrap"'  # a number broken over lines is misread
-    numbers = "".join(f"<td{whole}>{escape(text)}</td>" for text in (row["published"], _ours(row)))
-    return (
-        f'<tr><th scope="row">{escape(row["table"])}</th>{plain}{numbers}<td>{row["as"]}</td>'
-        f"<td>{badge}</td><td>{escape(note)}</td></tr>"
-    )
 
 
 def _ours(row: Mapping[Any, Any]) -> str:

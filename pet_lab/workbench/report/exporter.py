@@ -171,7 +171,7 @@ def export(notebook: Any, *, link: Callable[[str], str | None]) -> Body:
     page, _ = _BodyExporter().from_notebook_node(prepare(notebook))
     soup = parse(page)
     contents = _order_headings(soup)
-    mend_tables(soup)
+    _mend_tables(soup)
     _number_captions(soup)
     _mend_links(soup, link)
     return Body(_content(soup), contents)
@@ -181,7 +181,7 @@ def prose(text: str, link: Callable[[str], str | None]) -> Body:
     """A document of markdown as a body: its title is left to the page, links go through `link`."""
     soup = parse(markdown(_without_title(text)))
     contents = _order_headings(soup)
-    mend_tables(soup)
+    _mend_tables(soup)
     _mend_links(soup, link)
     return Body(_content(soup), contents)
 
@@ -287,11 +287,8 @@ def _order_headings(soup: BeautifulSoup) -> list[tuple[str, str]]:
     return contents
 
 
-def mend_tables(soup: BeautifulSoup) -> None:
-    """Scoped heads, a region that scrolls, and cells that know their column's name.
-
-    The name stands in for the table's head where a phone shows a scorecard as one block per row.
-    """
+def _mend_tables(soup: BeautifulSoup) -> None:
+    """Scoped heads, and a region that scrolls."""
     for table in soup.find_all("table"):
         for head in table.find_all("th"):
             if not head.get("scope"):
@@ -300,11 +297,6 @@ def mend_tables(soup: BeautifulSoup) -> None:
             words = table.caption.get_text() if table.caption else "Table"
             attrs = {"class": "pl-table", "role": "region", "tabindex": "0", "aria-label": words}
             table.wrap(soup.new_tag("div", attrs=attrs))
-        if "scorecard" in str(table.get("class")):
-            names = [th.get_text() for th in table.select("thead th")]
-            for row in table.select("tbody tr"):
-                for name, cell in zip(names, row.find_all(["th", "td"]), strict=False):
-                    cell["data-label"] = name
 
 
 def _number_captions(soup: BeautifulSoup) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import nbformat
@@ -18,7 +20,7 @@ from pet_lab.rows import summarise
 from pet_lab.workbench import explore, notebooks, plots, published, results, runs, scorecard, sweep
 from pet_lab.workbench.errors import WorkbenchError
 from pet_lab.workbench.report import exporter
-from pet_lab.workbench.report.guard import guard, parse, sanitise
+from pet_lab.workbench.report.guard import guard, sanitise
 from pet_lab.workbench.runs import RunRecord
 from pet_lab.workbench.workspace import Workspace
 
@@ -38,6 +40,7 @@ NOTICES = {
     "own": "Made from data of your own: not comparable with the printed numbers, which count as "
     "not run.",
 }
+PARTS = (("parameters-of-this-run", "Parameters"), ("provenance", "Provenance"))  # of any report
 MOST_METRICS = 12  # pictures on a sweep page
 
 
@@ -90,15 +93,14 @@ def build(
     written: list[Path] = []
     refused: dict[str, str] = {}
     for name in chosen:
-        for kind in (_report, _sweep_page):
-            target = ws.reports / page_name(name, sweep=kind is _sweep_page)
+        for page in (_report, _sweep_page):
+            target = ws.reports / page_name(name, sweep=page is _sweep_page)
             try:
-                html = kind(ws, name, profile)
-                if html is None:
+                shown = chosen_runs(ws, name, profile)
+                if html := page(ws, shown):
+                    written.append(_write(ws, target, html, shown.summary.get("guard_rows")))
+                else:
                     target.unlink(missing_ok=True)
-                    continue
-                done, _, _ = chosen_runs(ws, name, profile)
-                written.append(_write(ws, target, html, _loaded(done[0])))
             except OSError:
                 raise
             except Exception as error:  # one bad notebook must not cost the others their report
@@ -113,16 +115,14 @@ def build(
 def build_run(ws: Workspace, record: RunRecord) -> Path:
     """Write the report of one finished run, whatever its parameters; not listed in the index.
 
-    Raises
-    ------
-    RefusedReports
-        If the guard refused it; then nothing is written.
+    RefusedReports if the guard refused it; then nothing is written.
     """
     target = ws.reports / page_name(record.notebook, run=record.run_id)
     stale = bool(runs.stale(record, runs.fingerprints(ws, record.notebook)))
+    shown = Shown([record], "", stale)
     try:
-        html = _page(ws, [record], "", stale, target.name)
-        return _write(ws, target, html, _loaded(record))
+        html = _report(ws, shown, target.name)
+        return _write(ws, target, html, shown.summary.get("guard_rows"))
     except OSError:
         raise
     except Exception as error:
@@ -143,11 +143,20 @@ def build_index(
         SCORECARD: _scorecard(ws, scored),
         FAILURES: _render(ws, "failures.html.j2", FAILURES, failures=failures),
     }
-    if _glossary(ws).is_file():
-        pages[GLOSSARY] = _glossary_page(ws)
+    glossary = _glossary(ws)
+    if glossary.is_file():
+        text = glossary.read_text(encoding="utf-8")
+        terms = exporter.prose(text, functools.partial(_link, ws, glossary))
+        pages[GLOSSARY] = _render(
+            ws, "glossary.html.j2", GLOSSARY, body=terms.html, toc=terms.contents
+        )
     else:
         (ws.reports / GLOSSARY).unlink(missing_ok=True)
     return [_write(ws, ws.reports / name, html) for name, html in pages.items()]
+
+
+def _glossary(ws: Workspace) -> Path:
+    return ws.root / "docs" / "glossary.md"
 
 
 def _write(ws: Workspace, target: Path, html: str, rows: Mapping[str, Any] | None = None) -> Path:
@@ -158,11 +167,6 @@ def _write(ws: Workspace, target: Path, html: str, rows: Mapping[str, Any] | Non
     except OSError as error:
         raise OSError(error.errno, files.why(error, target.name)) from error
     return target
-
-
-def _loaded(record: RunRecord) -> Mapping[str, Any] | None:
-    """Hashes of the records that the run read, where its notebook handed them over."""
-    return results.summary(record).get("guard_rows")
 
 
 def _reason(ws: Workspace, error: Exception) -> str:
@@ -181,118 +185,15 @@ def _templates() -> jinja2.Environment:
     )
     style = (exporter.TEMPLATES / "style.css").read_text(encoding="utf-8")
     environment.globals.update(style=style, version=runs.versions().get("pet-lab", ""))
-    return environment
-
-
-def _render(ws: Workspace, template: str, here: str, **values: Any) -> str:
-    pages = [(INDEX, "Overview"), (SCORECARD, "Scorecard"), (FAILURES, "Failures")]
-    if _glossary(ws).is_file():
-        pages.append((GLOSSARY, "Glossary"))
-    return _templates().get_template(template).render(here=here, pages=pages, **values)
-
-
-# --- which run a page shows --------------------------------------------------------------------
-
-
-def chosen_runs(
-    ws: Workspace, name: str, profile: str | None = None
-) -> tuple[list[RunRecord], str, bool]:
-    """(finished runs in the order of their plan, the profile's name, whether they are stale).
-
-    Of the profiles the first one that is complete counts, else the one with most runs done.
-    """
-    wanted = (profile,) if profile else PROFILES
-    for stale in (False, True):
-        done = {p: sweep.profile_runs(ws, name, p, stale=stale) for p in wanted}
-        complete = [p for p in wanted if len(done[p]) == len(sweep.plan_profile(ws, name, p))]
-        best = complete[0] if complete else max(wanted, key=lambda p: len(done[p]))
-        if done[best]:
-            return done[best], best, stale
-    if profile:
-        return [], profile, False
-    return [r for r in runs.records(ws, name) if r.ok][-1:], "", False
-
-
-def _notices(summary: Mapping[str, Any], stale: bool) -> list[str]:
-    kinds = [item["kind"] for item in summary.get("data", ())]
-    notices = [text for kind, text in NOTICES.items() if kind in kinds]
-    if stale:
-        notices.append("Out of date: the code, data or environment changed after this run.")
-    return notices
-
-
-# --- one notebook ------------------------------------------------------------------------------
-
-
-def _report(ws: Workspace, name: str, profile: str | None) -> str | None:
-    done, chosen, stale = chosen_runs(ws, name, profile)
-    return _page(ws, done, chosen, stale, page_name(name)) if done else None
-
-
-def _page(ws: Workspace, done: Sequence[RunRecord], chosen: str, stale: bool, here: str) -> str:
-    """The report on the first of the runs `done`, for the file `here`."""
-    record = done[0]
-    name = record.notebook
-    assert record.folder is not None
-    summary = results.summary(record.folder)
-    content = nbformat.read(record.folder / runs.NOTEBOOK, as_version=4)
-    body = exporter.export(content, link=functools.partial(_link, ws, ws.notebooks / name))
-    toc = [*body.contents, ("parameters-of-this-run", "Parameters"), ("provenance", "Provenance")]
-    return _render(
-        ws,
-        "report.html.j2",
-        here,
-        title=exporter.inline(notebooks.title(record.folder / runs.NOTEBOOK)),
-        track=track(name),
-        profile=chosen,
-        notices=_notices(summary, stale),
-        headline=exporter.inline(summary["headline"]),
-        simulation=summary["simulation"],
-        privacy=[exporter.inline(s) for s in summary["privacy"]],
-        facts=_facts(record, len(done), summary),
-        body=body.html,
-        toc=toc,
-        parameters=_parameters(ws, name, record),
-        provenance=_provenance(record),
-        data=[
-            {"licence": "", "citation": "", "sha256": "", **item}
-            | {"citation": exporter.inline(str(item.get("citation") or ""))}
-            for item in summary["data"]
-        ],
-        command=_command(ws, name, record),
+    environment.filters.update(
+        duration=files.duration,
+        day=_day,
+        value=_value,
+        label=plots.label,
+        slug=exporter.slug,
+        inline=exporter.inline,
     )
-
-
-def track(name: str) -> str:
-    """Title of the group a notebook belongs to."""
-    group = name.partition("/")[0] if "/" in name else ""
-    return TRACKS.get(group, group.replace("_", " ").capitalize() or "Notebooks")
-
-
-def _link(ws: Workspace, source: Path, target: str) -> str | None:
-    """The report for a link in `source` to a notebook; nothing else lies beside a report."""
-    path, _, anchor = target.partition("#")
-    if not path.endswith(".ipynb"):
-        return None
-    try:
-        other = (
-            (source.parent / path).resolve().relative_to(ws.notebooks).with_suffix("").as_posix()
-        )
-    except ValueError:
-        return None
-    if other not in notebooks.find(ws):
-        return None
-    return page_name(other) + (f"#{exporter.slug(anchor)}" if anchor else "")
-
-
-def _facts(record: RunRecord, of: int, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    facts = [
-        ("Run on", _day(record.ended or record.started)),
-        ("Runtime", files.duration(record.wall_s)),
-        ("Seed", str(record.seed) if record.seed is not None else "–"),
-        ("Rows", f"{summary['rows']:,}"),
-    ]
-    return [*facts, ("Runs in its grid", str(of))] if of > 1 else facts
+    return environment
 
 
 def _day(moment: str) -> str:
@@ -301,24 +202,6 @@ def _day(moment: str) -> str:
     except ValueError:
         return "–"
     return f"{at.day} {at:%B %Y}"
-
-
-def _parameters(ws: Workspace, name: str, record: RunRecord) -> list[dict[str, str]]:
-    assert record.folder is not None
-    known = notebooks.parameters(record.folder / runs.NOTEBOOK)
-    rows = []
-    for key, value in record.parameters.items():
-        spec = known.get(key)
-        changed = spec is not None and spec.default != value
-        rows.append(
-            {
-                "name": key,
-                "value": _value(value),
-                "default": _value(spec.default) if spec and changed else "",
-                "help": spec.help if spec else "",
-            }
-        )
-    return rows
 
 
 def _value(value: Any) -> str:
@@ -336,82 +219,164 @@ def _without_folder(value: Any) -> str:
     return PureWindowsPath(text).name if absolute else text
 
 
-def _provenance(record: RunRecord) -> list[tuple[str, str]]:
-    commit = record.git.get("commit", "unknown")
-    if record.git.get("dirty"):
-        commit += " with uncommitted changes"
-    return [
-        ("Run", record.run_id),
-        ("Commit", commit),
-        ("Started", record.started or "–"),
-        ("Ended", record.ended or "–"),
-        ("CPU time", files.duration(record.cpu_s)),
-        ("Lock", str(record.fingerprints.get("lock") or "none")[:16]),
-        ("Versions", ", ".join(f"{k} {v}" for k, v in record.versions.items()) or "unknown"),
-    ]
+def _render(ws: Workspace, template: str, here: str, **values: Any) -> str:
+    pages = [(INDEX, "Overview"), (SCORECARD, "Scorecard"), (FAILURES, "Failures")]
+    if _glossary(ws).is_file():
+        pages.append((GLOSSARY, "Glossary"))
+    return _templates().get_template(template).render(here=here, pages=pages, **values)
 
 
-def _command(ws: Workspace, name: str, record: RunRecord) -> str:
-    """The command line that repeats the run: only what differs from the notebook's defaults."""
-    import shlex
+# --- which run a page shows --------------------------------------------------------------------
 
-    assert record.folder is not None
-    known = notebooks.parameters(record.folder / runs.NOTEBOOK)
-    words = ["pet-lab", "run", name]
-    for key, value in record.parameters.items():
-        if key not in known or known[key].default != value:
-            text = json.dumps(value) if isinstance(value, list | bool) else _without_folder(value)
-            words += ["-p", f"{key}={text}"]
-    return shlex.join(words)
+
+class Shown(NamedTuple):
+    """The finished runs behind a page, in the order of their plan; the first one is its argument.
+
+    profile  whose plan that is; "" for single runs
+    stale    whether code, data or environment changed since
+    """
+
+    runs: list[RunRecord]
+    profile: str
+    stale: bool
+
+    @property
+    def folder(self) -> Path:
+        """Where the first run lies."""
+        folder = self.runs[0].folder
+        assert folder is not None
+        return folder
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the first run stored beside its rows."""
+        return results.summary(self.folder)
+
+    @property
+    def title(self) -> str:
+        """Title of the notebook as it ran."""
+        return notebooks.title(self.folder / runs.NOTEBOOK)
+
+    @property
+    def notices(self) -> list[str]:
+        """Why its numbers are not to be taken for the real ones."""
+        kinds = [item["kind"] for item in self.summary.get("data", ())]
+        notices = [text for kind, text in NOTICES.items() if kind in kinds]
+        if self.stale:
+            notices.append("Out of date: the code, data or environment changed after this run.")
+        return notices
+
+    @property
+    def varied(self) -> list[str]:
+        """Parameters that differ between runs; the seed alone is a replicate, not a factor."""
+        values = {
+            key: {files.canonical_json(r.parameters.get(key)) for r in self.runs}
+            for key in self.runs[0].parameters
+        }
+        varied = [key for key, seen in values.items() if len(seen) > 1]
+        return [k for k in varied if k != "seed"] or varied
+
+
+def chosen_runs(ws: Workspace, name: str, profile: str | None = None) -> Shown:
+    """Of the profiles the first one that is complete counts, else the one with most runs done."""
+    wanted = (profile,) if profile else PROFILES
+    for stale in (False, True):
+        done = {p: sweep.profile_runs(ws, name, p, stale=stale) for p in wanted}
+        complete = [p for p in wanted if len(done[p]) == len(sweep.plan_profile(ws, name, p))]
+        best = complete[0] if complete else max(wanted, key=lambda p: len(done[p]))
+        if done[best]:
+            return Shown(done[best], best, stale)
+    if profile:
+        return Shown([], profile, False)
+    return Shown([r for r in runs.records(ws, name) if r.ok][-1:], "", False)
+
+
+# --- one notebook ------------------------------------------------------------------------------
+
+
+def _report(ws: Workspace, shown: Shown, here: str = "") -> str:
+    """The report on the first of the runs, for the file `here`; empty if there is none."""
+    if not shown.runs:
+        return ""
+    record = shown.runs[0]
+    name, executed = record.notebook, shown.folder / runs.NOTEBOOK
+    content = nbformat.read(executed, as_version=4)
+    body = exporter.export(content, link=functools.partial(_link, ws, ws.notebooks / name))
+    known = notebooks.parameters(executed)
+    changed = {
+        k: v for k, v in record.parameters.items() if k not in known or known[k].default != v
+    }
+    command = ["pet-lab", "run", name]
+    for key, value in changed.items():
+        text = json.dumps(value) if isinstance(value, list | bool) else _without_folder(value)
+        command += ["-p", f"{key}={text}"]
+    return _render(
+        ws,
+        "report.html.j2",
+        here or page_name(name),
+        shown=shown,
+        record=record,
+        summary=shown.summary,
+        track=track(name),
+        body=body.html,
+        toc=[*body.contents, *PARTS],
+        known=known,
+        changed=changed,
+        command=shlex.join(command),
+    )
+
+
+def track(name: str) -> str:
+    """Title of the group a notebook belongs to."""
+    group = name.partition("/")[0] if "/" in name else ""
+    return TRACKS.get(group, group.replace("_", " ").capitalize() or "Notebooks")
+
+
+def _link(ws: Workspace, source: Path, target: str) -> str | None:
+    """The report for a link in `source` to a notebook; nothing else lies beside a report."""
+    path, _, anchor = target.partition("#")
+    with suppress(ValueError):  # it leads out of the notebooks
+        inside = (source.parent / path).resolve().relative_to(ws.notebooks)
+        other = inside.with_suffix("").as_posix()
+        if inside.suffix == ".ipynb" and other in notebooks.find(ws):
+            return page_name(other) + (f"#{exporter.slug(anchor)}" if anchor else "")
+    return None
 
 
 # --- a sweep -----------------------------------------------------------------------------------
 
 
-def _sweep_page(ws: Workspace, name: str, profile: str | None) -> str | None:
-    done, _, stale = chosen_runs(ws, name, profile)
-    if len(done) < 2:
-        return None
-    varied = _varied(done)
-    rows = results.read(ws, name, [r.run_id for r in done])
+def _sweep_page(ws: Workspace, shown: Shown) -> str:
+    """Every run of the grid in one page; empty where one run is all."""
+    if len(shown.runs) < 2:
+        return ""
+    name, varied = shown.runs[0].notebook, shown.varied
+    rows = results.read(ws, name, [r.run_id for r in shown.runs])
     factors = list(dict.fromkeys([*(c for c in varied if c in rows), *explore.factors(rows)]))
     factors = [f for f in factors if f != "seed"]
-    assert done[0].folder is not None
-    title = exporter.inline(notebooks.title(done[0].folder / runs.NOTEBOOK))
+    metrics = list(rows.groupby("metric", sort=False))
     sections = [
         _sweep_section(str(metric), part, factors, varied)
-        for metric, part in list(rows.groupby("metric", sort=False))[:MOST_METRICS]
+        for metric, part in metrics[:MOST_METRICS]
     ]
-    listed = [
+    listed = pd.DataFrame(
         {k: _value(r.parameters[k]) for k in varied}
         | {"run": r.run_id, "runtime": files.duration(r.wall_s)}
-        for r in done[: plots.MOST_ROWS]
-    ]
-    over = " × ".join(plots.label(k) for k in varied) or "seeds"
+        for r in shown.runs[: plots.MOST_ROWS]
+    )
     return _render(
         ws,
         "sweep.html.j2",
         page_name(name, sweep=True),
-        title=title,
+        shown=shown,
         track=track(name),
-        notices=_notices(results.summary(done[0].folder), stale),
-        sentence=f"{len(done)} runs over {over}: {len(rows):,} rows, "
-        f"{rows['metric'].nunique()} metrics. Intervals are 95 % Monte Carlo intervals.",
+        rows=len(rows),
+        metrics=len(metrics),
         report=page_name(name),
         sections=sections,
-        runs=plots.table_html(pd.DataFrame(listed), caption="The runs behind this page"),
         toc=[*((s["anchor"], s["name"]) for s in sections), ("runs", "Runs")],
+        runs=plots.table_html(listed, caption="The runs behind this page"),
     )
-
-
-def _varied(done: Sequence[RunRecord]) -> list[str]:
-    """Parameters that differ between runs; the seed alone is a replicate, not a factor."""
-    values = {
-        key: {files.canonical_json(r.parameters.get(key)) for r in done}
-        for key in done[0].parameters
-    }
-    varied = [key for key, seen in values.items() if len(seen) > 1]
-    return [k for k in varied if k != "seed"] or varied
 
 
 def _sweep_section(
@@ -422,133 +387,93 @@ def _sweep_section(
     Nothing is averaged over a factor: what is neither axis nor line is held at its first value.
     """
     factors = [f for f in factors if rows[f].nunique(dropna=False) > 1]
-    table = summarise(rows, [*factors, "metric"]).drop(columns="metric")
     pictures = []
     for x in [f for f in factors if f in varied]:
         lines = [f for f in reversed(factors) if f != x and rows[f].nunique() <= len(plots.COLOURS)]
         hue = lines[0] if lines else None
         held = {f: rows[f].iloc[0] for f in factors if f not in (x, hue)}
         fig, what = explore.picture(rows, x=x, metric=metric, hue=hue, held=held)
-        pictures.append(
-            {
-                "uri": plots.render(fig)[2],
-                "width": round(fig.get_figwidth() * 100),
-                "alt": f"Chart of {what}. The numbers are in the table below.",
-                "caption": f"{what[:1].upper()}{what[1:]}.",
-            }
-        )
+        width = round(fig.get_figwidth() * 100)
+        pictures.append({"uri": plots.render(fig)[2], "width": width, "what": what})
+    table = summarise(rows, [*factors, "metric"]).drop(columns="metric")
     table = table.rename(columns={"n": "replicates"})
     shown = table.sort_values(factors).head(plots.MOST_ROWS) if factors else table
     left_out = f" (the first {len(shown)} of {len(table)} rows)" if len(shown) < len(table) else ""
+    caption = f"Means of {plots.label(metric)} over replicates{left_out}"
     return {
         "name": plots.label(metric),
         "anchor": "metric-" + exporter.slug(metric),
         "pictures": pictures,
-        "table": plots.table_html(
-            shown, caption=f"Means of {plots.label(metric)} over replicates{left_out}"
-        ),
+        "table": plots.table_html(shown, caption=caption),
     }
 
 
 # --- index, scorecard, failures ----------------------------------------------------------------
 
 
-def _counts(scored: pd.DataFrame) -> list[dict[str, Any]]:
+def _counts(scored: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Verdicts of each reading that was run, or of the first one where none was."""
     counts = scorecard.tally(scored)
     run = [r for r in published.READINGS if sum(counts[r].values()) > counts[r]["not run"]]
-    return [
-        {"name": f"Read as {r}", "parts": [(v, counts[r][v]) for v in scorecard.VERDICTS]}
-        for r in run or published.READINGS[:1]
-    ]
+    return {r: counts[r] for r in run or published.READINGS[:1]}
 
 
 def _index(ws: Workspace, scored: pd.DataFrame, profile: str | None, *, failures: int) -> str:
-    tracks: dict[str, list[dict[str, Any]]] = {}
-    sweeps, stand_ins = [], []
-    names = notebooks.find(ws)
     order = {group: i for i, group in enumerate(TRACKS)}
-    for name in sorted(names, key=lambda n: (order.get(n.partition("/")[0], 99), n)):
-        card = _card(ws, name, scored, profile)
-        tracks.setdefault(track(name), []).append(card)
-        if card["notice"]:
-            stand_ins.append(card["title"])
-        if (ws.reports / page_name(name, sweep=True)).is_file():
-            done, _, _ = chosen_runs(ws, name, profile)
-            text = f"{len(done)} runs over {', '.join(map(plots.label, _varied(done)))}"
-            link = page_name(name, sweep=True)
-            sweeps.append({"link": link, "title": card["title"], "text": text})
-    notices = []
-    if stand_ins:
-        notices.append(
-            f"{len(stand_ins)} of {len(names)} notebooks ran on a stand-in or on own data: "
-            "their cells count as not run."
-        )
-    if failures:
-        what = "run or report" if failures == 1 else "runs or reports"
-        notices.append(f'{failures} {what} failed: see <a href="{FAILURES}">failures</a>.')
+    tracks: dict[str, list[dict[str, Any]]] = {}
+    for name in sorted(
+        notebooks.find(ws), key=lambda n: (order.get(n.partition("/")[0], len(order)), n)
+    ):
+        tracks.setdefault(track(name), []).append(_card(ws, name, scored, profile))
     return _render(
         ws,
         "index.html.j2",
         INDEX,
-        heading="Do the printed numbers hold?",
         sentence=scorecard.headline(scored),
         counts=_counts(scored),
-        notices=notices,
-        tracks=[
-            {"name": name, "anchor": exporter.slug(name), "cards": cards}
-            for name, cards in tracks.items()
-        ],
-        sweeps=sweeps,
+        cards=[card for cards in tracks.values() for card in cards],
+        tracks=tracks,
+        failures=failures,
     )
 
 
 def _card(ws: Workspace, name: str, scored: pd.DataFrame, profile: str | None) -> dict[str, Any]:
-    source = notebooks.path(ws, name)
-    card: dict[str, Any] = {
-        "link": "",
-        "title": exporter.inline(notebooks.title(source)),
-        "text": exporter.inline(notebooks.claim(source)),
-        "thumbnail": None,
-        "notice": "",
-        "meta": "Not run yet",
-    }
-    done, _, stale = chosen_runs(ws, name, profile)
-    if not done or not (ws.reports / page_name(name)).is_file():
+    source, link, grid = notebooks.path(ws, name), page_name(name), page_name(name, sweep=True)
+    shown = chosen_runs(ws, name, profile)
+    card = {"link": "", "title": notebooks.title(source), "notice": "", "shown": shown}
+    card["sweep"] = grid if shown.runs and (ws.reports / grid).is_file() else ""
+    if not shown.runs or not (ws.reports / link).is_file():
         failed = any(r.state in BROKEN for r in runs.records(ws, name))
-        why = "Ran, but has no report" if done else "Failed" if failed else card["meta"]
-        return card | {"meta": why}
-    folder = done[0].folder
-    assert folder is not None
-    summary = results.summary(folder)
+        meta = "Ran, but has no report" if shown.runs else "Failed" if failed else "Not run yet"
+        return card | {"text": notebooks.claim(source), "thumbnail": None, "meta": meta}
     mine = scored[(scored["notebook"] == name) & (scored["as"] == "described")]
     verdicts = mine["verdict"].value_counts()
     counts = ", ".join(f"{verdicts[v]} {v}" for v in scorecard.VERDICTS if v in verdicts)
-    took = files.duration(sum(r.wall_s for r in done))
-    image = exporter.first_picture(nbformat.read(folder / runs.NOTEBOOK, as_version=4))
-    notices = _notices(summary, stale)
+    took = files.duration(sum(r.wall_s for r in shown.runs))
+    content = nbformat.read(shown.folder / runs.NOTEBOOK, as_version=4)
     return card | {
-        "link": page_name(name),
-        "text": exporter.inline(summary["headline"]),
-        "thumbnail": image,
-        "notice": notices[0].partition(":")[0] + "." if notices else "",
+        "link": link,
+        "text": shown.summary["headline"],
+        "thumbnail": exporter.first_picture(content),
+        "notice": shown.notices[0].partition(":")[0] + "." if shown.notices else "",
         "meta": f"{took} · {counts}" if counts else took,
     }
 
 
 def _scorecard(ws: Workspace, scored: pd.DataFrame) -> str:
-    titles = {t.id: t for t in published.load(ws)}
+    titles = {t.id: t.title for t in published.load(ws)}
     tables = []
-    for name, part in scored.groupby("table", sort=False):
-        known = titles.get(str(name))
-        notebook = part["notebook"].iloc[0]
-        link = page_name(notebook) if notebook else ""
+    for name in scored["table"].unique():
+        part = scored[scored["table"] == name]
+        first = part.iloc[0]
+        link = page_name(first["notebook"]) if first["notebook"] else ""
         tables.append(
             {
-                "anchor": "table-" + exporter.slug(str(name)),
-                "name": f"{name}: {known.title}" if known else str(name),
-                "source": part["source"].iloc[0],
+                "anchor": "table-" + exporter.slug(name),
+                "name": f"{name}: {titles[name]}" if name in titles else name,
+                "source": first["source"],
                 "link": link if link and (ws.reports / link).is_file() else "",
-                "html": _without_table(scorecard.show(part)),
+                "html": scorecard.show(part, one_table=True),
                 "folded": len(part) if (part["verdict"] == "not run").all() else 0,
             }
         )
@@ -563,44 +488,19 @@ def _scorecard(ws: Workspace, scored: pd.DataFrame) -> str:
     )
 
 
-def _without_table(shown: str) -> str:
-    """A scorecard under the heading of its table, without the column that repeats it."""
-    soup = parse(shown)
-    for row in soup.find_all("tr"):
-        first, second = row.find_all(["th", "td"], limit=2)
-        first.decompose()
-        second.name, second["scope"] = "th", "row" if row.find_parent("tbody") else "col"
-    exporter.mend_tables(soup)
-    return soup.body.decode_contents()
-
-
 def _problems(
     ws: Workspace, profile: str | None, refused: Mapping[str, str]
 ) -> list[dict[str, str]]:
-    problems = [
-        {
-            "notebook": r.notebook,
-            "run_id": r.run_id,
-            "state": r.state,
-            "problem": sanitise(r.problem or "It was stopped before it ended.", root=ws.root),
-        }
-        for r in runs.records(ws)
-        if r.state in BROKEN
-    ]
+    problems = []
+    for r in runs.records(ws):
+        if r.state in BROKEN:
+            why = sanitise(r.problem or "It was stopped before it ended.", root=ws.root)
+            problems.append(
+                {"notebook": r.notebook, "run_id": r.run_id, "state": r.state, "problem": why}
+            )
     for name in notebooks.find(ws):
-        why = refused.get(name)
         missing = not (ws.reports / page_name(name)).is_file() and chosen_runs(ws, name, profile)[0]
-        if why or missing:
-            why = why or f"Ran, but has no report: `pet-lab report {name}` says why."
+        if name in refused or missing:
+            why = refused.get(name, f"Ran, but has no report: `pet-lab report {name}` says why.")
             problems.append({"notebook": name, "run_id": "", "state": "refused", "problem": why})
     return problems
-
-
-def _glossary(ws: Workspace) -> Path:
-    return ws.root / "docs" / "glossary.md"
-
-
-def _glossary_page(ws: Workspace) -> str:
-    source = _glossary(ws)
-    body = exporter.prose(source.read_text(encoding="utf-8"), functools.partial(_link, ws, source))
-    return _render(ws, "glossary.html.j2", GLOSSARY, body=body.html, toc=body.contents)
