@@ -107,15 +107,15 @@ class Settings:
     def __post_init__(self) -> None:
         one_of(TRANSPORTS, transport=self.transport)
         whole(1, rounds=self.rounds, replicates=self.replicates, naive_sample=self.naive_sample)
-        whole(0, encrypted_replicates=self.encrypted_replicates, seed=self.seed)
-        whole(0, transport_rounds=self.transport_rounds)
+        whole(1, encrypted_replicates=self.encrypted_replicates)
+        whole(0, transport_rounds=self.transport_rounds, seed=self.seed)
         distinct(offices=self.offices, skews=self.skews, noise_multipliers=self.noise_multipliers)
         require(min(self.skews) >= 0, f"skews are 0 or positive, got {list(self.skews)}.")
-        fraction = 0 < self.participation <= 1
-        require(fraction, f"participation is a fraction in (0, 1], got {self.participation}.")
-        between(0, 1, poisoned=self.poisoned)
+        for name in ("participation", "poisoned"):
+            value = getattr(self, name)
+            require(0 < value <= 1, f"{name} is a fraction in (0, 1], got {value}.")
         require(0 < self.delta < 1, f"delta is between 0 and 1, got {self.delta}.")
-        between(3, 4, threshold=self.threshold, hint="a majority of the four offices decrypts")
+        between(2, 4, threshold=self.threshold, hint="of four offices, so many decrypt")
         whole(512 if self.for_tests else 2048, key_bits=self.key_bits)
 
     @functools.cached_property
