@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from pet_lab import data, mia, paillier
 from pet_lab import federated as fl
-from pet_lab.checks import between, distinct, one_of, require, whole
+from pet_lab.checks import distinct, one_of, require, whole
 from pet_lab.federated import attacks, costs, flower, private, robust
 from pet_lab.rows import Claim, Rows, summarise, wide
 
@@ -115,7 +115,7 @@ class Settings:
             value = getattr(self, name)
             require(0 < value <= 1, f"{name} is a fraction in (0, 1], got {value}.")
         require(0 < self.delta < 1, f"delta is between 0 and 1, got {self.delta}.")
-        between(2, 4, threshold=self.threshold, hint="of four offices, so many decrypt")
+        one_of((2, 3, 4), threshold=self.threshold, hint="of four offices, so many decrypt")
         whole(512 if self.for_tests else 2048, key_bits=self.key_bits)
 
     @functools.cached_property

@@ -64,7 +64,7 @@ def test_scenarios_are_those_of_the_table_and_four_is_two_up_to_rounding(parts):
         ({"skews": [0.0, 0.0]}, "skews is a list of 1 or more different values"),
         ({"skews": [-1.0]}, "skews are 0 or positive"),
         ({"poisoned": 5}, "poisoned is a fraction"),
-        ({"threshold": 1}, "threshold is a number from 2 to 4"),
+        ({"threshold": 1}, "threshold is one of 2, 3, 4"),
         ({"for_tests": False}, "key_bits is a whole number of at least 2048"),
     ],
 )
