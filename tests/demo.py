@@ -45,7 +45,7 @@ CELLS = [
     "## Result",
     "scorecard.show(scorecard.score(rows, '2.4'))",
     "### By threshold\n\nThe bias shows at every threshold, more at the lower ones.",
-    "plots.dots(rows, x='threshold', metric='recall_actual', hue='method', alt=..., caption=...)",
+    "plots.points(rows, x='threshold', metric='recall_actual', hue='method', alt=..., caption=...)",
     "plots.table(summarise(rows, ['threshold', 'method', 'metric']), caption=...)",
     "## Matrices",
     "plots.heatmap({'actual': a, 'estimated': b}, alt=..., caption=...)",
@@ -109,7 +109,7 @@ def executed(rows: pd.DataFrame, scored: pd.DataFrame) -> dict[int, list]:
         )
     ]
     with captured() as outputs[11]:
-        plots.dots(
+        plots.points(
             rows,
             x="threshold",
             metric="recall_actual",

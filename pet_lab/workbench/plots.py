@@ -1,8 +1,8 @@
 """One look for all pictures: tidy rows in, a picture with words beside it out.
 
-seaborn does the statistics and draws; this module adds what every picture here needs: the house
-style, a marker and a dash beside each colour, axes named in words, printed numbers and levels to
-compare with, and the caption and alternative text without which nothing is shown.
+seaborn does the statistics and draws; this module adds the house style, a marker and a dash beside
+each colour, axes named in words, printed numbers and levels to compare with, and the caption and
+alternative text without which nothing is shown.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -25,6 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from pet_lab.checks import require
 from pet_lab.workbench import tables
 from pet_lab.workbench.tables import (  # noqa: F401  (plots is the one name that notebooks know)
     LABELS,
@@ -35,10 +37,11 @@ from pet_lab.workbench.tables import (  # noqa: F401  (plots is the one name tha
     table_html,
 )
 
-STYLE = Path(__file__).with_name("pet_lab.mplstyle")
-_CYCLE = mpl.rc_params_from_file(STYLE, use_default_template=False)["axes.prop_cycle"].by_key()
-COLOURS = tuple(_CYCLE["color"])
-LINES = tuple(_CYCLE["linestyle"])
+STYLE = mpl.rc_params_from_file(
+    Path(__file__).with_name("pet_lab.mplstyle"), use_default_template=False
+)
+_CYCLE = STYLE["axes.prop_cycle"].by_key()
+COLOURS, LINES = tuple(_CYCLE["color"]), tuple(_CYCLE["linestyle"])
 DASHES = tuple("" if line == "-" else line[1] for line in LINES)  # as seaborn writes them
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")
 HATCHES = ("", "//", "..", "\\\\", "xx", "--", "oo", "||", "++")
@@ -50,13 +53,16 @@ VERDICTS = {  # verdict: (colour, marker); the words are in the legend, so neith
 Z95 = 1.96  # two-sided 95 % of a normal
 FEW = 12  # settings that are drawn as points with bars; more become a line in its band
 MOST_NAMES = 20  # rows of a matrix that can be named and still be read
+SVG_LIMIT = 160_000  # a larger one is mostly points: pixels are then smaller and faster
+_NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # same data, same bytes
+_NOTE: dict[str, Any] = {"textcoords": "offset points", "fontsize": "small", "color": "#444444"}
 Picture = Axes | Figure | None
 Draw = Callable[[pd.DataFrame, Axes, dict[str, Any], dict[str, str]], None]
 
 
 def use_style(labels: Mapping[str, str] | None = None) -> None:
     """Apply the house style to every later figure, and add a study's words for its columns."""
-    mpl.rcParams.update(mpl.rc_params_from_file(STYLE, use_default_template=False))
+    mpl.rcParams.update(STYLE)
     LABELS.update(labels or {})
 
 
@@ -79,44 +85,21 @@ def figure(
     return fig, fig.subplots(nrows, ncols, **kwargs)
 
 
-# An SVG above this is mostly points: a picture of pixels is then the smaller and faster one.
-SVG_LIMIT = 160_000
-_NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))  # same data, same bytes
-
-
 def show(fig: Figure | Axes, *, alt: str, caption: str) -> None:
     """Display a figure with its text alternative and caption, and close it.
 
-    Parameters
-    ----------
-    fig : Figure or Axes
-    alt : str
-        What the picture shows, for readers who cannot see it: the kind of plot, the axes, the
-        course of the lines. Not empty, and not the caption again.
-    caption : str
-        The finding, in a sentence. Markdown and mathematics are allowed.
-
-    Raises
-    ------
-    ValueError
-        If `alt` or `caption` is empty, or both are the same.
-
-    Notes
-    -----
-    SVG where that is small, else PNG at double resolution; reports read the metadata ``{mime:
-    {"alt", "caption", "width"}}``, JupyterLab, which ignores those, an HTML twin.
+    `alt` says what the picture shows to readers who cannot see it: the kind of plot, the axes, the
+    course of the lines. `caption` is the finding, in a sentence; markdown and mathematics are
+    allowed. ValueError if one of them is empty, or both are the same. Reports read the metadata
+    ``{mime: {"alt", "caption", "width"}}``, JupyterLab, which ignores those, an HTML twin.
     """
     alt, caption = tables.sentence(alt, "alt"), tables.sentence(caption, "caption")
-    if alt == caption:
-        raise ValueError("alt repeats the caption; describe the picture in alt, state the finding.")
-    if isinstance(fig, Axes):
-        fig = fig.get_figure(root=True)  # type: ignore[assignment]
-    assert isinstance(fig, Figure)
+    require(
+        alt != caption, "alt repeats the caption; describe the picture in alt, state the finding."
+    )
+    fig = _root(fig)
     mime, data, uri = render(fig)
-    if hasattr(fig, "number"):  # pyplot holds it, and a notebook would show it a second time
-        import matplotlib.pyplot as plt
-
-        plt.close(fig)
+    plt.close(fig)  # a figure that pyplot holds would be shown a second time
     width = round(fig.get_figwidth() * 100)
     twin = (
         f'<figure style="margin:0"><img src="{uri}" alt="{html.escape(alt)}" '
@@ -130,9 +113,10 @@ def show(fig: Figure | Axes, *, alt: str, caption: str) -> None:
 
 
 def render(fig: Figure) -> tuple[str, str, str]:
-    """(mime type, data as a notebook stores it, data URI) of a figure."""
+    """(mime type, data as a notebook stores it, data URI): SVG if small, else PNG at 200 dpi."""
+    texts = fig.findobj(Text)
     with mpl.rc_context({"text.parse_math": False}):
-        for text in fig.findobj(Text):
+        for text in texts:
             text.set_parse_math(False)
         fig.draw_without_rendering()  # ticks have their text only now
     for text in fig.findobj(Text):  # a dollar in the name of a column is no mathematics
@@ -156,20 +140,12 @@ def lines(
     *,
     x: str,
     metric: str | Sequence[str] | None = None,
-    hue: str | None = None,
-    style: str | None = None,
-    col: str | None = None,
-    row: str | None = None,
     printed: pd.DataFrame | None = None,
     reference: Mapping[str, Any] | None = None,
     logx: bool | None = None,
     logy: bool = False,
-    sharey: bool = True,
-    height: float | None = None,
-    ax: Axes | None = None,
-    caption: str | None = None,
-    alt: str | None = None,
-    kind: Literal["lines", "points", "dots", "bars"] = "lines",
+    kind: Literal["lines", "points", "bars"] = "lines",
+    **layout: Any,
 ) -> Picture:
     """Means with 95 % intervals against `x`: a line per `hue`, a panel per `col` and `row`.
 
@@ -183,22 +159,17 @@ def lines(
         are categories and drawn as by `points`.
     metric : str or sequence of str, optional
         Keeps one metric and names the y axis; of several, each gets a panel and a scale.
-    hue, style, col, row : str, optional
-        Columns told apart by colour, by marker and dash (default: as `hue`), and by panel.
     printed : DataFrame, optional
-        Numbers from the source: a column "printed" and those of `x`, `hue`, `col`, `row` and
-        "metric" that say where they belong. Open diamonds.
+        Numbers from the source, as open diamonds: a column "printed" and those of `x`, `hue`,
+        `col`, `row` and "metric" that say where they belong.
     reference : mapping, optional
         Levels to compare with, {text: y} or {metric: {text: y}}.
     logx : bool, optional
         Default: logarithmic if at most twelve settings span two decades or more.
-    logy, sharey : bool
-    height : float, optional
-        Inches of the whole picture.
-    ax : Axes, optional
-        Where to draw; else on a new figure.
-    caption, alt : str, optional
-        Without `ax` these show the picture, see `show`.
+    **layout
+        hue, style, col, row: columns told apart by colour, by marker and dash (default: as `hue`)
+        and by panel; sharey; height in inches; ax to draw on; caption and alt to show the picture
+        with (see `show`).
 
     Returns
     -------
@@ -210,17 +181,20 @@ def lines(
         If nothing is to draw, if a mean would mix metrics or readings, or if there are more lines
         than looks that can be told apart.
     """
-    if metric is None and "metric" in (row, col):
+    panels = _Layout(**layout)
+    if metric is None and "metric" in (panels.row, panels.col):
         metric = list(dict.fromkeys(rows["metric"]))
     if metric is not None and not isinstance(metric, str):
-        if "metric" not in (hue, style, row, col):
-            row, col = ("metric", col) if col else (row, "metric")
-        sharey = sharey and col != "metric"
-    keys = list(dict.fromkeys(k for k in (x, hue, style, col, row) if k))
-    frame = _chosen(rows, metric, keys)
-    number_line = tables.is_number(frame[x]) and bool(np.isfinite(frame[x]).all())
-    kind = "points" if kind == "lines" and not number_line else kind
-    ordered = tables.is_number(frame[x]) or isinstance(frame[x].dtype, pd.CategoricalDtype)
+        if "metric" not in panels.columns:
+            panels.row = "metric" if panels.col else panels.row
+            panels.col = panels.col or "metric"
+        panels.sharey = panels.sharey and panels.col != "metric"
+    hue = panels.hue
+    frame = _chosen(rows, metric, list(dict.fromkeys([x, *panels.columns])))
+    numeric = tables.is_number(frame[x])
+    if kind == "lines" and not (numeric and np.isfinite(frame[x]).all()):
+        kind = "points"
+    ordered = numeric or isinstance(frame[x].dtype, pd.CategoricalDtype)
 
     def draw(part: pd.DataFrame, axes: Axes, looks: dict[str, Any], place: dict[str, str]) -> None:
         if kind != "lines":  # a panel names its own categories, not those of the others
@@ -233,27 +207,22 @@ def lines(
         levels = dict(reference or {})
         if any(isinstance(level, Mapping) for level in levels.values()):
             levels = levels.get(name, {})
-        for text, level in levels.items():
-            _level(axes, level, text)
+        for text, y in levels.items():  # a thin line named at its right end
+            axes.axhline(y, color="#555555", linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+            end: Any = ("axes fraction", "data")
+            axes.annotate(text, (1, y), xycoords=end, xytext=(-2, 3), ha="right", **_NOTE)
         axes.set(xlabel=label(x), ylabel=label(name), yscale="log" if logy else "linear")
         if kind == "lines":
             _scale(axes, np.unique(frame[x]), logx)
         else:
             _tilt(axes)
 
-    layout = _Layout(hue=hue, style=style, col=col, row=row, height=height, sharey=sharey)
-    layout.ax, layout.caption, layout.alt = ax, caption, alt
-    return layout.picture(frame, draw, words=[] if kind == "lines" else [x])
+    return panels.picture(frame, draw, words=[] if kind == "lines" else [x])
 
 
 def points(rows: pd.DataFrame, *, x: str, **options: Any) -> Picture:
     """As `lines` with the settings of `x` as categories and the intervals side by side."""
     return lines(rows, x=x, kind="points", **options)
-
-
-def dots(rows: pd.DataFrame, *, x: str, **options: Any) -> Picture:
-    """As `points`, with every row as a small dot behind its mean and interval."""
-    return lines(rows, x=x, kind="dots", **options)
 
 
 def bars(rows: pd.DataFrame, *, x: str, **options: Any) -> Picture:
@@ -262,12 +231,9 @@ def bars(rows: pd.DataFrame, *, x: str, **options: Any) -> Picture:
 
 
 def scatter(
-    frame: pd.DataFrame, *, x: str, y: str, label: str | None = None, **options: Any
+    frame: pd.DataFrame, *, x: str, y: str, label: str | None = None, **layout: Any
 ) -> Picture:
-    """`x` against `y`, a point per row of a wide frame, annotated with its column `label`.
-
-    `options`: hue, col, height, sharey, ax, caption, alt, as for `lines`.
-    """
+    """`x` against `y`, a point per row of a wide frame, annotated with its column `label`."""
 
     def draw(part: pd.DataFrame, axes: Axes, looks: dict[str, Any], _: Any) -> None:
         looks = {k: v for k, v in looks.items() if k not in ("dashes", "marker")}
@@ -277,23 +243,18 @@ def scatter(
             axes.annotate(number(name), (at[0], at[1]), xytext=(5, 3), **_NOTE)
         axes.set(xlabel=tables.label(x), ylabel=tables.label(y))
 
-    return _Layout(**options).picture(frame, draw)
+    return _Layout(**layout).picture(frame, draw)
 
 
-def roc(curves: pd.DataFrame, *, smallest_fpr: float, **options: Any) -> Picture:
+def roc(curves: pd.DataFrame, *, smallest_fpr: float, **layout: Any) -> Picture:
     """ROC curves on logarithmic axes, honest about what the sample can resolve.
 
-    Parameters
-    ----------
-    curves : DataFrame with columns "fpr", "tpr" in [0, 1] and those that `options` name
-        Step functions: a rate holds until the next threshold, nothing is interpolated.
-    smallest_fpr : float
-        1 / number of non-members: below it a curve says nothing, and the picture is shaded.
-    **options
-        hue, col, height, sharey, ax, caption, alt, as for `lines`.
+    `curves` has "fpr", "tpr" in [0, 1] and the columns that `layout` names, as for `lines`: step
+    functions, a rate holds until the next threshold. Below `smallest_fpr`, 1 / number of
+    non-members, a curve says nothing, and the picture is shaded.
     """
-    if not 0 < smallest_fpr < 1:
-        raise ValueError(f"smallest_fpr is 1 / number of non-members, got {smallest_fpr}.")
+    inside = 0 < smallest_fpr < 1
+    require(inside, f"smallest_fpr is 1 / number of non-members, got {smallest_fpr}.")
     low = smallest_fpr / 3
 
     def draw(part: pd.DataFrame, axes: Axes, looks: dict[str, Any], _: Any) -> None:
@@ -309,14 +270,13 @@ def roc(curves: pd.DataFrame, *, smallest_fpr: float, **options: Any) -> Picture
         axes.set(xscale="log", yscale="log", xlim=(low, 1), ylim=(low, 1.05))
         axes.set(xlabel=label("fpr"), ylabel=label("tpr"))
 
-    return _Layout(**options).picture(curves, draw)
+    return _Layout(**layout).picture(curves, draw)
 
 
-def agreement(scored: pd.DataFrame, **options: Any) -> Picture:
+def agreement(scored: pd.DataFrame, **layout: Any) -> Picture:
     """Ours against published, by verdict, with the line of equality.
 
-    `scored` is what `scorecard.score` returns; cells not run are counted in the legend. `options`:
-    col, height, ax, caption, alt, as for `lines`.
+    `scored` is what `scorecard.score` returns; cells not run are counted in the legend.
     """
     data = scored.assign(published=scored["published"].map(_printed_number))
 
@@ -339,47 +299,40 @@ def agreement(scored: pd.DataFrame, **options: Any) -> Picture:
         axes.set(xlabel="published", ylabel="ours (95 % interval)")
         axes.legend()  # of its own: the counts differ from panel to panel
 
-    layout = _Layout(legend=False, sharey=False, **options)
-    return layout.picture(data.astype({"ours": float, "se": float}), draw)
+    panels = _Layout(legend=False, sharey=False, **layout)
+    return panels.picture(data.astype({"ours": float, "se": float}), draw)
 
 
 def heatmap(
     frames: pd.DataFrame | Mapping[str, pd.DataFrame],
     *,
-    text: str = "correlation",
-    limits: tuple[float, float] = (-1, 1),
-    numbers: bool = False,
-    height: float | None = None,
     caption: str | None = None,
     alt: str | None = None,
 ) -> Picture:
-    """Matrices side by side on one scale, `limits`, named `text`; with `numbers` in their cells.
+    """Correlation matrices side by side on one scale, -1 to 1.
 
     Rows and columns are named up to `MOST_NAMES`: above that they are counted.
     """
     frames = {"": frames} if isinstance(frames, pd.DataFrame) else frames
-    width = min(10, 3.4 * len(frames) + 1)
-    _, grid = figure(1, len(frames), width=width, height=height or 3.6, squeeze=False)
+    _, grid = figure(1, len(frames), width=min(10, 3.4 * len(frames) + 1), squeeze=False)
+    scale = {"vmin": -1, "vmax": 1, "cmap": "RdBu_r", "square": True, "cbar": False}
     for axes, (title, frame) in zip(grid.ravel(), frames.items(), strict=True):
         named = len(frame) <= MOST_NAMES
-        cmap = "RdBu_r" if limits[0] < 0 < limits[1] else "cividis"
-        scale = {"vmin": limits[0], "vmax": limits[1], "cmap": cmap, "square": True, "cbar": False}
-        names = {"xticklabels": named, "yticklabels": named, "annot": numbers, "fmt": ".2g"}
-        escaped = (frame.index.map(str), frame.columns.map(str))  # seaborn measures the names
-        index, columns = ([name.replace("$", r"\$") for name in ax] for ax in escaped)
-        sns.heatmap(pd.DataFrame(frame.to_numpy(float), index, columns), ax=axes, **scale, **names)
-        axes.set(title=title, ylabel="", xlabel="" if named else f"{len(frame)} columns")
-        axes.tick_params(
-            length=0, labelsize="small" if len(frame) <= MOST_NAMES // 2 else "x-small"
+        index, columns = (  # seaborn measures the names
+            [name.replace("$", r"\$") for name in ax.map(str)]
+            for ax in (frame.index, frame.columns)
         )
+        escaped = pd.DataFrame(frame.to_numpy(float), index, columns)
+        sns.heatmap(escaped, ax=axes, **scale, xticklabels=named, yticklabels=named)
+        axes.set(title=title, ylabel="", xlabel="" if named else f"{len(frame)} columns")
+        size = "small" if len(frame) <= MOST_NAMES // 2 else "x-small"
+        axes.tick_params(length=0, labelsize=size)
     image = grid[0, 0].collections[0]
-    grid[0, 0].figure.colorbar(image, ax=list(grid.ravel()), shrink=0.75, label=text)
+    grid[0, 0].figure.colorbar(image, ax=list(grid.ravel()), shrink=0.75, label="correlation")
     return _shown(grid[0, 0], caption, alt)
 
 
 # --- what the pictures share -----------------------------------------------------------------
-
-_NOTE: dict[str, Any] = {"textcoords": "offset points", "fontsize": "small", "color": "#444444"}
 
 
 @dataclass(kw_only=True)
@@ -397,11 +350,14 @@ class _Layout:
     alt: str | None = None
     legend: bool = True
 
+    @property
+    def columns(self) -> list[str]:
+        return [k for k in (self.hue, self.style, self.col, self.row) if k]
+
     def picture(self, frame: pd.DataFrame, draw: Draw, words: Sequence[str] = ()) -> Picture:
         """Call `draw(rows, axes, looks, place)` for each panel; show it or hand it back."""
         self.style = self.style or self.hue
-        names = [k for k in (self.hue, self.style, self.col, self.row, *words) if k]
-        frame = _worded(frame, names)
+        frame = _worded(frame, [*self.columns, *words])
         old = self.ax.get_legend() if self.ax else None
         title = label(self.hue) if self.hue and self.style == self.hue else ""
         title = title or (old.get_title().get_text() if old else "")
@@ -417,11 +373,11 @@ class _Layout:
         """seaborn's arguments for colour by `hue`, marker and dash by `style`."""
         sizes = {k: len(frame[k].cat.categories) for k in (self.hue, self.style) if k}
         for name, n in sizes.items():
-            if n > len(COLOURS):
-                raise ValueError(
-                    f"{n} values of {name} need more looks than the {len(COLOURS)} that can be "
-                    "told apart: draw fewer, or give them panels (col)."
-                )
+            require(
+                n <= len(COLOURS),
+                f"{n} values of {name} need more looks than the {len(COLOURS)} that can be told "
+                "apart: draw fewer, or give them panels (col).",
+            )
         looks: dict[str, Any] = {"color": COLOURS[0]}
         if self.hue:
             looks = {"hue": self.hue, "palette": list(COLOURS[: sizes[self.hue]])}
@@ -436,17 +392,15 @@ class _Layout:
         values = itertools.product(*(frame[k].cat.categories for k in names))
         places = [dict(zip(names, at, strict=True)) for at in values]
         if self.ax is not None:
-            if len(places) > 1:
-                asked = " and ".join(names)
-                raise ValueError(f"ax is one panel, but {asked} ask for {len(places)}.")
+            asked = " and ".join(names)
+            require(len(places) == 1, f"ax is one panel, but {asked} ask for {len(places)}.")
             yield self.ax, frame, places[0]
             return
         n = len(frame[self.col].cat.categories) if self.col else 1
         ncols = n if self.row or n <= 3 else 2 if n == 4 else 3
         size: dict[str, Any] = {"width": {1: 6.8, 2: 8.6}.get(ncols, 10.4), "height": self.height}
         share = "row" if self.row and self.sharey else self.sharey
-        nrows = math.ceil(len(places) / ncols)
-        _, grid = figure(nrows, ncols, sharey=share, squeeze=False, **size)
+        _, grid = figure(math.ceil(len(places) / ncols), ncols, sharey=share, squeeze=False, **size)
         for axes in grid.ravel()[len(places) :]:
             axes.remove()
         for axes, place in zip(grid.ravel(), places, strict=False):
@@ -465,21 +419,24 @@ def _legend(drawn: Sequence[Axes], title: str, *, inside: bool) -> None:
         handles, names = axes.get_legend_handles_labels()
         entries |= {LABELS.get(n, n): h for n, h in zip(names, handles, strict=True)}
     given: dict[str, Any] = {"handles": list(entries.values()), "labels": list(entries)}
-    if not entries:
-        return
-    if inside:
+    if entries and inside:
         drawn[0].legend(**given, title=title)
-    elif len(drawn) == 1:
-        drawn[0].figure.legend(**given, title=title, loc="outside right upper", frameon=False)
-    else:
-        below: dict[str, Any] = {"loc": "outside lower center", "ncols": min(len(entries), 4)}
-        drawn[0].figure.legend(**given, title=title, **below, frameon=False)
+    elif entries:
+        place: dict[str, Any] = {"loc": "outside right upper"}
+        if len(drawn) > 1:
+            place = {"loc": "outside lower center", "ncols": min(len(entries), 4)}
+        drawn[0].figure.legend(**given, title=title, **place, frameon=False)
+
+
+def _root(picture: Figure | Axes) -> Figure:
+    fig = picture.get_figure(root=True)
+    assert isinstance(fig, Figure)
+    return fig
 
 
 def _shown(axes: Axes, caption: str | None, alt: str | None) -> Picture:
     """Show the picture where it has words, else hand it back."""
-    fig = axes.get_figure(root=True)
-    assert isinstance(fig, Figure)
+    fig = _root(axes)
     if caption is None and alt is None:
         return axes if len(fig.axes) == 1 else fig
     show(fig, caption=caption or "", alt=alt or "")
@@ -494,25 +451,25 @@ def _chosen(
     if names and "metric" in rows:
         rows = rows[rows["metric"].isin(names)]
         absent = sorted(set(names) - set(rows["metric"]))
-        if absent:
-            raise ValueError(f"no rows of metric {', '.join(absent)} to draw.")
+        require(not absent, f"no rows of metric {', '.join(absent)} to draw.")
         rows = rows.assign(metric=pd.Categorical(rows["metric"], names))
     summary = "value" not in rows
     rows = rows.rename(columns={"mean": "value"}) if summary else rows
-    unknown = [k for k in (*keys, "value") if k not in rows]
-    if unknown or rows.empty:
-        there = ", ".join(map(str, rows.columns))
-        raise ValueError(f"nothing to draw: {len(rows)} rows with the columns {there}.")
+    there = ", ".join(map(str, rows.columns))
+    require(
+        len(rows) and {*keys, "value"} <= set(rows),
+        f"nothing to draw: {len(rows)} rows with the columns {there}.",
+    )
     for name in ("metric", "reading"):
-        if name in rows and name not in keys and rows[name].nunique() > 1:
-            raise ValueError(f"a mean over several values of {name}: select one or draw it by hue.")
-    if summary and rows.duplicated(keys).any():
-        raise ValueError(f"several means at one {', '.join(keys)}: draw what tells them apart.")
+        mixed = name in rows and name not in keys and rows[name].nunique() > 1
+        require(not mixed, f"a mean over several values of {name}: select one or draw it by hue.")
+    if summary:
+        several = f"several means at one {', '.join(keys)}: draw what tells them apart."
+        require(not rows.duplicated(keys).any(), several)
     frame = rows[[*keys, "value"]].assign(se=rows.get("se", np.nan))
     # A mean over the finite replicates would flatter: with an infinite one there is no mean.
-    endless = np.isinf(frame["value"]).groupby(
-        [frame[k] for k in keys], dropna=False, observed=True
-    )
+    settings = [frame[k] for k in keys]
+    endless = np.isinf(frame["value"]).groupby(settings, dropna=False, observed=True)
     return frame.assign(value=frame["value"].mask(endless.transform("any")))
 
 
@@ -529,8 +486,7 @@ def _worded(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         # A metric is named on its axis or in the legend; values that look alike stay apart.
         alike = len({_word(v) for v in values}) < len(values)
         word = str if alike or name == "metric" else _word
-        words = [word(v) for v in values]
-        column = pd.Categorical([word(v) for v in frame[name]], words, ordered=True)
+        column = pd.Categorical([*map(word, frame[name])], [*map(word, values)], ordered=True)
         frame = frame.assign(**{name: column})
     return frame
 
@@ -560,40 +516,32 @@ def _means(
     twins = pd.concat([part.assign(value=part["value"] - half), above])
     means: dict[str, Any] = {"data": twins, "x": x, "y": "value", "ax": axes}
     means["errorbar"] = ("se", Z95)
-    if kind == "lines" and part[x].nunique() > FEW:
-        sns.lineplot(**means, **_bare(looks))
-    elif kind == "lines":
-        caps = {"capsize": 2.5, "elinewidth": 1.4}
-        sns.lineplot(**means, **looks, err_style="bars", err_kws=caps)
     if kind == "lines":
+        if part[x].nunique() > FEW:
+            sns.lineplot(**means, **_bare(looks))
+        else:
+            caps = {"capsize": 2.5, "elinewidth": 1.4}
+            sns.lineplot(**means, **looks, err_style="bars", err_kws=caps)
         return 0.0
     means |= {k: looks[k] for k in ("hue", "palette", "color") if k in looks}
     levels = len(looks.get("palette", "1"))
     n = 1 if looks.get("hue") == x else levels  # how many stand side by side
     solid: dict[str, Any] = {"linestyle": "-", "linewidth": 1.4}
-    spread = min(0.1 * (n - 1), 0.5) if kind == "points" else 0.8 * (n - 1) / n
     if kind == "bars":
         sns.barplot(**means, saturation=1, capsize=0.3 / n, err_kws=solid | {"color": "#222222"})
         handles = axes.get_legend_handles_labels()[0][-levels:]
         for i, group in enumerate(axes.containers[-levels:]):
             for patch in (*group, *handles[i : i + 1]):
                 patch.set_hatch(HATCHES[i])
-        return spread
-    if kind == "dots":
-        faint: dict[str, Any] = {"size": 3, "alpha": 0.4, "legend": False, "dodge": n > 1}
-        sns.stripplot(
-            **{k: v for k, v in means.items() if k != "errorbar"} | {"data": part}, **faint
-        )
-    one = not looks.get("hue")  # then seaborn takes one look, not a list of them
-    ends: dict[str, Any] = {
-        "markers": MARKERS[0] if one else list(MARKERS[:levels]),
-        "capsize": 0.05,
-        "linewidth": 1.6,
-        "markersize": 6,
-    }
-    through = LINES[0] if one else list(LINES[:levels])
-    joined = through if ordered and kind == "points" else "none"
-    sns.pointplot(**means, **ends, linestyles=joined, dodge=spread or False, err_kws=solid)
+        return 0.8 * (n - 1) / n
+    spread = min(0.1 * (n - 1), 0.5)
+    # Without a hue seaborn takes one look, not a list of them.
+    markers, joined = (
+        list(look[:levels]) if looks.get("hue") else look[0] for look in (MARKERS, LINES)
+    )
+    ends: dict[str, Any] = {"capsize": 0.05, "linewidth": 1.6, "markersize": 6, "err_kws": solid}
+    joined = joined if ordered else "none"
+    sns.pointplot(**means, **ends, markers=markers, linestyles=joined, dodge=spread or False)
     return spread
 
 
@@ -611,13 +559,8 @@ def _diamonds(
         last = len(ours[hue].cat.categories) - 1
         at = at + spread * (printed[hue] / max(last, 1) - 0.5)
         colours = [COLOURS[i] for i in printed[hue]]
-    look: dict[str, Any] = {
-        "marker": "D",
-        "s": 46,
-        "facecolors": "white",
-        "linewidths": 1.4,
-        "zorder": 4,
-    }
+    look: dict[str, Any] = {"marker": "D", "s": 46, "facecolors": "white"}
+    look |= {"linewidths": 1.4, "zorder": 4}
     axes.scatter(at, printed["printed"].map(_printed_number), edgecolors=colours, **look)
     axes.scatter([], [], edgecolors="#222222", label="printed in the source", **look)
 
@@ -628,13 +571,6 @@ def _printed_number(text: Any) -> float:
         return float(str(text).replace(",", "").replace("\u2212", "-").rstrip("% "))
     except ValueError:
         return math.nan
-
-
-def _level(axes: Axes, y: float, text: str) -> None:
-    """A level to compare with: a thin line named at its right end."""
-    axes.axhline(y, color="#555555", linewidth=1, linestyle=(0, (2, 2)), zorder=1)
-    end = ("axes fraction", "data")
-    axes.annotate(text, (1, y), xycoords=end, xytext=(-2, 3), ha="right", **_NOTE)
 
 
 def _scale(axes: Axes, settings: np.ndarray, logx: bool | None) -> None:
@@ -651,8 +587,9 @@ def _tilt(axes: Axes) -> None:
     """Turn the names of categories where they would run into one another."""
     names, spec = axes.get_xticklabels(), axes.get_subplotspec()
     room = 60 - 8 * (spec.get_gridspec().ncols if spec else 1)  # letters
-    upright = {"rotation": 90, "ha": "center"}
-    leaning = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    look: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    if len(names) > 10:
+        look = {"rotation": 90, "ha": "center"}
     if len(names) * max(len(name.get_text()) + 2 for name in names) > room:
         for name in names:
-            name.set(**(leaning if len(names) <= 10 else upright))
+            name.set(**look)

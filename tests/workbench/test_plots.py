@@ -286,16 +286,6 @@ def test_printed_numbers_stand_beside_their_hue_among_categories(summary):
     assert list(at) == pytest.approx([ours[plots.COLOURS[1]], 0.5])
 
 
-def test_dots_show_every_row_behind_its_mean(replicates):
-    ax = plots.dots(replicates, x="epsilon", metric="accuracy", hue="way")
-    values = np.concatenate([c.get_offsets()[:, 1] for c in ax.collections if len(c.get_offsets())])
-    assert sorted(values) == pytest.approx(sorted(replicates["value"]))
-    low, high = ax.get_ylim()
-    assert low < replicates["value"].min()
-    assert high > replicates["value"].max()
-    assert {line.get_linestyle() for line in ax.lines[:1]} == {"None"}
-
-
 def test_bars_differ_in_more_than_colour(replicates):
     ax = plots.bars(replicates, x="epsilon", metric="accuracy", hue="way")
     assert [group[0].get_hatch() for group in ax.containers] == ["", "//"]
@@ -303,7 +293,7 @@ def test_bars_differ_in_more_than_colour(replicates):
     assert [bar.get_height() for group in ax.containers for bar in group] == pytest.approx(means)
 
 
-@pytest.mark.parametrize("draw", [plots.points, plots.dots, plots.bars])
+@pytest.mark.parametrize("draw", [plots.points, plots.bars])
 def test_a_hue_that_is_the_axis_stays_in_the_middle(replicates, draw):
     ax = draw(replicates, x="way", metric="accuracy", hue="way")
     at = [bar.get_x() + bar.get_width() / 2 for group in ax.containers for bar in group]

@@ -13,9 +13,8 @@ import html
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from bs4 import BeautifulSoup, Comment
 from latex2mathml.converter import convert as latex_to_mathml
@@ -26,25 +25,21 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 from traitlets.config import Config
 
-from pet_lab.workbench.report.guard import GuardError, parse
+from pet_lab.workbench.report.guard import GuardError, content, parse
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 IMAGES = ("image/svg+xml", "image/png", "image/jpeg")
 INTERACTIVE = "application/vnd.jupyter.widget-view+json"
-SCRIPTS = ("application/javascript", "application/vnd.jupyter.widget-state+json")
+UNSHOWN = {INTERACTIVE, "application/javascript", "application/vnd.jupyter.widget-state+json"}
 HIDDEN_TAGS = {"parameters", "injected-parameters", "remove-cell"}
 EXPLORE = re.compile(r"^\s*explore\.\w+\(", re.MULTILINE)
 WRITE = re.compile(r"^\s*results\.write\(", re.MULTILINE)
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+Link = Callable[[str], str | None]
 
 
-@dataclass
-class Body:
-    """What a page needs of a notebook.
-
-    html      the sections
-    contents  (anchor, heading) of each section
-    """
+class Body(NamedTuple):
+    """What a page needs of a notebook: the sections, and (anchor, heading) of each."""
 
     html: str
     contents: list[tuple[str, str]]
@@ -71,7 +66,7 @@ class _Renderer(IPythonRenderer):
         return f"<h{level}>{text}</h{level}>\n"
 
     def block_math(self, body: str) -> str:
-        return f'<div class="math" tabindex="0">{mathml(body, display=True)}</div>'
+        return f'<div class="math" tabindex="0">{mathml(body, display="block")}</div>'
 
     def inline_math(self, body: str) -> str:
         return mathml(body)
@@ -80,36 +75,35 @@ class _Renderer(IPythonRenderer):
         return self.block_math(rf"\begin{{{name}}}{body}\end{{{name}}}")
 
 
-def mathml(latex: str, *, display: bool = False) -> str:
+def mathml(latex: str, *, display: str = "inline") -> str:
     """LaTeX as MathML that carries its source as words; the source itself where it is unknown."""
-    latex = latex.strip()
+    source = html.escape(latex.strip())
     try:
-        formula = latex_to_mathml(latex, display="block" if display else "inline")
+        formula = latex_to_mathml(latex.strip(), display=display)
     except Exception:  # the converter raises what it likes; a formula must not cost the report
-        return f"<code>{html.escape(latex)}</code>"
-    return formula.replace("<math ", f'<math alttext="{html.escape(latex)}" ', 1)
+        return f"<code>{source}</code>"
+    return formula.replace("<math ", f'<math alttext="{source}" ', 1)
 
 
-def _reader(attachments: Mapping[str, Any] | None = None, *, escape: bool) -> MarkdownWithMath:
+def markdown(
+    text: str, attachments: Mapping[str, Any] | None = None, *, escape: bool = False
+) -> str:
+    """Markdown as whole HTML: markup in it ends where the text ends; with `escape` it is text."""
     renderer = _Renderer(escape=escape, attachments=dict(attachments or {}))
-    return MarkdownWithMath(renderer, inline=_Inline(hard_wrap=False))
-
-
-def markdown(text: str, attachments: Mapping[str, Any] | None = None) -> str:
-    """Markdown as whole HTML: the author's own markup stays, and ends where the text ends."""
-    return whole(_reader(attachments, escape=False).render(text))
+    return whole(MarkdownWithMath(renderer, inline=_Inline(hard_wrap=False)).render(text))
 
 
 def from_rows(text: str) -> str:
     """Markdown that holds data, such as takeaways: markup in it is text."""
-    return whole(_reader(escape=True).render(text))
+    return markdown(text, escape=True)
 
 
 def inline(text: str) -> str:
     """One line of markdown that may hold data: captions, headlines. Markup in it is text."""
-    reader = _reader(escape=True)
+    renderer = _Renderer(escape=True)
+    reader = MarkdownWithMath(renderer, inline=_Inline(hard_wrap=False))
     tokens = reader.inline(" ".join(text.split()), {"ref_links": {}})
-    return whole(reader.renderer(tokens, reader.block.state_cls()))
+    return whole(renderer(tokens, reader.block.state_cls()))
 
 
 def whole(markup: str) -> str:
@@ -117,11 +111,7 @@ def whole(markup: str) -> str:
     soup = parse(markup)
     for comment in soup.find_all(string=lambda text: isinstance(text, Comment)):
         comment.extract()
-    return _content(soup)
-
-
-def _content(soup: BeautifulSoup) -> str:
-    return "".join(part.decode_contents() for part in (soup.head, soup.body) if part)
+    return content(soup)
 
 
 # --- the notebook ------------------------------------------------------------------------------
@@ -154,36 +144,19 @@ class _BodyExporter(TemplateExporter):
         yield "plain", lambda text: html.escape(ANSI.sub("", text))
 
 
-def export(notebook: Any, *, link: Callable[[str], str | None]) -> Body:
+def export(notebook: Any, *, link: Link) -> Body:
     """Body of the report of an executed notebook.
 
-    Parameters
-    ----------
-    notebook : NotebookNode of format 4, executed
-    link : callable
-        Target of a link as written in the notebook -> target in the report; None: no link.
-
-    Raises
-    ------
-    GuardError
-        If a cell ended in an error, or a picture has no words.
+    `link` turns the target of a link in the notebook into one in the report; None: no link.
+    GuardError if a cell ended in an error, or a picture has no words.
     """
     page, _ = _BodyExporter().from_notebook_node(prepare(notebook))
-    soup = parse(page)
-    contents = _order_headings(soup)
-    _mend_tables(soup)
-    _number_captions(soup)
-    _mend_links(soup, link)
-    return Body(_content(soup), contents)
+    return _mended(page, link)
 
 
-def prose(text: str, link: Callable[[str], str | None]) -> Body:
+def prose(text: str, link: Link) -> Body:
     """A document of markdown as a body: its title is left to the page, links go through `link`."""
-    soup = parse(markdown(_without_title(text)))
-    contents = _order_headings(soup)
-    _mend_tables(soup)
-    _mend_links(soup, link)
-    return Body(_content(soup), contents)
+    return _mended(markdown(_without_title(text)), link)
 
 
 def first_picture(notebook: Any) -> tuple[str, str] | None:
@@ -216,10 +189,8 @@ def prepare(notebook: Any) -> Any:
             for output in cell.outputs:  # a last value is shown like any other output
                 if output.output_type == "execute_result":
                     output.output_type = "display_data"
-            previous = cells[-1] if cells else None
-            if previous and previous.cell_type == "code" and not previous.outputs:
-                cell.source = f"{previous.source}\n\n{cell.source}"  # one fold, not a row of them
-                cells.pop()
+            if cells and cells[-1].cell_type == "code" and not cells[-1].outputs:
+                cell.source = f"{cells.pop().source}\n\n{cell.source}"  # one fold, not a row
         if cell.source.strip():
             cells.append(cell)
     kept.cells = cells
@@ -233,15 +204,14 @@ def _without_title(text: str) -> str:
 
 def _shown(output: Any, number: int) -> bool:
     """Whether readers need an output: no warnings, no widgets, no scripts."""
-    kind = output.output_type
-    if kind == "error":
+    if output.output_type == "error":
         raise GuardError(f"The report was not written: cell {number} ended with {output.ename}.")
-    if kind == "stream":
+    if output.output_type == "stream":
         return output.name == "stdout" and bool(output.text.strip())
-    if INTERACTIVE in output.data or any(mime in output.data for mime in SCRIPTS):
+    if UNSHOWN & set(output.data):
         return False
-    images = [mime for mime in IMAGES if mime in output.data]
-    if images and not str(output.metadata.get(images[0], {}).get("alt", "")).strip():
+    image = next((mime for mime in IMAGES if mime in output.data), None)
+    if image and not str(_words(output, image, "alt")).strip():
         raise GuardError(
             f"The report was not written: the picture of cell {number} has no words; "
             "show it by plots.show(fig, alt=..., caption=...)."
@@ -268,27 +238,10 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "section"
 
 
-def _order_headings(soup: BeautifulSoup) -> list[tuple[str, str]]:
-    """Start at h2, skip no level, anchor each; returns the contents list."""
-    contents, taken, last = [], set[str](), 1
-    for tag in soup.find_all(re.compile(r"^h[1-6]$")):
-        last = max(2, min(int(tag.name[1]), last + 1))
-        tag.name = f"h{last}"
-        text = " ".join(tag.get_text().split())
-        anchor = base = slug(text)
-        count = 1
-        while anchor in taken:
-            count += 1
-            anchor = f"{base}-{count}"
-        taken.add(anchor)
-        tag["id"] = anchor
-        if last == 2:
-            contents.append((anchor, text))
-    return contents
-
-
-def _mend_tables(soup: BeautifulSoup) -> None:
-    """Scoped heads, and a region that scrolls."""
+def _mended(page: str, link: Link) -> Body:
+    """Headings in order, tables with scoped heads that scroll, numbered captions, links mended."""
+    soup = parse(page)
+    contents = _order_headings(soup)
     for table in soup.find_all("table"):
         for head in table.find_all("th"):
             if not head.get("scope"):
@@ -297,30 +250,39 @@ def _mend_tables(soup: BeautifulSoup) -> None:
             words = table.caption.get_text() if table.caption else "Table"
             attrs = {"class": "pl-table", "role": "region", "tabindex": "0", "aria-label": words}
             table.wrap(soup.new_tag("div", attrs=attrs))
-
-
-def _number_captions(soup: BeautifulSoup) -> None:
-    for word, captions in (
-        ("Figure", soup.find_all("figcaption")),
-        ("Table", [c for c in soup.find_all("caption") if c.get_text().strip()]),
-    ):
-        for number, caption in enumerate(captions, start=1):
-            if word == "Table":  # plots.table keeps its caption as text
-                words = caption.get_text()
-                caption.clear()
-                caption.extend(list(parse(inline(words)).body.contents))
+    captions = [c for c in soup.find_all("caption") if c.get_text().strip()]
+    for caption in captions:  # plots.table keeps its caption as text
+        whole_caption = parse(inline(caption.get_text())).select("body")[0]
+        caption.clear()
+        caption.extend(list(whole_caption.contents))
+    for word, numbered in (("Figure", soup.find_all("figcaption")), ("Table", captions)):
+        for number, caption in enumerate(numbered, start=1):
             mark = soup.new_tag("b", attrs={"class": "no"})
             mark.string = f"{word} {number}."
             caption.insert(0, mark, " ")
-
-
-def _mend_links(soup: BeautifulSoup, link: Callable[[str], str | None]) -> None:
     for anchor in soup.find_all("a", href=True):
-        target = str(anchor["href"])
-        if re.match(r"(https?:|mailto:|#)", target):
+        if re.match(r"(https?:|mailto:|#)", str(anchor["href"])):
             continue
-        here = link(target)
-        if here is None:
-            anchor.unwrap()
-        else:
+        if here := link(str(anchor["href"])):
             anchor["href"] = here
+        else:
+            anchor.unwrap()
+    return Body(content(soup), contents)
+
+
+def _order_headings(soup: BeautifulSoup) -> list[tuple[str, str]]:
+    """Start at h2, skip no level, anchor each; returns the contents list."""
+    contents, taken, last = [], set[str](), 1
+    for tag in soup.find_all(re.compile(r"^h[1-6]$")):
+        last = max(2, min(int(tag.name[1]), last + 1))
+        tag.name = f"h{last}"
+        text = " ".join(tag.get_text().split())
+        anchor, count = slug(text), 1
+        while anchor in taken:
+            count += 1
+            anchor = f"{slug(text)}-{count}"
+        taken.add(anchor)
+        tag["id"] = anchor
+        if last == 2:
+            contents.append((anchor, text))
+    return contents

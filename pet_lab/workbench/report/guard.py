@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import getpass
 import hashlib
 import itertools
 import math
 import os
+import platform
 import re
 import sys
 import tempfile
@@ -107,8 +109,13 @@ def parse(markup: str) -> BeautifulSoup:
     return BeautifulSoup(markup, "html5lib")
 
 
+def content(soup: BeautifulSoup) -> str:
+    """The markup that was parsed, whole; the parser puts some of it into a head."""
+    return "".join(part.decode_contents() for part in (soup.head, soup.body) if part)
+
+
 def guard(html: str, *, root: Path | None = None, rows: Mapping[str, Any] | None = None) -> None:
-    """Refuse a page that holds what no report may hold.
+    """GuardError, with every objection, if the page holds what no report may hold.
 
     Parameters
     ----------
@@ -118,12 +125,6 @@ def guard(html: str, *, root: Path | None = None, rows: Mapping[str, Any] | None
         The workspace; its path may not appear either.
     rows : mapping, optional
         `results.row_hashes` of the records that the run read.
-
-    Raises
-    ------
-    GuardError
-        With all of them: records, outputs of an unknown kind, secrets, local paths, tracebacks,
-        pictures without words, scripts and requests, markup that swallows the rest of the page.
     """
     if against := objections(html, root=root, rows=rows):
         raise GuardError("The report was not written: " + "; ".join(map(str, against)) + ".")
@@ -132,14 +133,27 @@ def guard(html: str, *, root: Path | None = None, rows: Mapping[str, Any] | None
 def objections(
     html: str, *, root: Path | None = None, rows: Mapping[str, Any] | None = None
 ) -> list[Objection]:
-    """All reasons to refuse the page, without repetition."""
+    """All reasons to refuse the page, without repetition: records, outputs of an unknown kind,
+    secrets, local paths, tracebacks, pictures without words, scripts and requests, markup that
+    swallows the rest of the page.
+    """
     soup = parse(html)
-    against = [*_requests(soup), *_outputs(soup, rows), *_wordless(soup), *_swallowed(html, soup)]
+    against = [*_requests(soup), *_outputs(soup, rows)]
+    for image in soup.find_all("img"):
+        if not str(image.get("alt", "")).strip() and image.get("role") != "presentation":
+            fix = "show it by plots.show(alt=...)"
+            against.append(Objection("a picture without words", _cell(image), fix))
+    # A page of ours ends with its footer; what is left open swallows it.
+    ours = html.lstrip()[:9].lower() == "<!doctype" and soup.main
+    if ours and not soup.select("body > footer"):
+        what = "markup that swallows the rest of the page"
+        against.append(Objection(what, None, "close every element"))
     declared = {t for dd in soup.select("#provenance ~ dl dd") for t in dd.get_text().split()}
+    own = _own_paths(root)
     for cell, words in _texts(soup):
         text = ADDRESS.sub(" ", words)
         against += [Objection(what, cell, "remove it") for what in _secrets(text, declared)]
-        for path in sorted(set(_paths(text, root))):
+        for path in sorted({m[0] for p in (LOCAL_PATHS, *own) for m in p.finditer(text)}):
             shown = path if len(path) < 40 else path[:37] + "…"
             against.append(Objection(f"the local path {shown!r}", cell, "print names, not paths"))
         if TRACEBACK.search(text):
@@ -150,13 +164,10 @@ def objections(
 def sanitise(text: str, *, root: Path | None = None, limit: int = 300) -> str:
     """First line of an error message, with paths and secrets replaced and its length bounded."""
     line = next((line for line in text.splitlines() if line.strip()), "").strip()
-    for pattern in _own_paths(root):
+    for pattern in (*_own_paths(root), LOCAL_PATHS):
         line = pattern.sub("…", line)
-    line = LOCAL_PATHS.sub("…", line)
-    for pattern in SECRETS.values():
+    for pattern in (*SECRETS.values(), *map(re.compile, map(re.escape, _secret_values()))):
         line = pattern.sub("[removed]", line)
-    for value in _secret_values():
-        line = line.replace(value, "[removed]")
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
@@ -176,29 +187,29 @@ def _texts(soup: BeautifulSoup) -> Iterator[tuple[int | None, str]]:
         block.append("\n")  # words of neighbours are not one word
     cells = soup.find_all(id=re.compile(r"^cell-\d+$"))
     for tag in cells:
-        yield _cell(tag), "\n".join([tag.get_text(), *_attributes(tag)])
+        yield _cell(tag), "\n".join([tag.get_text(), *_attribute_words(tag)])
     for tag in cells:
         tag.extract()
-    yield None, "\n".join([soup.get_text(), *_attributes(soup)])
+    yield None, "\n".join([soup.get_text(), *_attribute_words(soup)])
 
 
-def _attributes(tag: Tag) -> Iterator[str]:
-    for element in tag.find_all(True):
-        for name, value in element.attrs.items():
-            text = " ".join(value) if isinstance(value, list) else str(value)
-            if text.startswith("data:image/svg+xml;base64,"):
-                yield _svg_words(text)
-            elif not text.startswith("data:") and name not in UNREAD_ATTRIBUTES:
-                yield text
+def _attributes(tag: Tag) -> Iterator[tuple[str, str]]:
+    for name, value in tag.attrs.items():
+        yield name, " ".join(value) if isinstance(value, list) else str(value)
 
 
-def _svg_words(uri: str) -> str:
-    """Comments and texts of an SVG: matplotlib writes each drawn text as a comment."""
-    try:
-        svg = base64.b64decode(uri.partition(",")[2]).decode(errors="replace")
-    except binascii.Error:
-        return ""
-    return "\n".join(a or b for a, b in re.findall(r"<!--(.*?)-->|>([^<]+)<", svg, re.DOTALL))
+def _attribute_words(tag: Tag) -> Iterator[str]:
+    for name, text in (pair for element in tag.find_all(True) for pair in _attributes(element)):
+        if text.startswith("data:image/svg+xml;base64,"):
+            try:
+                svg = base64.b64decode(text.partition(",")[2]).decode(errors="replace")
+            except binascii.Error:
+                continue
+            # matplotlib writes each drawn text as a comment
+            drawn = re.findall(r"<!--(.*?)-->|>([^<]+)<", svg, re.DOTALL)
+            yield "\n".join(a or b for a, b in drawn)
+        elif not text.startswith("data:") and name not in UNREAD_ATTRIBUTES:
+            yield text
 
 
 def _requests(soup: BeautifulSoup) -> Iterator[Objection]:
@@ -208,17 +219,15 @@ def _requests(soup: BeautifulSoup) -> Iterator[Objection]:
             yield Objection(f"an element <{tag.name}>", _cell(tag), fix)
         if tag.name == "meta" and str(tag.get("http-equiv", "")).lower() == "refresh":
             yield Objection("a page that reloads", _cell(tag), fix)
-        for name, value in tag.attrs.items():
-            text = " ".join(value) if isinstance(value, list) else str(value)
+        for name, text in _attributes(tag):
             if name.startswith("on"):
                 yield Objection(f"an event handler {name}", _cell(tag), fix)
             elif name in LOADING_ATTRIBUTES and not re.match(r"data:image/", text):
                 yield Objection(f"a request by {name}={text[:60]!r}", _cell(tag), "embed it")
             elif name in ("href", "xlink:href") and not _may_link(tag, text):
                 yield Objection(f"a link to {text[:60]!r}", _cell(tag), fix)
-            elif name == "style" and _loads(text):
-                yield Objection("a style that loads something", _cell(tag), fix)
-        if tag.name == "style" and _loads(tag.decode_contents()):
+        styles = (str(tag.get("style", "")), tag.decode_contents() if tag.name == "style" else "")
+        if any(re.search(r"@import|url\(\s*['\"]?(?!data:|#)", css) for css in styles):
             yield Objection("a style that loads something", _cell(tag), fix)
 
 
@@ -229,16 +238,6 @@ def _may_link(tag: Tag, target: str) -> bool:
     return target.startswith("#")
 
 
-def _loads(css: str) -> bool:
-    return bool(re.search(r"@import|url\(\s*['\"]?(?!data:|#)", css))
-
-
-def _swallowed(html: str, soup: BeautifulSoup) -> Iterator[Objection]:
-    """A page of ours ends with its footer; what is left open swallows it."""
-    if html.lstrip()[:9].lower() == "<!doctype" and soup.main and not soup.select("body > footer"):
-        yield Objection("markup that swallows the rest of the page", None, "close every element")
-
-
 # --- outputs -----------------------------------------------------------------------------------
 
 
@@ -247,31 +246,27 @@ def _outputs(soup: BeautifulSoup, rows: Mapping[str, Any] | None) -> Iterator[Ob
     for output in soup.select(".output"):
         cell = _cell(output)
         for table in output.find_all("table"):
-            if not _of_the_house(table):
-                what, fix = "a table that does not say what its rows are", "caption=..., kind=..."
-                yield Objection(what, cell, f"show it by plots.table(frame, {fix})")
+            classes = table.get("class") or ()
+            known = table.get("data-pet-lab") in KINDS and table.caption is not None
+            if not ("scorecard" in classes or (known and "dataframe" not in classes)):
+                fix = "show it by plots.table(frame, caption=..., kind=...)"
+                yield Objection("a table that does not say what its rows are", cell, fix)
         for part in output.find_all(True, recursive=False):
             kinds = set(part.get("class") or ())
-            plain = "out" in kinds or "prose" in kinds
+            plain = bool(kinds & {"out", "prose"})
             if not (plain or kinds & {"pl-table", "scorecard"} or part.name in ("figure", "table")):
                 fix = "show it by plots.show, plots.table, scorecard.show or results.takeaways"
                 yield Objection(f"an output of an unknown kind <{part.name}>", cell, fix)
-            words = part.find(["table", "pre", "dl", "textarea"]) if "prose" in kinds else None
             texts = [t.get_text() for t in part.find_all(["figcaption", "caption"])]
             if plain:
                 items = part.find_all("li") if "prose" in kinds else []
-                texts = ["\n".join(" ".join(i.get_text().split()) for i in items)] if items else []
-                texts.append(part.get_text())
-            if words or any(map(printed_records, texts)):
+                texts = ["\n".join(" ".join(i.get_text().split()) for i in items), part.get_text()]
+            unread = "prose" in kinds and part.find(["table", "pre", "dl", "textarea"])
+            if unread or any(map(printed_records, texts)):
                 yield Objection("printed records", cell, "show a summary by plots.table")
         if rows and any(r in rows["rows"] for r in _hashed(output, rows)):
             fix = "show a summary, not the records themselves"
             yield Objection("a record of the data that was read", cell, fix)
-
-
-def _of_the_house(table: Tag) -> bool:
-    known = table.get("data-pet-lab") in KINDS and "dataframe" not in (table.get("class") or ())
-    return (known and table.caption is not None) or "scorecard" in (table.get("class") or ())
 
 
 def printed_records(text: str) -> bool:
@@ -281,7 +276,7 @@ def printed_records(text: str) -> bool:
     run, last = 0, frozenset[int | str]()
     for line in filter(str.strip, text.splitlines()):
         fields = re.split(r"[,;\t|]", THOUSANDS.sub("", line))
-        if len(fields) >= 4 and _is_data(fields):
+        if len(fields) >= 4 and all(len(field.split()) <= 2 for field in fields):  # no clauses
             return True
         now = _counts(line)
         run = run + 1 if now & last else 1
@@ -291,11 +286,6 @@ def printed_records(text: str) -> bool:
     return False
 
 
-def _is_data(fields: list[str]) -> bool:
-    """Whether fields are values and not clauses of a sentence."""
-    return all(len(field.split()) <= 2 for field in fields)
-
-
 def _counts(line: str) -> frozenset[int | str]:
     """How many values the line holds, by each way of separating them; none for a sentence."""
     words = line.split()
@@ -303,9 +293,7 @@ def _counts(line: str) -> frozenset[int | str]:
     if plain >= 5 and re.search(r"[.!?:]$", line.strip()):
         return frozenset()
     counts: set[int | str] = {len(words)}
-    for mark in (",", ";", "\t", "|", "=", ":"):
-        if mark in line:
-            counts.add(f"{mark}{line.count(mark)}")
+    counts |= {f"{mark}{line.count(mark)}" for mark in ",;\t|=:" if mark in line}
     if gaps := len(re.findall(r"\S(?:\s{2,}|\t)(?=\S)", line.strip())):
         counts.add(f"gaps{gaps}")
     return frozenset(counts)
@@ -331,24 +319,18 @@ def _hashed(output: Tag, rows: Mapping[str, Any]) -> Iterator[str]:
     for part in output.select("pre.out, .prose, figcaption"):
         for line in part.get_text().splitlines():
             lines += [line.split(), re.split(r"[,;\t|]", line), re.split(r"[\s,;|=:]+", line)]
-    for line in lines:
+    for cells in lines:
         for width in rows["widths"]:
-            for start in range(len(line) - width + 1):
-                yield row_hash(line[start : start + width], rows["salt"])
+            for start in range(len(cells) - width + 1):
+                yield row_hash(cells[start : start + width], rows["salt"])
 
 
-def _wordless(soup: BeautifulSoup) -> Iterator[Objection]:
-    for image in soup.find_all("img"):
-        if not str(image.get("alt", "")).strip() and image.get("role") != "presentation":
-            yield Objection(
-                "a picture without words", _cell(image), "show it by plots.show(alt=...)"
-            )
+# --- secrets and paths -------------------------------------------------------------------------
 
 
-def _secrets(text: str, declared: Collection[str] = ()) -> Iterator[str]:
+def _secrets(text: str, declared: Collection[str]) -> Iterator[str]:
     yield from (name for name, pattern in SECRETS.items() if pattern.search(text))
-    tokens = (t for t in TOKEN.findall(text) if t not in declared)
-    if any(_keylike(token) for token in tokens):
+    if any(_keylike(token) for token in TOKEN.findall(text) if token not in declared):
         yield "what looks like a key"
     if any(value in text for value in _secret_values()):
         yield "the value of a secret environment variable"
@@ -372,34 +354,20 @@ def _secret_values() -> list[str]:
     return [v for k, v in os.environ.items() if len(v) >= 8 and SECRET_VARIABLES.search(k)]
 
 
-def _paths(text: str, root: Path | None) -> Iterator[str]:
-    yield from (m[0] for m in LOCAL_PATHS.finditer(text))
-    for pattern in _own_paths(root):
-        yield from (m[0] for m in pattern.finditer(text))
-
-
 def _own_paths(root: Path | None) -> list[re.Pattern[str]]:
-    """Folders of this machine; too short a name (/app) would also be found in honest text."""
+    """Folders, user and host of this machine, each where it is written like one."""
     folders = {str(f) for f in (root, Path.home(), sys.prefix, tempfile.gettempdir()) if f}
-    return [
-        re.compile(r"(?<![\w.:])" + re.escape(f) + r"(?!\w)[^\s'\"<>)]*")
+    patterns = [  # too short a name (/app) would also be found in honest text
+        r"(?<![\w.:])" + re.escape(f) + r"(?!\w)[^\s'\"<>)]*"
         for f in sorted(folders, key=len, reverse=True)
         if len(f) >= 5
-    ] + _own_names()
-
-
-def _own_names() -> list[re.Pattern[str]]:
-    """The user where written like one (user@, /user/), the host where it looks like a host."""
-    import getpass
-    import platform
-
-    patterns = []
+    ]
     try:
         user = re.escape(getpass.getuser())
-        patterns.append(re.compile(rf"(?<![\w.]){user}@[\w.-]+|[/\\](?:home|Users)[/\\]{user}\b"))
+        patterns.append(rf"(?<![\w.]){user}@[\w.-]+|[/\\](?:home|Users)[/\\]{user}\b")
     except (KeyError, OSError, ImportError):  # a container may run as a user without a name
         pass
     host = platform.node()
     if len(host) >= 6 and re.search(r"[\d.-]", host) and not host.startswith("localhost"):
-        patterns.append(re.compile(rf"(?<![\w.-]){re.escape(host)}(?![\w-])"))
-    return patterns
+        patterns.append(rf"(?<![\w.-]){re.escape(host)}(?![\w-])")
+    return [re.compile(p) for p in patterns]
