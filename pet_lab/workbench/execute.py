@@ -25,6 +25,7 @@ from pet_lab.workbench.runs import FAILED_NOTEBOOK, NOTEBOOK, now
 KERNEL_LOG = "kernel.log"
 START_TIMEOUT_S = 180  # a loaded machine can take a minute to start a kernel
 POLL_S = 0.25
+MAY_FAIL = "raises-exception"  # nbclient goes on after an error in a cell of this tag
 OPTIONS = (
     # Runs in parallel must not share IPython's SQLite history: it locks.
     "--HistoryManager.enabled=False",
@@ -46,8 +47,9 @@ def run(
     gets notebook.ipynb, or failed.ipynb with the cells up to the error. `cancelled` is asked every
     quarter of a second; when it says yes, the run is ended.
 
-    Returns started, ended, wall_s, cpu_s, error (None, or name, value, cell). Whatever goes wrong
-    is this run's error; nothing is raised but what the file system refuses.
+    Returns started, ended, wall_s, cpu_s, error (None, or name, value, cell) and undrawn: the same
+    of each cell after `results.write` that failed, which costs the run only what the cell shows.
+    Whatever goes wrong is this run's error; nothing is raised but what the file system refuses.
     """
     import nbformat
     from papermill.iorw import load_notebook_node
@@ -62,7 +64,8 @@ def run(
     # Not in the run's folder: the path of a local socket is limited to about 100 characters.
     with tempfile.TemporaryDirectory(prefix="pet_lab-run-", ignore_cleanup_errors=True) as sockets:
         execution = _Execution(job, notebook, folder / KERNEL_LOG, kernels)
-        error = execution.run(Path(sockets), cancelled)
+        with _pictures_may_fail(notebook) as undrawn:
+            error = execution.run(Path(sockets), cancelled)
     name = NOTEBOOK if error is None else FAILED_NOTEBOOK
     files.write_atomic(folder / name, nbformat.writes(notebook, version=4).encode())
     return {
@@ -71,7 +74,33 @@ def run(
         "wall_s": round(time.perf_counter() - clock, 3),
         "cpu_s": round(time.thread_time() - cpu + execution.kernel_cpu_s, 3),
         "error": error,
+        "undrawn": undrawn,
     }
+
+
+@contextlib.contextmanager
+def _pictures_may_fail(notebook: Any) -> Iterator[list[dict[str, Any]]]:
+    """Within the block a cell that only shows stored rows may fail; then a note replaces its error.
+
+    Yields a list that is filled at the end: cell, name and value of each error.
+    """
+    from nbformat.v4 import new_output
+
+    undrawn: list[dict[str, Any]] = []
+    cells = [(i, c) for i, c in enumerate(notebook.cells) if c.cell_type == "code"]
+    stored = [i for i, c in cells if "results.write(" in c.source] or [len(notebook.cells)]
+    shows = [(i, c) for i, c in cells if i > stored[-1] and "results." not in c.source]
+    for _, cell in shows:
+        cell.metadata["tags"] = [*cell.metadata.get("tags", ()), MAY_FAIL]
+    yield undrawn
+    for index, cell in shows:
+        cell.metadata["tags"].remove(MAY_FAIL)
+        for at, output in enumerate(cell.outputs):
+            if output.output_type == "error":
+                error = {"name": output.ename, "value": _line(output.evalue), "cell": index}
+                text = f"This figure could not be drawn: {error['name']}: {error['value']}"
+                undrawn.append(error)
+                cell.outputs[at] = new_output("stream", name="stdout", text=text)
 
 
 class _Execution:
@@ -182,6 +211,8 @@ class _Execution:
 
     def _cell_error(self) -> dict[str, Any] | None:
         for index, cell in enumerate(self.notebook.cells):
+            if MAY_FAIL in cell.metadata.get("tags", ()):
+                continue
             for output in cell.get("outputs", ()):
                 if output.output_type == "error" and not (
                     output.ename == "SystemExit" and output.evalue in ("", "0")

@@ -88,6 +88,7 @@ class RunRecord:
     inputs        SHA-256 of each file that a parameter names, by the path as given
     user_folder   what relative paths among those mean, as seen from the workspace
     error         {"name", "value", "cell"}, or None
+    undrawn       the same of each figure that failed after the rows were stored
     hashes        SHA-256 of the files that readers trust
     folder        where it lies on this machine; not stored
     skipped       the run was done and fresh, nothing was executed; not stored
@@ -111,6 +112,7 @@ class RunRecord:
     user_folder: str = ""
     profile: str = ""
     error: Mapping[str, Any] | None = None
+    undrawn: Sequence[Mapping[str, Any]] = ()
     hashes: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False)
     skipped: bool = field(default=False, compare=False)
@@ -132,15 +134,18 @@ class RunRecord:
     def problem(self) -> str:
         """What went wrong as one line, or ""."""
         if self.error is None:
-            return ""
-        name, value = self.error.get("name", ""), self.error.get("value", "")
-        cell = self.error.get("cell")
-        return f"{name}: {value}" + (f" (cell {cell})" if cell is not None else "")
+            return "; ".join(f"a figure could not be drawn: {_told(e)}" for e in self.undrawn)
+        return _told(self.error)
 
     def to_json(self) -> dict[str, Any]:
         """The record as stored: no path, user or host name in it."""
         stored = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.compare}
         return {"format": 1, **stored}
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    name, value, cell = error.get("name", ""), error.get("value", ""), error.get("cell")
+    return f"{name}: {value}" + (f" (cell {cell})" if cell is not None else "")
 
 
 def of_spec(spec: RunSpec, ws: Workspace, *, state: str = PLANNED, **known: Any) -> RunRecord:

@@ -230,6 +230,7 @@ def print_progress(event: Event) -> None:
         left = f", about {files.duration(event.left_s)} left"
     if event.record and event.kind == "done":
         took = f" in {files.duration(event.record.wall_s)}"
+        why = f": {event.record.problem}" if event.record.undrawn else ""
     elif event.record and event.kind in ("failed", "waiting"):
         why = f": {event.record.problem}"
     line = f"{event.kind}{took} {event.spec.notebook} {event.spec.run_id}{left}{why}"

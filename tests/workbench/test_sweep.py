@@ -24,7 +24,7 @@ from tiny_notebooks import (
 )
 
 from pet_lab import files
-from pet_lab.workbench import kernels, results, runs, sweep
+from pet_lab.workbench import kernels, notebooks, report, results, runs, sweep
 from pet_lab.workbench.errors import ParameterError, WorkspaceError
 from pet_lab.workbench.workspace import Workspace
 
@@ -188,6 +188,37 @@ def test_a_failure_does_not_stop_the_others(swept):
         assert record.state == ("done" if label in fine else "failed"), (label, record.problem)
         assert record.parameters["label"] == label
     assert not list(swept.ws.runs.rglob(".attempt-*"))
+
+
+DRAWS = """
+from pet_lab.workbench import plots
+import pandas as pd
+plots.lines(pd.DataFrame(rows)[:0], x="level", metric="m", caption="Nothing.", alt="Empty axes.")
+"""
+
+
+def test_a_figure_that_fails_costs_the_figure_only(make_workspace):
+    """Whether the call raises or what it is given; a failure before the rows are stored is one."""
+    again = "plots.table(pd.DataFrame(rows).pivot(nothing), caption='No.')"
+    last = 'print("the end")'
+    ws = make_workspace({"group/tiny": (*BODY, DRAWS, again, last), "group/no": (DRAWS, *BODY)})
+    specs = [sweep.plan(ws, name)[0] for name in ("tiny", "no")]
+    record, failed = sweep.execute(ws, specs)
+    assert (record.state, failed.state) == ("done", "failed")
+    assert [(e["name"], e["cell"]) for e in record.undrawn] == [("ValueError", 6), ("NameError", 7)]
+    assert record.problem.count("a figure could not be drawn: ") == 2
+    assert record.undrawn == runs.load(record.folder).undrawn
+    executed = notebooks.read(record.folder / runs.NOTEBOOK)["cells"]
+    texts = ["".join(c["outputs"][0]["text"]) for c in executed[-3:]]
+    assert texts[0].startswith("This figure could not be drawn: ValueError: no rows of metric m")
+    assert texts[1].startswith("This figure could not be drawn: NameError")
+    assert texts[2].strip() == "the end"
+    assert not any("raises-exception" in c["metadata"].get("tags", ()) for c in executed)
+    assert len(results.read(ws, record.notebook)) == 2
+    pages = report.build(ws, [record.notebook])
+    assert "This figure could not be drawn" in pages[0].read_text()
+    report.build_index(ws)
+    assert "a figure could not be drawn" in (ws.reports / "failures.html").read_text()
 
 
 def test_a_failure_keeps_the_notebook_as_far_as_it_got(swept):

@@ -493,7 +493,7 @@ def _problems(
 ) -> list[dict[str, str]]:
     problems = []
     for r in runs.records(ws):
-        if r.state in BROKEN:
+        if r.state in BROKEN or r.undrawn:
             why = sanitise(r.problem or "It was stopped before it ended.", root=ws.root)
             problems.append(
                 {"notebook": r.notebook, "run_id": r.run_id, "state": r.state, "problem": why}
