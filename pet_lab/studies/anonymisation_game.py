@@ -1,0 +1,334 @@
+"""The anonymisation game: deleting, grouping and averaging, and what each still gives away.
+
+Definitions: k-anonymity (Samarati and Sweeney 1998), l-diversity (Machanavajjhala et al. 2007),
+t-closeness (Li et al. 2007), measured by pycanon; differential privacy by the Laplace mechanism.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.random import Generator
+
+from pet_lab.checks import distinct, positive, require, whole
+from pet_lab.rows import Claim, Rows, concat, wide
+
+LABELS = {
+    "fields": "fields known of a person",
+    "unique": "people who are alone with their fields",
+    "epsilon": "epsilon of each average",
+    "within": "chance that the guessed wage is within 10 %",
+    "sites": "sites that publish a table each",
+    "disclosed": "people whose outcome a table gives away",
+    "caught": "identifiers removed",
+}
+# The slides' example: one row per person.
+WAGES = pd.DataFrame(
+    [
+        ("Mark Zuck", "CEO", "M", 22_554_543),
+        ("Mike Schroepfer", "CTO", "M", 19_757_363),
+        ("Alissa Wang", "SW Eng", "F", 190_000),
+        ("Vincent Peters", "SW Eng", "M", 140_000),
+        ("Klay Donald", "SW Eng", "M", 150_000),
+        ("Ella Robson", "SW Eng", "F", 210_000),
+    ],
+    columns=["name", "job", "sex", "wage"],
+)
+GROUPED = "job grouped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Parameters of the notebook, checked."""
+
+    known: Sequence[str]
+    sensitive: str
+    group: str
+    sites: Sequence[int]
+    epsilons: Sequence[float]
+    largest_wage: float
+    notes: int
+    replicates: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        distinct(known=self.known, sites=self.sites, epsilons=self.epsilons)
+        whole(
+            1,
+            notes=self.notes,
+            replicates=self.replicates,
+            smallest_number_of_sites=min(self.sites),
+        )
+        whole(0, seed=self.seed)
+        for epsilon in self.epsilons:
+            positive(epsilon=epsilon)
+        positive(largest_wage=self.largest_wage)
+
+
+def anonymity(frame: pd.DataFrame, fields: Sequence[str], sensitive: str) -> dict[str, float]:
+    """k, l and t of a table by pycanon, and the share of people alone with their fields.
+
+    Raises
+    ------
+    ValueError
+        If a field is no column, or there are no fields.
+    """
+    missing = [c for c in (*fields, sensitive) if c not in frame]
+    require(fields and not missing, f"Expected columns of the table, it has no {missing}.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pycanon import anonymity as peer
+
+        names = list(fields)
+        measures = {
+            "k": peer.k_anonymity(frame, names),
+            "l": peer.l_diversity(frame, names, [sensitive]),
+            "t": peer.t_closeness(frame, names, [sensitive]),
+        }
+    size = frame.groupby(names)[names[0]].transform("size")
+    return {**measures, "unique": float((size == 1).mean())}
+
+
+def deletion() -> pd.DataFrame:
+    """Rows (step): k and unique people of the slides' table, as fields go and jobs are grouped."""
+    grouped = WAGES.assign(job=WAGES["job"].where(WAGES["job"] == "SW Eng", "C-level"))
+    steps = {
+        "as it is": (WAGES, ["name", "job", "sex"]),
+        "name deleted": (WAGES, ["job", "sex"]),
+        GROUPED: (grouped, ["job", "sex"]),
+        "job grouped, sex deleted": (grouped, ["job"]),
+        "everything but the wage deleted": (grouped.assign(any="all"), ["any"]),
+    }
+    rows = Rows(part="deletion")
+    for step, (table, fields) in steps.items():
+        rows.add(step=step, metrics=anonymity(table, fields, "wage"))
+    return rows.frame()
+
+
+def joiner(
+    *, before: tuple[int, float], after: tuple[int, float], rounded_to: float
+) -> pd.DataFrame:
+    """Rows: `joiner_wage` from two averages (people, average), and `half_width`, what rounding hides.
+
+    n' a' - n a is the newcomer's wage, exact if the averages are; averages rounded to a multiple of
+    `rounded_to` leave half of it times (n + n').
+    """
+    (n, old), (m, new) = before, after
+    require(m == n + 1, f"One person joins {n} people: expected {n + 1} afterwards, got {m}.")
+    rows = Rows(part="joiner", people=n)
+    rows.add(metrics={"joiner_wage": m * new - n * old, "half_width": rounded_to / 2 * (n + m)})
+    return rows.frame()
+
+
+def protected_averages(
+    settings: Settings, *, people: int, average: float, wage: float
+) -> pd.DataFrame:
+    """Rows (epsilon): `within`, the chance that the difference of two private averages tells the
+    newcomer's wage to 10 %, simulated, and in closed form.
+
+    Wages are clipped to `largest_wage` B, numbers of people are public, and each average has
+    Laplace noise B / (epsilon n) (adding or removing one person; both averages cost 2 epsilon). The
+    guess errs by the sum of two Laplace variables of scale b = B / epsilon: P(|error| > t) =
+    exp(-t / b) (1 + t / (2 b)).
+    """
+    rng, rows = np.random.default_rng(settings.seed), Rows(part="protected")
+    for epsilon in settings.epsilons:
+        b, draws = settings.largest_wage / epsilon, settings.replicates * 1000
+        old = people * average + rng.laplace(0, b, draws)
+        new = people * average + wage + rng.laplace(0, b, draws)
+        hit = np.abs(new - old - wage) <= 0.1 * wage
+        t = 0.1 * wage / b
+        rows.add(
+            epsilon=epsilon,
+            metrics={"within": float(hit.mean()), "within_theory": 1 - np.exp(-t) * (1 + t / 2)},
+            se={"within": hit.std() / np.sqrt(draws)},
+        )
+    return rows.frame()
+
+
+def uniqueness(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Rows (fields): k, l, t and unique people as more and more fields are known of a person, and
+    `linked`: people whose sensitive value someone with those fields reads off without doubt."""
+    rows, known = Rows(part="uniqueness"), list(settings.known)
+    for fields in range(1, len(known) + 1):
+        here = known[:fields]
+        metrics = anonymity(frame, here, settings.sensitive)
+        values = frame.groupby(here)[settings.sensitive].transform("nunique")
+        rows.add(fields=fields, added=here[-1], metrics=metrics | {"linked": (values == 1).mean()})
+    return rows.frame()
+
+
+def site_tables(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Rows (sites, replicate): people whose outcome is given away by tables of group by outcome.
+
+    People are dealt to sites at random. A table gives an outcome away where all members of a group
+    at a site share it: who knows group and site knows it.
+    """
+    rows = Rows(part="sites")
+    for replicate in range(settings.replicates):
+        rng = np.random.default_rng([settings.seed, replicate])
+        for sites in settings.sites:
+            keys = [rng.integers(0, sites, len(frame)), frame[settings.group]]
+            outcomes = frame.groupby(keys)[settings.sensitive].transform("nunique")
+            rows.add(
+                sites=sites, replicate=replicate, metrics={"disclosed": (outcomes == 1).mean()}
+            )
+    return rows.frame()
+
+
+# --- free text ------------------------------------------------------------------------------------
+
+NAMES = ("Anna", "Bela", "Carlo", "Dora", "Emil", "Franka", "Goran", "Hedda")
+RULES = (r"\b\d{2}\.\d{2}\.\d{4}\b", r"\b\d{3}-\d{4}\b", r"\b[\w.]+@[\w.]+\b")
+PLACES = ("Ulm", "Graz", "Bern", "Linz")
+
+
+def note(rng: Generator) -> list[tuple[str, str]]:
+    """One made-up note as (kind of identifier or "", text) pieces."""
+    name = str(rng.choice(NAMES))
+    misspelt = name[:2] + name[1:]
+    return [
+        ("name", name),
+        ("", "was seen on"),
+        ("date", f"{rng.integers(1, 28):02}.{rng.integers(1, 13):02}.{rng.integers(1950, 2020)}"),
+        ("", "in"),
+        ("place", str(rng.choice(PLACES))),
+        ("", "and can be reached at"),
+        ("number", f"{rng.integers(100, 999)}-{rng.integers(1000, 9999)}"),
+        ("", "or"),
+        ("address", f"{name.lower()}@post.example"),
+        ("", ";"),
+        ("misspelt name", misspelt),
+        ("", "is"),
+        ("role", str(rng.choice(["the mayor", "our only dentist", "the goalkeeper"]))),
+        ("", "and has asthma."),
+    ]
+
+
+def redact(text: str) -> str:
+    """The text without what rules (dates, numbers, addresses) and a dictionary find."""
+    words = "|".join((*NAMES, *PLACES))
+    for rule in (*RULES, rf"\b(?:{words})\b"):
+        text = re.sub(rule, "[...]", text)
+    return text
+
+
+def free_text(settings: Settings) -> pd.DataFrame:
+    """Rows (kind): share of identifiers of each kind that `redact` removes from made-up notes."""
+    rng = np.random.default_rng(settings.seed)
+    left: dict[str, list[bool]] = {}
+    for _ in range(settings.notes):
+        pieces = note(rng)
+        after = redact(" ".join(text for _, text in pieces))
+        for kind, text in pieces:
+            if kind:
+                left.setdefault(kind, []).append(text in after)
+    rows = Rows(part="text")
+    for kind, seen in left.items():
+        rows.add(kind=kind, metrics={"caught": 1 - float(np.mean(seen))})
+    return rows.frame()
+
+
+# --- the whole study ------------------------------------------------------------------------------
+
+
+def simulate(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """All rows; `part` names the experiment: deletion, joiner, protected, uniqueness, sites, text.
+
+    Raises
+    ------
+    ValueError
+        If a column is not in the table, or a person would be alone in it.
+    """
+    columns = [c for c in (*settings.known, settings.sensitive, settings.group) if c not in frame]
+    require(not columns, f"Expected columns of the table, it has no {columns}.")
+    require(len(frame) > 1, f"Expected two people or more, the table has {len(frame)}.")
+    printed = joiner(before=(120, 180_000), after=(121, 181_000), rounded_to=1000)
+    wage = float(printed["value"].iloc[0])
+    return concat(
+        deletion(),
+        printed,
+        protected_averages(settings, people=120, average=180_000, wage=wage),
+        uniqueness(frame, settings),
+        site_tables(frame, settings),
+        free_text(settings),
+    )
+
+
+def steps_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """k, l, t and unique people of the slides' table, by step."""
+    here = rows[rows["part"] == "deletion"]
+    return wide(here, index="step").set_index("step").loc[here["step"].unique()].reset_index()
+
+
+def fields_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same of the data set, as fields become known."""
+    return wide(rows[rows["part"] == "uniqueness"], index=["fields", "added"])
+
+
+def text_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Share of identifiers removed, by kind."""
+    return wide(rows[rows["part"] == "text"], index="kind")
+
+
+def assumptions(settings: Settings) -> str:
+    """The privacy statement of the two averages."""
+    shown = ", ".join(f"{2 * e:g}" for e in settings.epsilons)
+    return (
+        f"Two averages of wages together at epsilon {shown} (Laplace, add or remove one person, numbers "
+        f"of people public, wages clipped to {settings.largest_wage:g}, a limit not read off the data); "
+        "everything else in this notebook is not private."
+    )
+
+
+def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
+    """What these rows say; the first is the headline."""
+    value = rows.groupby(["part", "metric"])["value"]
+    wage, hidden = value.first()["joiner", "joiner_wage"], value.first()["joiner", "half_width"]
+    known = fields_table(rows).iloc[-1]
+    within = rows[rows["metric"] == "within"].set_index("epsilon")["value"].sort_index()
+    safe = within[within <= 0.1]
+    sites = rows[rows["part"] == "sites"].groupby("sites")["value"].mean()
+    text = text_table(rows).set_index("kind")["caught"]
+    k = steps_table(rows).set_index("step")["k"]
+    numbers = {
+        "wage": wage, "hidden": hidden, "fields": known["fields"], "unique": known["unique"],
+        "linked": known["linked"], "few": sites.index.min(), "many": sites.index.max(),
+        "pooled": sites.loc[sites.index.min()], "split": sites.loc[sites.index.max()],
+        "names": text["name"], "misspelt": text["misspelt name"], "role": text["role"],
+        "k": k[GROUPED], "safe": safe.index.max() if len(safe) else np.nan,
+        "exposed": within.index.max(), "chance": within.iloc[-1], "sensitive": settings.sensitive,
+    }  # fmt: skip
+    claims = [
+        ("{fields:.0f} harmless fields single out {unique:.0%} of the people, and {linked:.0%} have "
+         "their {sensitive} read off without doubt.", known["unique"] > 0.5),
+        ("Two exact averages give the newcomer's wage, ${wage:,.0f}, away; rounded as printed, they "
+         "leave ${hidden:,.0f} to either side.", wage > 0),
+        ("At epsilon {safe:g} an average the guess is within 10 % with a chance of at most one in "
+         "ten; at {exposed:g} the chance is {chance:.0%}.", len(safe) > 0),
+        ("Grouping jobs makes the slides' table {k:.0f}-anonymous.", k[GROUPED] > 1),
+        ("Tables of {many:.0f} sites give {split:.0%} of outcomes away, tables of {few:.0f} only "
+         "{pooled:.0%}.", numbers["split"] > numbers["pooled"]),
+        ("Rules and a dictionary remove {names:.0%} of names, {misspelt:.0%} of misspelt ones and "
+         "{role:.0%} of telling roles.", text["role"] < text["name"]),
+    ]  # fmt: skip
+    return [Claim(sentence, holds=holds, **numbers) for sentence, holds in claims]
+
+
+def explore(people: int, wage: int, largest_wage: int, epsilon: float) -> pd.DataFrame:
+    """Chance that two averages tell a newcomer's wage to 10 %, with and without protection."""
+    t = 0.1 * min(wage, largest_wage) * epsilon / largest_wage
+    chance = 1 - np.exp(-t) * (1 + t / 2)
+    noise = np.sqrt(2) * largest_wage / epsilon / people
+    return pd.DataFrame(
+        {
+            "averages": ["exact", "private"],
+            "chance of a good guess": [1.0, float(chance)],
+            "noise in an average ($)": [0.0, float(noise)],
+        }
+    )
