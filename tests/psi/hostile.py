@@ -111,3 +111,61 @@ def check_hostile(decode, originals, count, seed=SEED):
     print(f"seed {seed}: {refused} of {count} hostile messages refused, slowest {slowest:.4f} s")
     assert slowest < 2
     return refused
+
+
+# What a peer does with one frame of its own, or with all from there on.
+DEVIATIONS = [
+    "drops it",
+    "falls silent",
+    "swaps it with the next",
+    "sends it twice",
+    "flips a bit",
+    "cuts it",
+    "adds a byte",
+    "empties it",
+    "sends it in another form",
+    "sends its first frame again",
+    "refuses in rubbish",
+    "leaves",
+]
+WAITED_FOR = DEVIATIONS[:3]
+
+
+def deviate(line, at, how):
+    """Make a blocking channel deviate at its frame number `at`; returns the frames it was given."""
+    inner, given, held = line._inner, [], []
+    send = inner._send
+
+    async def deviating(form, parts, kind):
+        payload, place = b"".join(map(bytes, parts)), len(given)
+        given.append((form, payload))
+        inner.record.append(channel.Sent(line.party, line.peer, kind, len(payload)))
+        if place < at or (place > at and how != "falls silent"):
+            await send(form, (payload,), kind)
+            for late in held:
+                await send(*late)
+            held.clear()
+        elif how == "leaves":
+            inner._writer.transport.abort()
+        elif how == "swaps it with the next":
+            held.append((form, (payload,), kind))
+        elif place == at:
+            middle = len(payload) // 2
+            flipped = bytearray(payload or b"\0")
+            flipped[middle] ^= 1
+            for frame in {
+                "drops it": [],
+                "falls silent": [],
+                "sends it twice": [(form, payload)] * 2,
+                "flips a bit": [(form, bytes(flipped))],
+                "cuts it": [(form, payload[:middle])],
+                "adds a byte": [(form, payload + b"\0")],
+                "empties it": [(form, b"")],
+                "sends it in another form": [(channel.JSON + channel.BYTES - form, payload)],
+                "sends its first frame again": [given[0]] * (1 if at else 2),
+                "refuses in rubbish": [(channel.REFUSAL, b"\xff" * 50)],
+            }[how]:
+                await send(frame[0], (frame[1],), kind)
+
+    inner._send = deviating
+    return given
