@@ -14,23 +14,13 @@ import numpy as np
 
 from pet_lab import checks
 
-__all__ = ["Noise", "discrete_laplace"]
-
 
 def discrete_laplace(scale: Fraction) -> int:
     """One draw with P(x) proportional to exp(-|x| / scale), exact, from the system's CSPRNG.
 
     With scale = sensitivity / epsilon, a whole number plus one draw is epsilon-private. Standard
-    deviation: about sqrt(2) scale.
-
-    Raises
-    ------
-    ValueError
-        If the scale is not positive.
-
-    References
-    ----------
-    Canonne, Kamath, Steinke 2020, arXiv:2004.00010, algorithms 1 and 2.
+    deviation: about sqrt(2) scale. Source: Canonne, Kamath, Steinke 2020, arXiv:2004.00010,
+    algorithms 1 and 2.
     """
     checks.positive(scale=scale)
     t, s = scale.numerator, scale.denominator
@@ -61,16 +51,8 @@ class Noise:
     With a seed, all three are numpy streams: results can be repeated, and whoever knows the seed
     can subtract the noise. That is for experiments. Without a seed (None), noise is opendp's
     Gaussian mechanism on the operating system's generator (exact sampling, no floating-point
-    attack) and choices use `secrets`: that is for a table that leaves the house.
-
-    Parameters
-    ----------
-    seed : int or None
-
-    Attributes
-    ----------
-    rows : Generator
-        For drawing rows: no privacy depends on it.
+    attack) and choices use `secrets`: that is for a table that leaves the house. No privacy depends
+    on the generator `rows`.
     """
 
     def __init__(self, seed: int | None) -> None:
