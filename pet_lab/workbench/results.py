@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pet_lab import files
+from pet_lab.checks import require
 from pet_lab.rows import Claim
 from pet_lab.workbench.errors import ResultsError
 
@@ -38,7 +39,7 @@ def write(
     counts: bool = True,
     guard_rows: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """Check the rows of a run and store them with their summary; the notebook's last call.
+    """Check the rows of a run, store them with their summary, and return them as stored.
 
     Parameters
     ----------
@@ -61,24 +62,39 @@ def write(
     guard_rows : mapping, optional
         `row_hashes` of the records that were read: a report that shows one of them is refused.
 
-    Returns
-    -------
-    DataFrame: the rows as stored.
-
     Raises
     ------
     ResultsError
         If the rows are not tidy, the summary is not complete, or the folder cannot be written.
     """
     frame = tidy(rows)
-    summary = _summary(
-        frame,
-        headline=headline.text if isinstance(headline, Claim) else headline,
-        privacy=privacy,
-        simulation=simulation,
-        data=data,
-        counts=counts,
-    )
+    headline = headline.text if isinstance(headline, Claim) else headline
+    one_line = isinstance(headline, str) and headline.strip() and "\n" not in headline.strip()
+    _require(one_line, f"The headline must be one sentence on one line, but is {headline!r}.")
+    sentences = not isinstance(privacy, str)
+    sentences = sentences and all(isinstance(s, str) and s.strip() for s in privacy)
+    _require(sentences, "privacy must be a list of sentences, each a non-empty str.")
+    for item in data:
+        missing = ", ".join(k for k in DATA_KEYS if k not in item)
+        _require(
+            not missing,
+            f"A data set lacks {missing}: expected name, sha256, kind, licence "
+            "and citation; pass the provenance that data.load returns.",
+        )
+        _require(
+            item["kind"] in DATA_KINDS,
+            f"Data set {item['name']} is of kind {item['kind']!r}; "
+            f"expected one of {', '.join(DATA_KINDS)}.",
+        )
+    summary = {
+        "headline": headline.strip(),
+        "privacy": [s.strip() for s in privacy],
+        "simulation": bool(simulation),
+        "counts": bool(counts),
+        "data": [dict(item) for item in data],
+        "rows": len(frame),
+        "metrics": sorted(frame["metric"].unique()),
+    }
     if guard_rows is not None:
         summary["guard_rows"] = dict(guard_rows)
     if str(out) == "":
@@ -94,21 +110,13 @@ def write(
 
 
 def row_hashes(frame: pd.DataFrame, *, most: int = 50_000) -> dict[str, Any]:
-    """Salted hashes by which the guard of reports knows the records of a frame again.
+    """Salted hashes, at most `most`, by which the guard of reports knows the records again.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        With fewer than three columns nothing is hashed: such records look like any summary.
-    most : int
-        Largest number of hashes.
-
-    Returns
-    -------
-    dict of `salt` (hex), `widths` (cells per hash) and `rows` (hashes): of each whole record, and,
-    as far as `most` allows, of each three neighbouring cells that occur once and are at least
-    eight characters long, so that some columns are known again too. Whoever guesses a record can
-    test the guess: the hashes stay in the run's folder.
+    A dict of `salt` (hex), `widths` (cells per hash) and `rows`, the hashes: of each whole record,
+    and, as far as `most` allows, of each three neighbouring cells that occur once and are at least
+    eight characters long, so that some columns are known again too. Records of fewer than three
+    columns look like any summary: none is hashed. Whoever guesses a record can test the guess:
+    the hashes stay in the run's folder.
     """
     from pet_lab.workbench.report.guard import row_hash
 
@@ -129,75 +137,62 @@ def row_hashes(frame: pd.DataFrame, *, most: int = 50_000) -> dict[str, Any]:
     return {"salt": salt, "widths": sorted(widths), "rows": sorted(seen)}
 
 
-def tidy(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """A checked copy of `rows` with standard column types.
+def _require(holds: object, sentence: str) -> None:
+    require(holds, sentence, ResultsError)
 
-    Raises
-    ------
-    ResultsError
-        With what is wrong and how to mend it.
-    """
+
+def tidy(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A checked copy of `rows` with standard column types; a ResultsError says what is wrong."""
     import pandas as pd
 
     frame = rows.copy() if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     frame = frame.reset_index(drop=True)
     _check_columns(frame)
-    _check_metrics(frame)
     for name in frame.columns:
-        if name not in ("replicate", "value", "se", "replicates_n"):
-            frame[name] = _factor(name, frame[name])
-    frame["replicate"] = _integers("replicate", frame["replicate"])
-    if "replicates_n" in frame:
-        frame["replicates_n"] = _integers("replicates_n", frame["replicates_n"])
-    for name in ("value", "se"):
-        if name in frame:
+        if name in ("replicate", "replicates_n"):
+            numbers = _numbers(name, frame[name])
+            whole = (numbers == numbers.round()).all()
+            _require(whole, f"Column {name} must hold a whole number in every row.")
+            frame[name] = numbers.astype("int64")
+        elif name in ("value", "se"):
             frame[name] = _numbers(name, frame[name])
+        else:
+            frame[name] = _factor(name, frame[name])
     key = [c for c in frame.columns if c not in ("value", "se", "replicates_n")]
-    twice = frame.duplicated(key, keep=False)
-    if twice.any():
-        example = ", ".join(f"{k}={v}" for k, v in frame.loc[twice, key].iloc[0].items())
+    twice = frame[frame.duplicated(key, keep=False)]
+    if len(twice):
+        example = ", ".join(f"{k}={v}" for k, v in twice[key].iloc[0].items())
         raise ResultsError(
-            f"{int(twice.sum())} rows share their factors, replicate and metric, such as "
+            f"{len(twice)} rows share their factors, replicate and metric, such as "
             f"{example}; add the factor that tells them apart or number the replicates."
         )
     return frame
 
 
 def _check_columns(frame: pd.DataFrame) -> None:
-    if frame.empty:
-        raise ResultsError("There are no rows: expected at least one row to store.")
-    missing = [name for name in REQUIRED if name not in frame]
-    if missing:
-        raise ResultsError(
-            f"Rows lack {', '.join(missing)}: expected one row per replicate and metric with the "
-            f"columns {', '.join(REQUIRED)} beside the factors."
+    _require(not frame.empty, "There are no rows: expected at least one row to store.")
+    missing = ", ".join(name for name in REQUIRED if name not in frame)
+    _require(
+        not missing,
+        f"Rows lack {missing}: expected one row per replicate and metric with the "
+        f"columns {', '.join(REQUIRED)} beside the factors.",
+    )
+    for name, twice in zip(frame.columns, frame.columns.duplicated(), strict=True):
+        plain = isinstance(name, str) and name.isidentifier()
+        _require(
+            plain, f"Column {name!r} is no plain name: use letters, digits and _, such as delay_s."
         )
-    bad = [c for c in frame.columns if not (isinstance(c, str) and c.isidentifier())]
-    if bad:
-        raise ResultsError(
-            f"Column {bad[0]!r} is no plain name: use letters, digits and _, such as delay_s."
+        _require(
+            name not in RESERVED,
+            f"Column {name} is reserved for what readers add; rename it, "
+            f"for example to {name}_given.",
         )
-    reserved = [c for c in frame.columns if c in RESERVED]
-    if reserved:
-        raise ResultsError(
-            f"Column {reserved[0]} is reserved for what readers add; rename it, "
-            f"for example to {reserved[0]}_given."
-        )
-    double = frame.columns[frame.columns.duplicated()]
-    if len(double):
-        raise ResultsError(f"Column {double[0]} is there twice; keep one.")
-
-
-def _check_metrics(frame: pd.DataFrame) -> None:
-    if "reading" in frame:
-        odd = set(frame["reading"].unique()) - set(READINGS)
-        if odd:
-            raise ResultsError(
-                f"Column reading holds {sorted(map(str, odd))[0]!r}; "
-                f"expected {' or '.join(READINGS)}."
-            )
-    if not all(isinstance(m, str) and m for m in frame["metric"].unique()):
-        raise ResultsError("Column metric must hold the name of a metric in every row.")
+        _require(not twice, f"Column {name} is there twice; keep one.")
+    readings = frame["reading"].unique() if "reading" in frame else ()
+    for odd in sorted(map(str, set(readings) - set(READINGS))):
+        raise ResultsError(f"Column reading holds {odd!r}; expected {' or '.join(READINGS)}.")
+    named = all(isinstance(m, str) and m for m in frame["metric"].unique())
+    _require(named, "Column metric must hold the name of a metric in every row.")
 
 
 def _factor(name: str, column: pd.Series) -> pd.Series:
@@ -206,25 +201,21 @@ def _factor(name: str, column: pd.Series) -> pd.Series:
 
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
-    if (
-        types.is_bool_dtype(column)
-        or types.is_integer_dtype(column)
-        or types.is_float_dtype(column)
-    ):
+    if any(f(column) for f in (types.is_bool_dtype, types.is_integer_dtype, types.is_float_dtype)):
         return column
-    if types.is_string_dtype(column) or column.dtype == object:
-        odd = [value for value in column if not isinstance(value, str)]
-        if not odd:
-            return column.astype(object)
-        kinds = {type(v) for v in column}
-        if kinds <= {bool} or kinds <= {int} or kinds <= {int, float}:
-            return column.infer_objects()
-        raise ResultsError(
-            f"Column {name} holds {odd[0]!r} beside text or is of a type that cannot be stored; "
-            'expected int, float, bool or str in all rows (a missing text is "").'
-        )
+    _require(
+        types.is_string_dtype(column) or column.dtype == object,
+        f"Column {name} is of type {column.dtype}; expected int, float, bool or str.",
+    )
+    kinds = set(map(type, column))
+    if all(issubclass(kind, str) for kind in kinds):
+        return column.astype(object)
+    if kinds <= {bool} or kinds <= {int, float}:
+        return column.infer_objects()
+    odd = next(value for value in column if not isinstance(value, str))
     raise ResultsError(
-        f"Column {name} is of type {column.dtype}; expected int, float, bool or str."
+        f"Column {name} holds {odd!r} beside text or is of a type that cannot be stored; "
+        'expected int, float, bool or str in all rows (a missing text is "").'
     )
 
 
@@ -232,75 +223,21 @@ def _numbers(name: str, column: pd.Series) -> pd.Series:
     from pandas.api import types
 
     numeric = types.is_numeric_dtype(column) or all(
-        isinstance(v, (int, float)) and not isinstance(v, bool) for v in column
+        isinstance(v, int | float) and not isinstance(v, bool) for v in column
     )
     if not numeric or types.is_complex_dtype(column):
-        odd = next((v for v in column if not isinstance(v, (int, float))), column.iloc[0])
+        odd = next((v for v in column if not isinstance(v, int | float)), column.iloc[0])
         raise ResultsError(
             f"Column {name} holds {odd!r}; expected numbers (NaN where there is none)."
         )
     return column.astype("float64")
 
 
-def _integers(name: str, column: pd.Series) -> pd.Series:
-    numbers = _numbers(name, column)
-    if not (numbers == numbers.round()).all():
-        raise ResultsError(f"Column {name} must hold a whole number in every row.")
-    return numbers.astype("int64")
-
-
-def _summary(
-    frame: pd.DataFrame,
-    *,
-    headline: str,
-    privacy: Sequence[str],
-    simulation: bool,
-    data: Sequence[Mapping[str, Any]],
-    counts: bool,
-) -> dict[str, Any]:
-    if not isinstance(headline, str) or not headline.strip() or "\n" in headline.strip():
-        raise ResultsError(f"The headline must be one sentence on one line, but is {headline!r}.")
-    if isinstance(privacy, str) or not all(isinstance(s, str) and s.strip() for s in privacy):
-        raise ResultsError("privacy must be a list of sentences, each a non-empty str.")
-    items = []
-    for item in map(dict, data):
-        missing = [k for k in DATA_KEYS if k not in item]
-        if missing:
-            raise ResultsError(
-                f"A data set lacks {', '.join(missing)}: expected name, sha256, kind, licence "
-                "and citation; pass the provenance that data.load returns."
-            )
-        if item["kind"] not in DATA_KINDS:
-            raise ResultsError(
-                f"Data set {item['name']} is of kind {item['kind']!r}; "
-                f"expected one of {', '.join(DATA_KINDS)}."
-            )
-        items.append(item)
-    return {
-        "headline": headline.strip(),
-        "privacy": [s.strip() for s in privacy],
-        "simulation": bool(simulation),
-        "counts": bool(counts),
-        "data": items,
-        "rows": len(frame),
-        "metrics": sorted(frame["metric"].unique()),
-    }
-
-
 def read(ws: Workspace, notebook: str, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-    """Rows of all done runs of a notebook, or of those in `run_ids`.
+    """Rows of all done runs of a notebook (full name or unique last part), or of `run_ids`.
 
-    Parameters
-    ----------
-    ws : Workspace
-    notebook : str
-        Full name or unique last part.
-    run_ids : iterable of str, optional
-
-    Returns
-    -------
-    DataFrame with `run_id`, the run's parameters as columns where the rows have none of that name
-    (a list parameter as JSON text), and the rows. Empty if there are no runs. Rows whose file does
+    A DataFrame with `run_id`, the run's parameters as columns where the rows have none of that name
+    (a list parameter as JSON text), and the rows; empty if there are no runs. Rows whose file does
     not have the hash in run.json are not read.
     """
     import pandas as pd
@@ -327,12 +264,7 @@ def read(ws: Workspace, notebook: str, run_ids: Iterable[str] | None = None) -> 
 def summary(run: RunRecord | Path) -> dict[str, Any]:
     """What `write` stored beside the rows of a run, given by its record or folder.
 
-    Keys: headline, privacy, simulation, counts, data, rows, metrics.
-
-    Raises
-    ------
-    ResultsError
-        If the run has none.
+    Keys: headline, privacy, simulation, counts, data, rows, metrics. ResultsError if there is none.
     """
     folder = run if isinstance(run, Path) else run.folder
     try:

@@ -21,7 +21,7 @@ note says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import hypot, inf, isfinite, isinf, isnan, nan, sqrt
 from pathlib import Path
@@ -145,7 +145,10 @@ def score(
     not_run: str = "",
     contradictions: Iterable[Contradiction] | None = None,
 ) -> pd.DataFrame:
-    """One verdict per printed cell and reading, run or not.
+    """One verdict per printed cell and reading, run or not: the columns COLUMNS.
+
+    `where` holds dicts; NaN stands where nothing was run. PublishedError if a table's id is
+    unknown, ValueError if non-empty rows lack `metric` or `value`.
 
     Parameters
     ----------
@@ -160,17 +163,6 @@ def score(
         Why cells without rows have none, where the caller knows better ("stand-in data").
     contradictions : iterable of Contradiction, optional
         Among printed numbers; default: computed over all known tables.
-
-    Returns
-    -------
-    DataFrame with the columns COLUMNS; `where` holds dicts; NaN stands where nothing was run.
-
-    Raises
-    ------
-    PublishedError
-        If a table id is unknown.
-    ValueError
-        If non-empty rows lack `metric` or `value`.
     """
     if tables is None:
         chosen = published.load()
@@ -180,14 +172,14 @@ def score(
     if contradictions is None:
         known = {t.id: t for t in published.load()} | {t.id: t for t in chosen}
         contradictions = consistency.check(known.values())
-    odd: dict[tuple[str, str, str], list[str]] = {}
+    odd: dict[tuple[str, str, str], dict[str, None]] = {}  # sentences, each once, in order
     for c in contradictions:
-        odd.setdefault((c.table, where_text(c.where), c.metric), []).append(c.sentence)
+        odd.setdefault((c.table, where_text(c.where), c.metric), {})[c.sentence] = None
     groups = _grouped(rows)
     records = []
     for table in chosen:
         for cell in table.cells:
-            sentences = dict.fromkeys(odd.get((table.id, where_text(cell.where), cell.metric), ()))
+            sentences = odd.get((table.id, where_text(cell.where), cell.metric), ())
             for reading in table.readings:
                 records.append(
                     {
@@ -204,7 +196,8 @@ def score(
                         "margin": cell.margin,
                     }
                 )
-    return _frame(records)
+    df = pd.DataFrame(records, columns=list(COLUMNS))
+    return df.astype({"replicates": "int64", **dict.fromkeys(_FLOATS, "float64")})
 
 
 _Groups = Mapping[tuple[str, str], pd.DataFrame]
@@ -224,24 +217,20 @@ def _grouped(rows: pd.DataFrame) -> _Groups:
 def _judge(
     table: PrintedTable, cell: Cell, reading: str, groups: _Groups, not_run: str
 ) -> dict[str, Any]:
-    rows = _matching(groups.get((cell.metric, reading)), cell)
-    if rows is None or rows.empty:
-        ours, (word, note) = Ours(mean=nan, replicates=0), ("not run", "")
-        others = (_matching(groups.get((cell.metric, r)), cell) for r in READINGS)
-        if any(other is not None and not other.empty for other in others):
+    rows = _matching(groups, cell, reading)
+    ours, word, note = Ours(mean=nan, replicates=0), "inconclusive", ""
+    if rows.empty:
+        word, note = "not run", not_run or "no row has this metric under these conditions."
+        if any(len(_matching(groups, cell, other)) for other in READINGS):
             note = f"the runs do not cover the reading {reading!r}."
-        else:
-            note = not_run or (
-                "no row has this metric under these conditions." if groups else "no run yet."
-            )
+        elif not groups:
+            note = not_run or "no run yet."
     elif mixed := _mixed(rows):
-        ours = Ours(mean=nan, replicates=0)
-        word, note = "inconclusive", f"the rows mix several values of {mixed} for one replicate."
+        note = f"the rows mix several values of {mixed} for one replicate."
     else:
         ours = _estimate(rows)
-        if ours.replicates == 0:
-            word, note = "inconclusive", "no replicate gave a number."
-        else:
+        note = "no replicate gave a number."
+        if ours.replicates:
             word, note = verdict(cell, ours, cells=len(table.cells))
         if ours.diverged:
             note += f" {ours.diverged} diverged (not a finite number), left out."
@@ -257,12 +246,13 @@ def _judge(
     }
 
 
-def _matching(rows: pd.DataFrame | None, cell: Cell) -> pd.DataFrame | None:
+def _matching(groups: _Groups, cell: Cell, reading: str) -> pd.DataFrame:
+    rows = groups.get((cell.metric, reading), pd.DataFrame())
+    if not cell.conditions.keys() <= set(rows):
+        return pd.DataFrame()
     for column, value in cell.conditions.items():
-        if rows is None or column not in rows:
-            return None
         rows = rows[_equal(rows[column], value)]
-    if rows is not None and "table" in rows:
+    if "table" in rows:
         # Two tables may print the same metric under the same conditions, and mean different things.
         rows = rows[_equal(rows["table"], cell.table) | _equal(rows["table"].fillna(""), "")]
     return rows
@@ -303,30 +293,22 @@ def _estimate(rows: pd.DataFrame) -> Ours:
     n = len(values)
     if n == 0:
         return Ours(mean=nan, replicates=0, diverged=lost)
+    mean = float(values[0])
     if n == 1:
         row = rows[keep].iloc[0]
-        se, behind = (float(row.get(c, nan)) for c in ("se", "replicates_n"))
-        if not behind > 1:  # the column also stands in tables where some rows are single replicates
-            return Ours(mean=float(values[0]), se=se, diverged=lost)
-        return Ours(
-            mean=float(values[0]),
-            se=se,
-            sd=se * sqrt(behind),
-            replicates=int(behind),
-            df=behind - 1,
-            diverged=lost,
-        )
-    if isinf(values[0]):
-        return Ours(mean=float(values[0]), replicates=n, diverged=lost)
-    equal = np.ptp(values) <= _TINY * max(1.0, float(np.abs(values).max()))
-    sd = 0.0 if equal else float(values.std(ddof=1))
-    mean = float(values[0]) if equal else float(values.mean())
+        se, n_behind = (float(row.get(c, nan)) for c in ("se", "replicates_n"))
+        if (
+            not n_behind > 1
+        ):  # the column also stands in tables where some rows are single replicates
+            return Ours(mean=mean, se=se, diverged=lost)
+        sd, behind = se * sqrt(n_behind), int(n_behind)
+        return Ours(mean=mean, se=se, sd=sd, replicates=behind, df=behind - 1, diverged=lost)
+    if isinf(mean):
+        return Ours(mean=mean, replicates=n, diverged=lost)
+    sd = 0.0
+    if np.ptp(values) > _TINY * max(1.0, float(np.abs(values).max())):
+        mean, sd = float(values.mean()), float(values.std(ddof=1))
     return Ours(mean=mean, se=sd / sqrt(n), sd=sd, replicates=n, df=n - 1, diverged=lost)
-
-
-def _frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    df = pd.DataFrame(records, columns=list(COLUMNS))
-    return df.astype({"replicates": "int64", **dict.fromkeys(_FLOATS, "float64")})
 
 
 # ------------------------------------------------------------------ the scorecard of a workspace
@@ -341,16 +323,9 @@ def from_runs(
 ) -> pd.DataFrame:
     """The scorecard of a workspace: every printed cell, judged by the runs that are on disk.
 
-    Parameters
-    ----------
-    ws : Workspace
-    profile : {"quick", "full"}, optional
-        Which runs count. Default, for each notebook: "full" where all its runs are done and fresh,
-        else "quick".
-    data_fingerprint : function, optional
-        As for :func:`pet_lab.workbench.sweep.pending`; decides with the rest what is fresh.
-    stale : bool
-        Whether runs count whose notebook, package, data or lock has changed since.
+    Runs of the profile count ("quick" or "full"; default, for each notebook: "full" where all its
+    runs are done and fresh, else "quick"), with `stale` also those whose notebook, package, data or
+    lock has changed since. `data_fingerprint` is as for :func:`pet_lab.workbench.sweep.pending`.
     """
     tables = published.load(ws)
     contradictions = consistency.check(tables)
@@ -392,13 +367,10 @@ def _counted_rows(
 def tally(df: pd.DataFrame) -> dict[str, Any]:
     """Counts: `cells`, `inconsistent`, per reading a count of each verdict, and the `sentence`."""
     keys = _keys(df)
-    counts: dict[str, Any] = {
-        reading: {v: int(((df["as"] == reading) & (df["verdict"] == v)).sum()) for v in VERDICTS}
-        for reading in READINGS
-    }
+    counts = {r: df.loc[df["as"] == r, "verdict"].value_counts() for r in READINGS}
     return {
         "cells": int(keys.nunique()),
-        **counts,
+        **{r: {v: int(n.get(v, 0)) for v in VERDICTS} for r, n in counts.items()},
         "inconsistent": int(keys[df["inconsistent"] != ""].nunique()),
         "sentence": headline(df),
     }
