@@ -48,6 +48,7 @@ class Computation:
     arithmetic: Arithmetic | None = None
     inputs: list[list[list[int]]] = field(default_factory=list)  # by side and processing party
     check_values: dict[str, tuple[str, ...]] = field(default_factory=dict)  # by owner, at `points`
+    finished: bool = False  # or about to be
     started: float = field(default_factory=time.monotonic)
     cpu: float = field(default_factory=time.process_time)
     touched: float = field(default_factory=time.monotonic)
@@ -205,6 +206,9 @@ class Processor(Party):
     async def _finish(self, peer: str, request: m.Finish) -> m.Finished:
         """Compute, and give the output party this party's signed share of the answer."""
         session = self._current(peer, request.task)
+        # A second answer would have fresh noise: the budget pays for one, and a mean tells more.
+        agreed(not session.finished, "This task was answered before; its noise is drawn once.")
+        session.finished = True
         answer = await self._compute(session)
         numbers, salt = m.as_text(answer.shares), secrets.token_hex(16)
         signed = m.SignedShares(request.task, self.name, answer.public, numbers, salt)

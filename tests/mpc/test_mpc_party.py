@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import msgspec
 import pytest
-from mpc_examples import task
+from mpc_examples import POOLED, task
 from msgspec.structs import replace
 
 from pet_lab import shares
@@ -293,3 +293,19 @@ def test_nothing_that_shows_holds_a_share_or_key(party):
     texts = repr([split, deposit, Computation(asked, {"px": deposit}), px.signer, px.endpoint])
     assert "SECRET" not in texts
     assert str(split.rows[0][0]) not in texts
+
+
+# --- an answer ------------------------------------------------------------------------------------
+
+
+def test_a_noisy_task_is_answered_once(party):
+    """Who could ask again would average the noise away for the budget of one answer."""
+    terms = {"function": "pooled_statistics", "parameters": {"group": "region", "value": "age"}}
+    refs = tuple(replace(d, schema=POOLED) for d in task().inputs)
+    pp, asked = party("pp-1"), task(**terms, inputs=refs, level="all-but-one", epsilon=0.5)
+    row = [[1] * (3 * 3 + 1)]
+    pp._session = Computation(asked, {}, inputs=[row, row])
+    assert len(answer(pp, "pz", m.Finish(task=asked.sha256)).answer.shares) == 10
+    with pytest.raises(Refused, match="This task was answered before; its noise is drawn once"):
+        answer(pp, "pz", m.Finish(task=asked.sha256))
+    assert len(list(pp.log.of("finished"))) == 1
