@@ -185,7 +185,7 @@ def site_tables(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 NAMES = ("Anna", "Bela", "Carlo", "Dora", "Emil", "Franka", "Goran", "Hedda")
 RULES = (r"\b\d{2}\.\d{2}\.\d{4}\b", r"\b\d{3}-\d{4}\b", r"\b[\w.]+@[\w.]+\b")
-PLACES = ("Ulm", "Graz", "Bern", "Linz")
+PLACES = ("Ulm", "Graz", "Bern", "Lyon")
 
 
 def note(rng: Generator) -> list[tuple[str, str]]:
