@@ -22,15 +22,17 @@ import datetime
 import hashlib
 import io
 import itertools
-import math
 import os
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pet_lab.checks import require
 
 from .errors import DataError, DataMissing
 
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Column", "TableReading", "read_table"]
+
+_require = partial(require, error=DataError)
 
 SEPARATORS = {";": "semicolon", "\t": "tab", "|": "bar", ",": "comma"}
 MARKS = re.compile(r"[:?*.\-–—…]{1,3}|:\s?[a-z]{1,2}|#(N/A|NULL!|VALUE!|REF!|DIV/0!|NUM!|NAME\?)")
@@ -101,10 +105,8 @@ class TableReading:
         """Columns column, kind, missing, decision: what a report shows of a user's file."""
         import pandas as pd
 
-        return pd.DataFrame(
-            [(c.name, c.kind, c.missing, c.decision) for c in self.columns],
-            columns=["column", "kind", "missing", "decision"],
-        )
+        frame = pd.DataFrame(map(vars, self.columns), columns=[*Column.__annotations__])
+        return frame.rename(columns={"name": "column"})
 
 
 def read_table(
@@ -141,8 +143,8 @@ def read_table(
     else:
         file = Path(os.environ.get("PET_LAB_FOLDER", ""), source)
         name = name or file.name
-        if not file.is_file():
-            raise DataMissing(f"Expected a table, but there is no {file.name} at the path given.")
+        there = f"Expected a table, but there is no {file.name} at the path given."
+        require(file.is_file(), there, DataMissing)
         content = file.read_bytes()
     try:
         return _read(content, as_text=as_text, separator=separator)
@@ -155,28 +157,26 @@ def _read(content: bytes, *, as_text: bool | Sequence[str], separator: str | Non
 
     decoded, encoding = _decode(content)
     separator = separator or _separator(decoded)
-    lines = _lines(decoded, separator)
     decisions = [f"Cells are separated by {SEPARATORS.get(separator, repr(separator))}."]
     if encoding != "UTF-8":
         decisions.append(f"The file is not UTF-8; it was read as {encoding}.")
-    header, rows, numbers = _rectangle(lines, decisions)
-    cells = {column: [row[j] for row in rows] for j, column in enumerate(header)}
+    header, rows, lines = _rectangle(_lines(decoded, separator), decisions)
+    cells = pd.DataFrame(rows, columns=header, index=lines, dtype=object)
     kept = set(header) if as_text is True else set(as_text or ())
-    commas = {c for c in header if c not in kept and _proves_decimal_comma(cells[c])}
-    columns, series = [], {}
-    for column in header:
-        if column in kept:
-            holes = sum(cell == "" for cell in cells[column])
-            columns.append(Column(name=column, kind="text", missing=holes, decision=""))
-            series[column] = pd.Series(cells[column], dtype=object)
-            continue
-        reading, values = _column(column, cells[column], numbers, separator, commas)
-        columns.append(reading)
-        series[column] = values
+    commas = {c for c in header if c not in kept and any(map(_proves_decimal_comma, cells[c]))}
+    columns, typed = [], {}
+    for name, column in cells.items():
+        kind, values, decision = "text", column, ""
+        missing = (column == "").sum()
+        if name not in kept:
+            kind, values, decision = _typed(str(name), column, separator, commas)
+            missing = values.isna().sum()
+        columns.append(Column(name=str(name), kind=kind, missing=int(missing), decision=decision))
+        typed[name] = values
     return TableReading(
-        frame=pd.DataFrame(series, columns=header),
-        text=pd.DataFrame(cells, columns=header, dtype=object),
-        lines=tuple(numbers),
+        frame=pd.DataFrame(typed, columns=header).reset_index(drop=True),
+        text=cells.reset_index(drop=True),
+        lines=tuple(lines),
         columns=tuple(columns),
         decisions=tuple(decisions),
         sha256=hashlib.sha256(content).hexdigest(),
@@ -188,8 +188,8 @@ def _read(content: bytes, *, as_text: bool | Sequence[str], separator: str | Non
 
 def _decode(content: bytes) -> tuple[str, str]:
     for start, what in BINARY.items():
-        if content.startswith(start):
-            raise DataError(f"Expected a table as text, got {what}; save it as CSV first.")
+        refusal = f"Expected a table as text, got {what}; save it as CSV first."
+        _require(not content.startswith(start), refusal)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
             return content.decode("utf-16"), "UTF-16"
@@ -198,30 +198,26 @@ def _decode(content: bytes) -> tuple[str, str]:
     try:
         text, encoding = content.decode("utf-8-sig"), "UTF-8"
     except UnicodeDecodeError as error:
-        try:
-            text, encoding = content.decode("cp1252"), "Windows-1252"
-        except UnicodeDecodeError:
-            text = "\x00"
-        if any(not c.isascii() and c not in WESTERN for c in set(text)) or "\x00" in text:
-            raise DataError(
-                f"Expected UTF-8 text, got bytes that are not (at byte {error.start}); "
-                "is this a CSV file, saved as UTF-8?"
-            ) from None
-    if "\x00" in text:
-        raise DataError("Expected CSV text, got binary content (a zero byte).")
-    if not text.strip("\ufeff \t\r\n;,|"):
-        raise DataError("Expected a table with a header line, got an empty file.")
+        text, encoding = content.decode("cp1252", errors="replace"), "Windows-1252"
+        western = all(c.isascii() or c in WESTERN for c in set(text)) and "\x00" not in text
+        _require(
+            western,
+            f"Expected UTF-8 text, got bytes that are not (at byte {error.start}); "
+            "is this a CSV file, saved as UTF-8?",
+        )
+    _require("\x00" not in text, "Expected CSV text, got binary content (a zero byte).")
+    filled = text.strip("\ufeff \t\r\n;,|")
+    _require(filled, "Expected a table with a header line, got an empty file.")
     return text.removeprefix("\ufeff"), encoding
 
 
 def _separator(text: str) -> str:
     """The separator under which most lines have the same number of cells, more than one."""
     best, best_score = ",", (0.0, 0)
-    sample = text[: 2**20]
     for separator in SEPARATORS:
         try:
-            sample_rows = csv.reader(io.StringIO(sample), delimiter=separator)
-            rows = list(itertools.islice(filter(any, sample_rows), 200))
+            sample = csv.reader(io.StringIO(text[: 2**20]), delimiter=separator)
+            rows = list(itertools.islice(filter(any, sample), 200))
         except csv.Error:
             continue
         for trailing in (False, True):  # a separator at the end of each line is no cell
@@ -261,7 +257,7 @@ def _rectangle(
     lines: list[tuple[int, list[str]]], decisions: list[str]
 ) -> tuple[list[str], list[list[str]], list[int]]:
     """Header, rows and the rows' line numbers, every row as wide as the header."""
-    first, header = lines[0]
+    (first, header), body = lines[0], lines[1:]
     filled = [sum(map(bool, row)) for _, row in lines]
     usual = Counter(filled[1:] or filled).most_common(1)[0][0]
     if len(lines) > 2 and header[0] and filled[0] <= max(1, usual // 2) and usual > 1:
@@ -270,61 +266,48 @@ def _rectangle(
             f"Line {first} looks like a title, not a header: {filled[0]} of {usual} cells are "
             f"filled; the header seems to be line {at}: delete what stands above it."
         )
-    body = lines[1:]
-    over = len(header) + 1
-    if body and all(len(row) == over and row[-1] == "" for _, row in body):
+    width = len(header)
+    if body and all(len(row) == width + 1 and row[-1] == "" for _, row in body):
         body = [(number, row[:-1]) for number, row in body]
         decisions.append("Every row ends with a separator; the empty last cell was dropped.")
-    elif (
-        len(header) > 1
-        and header[-1] == ""
-        and all(row[len(header) - 1 :] in ([], [""]) for _, row in body)
-    ):
-        header = header[:-1]
-        body = [(number, row[: len(header)]) for number, row in body]
+    elif width > 1 and not header[-1] and all(row[width - 1 :] in ([], [""]) for _, row in body):
+        width -= 1
+        header, body = header[:-1], [(number, row[:width]) for number, row in body]
         decisions.append("The header ends with a separator; the empty last column was dropped.")
     _check_header(header, first)
     for position, (number, row) in enumerate(body, start=1):
-        if len(row) == len(header):
-            continue
         note = "is the separator or a quotation mark wrong there?"
-        if position == len(body) and sum(map(bool, row)) <= 1 < len(header):
+        if position == len(body) and sum(map(bool, row)) <= 1 < width:
             note = "it looks like a footer: delete it."
-        raise DataError(
-            f"Expected {len(header)} cells in each line, as in the header, got {len(row)} in line "
-            f"{number}; {note}"
+        _require(
+            len(row) == width,
+            f"Expected {width} cells in each line, as in the header, got {len(row)} in line "
+            f"{number}; {note}",
         )
-    if len(header) > 2 and len(body) > 1 and sum(map(bool, body[-1][1])) == 1 and body[-1][1][0]:
-        raise DataError(f"Line {body[-1][0]} looks like a footer (one cell is filled): delete it.")
-    if not body:
-        raise DataError("Expected rows of data, got only a header.")
+    _require(body, "Expected rows of data, got only a header.")
+    last, cells = body[-1]
+    footer = width > 2 and len(body) > 1 and cells[0] and not any(cells[1:])
+    _require(not footer, f"Line {last} looks like a footer (one cell is filled): delete it.")
     return header, [row for _, row in body], [number for number, _ in body]
 
 
 def _check_header(header: Sequence[str], line: int) -> None:
-    if nameless := [j for j, cell in enumerate(header, start=1) if not cell]:
-        raise DataError(
-            f"Column {nameless[0]} has no name; give it one in the header, or delete it."
-        )
-    if twice := [repr(name) for name, n in Counter(header).items() if n > 1]:
-        raise DataError(
-            f"Column names must be unique, got {', '.join(twice)} more than once; "
-            "rename one in the header."
-        )
     for j, cell in enumerate(header, start=1):
-        year = re.fullmatch(r"(1[89]|20|21)\d\d", cell)
-        if _PLAIN.fullmatch(cell) and not year:
-            raise DataError(
-                f"Line {line} looks like data, not a header: its cell {j} is a number; write the "
-                "names of the columns into the first line."
-            )
+        _require(cell, f"Column {j} has no name; give it one in the header, or delete it.")
+    twice = ", ".join(repr(name) for name, n in Counter(header).items() if n > 1)
+    _require(
+        not twice,
+        f"Column names must be unique, got {twice} more than once; rename one in the header.",
+    )
+    for j, cell in enumerate(header, start=1):
+        _require(
+            not _PLAIN.fullmatch(cell) or re.fullmatch(r"(1[89]|20|21)\d\d", cell),  # a year
+            f"Line {line} looks like data, not a header: its cell {j} is a number; write the "
+            "names of the columns into the first line.",
+        )
 
 
 # --- from cells to a typed column ----------------------------------------------------------------
-
-
-def _missing(cell: str) -> bool:
-    return cell == "" or MARKS.fullmatch(cell) is not None
 
 
 def _bare(cell: str) -> str:
@@ -335,50 +318,48 @@ def _bare(cell: str) -> str:
     return _SPACES.sub("", _SIGNS.sub("", cell))
 
 
-def _proves_decimal_comma(cells: Sequence[str]) -> bool:
+def _proves_decimal_comma(cell: str) -> bool:
     """Whether a cell can only be a number with a decimal comma: 40,3 or 0,125 or 1.234,5."""
-    for cell in cells:
-        bare = _bare(cell) if "," in cell else ""
-        if _POINT_GROUPS.fullmatch(bare) and "," in bare:
-            return True
-        if _DECIMAL_COMMA.fullmatch(bare) and not (
-            _COMMA_GROUPS.fullmatch(bare) and not bare.lstrip("+-").startswith("0")
-        ):
-            return True
-    return False
+    bare = _bare(cell) if "," in cell else ""
+    if _POINT_GROUPS.fullmatch(bare) and "," in bare:
+        return True
+    thousands = _COMMA_GROUPS.fullmatch(bare) and not bare.lstrip("+-").startswith("0")
+    return bool(_DECIMAL_COMMA.fullmatch(bare)) and not thousands
 
 
-def _column(
-    name: str, cells: list[str], lines: list[int], separator: str, commas: set[str]
-) -> tuple[Column, pd.Series]:
+def _typed(
+    name: str, column: pd.Series, separator: str, commas: set[str]
+) -> tuple[str, pd.Series, str]:
+    """(kind, values, decision in words) of a column of cells by the line in which they stand."""
     import pandas as pd
 
-    empty = [_missing(cell) for cell in cells]
-    present = [cell for cell, hole in zip(cells, empty, strict=True) if not hole]
-    for cell, line in zip(cells, lines, strict=True):
-        if cell and _INFINITE.fullmatch(cell) and _share_of_numbers(present) >= 0.5:
+    holes = column.map(lambda cell: cell == "" or MARKS.fullmatch(cell) is not None).astype(bool)
+    present = column[~holes]
+    share = _share_of_numbers(present)
+    for line, cell in present.items() if share >= 0.5 else ():
+        if _INFINITE.fullmatch(cell):
             raise DataError(
                 f"Column {name} holds {cell!r} in line {line}; expected finite numbers."
             )
-    dates, note = _dates(present)
-    if dates:
-        days = iter(dates)
-        values = pd.Series([pd.NaT if hole else pd.Timestamp(next(days)) for hole in empty])
-        return Column(name=name, kind="date", missing=sum(empty), decision=note), values
-    if _share_of_numbers(present) < MOSTLY:
-        return _as_text(name, cells, empty, note)
-    if reason := _code(present):
-        return _as_text(name, cells, empty, reason)
-    return _as_number(
-        name, cells, lines, _notation(name, present, separator, name in commas, commas)
-    )
+    days, note = _dates(present.tolist())
+    if days:
+        stamps = [pd.Timestamp(day) for day in days]
+        return "date", pd.Series(stamps, index=present.index).reindex(column.index), note
+    note = _code(present) if share >= MOSTLY else note
+    if share >= MOSTLY and not note:
+        return _numbers(name, column, holes, _notation(name, present, separator, commas))
+    words = Counter(cell for cell in column if cell.lower() in WORDS)
+    if words:
+        kept = ", ".join(f"{w!r} ({n})" for w, n in words.most_common(SHOWN))
+        note = f"{note} {kept} kept as values of text.".strip()
+    elif not note and len(column) > SHOWN and column.is_unique:
+        note = "All values differ: is it an identifier?"
+    return "text", column.mask(holes, None), note
 
 
-def _share_of_numbers(present: Sequence[str]) -> float:
+def _share_of_numbers(present: pd.Series) -> float:
     """Share of cells that are numbers in some notation, words for missing left out."""
-    counted = Counter(present)
-    for word in [cell for cell in counted if cell.lower() in WORDS]:
-        del counted[word]
+    counted = Counter(cell for cell in present if cell.lower() not in WORDS)
     if not counted:
         return 0.0
     first = list(itertools.islice(counted, MOST_LOOKED_AT))
@@ -391,147 +372,97 @@ def _share_of_numbers(present: Sequence[str]) -> float:
 def _is_number(cell: str) -> bool:
     if _PLAIN.fullmatch(cell):
         return True
-    if cell.isalpha():
-        return False
-    bare = _bare(cell)
+    bare = "" if cell.isalpha() else _bare(cell)
     return any(p.fullmatch(bare) for p in (_PLAIN, _COMMA_GROUPS, _POINT_GROUPS, _DECIMAL_COMMA))
 
 
-def _as_text(name: str, cells: list[str], empty: list[bool], note: str) -> tuple[Column, pd.Series]:
-    import pandas as pd
-
-    words = Counter(c for c in cells if c.lower() in WORDS)
-    if words:
-        kept = ", ".join(f"{w!r} ({n})" for w, n in words.most_common(SHOWN))
-        note = f"{note} {kept} kept as values of text.".strip()
-    elif not note and len(cells) > SHOWN and len(set(cells)) == len(cells):
-        note = "All values differ: is it an identifier?"
-    values = pd.Series(
-        [None if hole else c for c, hole in zip(cells, empty, strict=True)], dtype=object
-    )
-    return Column(name=name, kind="text", missing=sum(empty), decision=note), values
-
-
-def _code(present: Sequence[str]) -> str:
+def _code(present: pd.Series) -> str:
     """Why a column of digits is no number; "" if it is one."""
     digits = [cell for cell in present if _INTEGER.fullmatch(cell)]
     zeros = [cell for cell in digits if len(cell) > 1 and cell[0] == "0"]
-    if zeros and (
-        len({len(cell) for cell in digits}) == 1 or len({int(c) for c in digits}) < len(set(digits))
-    ):
+    alike = len(set(map(len, digits))) == 1 or len(set(map(int, digits))) < len(set(digits))
+    if zeros and alike:
         return f"Leading zeros (such as {zeros[0]}): codes, kept as text."
-    long = [cell for cell in digits if abs(int(cell)) >= 2**63]
-    mixed = [c for c in digits if len(digits) < len(present) and abs(int(c)) > 2**53]
-    if long or mixed:
-        example = [*long, *(mixed or [])][0]
+    largest = 2**53 if len(digits) < len(present) else 2**63 - 1
+    if long := [c for c in digits if abs(int(c)) > 2**63 - 1 or abs(int(c)) > largest]:
+        example = max(long, key=lambda c: abs(int(c)) > 2**63 - 1)
         return f"Integers of {len(example)} digits, which no number holds exactly: kept as text."
     return ""
 
 
 def _notation(
-    name: str, present: Sequence[str], separator: str, proven: bool, commas: set[str]
+    name: str, present: pd.Series, separator: str, commas: set[str]
 ) -> tuple[Callable[[str], str], str]:
     """How to turn a bare cell into Python's notation, and in words."""
     bare = [_bare(cell) for cell in present]
     groups = [c for c in bare if _COMMA_GROUPS.fullmatch(c)]
     points = [c for c in bare if _POINT_GROUPS.fullmatch(c)]
-    if proven:
+    if name in commas:
         return lambda c: c.replace(".", "").replace(",", "."), "Decimal comma."
     if groups:
-        certain = separator == "," or any(c.count(",") > 1 or "." in c for c in groups)
-        if not certain:
-            raise DataError(
-                f"Column {name} holds numbers such as {groups[0]}, which may be "
-                f"{groups[0].replace(',', '')} or {groups[0].replace(',', '.')}; "
-                "write them without separators of thousands."
-            )
+        whole, decimal = groups[0].replace(",", ""), groups[0].replace(",", ".")
+        _require(
+            separator == "," or any(c.count(",") > 1 or "." in c for c in groups),
+            f"Column {name} holds numbers such as {groups[0]}, which may be {whole} or {decimal}; "
+            "write them without separators of thousands.",
+        )
         return lambda c: c.replace(",", ""), "Commas between thousands."
     if any(c.count(".") > 1 for c in points):
         return lambda c: c.replace(".", ""), "Points between thousands."
-    if commas and points and len(points) == sum("." in c for c in bare):
-        raise DataError(
-            f"Column {name} holds numbers such as {points[0]} in a file with decimal commas, which "
-            "may be thousands or decimals; write them without separators of thousands."
-        )
+    unclear = commas and points and len(points) == sum("." in c for c in bare)
+    _require(
+        not unclear,
+        f"Column {name} holds numbers such as {next(iter(points), '')} in a file with decimal "
+        "commas, which may be thousands or decimals; write them without separators of thousands.",
+    )
     return lambda c: c, ""
 
 
-def _as_number(
-    name: str, cells: list[str], lines: list[int], notation: tuple[Callable[[str], str], str]
-) -> tuple[Column, pd.Series]:
-    import numpy as np
-    import pandas as pd
-
+def _numbers(
+    name: str, column: pd.Series, holes: pd.Series, notation: tuple[Callable[[str], str], str]
+) -> tuple[str, pd.Series, str]:
     plain, note = notation
-    texts: list[str | None] = []
-    odd: list[tuple[str, int]] = []
-    signs: Counter[str] = Counter()
-    for cell, line in zip(cells, lines, strict=True):
-        if _missing(cell) or cell.lower() in WORDS:
-            texts.append(None)
-            continue
-        text = plain(_bare(cell))
-        if not _PLAIN.fullmatch(text):
-            odd.append((cell, line))
-            texts.append(None)
-            continue
-        if sign := _SIGNS.search(cell):
-            signs[sign[0].strip()] += 1
-        if not abs(float(text)) <= LARGEST:
-            raise DataError(
-                f"Column {name} holds {cell} in line {line}, too large for its variance to be a "
-                "number; expected values up to 1e150 in size."
-            )
-        texts.append(text)
-    notes = [note] if note else []
-    if len(signs) > 1:
+    texts = column[~(holes | column.str.lower().isin(WORDS))].map(_bare).map(plain)
+    numeric = texts.map(lambda text: bool(_PLAIN.fullmatch(text)))
+    odd, texts = column[texts.index[~numeric]], texts[numeric]
+    for line in texts.index[texts.map(float).abs() > LARGEST]:
         raise DataError(
-            f"Column {name} mixes the signs {', '.join(signs)}; expected one unit in a column."
+            f"Column {name} holds {column[line]} in line {line}, too large for its variance to be "
+            "a number; expected values up to 1e150 in size."
         )
+    matches = map(_SIGNS.search, column[texts.index])
+    signs = list(dict.fromkeys(match[0].strip() for match in matches if match))
+    mixed = f"Column {name} mixes the signs {', '.join(signs)}; expected one unit in a column."
+    _require(len(signs) < 2, mixed)
     if signs:
-        notes.append(f"The sign {next(iter(signs))} was dropped.")
-    if odd:
-        examples = ", ".join(f"{cell[:20]!r} in line {line}" for cell, line in odd[:SHOWN])
-        notes.append(f"{len(odd)} odd cells counted as missing: {examples}.")
-    missing = sum(text is None for text in texts)
-    whole = all(text is None or _INTEGER.fullmatch(text) for text in texts)
-    decision = " ".join(notes)
-    if whole and not missing:
-        values: Any = np.array([int(text) for text in texts if text is not None], dtype=np.int64)
-        return Column(name=name, kind="integer", missing=0, decision=decision), pd.Series(values)
-    if whole and any(text is not None and abs(int(text)) > 2**53 for text in texts):
-        integers = [pd.NA if text is None else int(text) for text in texts]
-        column = Column(name=name, kind="integer", missing=missing, decision=decision)
-        return column, pd.Series(integers, dtype="Int64")
-    values = pd.Series([math.nan if text is None else float(text) for text in texts])
-    kind = "integer" if whole else "number"
-    return Column(name=name, kind=kind, missing=missing, decision=decision), values
+        note = f"{note} The sign {signs[0]} was dropped.".lstrip()
+    if len(odd):
+        examples = ", ".join(f"{c[:20]!r} in line {line}" for line, c in odd[:SHOWN].items())
+        note = f"{note} {len(odd)} odd cells counted as missing: {examples}.".lstrip()
+    if not all(map(_INTEGER.fullmatch, texts)):
+        return "number", texts.map(float).reindex(column.index), note
+    exact = texts.map(int)
+    if len(texts) == len(column):
+        return "integer", exact.astype("int64"), note
+    large = any(abs(int(text)) > 2**53 for text in texts)  # a float would lose its last digits
+    return "integer", exact.astype("Int64" if large else float).reindex(column.index), note
 
 
 def _dates(present: Sequence[str]) -> tuple[list[datetime.date], str]:
     """The days, if all cells are days in one certain notation; else none, and why it is unclear."""
-    if not present:
+    matches, order, note = [_DAY.fullmatch(cell) for cell in present], (1, 2, 3), ""
+    if not any(matches):
+        matches = [_DAY_LAST.fullmatch(cell) for cell in present]
+    days = [match for match in matches if match]
+    if not days or len(days) < len(present):
         return [], ""
-    if matches := [m for c in present if (m := _DAY.fullmatch(c))]:
-        return (
-            (_days([(int(m[1]), int(m[2]), int(m[3])) for m in matches]), "")
-            if len(matches) == len(present)
-            else ([], "")
-        )
-    matches = [m for c in present if (m := _DAY_LAST.fullmatch(c))]
-    if not matches or len(matches) < len(present):
-        return [], ""
-    day_first = any(int(m[1]) > 12 for m in matches) or all("." in m[0] for m in matches)
-    month_first = any(int(m[2]) > 12 for m in matches)
-    if day_first == month_first:
-        return [], "Dates whose order of day and month is not certain: kept as text."
-    order = (3, 2, 1) if day_first else (3, 1, 2)
-    note = "Day before month." if day_first else "Month before day."
-    return _days([tuple(int(m[i]) for i in order) for m in matches]), note
-
-
-def _days(parts: Sequence[tuple[int, ...]]) -> list[datetime.date]:
+    if days[0].re is _DAY_LAST:
+        day_first = any(int(m[1]) > 12 for m in days) or all("." in m[0] for m in days)
+        if day_first == any(int(m[2]) > 12 for m in days):
+            return [], "Dates whose order of day and month is not certain: kept as text."
+        order = (3, 2, 1) if day_first else (3, 1, 2)
+        note = "Day before month." if day_first else "Month before day."
     try:
-        return [datetime.date(*part) for part in parts]
+        return [datetime.date(*(int(m[i]) for i in order)) for m in days], note
     except ValueError:  # the 31st of February: not dates after all
-        return []
+        return [], note
