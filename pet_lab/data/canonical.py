@@ -25,6 +25,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,14 +33,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from pet_lab.checks import require
+
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Pin", "Table", "differences", "parse_csv", "sniff_delimiter"]
+__all__ = ["Pin", "Table", "differences", "parse_csv"]
 
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _DELIMITERS = ";,\t|"
+_DTYPES: dict[str, Any] = {"integer": "int64", "number": "float64", "text": object}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,34 +62,25 @@ class Table:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the canonical form, in hexadecimal."""
-        digest = hashlib.sha256()
-        for line in (["pet-lab table", 1], self.columns, self.types, *self.rows):
-            digest.update(_line(line))
-        return digest.hexdigest()
+        lines = (["pet-lab table", 1], self.columns, self.types, *self.rows)
+        return hashlib.sha256(b"".join(map(_line, lines))).hexdigest()
 
     def frame(self) -> pd.DataFrame:
         """The same as a DataFrame: int64, float64 and str columns."""
         import pandas as pd
 
-        kinds: dict[str, Any] = {"integer": "int64", "number": "float64", "text": object}
-        columns = list(zip(*self.rows, strict=True)) or [()] * len(self.columns)
-        return pd.DataFrame(
-            {
-                name: pd.Series(list(cells), dtype=object).astype(kinds[kind])
-                for name, kind, cells in zip(self.columns, self.types, columns, strict=True)
-            }
-        )
+        frame = pd.DataFrame(list(self.rows), columns=self.columns, dtype=object)
+        return frame.astype({c: _DTYPES[t] for c, t in zip(self.columns, self.types, strict=True)})
 
     def pin(self) -> Pin:
         """What is needed to recognise this table and to say where another differs."""
+        columns = list(zip(*self.rows, strict=True)) or [()] * len(self.columns)
+        named = zip(self.columns, self.types, columns, strict=True)
         return Pin(
             sha256=self.sha256,
             columns=self.columns,
             types=self.types,
-            column_digests=tuple(
-                _short((name, kind, *(row[j] for row in self.rows)), 16)
-                for j, (name, kind) in enumerate(zip(self.columns, self.types, strict=True))
-            ),
+            column_digests=tuple(_short((name, kind, *cells), 16) for name, kind, cells in named),
             row_digests=tuple(_short(row, 8) for row in self.rows),
         )
 
@@ -125,31 +120,12 @@ def _short(cells: Iterable[str], digits: int) -> str:
     return hashlib.sha256(_line(cells)).hexdigest()[:digits]
 
 
-def sniff_delimiter(header: str) -> str:
-    """The separator of a header line: the most frequent of ``; , tab |`` outside quotes.
-
-    A header with none of them is a table of one column; the comma is returned for it.
-    """
-    bare = re.sub(r'"[^"]*"', "", header)
-    best = max(_DELIMITERS, key=bare.count)
-    return best if bare.count(best) else ","
-
-
 def parse_csv(content: bytes | str, *, delimiter: str | None = None) -> Table:
-    """Parse CSV text into its canonical table.
+    """Parse CSV text, UTF-8 with or without a byte-order mark, into its canonical table.
 
-    Parameters
-    ----------
-    content : bytes or str
-        The whole file; bytes are UTF-8 with or without a byte-order mark.
-    delimiter : str, optional
-        One character; by default found from the header line.
-
-    Raises
-    ------
-    ValueError
-        If the file is empty, is not UTF-8 text, repeats a column name, or a row has another
-        number of cells than the header.
+    `delimiter` is by default the most frequent of ``, ; tab |`` outside quotes in the header.
+    ValueError if the file is empty, is not UTF-8 text, repeats a column name, or a row has another
+    number of cells than the header.
     """
     if isinstance(content, bytes):
         try:
@@ -160,61 +136,54 @@ def parse_csv(content: bytes | str, *, delimiter: str | None = None) -> Table:
                 "is this a CSV file, saved as UTF-8?"
             ) from None
     content = content.removeprefix("\ufeff")
-    if "\x00" in content:
-        raise ValueError("Expected CSV text, got binary content (a zero byte).")
-    if not content.strip():
-        raise ValueError("Expected a CSV with a header line, got an empty file.")
-    first = content.lstrip("\r\n").splitlines()[0]
-    reader = csv.reader(
-        io.StringIO(content, newline=""), delimiter=delimiter or sniff_delimiter(first)
+    require("\x00" not in content, "Expected CSV text, got binary content (a zero byte).")
+    require(content.strip(), "Expected a CSV with a header line, got an empty file.")
+    header = re.sub(r'"[^"]*"', "", content.lstrip("\r\n").splitlines()[0])
+    if delimiter is None:  # a header with none of them is that of one column
+        delimiter = max(_DELIMITERS, key=header.count) if {*header} & {*_DELIMITERS} else ","
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
+    columns, *rows = [tuple(cell.strip() for cell in row) for row in reader if row]
+    repeated = ", ".join(repr(name) for name, n in sorted(Counter(columns).items()) if n > 1)
+    require(
+        not repeated,
+        f"Column names must be unique, got {repeated} more than once; rename one in the header.",
     )
-    lines = [[cell.strip() for cell in row] for row in reader if row]
-    columns = tuple(lines[0])
-    repeated = sorted({name for name in columns if columns.count(name) > 1})
-    if repeated:
-        raise ValueError(
-            f"Column names must be unique, got {', '.join(map(repr, repeated))} more than once; "
-            "rename one in the header."
+    for number, row in enumerate(rows, start=1):
+        require(
+            len(row) == len(columns),
+            f"Expected {len(columns)} cells in each row, got {len(row)} in data row {number}; "
+            "is the separator or a quote wrong there?",
         )
-    for number, row in enumerate(lines[1:], start=1):
-        if len(row) != len(columns):
-            raise ValueError(
-                f"Expected {len(columns)} cells in each row, got {len(row)} in data row {number}; "
-                "is the separator or a quote wrong there?"
-            )
-    types, cells = [], []
-    for j in range(len(columns)):
-        kind, canonical = _canonical_column([row[j] for row in lines[1:]])
-        types.append(kind)
-        cells.append(canonical)
-    return Table(columns=columns, types=tuple(types), rows=tuple(zip(*cells, strict=True)))
+    typed = [_canonical([row[j] for row in rows]) for j in range(len(columns))]
+    types, cells = zip(*typed, strict=True)
+    return Table(columns=columns, types=types, rows=tuple(zip(*cells, strict=True)))
 
 
-def _canonical_column(cells: Sequence[str]) -> tuple[str, list[str]]:
-    if cells and all(_INTEGER.fullmatch(c) for c in cells):
+def _canonical(cells: Sequence[str]) -> tuple[str, list[str]]:
+    """Type and canonical cells of a column."""
+    if cells and all(map(_INTEGER.fullmatch, cells)):
         return "integer", [str(int(c)) for c in cells]
-    if cells and all(_NUMBER.fullmatch(c) for c in cells):
-        numbers = [float(c) for c in cells]
+    if cells and all(map(_NUMBER.fullmatch, cells)):
+        numbers = [float(c) + 0.0 for c in cells]  # + 0.0 makes -0.0 and 0.0 one value
         if all(map(math.isfinite, numbers)):
-            return "number", [repr(x + 0.0) for x in numbers]  # + 0.0 makes -0.0 and 0.0 one value
+            return "number", [repr(x) for x in numbers]
     return "text", list(cells)
 
 
 def differences(table: Table, pin: Pin) -> list[str]:
     """Say in what `table` differs from the pinned one: sentences without any cell's value.
 
-    Returns
-    -------
-    list of str, empty when the tables are equal. Rows and columns are counted from 1; the header
-    is not a row.
+    Empty when the tables are equal. Rows and columns are counted from 1; the header is not a row.
     """
     if table.sha256 == pin.sha256:
         return []
-    missing = [c for c in pin.columns if c not in table.columns]
-    extra = [c for c in table.columns if c not in pin.columns]
-    sentences = [f"missing columns: {', '.join(missing)}"] if missing else []
+    sentences = []
+    missing = ", ".join(c for c in pin.columns if c not in table.columns)
+    extra = ", ".join(c for c in table.columns if c not in pin.columns)
+    if missing:
+        sentences.append(f"missing columns: {missing}")
     if extra:
-        sentences.append(f"columns that do not belong: {', '.join(extra)}")
+        sentences.append(f"columns that do not belong: {extra}")
     if not missing and not extra and table.columns != pin.columns:
         sentences.append("the same columns in another order")
     if len(table.rows) != len(pin.row_digests):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from pet_lab.checks import require
 
 from .entry import Dataset
 from .errors import DataError
@@ -24,15 +27,15 @@ __all__ = ["Encoded", "binarise", "encode", "open_table", "positives", "read_csv
 
 _COMPARISON = re.compile(r"\s*(?P<sign>>=|<=|==|!=|>|<)\s*(?P<value>.+?)\s*")
 _BEFORE = re.compile(r"\s*(?P<column>.+?)\s*(>=|<=|==|!=|>|<)")
-_DATE_PARTS = ("year", "month", "day")
 _SIGNS: dict[str, Any] = {
-    ">=": np.greater_equal,
-    "<=": np.less_equal,
-    ">": np.greater,
-    "<": np.less,
-    "==": np.equal,
-    "!=": np.not_equal,
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+    "==": operator.eq,
+    "!=": operator.ne,
 }
+Feature = tuple[str, str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,7 @@ class Encoded:
     X: np.ndarray
     y: np.ndarray
     feature_names: tuple[str, ...]
-    features: tuple[tuple[str, str | None], ...]
+    features: tuple[Feature, ...]
 
 
 def _target_column(columns: Sequence[str], target: str) -> tuple[str, str | None, str]:
@@ -68,20 +71,15 @@ def _target_column(columns: Sequence[str], target: str) -> tuple[str, str | None
 
 
 def positives(frame: pd.DataFrame, target: str, *, alone: bool = False) -> np.ndarray:
-    """The target as 0 and 1.
+    """The target as 0 and 1, int64, shape (n,).
 
     Parameters
     ----------
-    frame : DataFrame
     target : str
         A column with two values (the later one in sorted order is 1: 1 of 0/1, "yes" of no/yes),
         or a comparison of a column with a value, such as ``"G3>=10"``.
     alone : bool
         Whether one class will do, of a comparison or of a column of 0 and 1.
-
-    Returns
-    -------
-    int64 array, shape (n,).
 
     Raises
     ------
@@ -89,69 +87,73 @@ def positives(frame: pd.DataFrame, target: str, *, alone: bool = False) -> np.nd
         If the column is absent, is missing values, has more than two values and no threshold, or
         if only one class remains.
     """
-    import pandas as pd
-
     column, sign, value = _target_column([str(c) for c in frame.columns], target)
     series = frame[column]
-    if series.isna().any():
-        raise DataError(
-            f"Expected a class for each row, but {column} is missing {int(series.isna().sum())} "
-            "values; drop or fill those rows first."
-        )
+    holes = int(series.isna().sum())
+    require(
+        not holes,
+        f"Expected a class for each row, but {column} is missing {holes} values; "
+        "drop or fill those rows first.",
+        DataError,
+    )
     if sign is None:
         levels = sorted(series.unique().tolist())
         if alone and set(levels) <= {0, 1}:
             return series.to_numpy(np.int64)
         if len(levels) > 2:
-            number = pd.api.types.is_numeric_dtype(series)
+            number = series.dtype.kind in "biuf"
             example = f"{column}>={series.median():g}" if number else f"{column}=={levels[-1]}"
             raise DataError(
                 f"Expected a target with two values, {column} has {len(levels)}; "
                 f'make it binary by a comparison, for example "{example}".'
             )
-        y = (series == levels[-1]).to_numpy() if len(levels) == 2 else np.zeros(len(series))
-        if len(levels) < 2:
-            raise DataError(
-                f"Expected two classes, {column} has the same value in all {len(series)} rows; "
-                "there is nothing to predict."
-            )
-    elif pd.api.types.is_numeric_dtype(series):
-        y = _SIGNS[sign](series.to_numpy(), _threshold(series, column, value, target))
-    elif pd.api.types.is_datetime64_any_dtype(series):
-        try:
-            y = _SIGNS[sign](series.to_numpy(), np.datetime64(value, "ns"))
-        except ValueError:
-            raise DataError(
-                f"Expected a day such as 2024-01-31 to compare {column} with, got {value!r}."
-            ) from None
-    elif sign in ("==", "!="):
-        y = _SIGNS[sign](series.astype(str).to_numpy(), value.strip("'\""))
+        require(
+            len(levels) == 2,
+            f"Expected two classes, {column} has the same value in all {len(series)} rows; "
+            "there is nothing to predict.",
+            DataError,
+        )
+        y = (series == levels[-1]).to_numpy(np.int64)
     else:
-        raise DataError(
-            f"Expected numbers in {column} for {target!r}, it holds text; use == or != with it."
-        )
-    y = np.asarray(y, dtype=np.int64)
-    if y.min() == y.max() and not alone:
-        raise DataError(
-            f"Expected two classes, {target!r} gives only class {y[0]} in all {y.size} rows; "
-            "choose another column or threshold."
-        )
+        y = _compared(series, _SIGNS[sign], value, target).astype(np.int64)
+    require(
+        alone or y.min() != y.max(),
+        f"Expected two classes, {target!r} gives only class {y[0]} in all {y.size} rows; "
+        "choose another column or threshold.",
+        DataError,
+    )
     return y
 
 
-def _threshold(series: pd.Series, column: str, value: str, target: str) -> int | float:
-    """The number to compare with; exact where column and number are whole, beyond 2^53 too."""
-    import pandas as pd
+def _compared(series: pd.Series, compare: Any, value: str, target: str) -> np.ndarray:
+    """The column against the value: exact where both are whole, beyond 2^53 too."""
+    from pandas.api import types
 
-    try:
-        if pd.api.types.is_integer_dtype(series) and re.fullmatch(r"[+-]?\d+", value):
-            return int(value)
-        threshold = float(value)
-    except ValueError:
-        threshold = float("nan")
-    if np.isnan(threshold):
-        raise DataError(f"Expected a number to compare {column} with, got {value!r} in {target!r}.")
-    return threshold
+    if types.is_numeric_dtype(series):
+        try:
+            whole = types.is_integer_dtype(series) and re.fullmatch(r"[+-]?\d+", value)
+            threshold = int(value) if whole else float(value)
+        except ValueError:
+            threshold = float("nan")
+        require(
+            not np.isnan(threshold),
+            f"Expected a number to compare {series.name} with, got {value!r} in {target!r}.",
+            DataError,
+        )
+        return compare(series.to_numpy(), threshold)
+    if types.is_datetime64_any_dtype(series):
+        try:
+            return compare(series.to_numpy(), np.datetime64(value, "ns"))
+        except ValueError:
+            raise DataError(
+                f"Expected a day such as 2024-01-31 to compare {series.name} with, got {value!r}."
+            ) from None
+    require(
+        compare in (operator.eq, operator.ne),
+        f"Expected numbers in {series.name} for {target!r}, it holds text; use == or != with it.",
+        DataError,
+    )
+    return compare(series.astype(str).to_numpy(), value.strip("'\""))
 
 
 def encode(frame: pd.DataFrame, *, target: str, like: Encoded | None = None) -> Encoded:
@@ -182,47 +184,42 @@ def encode(frame: pd.DataFrame, *, target: str, like: Encoded | None = None) -> 
     column, _, _ = _target_column([str(c) for c in frame.columns], target)
     rest = frame.drop(columns=column)
     _refuse_missing(rest)
-    if rest.shape[1] == 0:
-        raise DataError(f"Expected at least one column beside the target {column}, got none.")
+    alone = f"Expected at least one column beside the target {column}, got none."
+    require(rest.shape[1], alone, DataError)
     columns = _features(rest)
-    if like is not None:
-        unknown = [key for key in columns if key not in like.features]
-        if unknown:
-            shown = ", ".join("_".join(map(str, filter(None, key))) for key in unknown[:5])
-            raise DataError(
-                f"Expected the {len(like.features)} features of the other table, got also "
-                f"{shown}; encode both tables from the wider one."
-            )
-    features = tuple(columns) if like is None else like.features
-    nothing = np.zeros(len(rest))
-    return Encoded(
-        X=np.column_stack([columns.get(key, nothing) for key in features]).astype(np.float64),
-        y=y,
-        feature_names=_names(features) if like is None else like.feature_names,
-        features=features,
+    features, names = (like.features, like.feature_names) if like else (tuple(columns), None)
+    unknown = ["_".join(filter(None, key)) for key in columns if key not in features]
+    require(
+        not unknown,
+        f"Expected the {len(features)} features of the other table, got also "
+        f"{', '.join(unknown[:5])}; encode both tables from the wider one.",
+        DataError,
     )
+    nothing = np.zeros(len(rest))
+    X = np.column_stack([columns.get(key, nothing) for key in features]).astype(np.float64)
+    return Encoded(X=X, y=y, feature_names=names or _names(features), features=features)
 
 
-def _features(frame: pd.DataFrame) -> dict[tuple[str, str | None], np.ndarray]:
+def _features(frame: pd.DataFrame) -> dict[Feature, np.ndarray]:
     """Columns of numbers by (column, level); the level is None where the column is a number."""
     from pandas.api import types
 
-    numbers: dict[tuple[str, str | None], np.ndarray] = {}
-    levels: dict[tuple[str, str | None], np.ndarray] = {}
+    numbers: dict[Feature, np.ndarray] = {}
+    levels: dict[Feature, np.ndarray] = {}
     for name, column in frame.items():
         if types.is_datetime64_any_dtype(column):
-            for part in _DATE_PARTS:
+            for part in ("year", "month", "day"):
                 numbers[f"{name} ({part})", None] = getattr(column.dt, part).to_numpy(np.float64)
         elif types.is_numeric_dtype(column):
             numbers[str(name), None] = column.to_numpy(np.float64)
         else:
             texts = column.astype(str)
-            for level in sorted(column.unique().tolist(), key=str):
-                levels[str(name), str(level)] = (texts == str(level)).to_numpy(np.float64)
+            for level in sorted(texts.unique()):
+                levels[str(name), level] = (texts == level).to_numpy(np.float64)
     return numbers | levels
 
 
-def _names(features: Sequence[tuple[str, str | None]]) -> tuple[str, ...]:
+def _names(features: Sequence[Feature]) -> tuple[str, ...]:
     plain = [name if level is None else f"{name}_{level}" for name, level in features]
     twice = {name for name, n in Counter(plain).items() if n > 1}
     names: list[str] = []
@@ -235,13 +232,13 @@ def _names(features: Sequence[tuple[str, str | None]]) -> tuple[str, ...]:
 
 
 def _refuse_missing(frame: pd.DataFrame) -> None:
-    counts = frame.isna().sum()
-    holes = [f"{name} ({int(n)})" for name, n in counts.items() if n]
-    if holes:
-        raise DataError(
-            f"Expected a complete table, values are missing in {', '.join(holes)}; "
-            "drop those rows or columns, or fill them, first."
-        )
+    holes = ", ".join(f"{name} ({int(n)})" for name, n in frame.isna().sum().items() if n)
+    require(
+        not holes,
+        f"Expected a complete table, values are missing in {holes}; "
+        "drop those rows or columns, or fill them, first.",
+        DataError,
+    )
 
 
 def open_table(name_or_path: str, *, target: str, stand_in: bool = False) -> Dataset:
@@ -252,26 +249,11 @@ def open_table(name_or_path: str, *, target: str, stand_in: bool = False) -> Dat
 
 
 def read_csv(path: str | Path, *, target: str) -> Dataset:
-    """Read a user's own CSV and check that `target` can be predicted from it.
+    """Read a user's own CSV (`read_table`) and check that `target` (`positives`) can be predicted.
 
-    Parameters
-    ----------
-    path : path
-        See `read_table`: what is read, what is refused, what counts as missing.
-    target : str
-        See `positives`.
-
-    Returns
-    -------
-    Dataset with kind "own", the SHA-256 of the file's bytes, and what the reader decided.
-
-    Raises
-    ------
-    DataMissing
-        If there is no such file.
-    DataError
-        If the reader refuses the file, the target is lacking or does not have two classes, or
-        values are missing (the message counts them per column).
+    The Dataset is of kind "own", with the SHA-256 of the file's bytes and what the reader decided.
+    DataMissing if there is no such file; DataError if the reader refuses it, the target is lacking
+    or does not have two classes, or values are missing (the message counts them per column).
     """
     file = Path(path)
     reading = read_table(file)
@@ -281,17 +263,12 @@ def read_csv(path: str | Path, *, target: str) -> Dataset:
         positives(reading.frame, target)
     except DataError as error:
         raise DataError(f"{file.name}: {error}") from None
-    provenance = {
-        "name": file.name,
-        "sha256": reading.sha256,
-        "kind": "own",
-        "licence": "",
-        "citation": "",
-        "rows": len(reading.frame),
-        "address": "",
-    }
+    provenance = {"name": file.name, "sha256": reading.sha256, "kind": "own"}
+    provenance |= {"licence": "", "citation": "", "address": ""}
     return Dataset(
-        frame=reading.frame, provenance=MappingProxyType(provenance), reading=reading.table()
+        frame=reading.frame,
+        provenance=MappingProxyType(provenance | {"rows": len(reading.frame)}),
+        reading=reading.table(),
     )
 
 
@@ -302,41 +279,21 @@ def split(
     rng: np.random.Generator,
     stratify: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of the training and of the held-out part.
+    """Row numbers of the training and of the held-out part: int64, both in random order.
 
-    Parameters
-    ----------
-    y : array, shape (n,), or int
-        Classes, or just the number of rows.
-    fraction : float
-        Share held out, in (0, 1), rounded to whole rows. The report holds out one fifth.
-    rng : numpy Generator
-    stratify : bool
-        Hold out the same share of each class (rounded within each). The report does not say
-        whether it did; plain random is the default.
-
-    Returns
-    -------
-    (train, held_out) : int64 arrays, both in random order, disjoint, together all rows.
-
-    Raises
-    ------
-    ValueError
-        If `fraction` is outside (0, 1), leaves a part empty, or `stratify` lacks classes.
+    `y` holds the classes, shape (n,), or is just the number of rows. A share of `fraction`, in
+    (0, 1), is held out, rounded to whole rows; with `stratify` of each class. The report holds out
+    one fifth and does not say whether by class; plain random is the default. ValueError if a part
+    would be empty, or `stratify` lacks classes.
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction is a share in (0, 1), got {fraction}; for one fifth pass 0.2.")
-    if np.ndim(y) == 0:
-        if stratify:
-            raise ValueError("stratify needs the classes, got only the number of rows.")
-        groups = [np.arange(int(np.asarray(y)))]
-    else:
-        classes = np.asarray(y)
-        groups = (
-            [np.flatnonzero(classes == level) for level in np.unique(classes)]
-            if stratify
-            else [np.arange(classes.size)]
-        )
+    inside = 0 < fraction < 1
+    require(inside, f"fraction is a share in (0, 1), got {fraction}; for one fifth pass 0.2.")
+    classes = np.asarray(y) if np.ndim(y) else np.zeros(int(np.asarray(y)))
+    if not stratify:
+        classes = np.zeros(classes.size)
+    elif not np.ndim(y):
+        raise ValueError("stratify needs the classes, got only the number of rows.")
+    groups = [np.flatnonzero(classes == level) for level in np.unique(classes)]
     train, held_out = [], []
     for group in groups:
         shuffled = rng.permutation(group)
@@ -344,10 +301,8 @@ def split(
         held_out.append(shuffled[:size])
         train.append(shuffled[size:])
     parts = rng.permutation(np.concatenate(train)), rng.permutation(np.concatenate(held_out))
-    if not all(part.size for part in parts):
-        raise ValueError(
-            f"fraction {fraction} of {sum(g.size for g in groups)} rows leaves a part empty."
-        )
+    empty = f"fraction {fraction} of {classes.size} rows leaves a part empty."
+    require(all(part.size for part in parts), empty)
     return parts
 
 
@@ -355,12 +310,7 @@ def binarise(frame: pd.DataFrame, target: str) -> pd.DataFrame:
     """The table with the target's column replaced, in place, by its class 0 or 1.
 
     The new column carries the name of `target` (``"G3>=10"``), so that `encode` with the same
-    target works on the result, and on synthetic tables made from it.
-
-    Raises
-    ------
-    DataError
-        As `positives`.
+    target works on the result, and on synthetic tables made from it. DataError as `positives`.
     """
     y = positives(frame, target)
     column, _, _ = _target_column([str(c) for c in frame.columns], target)
