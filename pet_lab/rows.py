@@ -7,9 +7,10 @@ with the condition under which it holds.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from pet_lab.checks import require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,15 +18,8 @@ if TYPE_CHECKING:
 
 
 class Rows:
-    """Collects tidy rows, one per metric and replicate.
+    """Collects tidy rows, one per metric and replicate; `common` factors are in every row.
 
-    Parameters
-    ----------
-    **common
-        Factor columns that every row carries.
-
-    Examples
-    --------
     >>> rows = Rows(reading="described")
     >>> rows.add(replicate=0, epsilon=1.0, metrics={"accuracy.train": 0.9, "accuracy.test": 0.8})
     >>> rows.frame()[["epsilon", "metric", "value"]].to_numpy().tolist()
@@ -46,11 +40,9 @@ class Rows:
     ) -> None:
         """One row per entry of `metrics`; `se` holds standard errors by metric, where known."""
         for metric, value in metrics.items():
-            record = {**self._common, **factors, "replicate": replicate, "metric": metric}
-            record["value"] = float(value)
-            if se is not None and metric in se:
-                record["se"] = float(se[metric])
-            self._records.append(record)
+            known = {"se": float(se[metric])} if se and metric in se else {}
+            row = {"replicate": replicate, "metric": metric, "value": float(value), **known}
+            self._records.append({**self._common, **factors, **row})
 
     def __len__(self) -> int:
         return len(self._records)
@@ -80,8 +72,6 @@ def fill(frame: pd.DataFrame) -> pd.DataFrame:
 def streams(seed: int, replicates: int) -> Iterator[tuple[int, np.random.SeedSequence]]:
     """(replicate, random stream) pairs: replicate 7 is the same alone or in a batch.
 
-    Examples
-    --------
     >>> [stream.spawn_key for _, stream in streams(seed=1, replicates=2)]
     [(0,), (1,)]
     """
@@ -91,45 +81,32 @@ def streams(seed: int, replicates: int) -> Iterator[tuple[int, np.random.SeedSeq
 
 
 def summarise(rows: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
-    """Mean over replicates with its standard error, one row per group.
+    """Mean over replicates, one row per group of the columns `by` (a missing value is a group).
 
-    Parameters
-    ----------
-    rows : DataFrame
-        Tidy rows.
-    by : str or sequence of str
-        Columns that make a group; missing values are a group of their own.
-
-    Returns
-    -------
-    DataFrame with `by`, mean, sd (n - 1 in the denominator), se = sd / sqrt(n), and n. A group of
-    one row takes its own `se` and `replicates_n` where it has them; else its se is NaN.
-
-    Raises
-    ------
-    ValueError
-        If a column of `by` is missing, or a group would mix several metrics or readings.
+    Returns `by`, mean, sd (n - 1 in the denominator), se = sd / sqrt(n), and n; a group of one row
+    takes its own `se` and `replicates_n` where it has them, else its se is NaN. ValueError if a
+    column of `by` is missing, or a group would mix several metrics or readings.
     """
+    import numpy as np
+
     keys = [by] if isinstance(by, str) else list(by)
-    unknown = [k for k in keys if k not in rows]
-    if unknown:
-        raise ValueError(
-            f"Rows have no column {unknown[0]}; there are: {', '.join(map(str, rows.columns))}."
-        )
+    there = ", ".join(map(str, rows.columns))
+    for key in keys:
+        require(key in rows, f"Rows have no column {key}; there are: {there}.")
     for name in ("metric", "reading"):
-        if name in rows and name not in keys and rows[name].nunique() > 1:
-            raise ValueError(
-                f"Rows hold {rows[name].nunique()} values of {name}: a mean over them has no "
-                f"meaning; add {name!r} to `by` or select one."
-            )
+        n = rows[name].nunique() if name in rows and name not in keys else 1
+        require(
+            n <= 1,
+            f"Rows hold {n} values of {name}: a mean over them has no meaning; add {name!r} to "
+            "`by` or select one.",
+        )
     groups = rows.groupby(keys, sort=False, dropna=False)
     table = groups["value"].agg(mean="mean", sd="std", n="size").reset_index()
-    table["se"] = table["sd"] / table["n"].map(math.sqrt)
+    table["se"] = table["sd"] / np.sqrt(table["n"])
     alone = table["n"] == 1
-    if alone.any() and "se" in rows:
-        table.loc[alone, "se"] = groups["se"].first().to_numpy()[alone]
-    if alone.any() and "replicates_n" in rows:
-        table.loc[alone, "n"] = groups["replicates_n"].first().to_numpy()[alone]
+    for name, own in (("se", "se"), ("n", "replicates_n")):
+        if alone.any() and own in rows:
+            table.loc[alone, name] = groups[own].first().to_numpy()[alone]
     return table[[*keys, "mean", "sd", "se", "n"]]
 
 
@@ -147,19 +124,9 @@ def wide(
 class Claim:
     """A sentence about rows, its numbers, and the condition under which it holds.
 
-    Parameters
-    ----------
-    sentence : str
-        Template; its fields are filled from `values`.
-    holds : bool
-        Whether these rows bear it out.
-    otherwise : str
-        Template of what is said where it does not hold; empty: "Not here: " and the sentence.
-    **values
-        What the fields of both templates are.
+    `sentence` and `otherwise`, which is said where it does not hold (by default "Not here: " and
+    the sentence), are templates; their fields are filled from `values`.
 
-    Examples
-    --------
     >>> Claim("A stump reaches {best:.0%}.", best=0.92).text
     'A stump reaches 92%.'
     >>> Claim("A stump reaches {best:.0%}.", holds=False, best=0.5).text
@@ -169,14 +136,9 @@ class Claim:
     def __init__(
         self, sentence: str, *, holds: bool = True, otherwise: str = "", **values: Any
     ) -> None:
-        self.sentence, self.holds, self.otherwise = sentence, bool(holds), otherwise
-        self.values = values
-
-    @property
-    def text(self) -> str:
-        """What these rows allow to be said."""
-        template = self.sentence if self.holds else self.otherwise or f"Not here: {self.sentence}"
-        return template.format(**self.values)
+        self.holds = bool(holds)
+        template = sentence if holds else otherwise or f"Not here: {sentence}"
+        self.text = template.format(**values)
 
     def __repr__(self) -> str:
         return f"Claim({self.text!r}, holds={self.holds})"

@@ -14,11 +14,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pet_lab.checks import one_of, require
 from pet_lab.workbench import plots
 
 Control = tuple[Any, ...] | Sequence[Any] | bool
 MEASURES = {"metric", "value", "se", "replicate", "replicates_n", "run_id", "seed"}
 WIDE = {"description_width": "initial"}  # never cut a label off
+CELL = {"width": "auto", "min_width": "16em", "max_width": "100%"}
 MOST_SETTINGS = 40  # a factor with more values than this is a measurement, not a choice
 
 
@@ -50,29 +52,17 @@ def rows(
 ) -> None:
     """Panel over tidy rows: choose metric, axis, lines, and a value for each remaining factor.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        Tidy rows: factor columns, "replicate", "metric", "value".
-    x, metric, hue : str
-        What is drawn first.
-    out : str
-        The notebook's run folder; a panel is shown only where it is empty.
-
-    Notes
-    -----
-    Means are over replicates alone: a factor that is neither axis nor line is held at one value.
+    `x`, `metric` and `hue` are drawn first. A panel is shown only where `out`, the notebook's run
+    folder, is empty. Means are over replicates alone: a factor that is neither axis nor line is
+    held at one value.
     """
     if batch(out):
         return
     names = factors(rows)
     metrics = list(dict.fromkeys(rows["metric"]))
-    unknown = {x, *([hue] if hue else [])} - set(names)
-    if unknown:
-        raise ValueError(f"no factor {sorted(unknown)} in these rows; factors are {names}.")
-    if metric is not None and metric not in metrics:
-        raise ValueError(f"no metric {metric!r} in these rows; metrics are {metrics}.")
     metric = metric or metrics[0]
+    one_of(names, x=x, hue=hue or x)
+    one_of(metrics, metric=metric)
     first = rows[rows["metric"] == metric].iloc[0]
     values = {
         f: {plots.number(v): v for v in rows[f].drop_duplicates().sort_values()} for f in names
@@ -88,22 +78,17 @@ def rows(
         controls[f"at {factor}"] = _choice(plots.label(factor), list(values[factor]), start)
 
     def draw(metric: str, x: str, hue: str | None, **settings: str) -> None:
-        drawn = [x] if hue in (None, x) else [x, hue]
         for factor in names:
-            controls[f"at {factor}"].disabled = factor in drawn
-        held = {f: values[f][settings[f"at {f}"]] for f in names if f not in drawn}
-        line = drawn[1] if len(drawn) > 1 else None
+            controls[f"at {factor}"].disabled = factor in (x, hue)
+        held = {f: values[f][settings[f"at {f}"]] for f in names if f not in (x, hue)}
         try:
-            fig, what = picture(rows, x=x, metric=metric, hue=line, held=held)
+            fig, what = picture(rows, x=x, metric=metric, hue=hue if hue != x else None, held=held)
         except ValueError as error:
             print(f"{error} Choose other values.")
             return
         kept = hold(rows[rows["metric"] == metric], held)
-        plots.show(
-            fig,
-            alt=f"Chart of {what}. Means with 95 % intervals.",
-            caption=f"{what[:1].upper()}{what[1:]}; {len(kept):,} rows.",
-        )
+        alt = f"Chart of {what}. Means with 95 % intervals."
+        plots.show(fig, alt=alt, caption=f"{what[:1].upper()}{what[1:]}; {len(kept):,} rows.")
 
     _panel(draw, controls)
 
@@ -166,18 +151,14 @@ def picture(
 ) -> tuple[Figure, str]:
     """Chart of one metric with every factor but axis and line held, and what it shows in words.
 
-    Raises
-    ------
-    ValueError
-        If there are no such rows, or more lines than can be told apart.
+    ValueError if there are no such rows, or more lines than can be told apart.
     """
     what = f"{plots.label(metric)} against {plots.label(x)}"
     what += f", one line per {plots.label(hue)}" if hue else ""
     at = ", ".join(f"{plots.label(f)} = {plots.number(v)}" for f, v in held.items())
     what += f"; at {at}" if at else ""
     kept = hold(rows[rows["metric"] == metric], held)
-    if kept.empty:
-        raise ValueError(f"There are no rows of {what}.")
+    require(len(kept), f"There are no rows of {what}.")
     axes = plots.lines(kept, x=x, metric=metric, hue=hue)
     assert isinstance(axes, Axes)
     fig = axes.figure
@@ -203,7 +184,7 @@ def _choice(description: str, options: Sequence[Any], value: Any) -> Any:
     import ipywidgets
 
     return ipywidgets.Dropdown(
-        options=options, value=value, description=description, style=WIDE, layout=_cell()
+        options=options, value=value, description=description, style=WIDE, layout=CELL
     )
 
 
@@ -214,28 +195,19 @@ def _control(name: str, spec: Control) -> Any:
     description = plots.label(name)
     if isinstance(spec, bool):
         return ipywidgets.Checkbox(value=spec, description=description, indent=False)
-    if isinstance(spec, tuple) and 2 <= len(spec) <= 4:
-        whole = all(isinstance(v, int) for v in spec)
-        low, high = spec[:2]
-        if not low < high:
-            raise ValueError(f"slider {name!r} needs low < high, got {spec}.")
-        step = spec[2] if len(spec) > 2 else (1 if whole else (high - low) / 20)
-        start = spec[3] if len(spec) > 3 else low + (high - low) // (2 * step) * step
-        slider = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
-        limits = {"value": start, "min": low, "max": high, "step": step}
-        look = {"description": description, "style": WIDE, "layout": _cell()}
-        return slider(**limits, **look, continuous_update=False)
     if isinstance(spec, list) and spec:
         return _choice(description, [(plots.number(v), v) for v in spec], spec[0])
-    raise ValueError(
-        f"control {name!r} is (low, high[, step[, start]]), a list or a bool, got {spec!r}."
-    )
-
-
-def _cell() -> Any:
-    import ipywidgets
-
-    return ipywidgets.Layout(width="auto", min_width="16em", max_width="100%")
+    slider = isinstance(spec, tuple) and 2 <= len(spec) <= 4
+    refusal = f"control {name!r} is (low, high[, step[, start]]), a list or a bool, got {spec!r}."
+    require(slider, refusal)
+    whole, (low, high, *more) = all(isinstance(v, int) for v in spec), spec
+    require(low < high, f"slider {name!r} needs low < high, got {spec}.")
+    step = more[0] if more else (1 if whole else (high - low) / 20)
+    start = more[1] if more[1:] else low + (high - low) // (2 * step) * step
+    limits = {"value": start, "min": low, "max": high, "step": step}
+    look = {"description": description, "style": WIDE, "layout": CELL}
+    kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
+    return kind(**limits, **look, continuous_update=False)
 
 
 def _panel(draw: Callable[..., None], controls: Mapping[str, Any]) -> None:

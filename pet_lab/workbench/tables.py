@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pet_lab.checks import one_of, require
+
 Format = str | Callable[[Any], str]
 
 LABELS: dict[str, str] = {
@@ -54,10 +56,9 @@ def number(value: Any) -> str:
         return "–"
     if math.isinf(value):
         text = "∞" if value > 0 else "-∞"
-    elif abs(float(value)) >= 1e3 or float(value).is_integer():
-        text = f"{value:,.0f}"
     else:
-        text = f"{value:.4g}"
+        whole = abs(float(value)) >= 1e3 or float(value).is_integer()
+        text = f"{value:,.0f}" if whole else f"{value:.4g}"
     return text.replace("-", "−", 1) if text.startswith("-") else text
 
 
@@ -81,7 +82,6 @@ def table(
 
     Parameters
     ----------
-    frame : DataFrame
     caption : str
         What the table says; not empty.
     formats : mapping from column to format spec (".3f", "{:.1%}") or function, optional
@@ -97,8 +97,9 @@ def table(
     ValueError
         On an empty caption, an unknown kind, or a table of more than `MOST_ROWS` rows.
     """
-    markup = table_html(frame, caption=caption, formats=formats, kind=kind, index=index)
-    display({"text/html": markup, "text/plain": f"{caption}\n{frame.to_string(index=index)}"})
+    frame = frame.reset_index() if index else frame
+    markup = table_html(frame, caption=caption, formats=formats, kind=kind)
+    display({"text/html": markup, "text/plain": f"{caption}\n{frame.to_string(index=False)}"})
 
 
 def table_html(
@@ -107,22 +108,17 @@ def table_html(
     caption: str,
     formats: Mapping[str, Format] | None = None,
     kind: str = "aggregate",
-    index: bool = False,
 ) -> str:
     """HTML of `table`: caption, scoped heads, numbers to the right, scrolling when too wide."""
-    if kind not in KINDS:
-        raise ValueError(
-            f"kind is one of {', '.join(KINDS)}, got {kind!r}: real records have none."
-        )
-    if len(frame) > MOST_ROWS:
-        raise ValueError(
-            f"a table of {len(frame)} rows is no summary; show at most {MOST_ROWS} or draw it."
-        )
+    one_of(KINDS, kind=kind, hint="real records have none")
+    require(
+        len(frame) <= MOST_ROWS,
+        f"a table of {len(frame)} rows is no summary; show at most {MOST_ROWS} or draw it.",
+    )
     title, formats = html.escape(sentence(caption, "caption")), dict(formats or {})
-    frame = frame.reset_index() if index else frame
     names = [" · ".join(map(str, c)) if isinstance(c, tuple) else str(c) for c in frame.columns]
-    if unknown := set(formats) - set(names):
-        raise ValueError(f"formats name no column: {sorted(unknown)}; columns are {names}.")
+    unknown = sorted(set(formats) - set(names))
+    require(not unknown, f"formats name no column: {unknown}; columns are {names}.")
     head, columns = "", []
     for position, name in enumerate(names):
         values = frame.iloc[:, position]
@@ -153,8 +149,8 @@ def is_number(values: pd.Series) -> bool:
 
 def sentence(text: Any, name: str) -> str:
     """The text on one line; ValueError where there is none."""
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"{name} must say in words what the picture shows, got {text!r}.")
+    refusal = f"{name} must say in words what the picture shows, got {text!r}."
+    require(isinstance(text, str) and text.strip(), refusal)
     return " ".join(text.split())
 
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from pet_lab.workbench import diagrams
+from pet_lab.workbench import diagrams, plots
 
 MESSAGES = pd.DataFrame(
     [
@@ -17,18 +17,17 @@ MESSAGES = pd.DataFrame(
 
 
 def test_a_sequence_joins_runs_of_one_kind_and_keeps_the_order():
-    ax = diagrams.sequence(
-        MESSAGES, parties=["anne", "bert", "carol"], labels={"hello": "greeting"}
-    )
+    ax = diagrams.sequence(MESSAGES, parties=["anne", "bert", "carol"])
     texts = [t.get_text() for t in ax.texts if t.get_text()]
     assert texts[:3] == ["anne", "bert", "carol"]
-    assert texts[3:] == ["greeting, 100 B", "greeting, 120 B", "points, 8 KiB", "points, 10 B"]
+    assert texts[3:] == ["hello, 100 B", "hello, 120 B", "points, 8 KiB", "points, 10 B"]
 
 
 def test_a_flow_draws_one_arrow_a_pair_and_one_colour_a_role():
     roles = {"anne": "user", "bert": "processor", "carol": "processor"}
     for columns in ([["anne"], ["bert", "carol"]], [["anne", "bert", "carol"]]):
-        ax = diagrams.flow(MESSAGES, columns=columns, roles=roles)
+        _, ax = plots.figure()
+        diagrams.flow(MESSAGES, columns=columns, roles=roles, ax=ax)
         arrows = [t for t in ax.texts if getattr(t, "arrow_patch", None) is not None]
         assert len(arrows) == 3
         assert [t.get_text() for t in ax.get_legend().get_texts()] == ["user", "processor"]

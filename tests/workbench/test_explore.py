@@ -83,9 +83,9 @@ def test_rows_keep_readings_apart(panel, rows):
 
 
 def test_rows_check_their_arguments(panel, rows):
-    with pytest.raises(ValueError, match=r"no factor \['epsilon'\]"):
+    with pytest.raises(ValueError, match="x is one of threshold, method, got 'epsilon'"):
         explore.rows(rows, x="epsilon")
-    with pytest.raises(ValueError, match="no metric 'auc'"):
+    with pytest.raises(ValueError, match=r"metric is one of .*got 'auc'"):
         explore.rows(rows, x="threshold", metric="auc")
 
 
