@@ -48,6 +48,7 @@ MARKS = re.compile(r"[:?*.\-–—…]{1,3}|:\s?[a-z]{1,2}|#(N/A|NULL!|VALUE!|RE
 WORDS = frozenset({"na", "n/a", "nan", "none", "null"})
 MOSTLY = 0.9  # from this share on a column is a number with odd cells
 LARGEST = 1e150  # beyond it the square of a value, and with it a variance, is no finite number
+EMPTY = "Expected a table with a header line, got an empty file."
 SHOWN = 3  # examples in a sentence
 MOST_LOOKED_AT = 10_000  # different cells that tell a long column of text from numbers
 WESTERN = frozenset(
@@ -55,8 +56,9 @@ WESTERN = frozenset(
 )
 BINARY = {b"PK\x03\x04": "a spreadsheet or zip archive", b"PAR1": "Parquet", b"\x1f\x8b": "gzip"}
 
-_PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_INTEGER = re.compile(r"[+-]?\d+")
+# What has more digits than this is text: no number needs them, and reading them takes its time.
+_PLAIN = re.compile(r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d+)?")
+_INTEGER = re.compile(r"[+-]?\d{1,400}")
 _SPACES = re.compile(r"(?<=\d)[ '’\u00a0\u2009\u202f](?=\d{3}(?!\d))")
 _SIGNS = re.compile(r"^(?:[€$£¥]|EUR|USD|GBP|CHF)\s?|\s?(?:[€$£¥%‰]|EUR|USD|GBP|CHF)$")
 _COMMA_GROUPS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
@@ -207,7 +209,7 @@ def _decode(content: bytes) -> tuple[str, str]:
         )
     _require("\x00" not in text, "Expected CSV text, got binary content (a zero byte).")
     filled = text.strip("\ufeff \t\r\n;,|")
-    _require(filled, "Expected a table with a header line, got an empty file.")
+    _require(filled, EMPTY)
     return text.removeprefix("\ufeff"), encoding
 
 
@@ -245,6 +247,7 @@ def _lines(text: str, separator: str) -> list[tuple[int, list[str]]]:
         ) from None
     finally:
         csv.field_size_limit(limit)
+    _require(lines, EMPTY)
     return lines
 
 

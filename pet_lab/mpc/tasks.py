@@ -251,7 +251,7 @@ def read_task(terms: Mapping[str, Any]) -> Task:
     try:
         return msgspec.convert(terms, Task)
     except msgspec.ValidationError as error:
-        raise TaskError(f"This is not a task: {error}.") from None
+        raise TaskError(f"This is not a task: {str(error)[:200]}.") from None
 
 
 def in_hours(hours: float) -> str:

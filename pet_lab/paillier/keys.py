@@ -161,9 +161,11 @@ class PublicKey:
         """Parse and check what `Ciphertexts.to_bytes` wrote, or raise CiphertextError."""
         try:
             wire = msgspec.msgpack.decode(raw, type=_Wire)
-        except msgspec.DecodeError:
+            again = msgspec.msgpack.encode(wire)
+        except (ValueError, RecursionError):
             sentence = f"{len(raw)} bytes are none: the message was cut short, or is another."
             raise CiphertextError(f"Expected an encrypted vector; {sentence}") from None
+        _well_formed(again == raw, "The ciphertext holds more than it should, or is padded.")
         body, width = wire.body, _width(self.bits)
         key = f"{len(body)} bytes are no ciphertexts of {width} bytes: made under another key?"
         _well_formed(len(body) % width == 0, key)
@@ -223,7 +225,7 @@ class PrivateKey(PublicKey):
         try:
             values = json.loads(raw)
             return cls(int(values["p"], 16), int(values["q"], 16), int(values["base"], 16))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError):
             raise PaillierError("The file holds no Paillier key of ours.") from None
 
     @cached_property

@@ -31,7 +31,12 @@ def _start(party: str) -> str:
 
 def canonical(value: Any) -> bytes:
     """The one byte string of a record or JSON value that is hashed and signed."""
-    return canonical_json(msgspec.to_builtins(value)).encode()
+    try:
+        return canonical_json(msgspec.to_builtins(value)).encode()
+    except (ValueError, RecursionError):
+        raise PartyError(
+            "A record is nested too deep to be signed, or no JSON can hold it."
+        ) from None
 
 
 def digest(*parts: bytes) -> str:
@@ -158,7 +163,7 @@ def read(path: Path) -> list[SignedEntry]:
     for i, line in enumerate(path.read_bytes().splitlines()):
         try:
             entries.append(msgspec.json.decode(line, type=SignedEntry))
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (ValueError, RecursionError):
             raise PartyError(f"Line {i + 1} of the log is damaged.") from None
     return entries
 

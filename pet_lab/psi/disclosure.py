@@ -220,7 +220,7 @@ class QueryLog:
         for i, line in enumerate(lines):
             try:
                 entries.append(msgspec.json.decode(line, type=QueryEntry))
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except (ValueError, RecursionError):
                 raise PsiError(
                     f"Line {i + 1} of the query log is damaged; restore the log."
                 ) from None

@@ -24,6 +24,7 @@ from pet_lab.workbench.workspace import Workspace
 
 SCALARS: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str}
 TYPES = (*SCALARS, *(f"list[{name}]" for name in SCALARS))
+LONGEST_INT = 1000  # bits
 RUNNER_SETS = "out"  # the one parameter that belongs to the runner, not to the user
 
 
@@ -218,6 +219,13 @@ def parse_cell(text: str, where: str = "the notebook") -> dict[str, Parameter]:
         raise NotebookError(
             f"The parameters cell of {where} is not Python (line {error.lineno}: {error.msg})."
         ) from None
+    except (ValueError, RecursionError, MemoryError):  # a zero byte; brackets in brackets
+        raise NotebookError(
+            f"The parameters cell of {where} is no Python that can be read."
+        ) from None
+    numbers = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant))
+    if any(isinstance(n, int) and n.bit_length() > LONGEST_INT for n in numbers):
+        raise NotebookError(f"The parameters cell of {where} holds an integer of over 300 digits.")
     helps = {
         token.start[0]: token.string.lstrip("#").strip()
         for token in tokenize.generate_tokens(io.StringIO(text).readline)
@@ -230,7 +238,7 @@ def parse_cell(text: str, where: str = "the notebook") -> dict[str, Parameter]:
         name, annotation, value = _assignment(node, where)
         try:
             default = ast.literal_eval(value)
-        except ValueError:
+        except (ValueError, TypeError):  # TypeError: {[]: 1}
             raise NotebookError(
                 f"{where}: the default of {name} is {ast.unparse(value)}, but a parameter is a "
                 "literal: compute in a later cell, since overrides are injected after this one."
@@ -382,7 +390,7 @@ def _value(kind: str, text: str) -> Any:
         if stripped.startswith("["):
             try:
                 return convert(kind, json.loads(stripped))
-            except json.JSONDecodeError:
+            except (json.JSONDecodeError, RecursionError):
                 raise ValueError(
                     f"is {text!r}, but a {kind} is expected, as JSON or 1,2,3"
                 ) from None

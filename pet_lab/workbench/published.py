@@ -118,8 +118,8 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     kind: Kind
     margin: Annotated[float, msgspec.Meta(ge=0)] | None = None
     relative_margin: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    decimals: int | None = None
-    repetitions: int = 0
+    decimals: Annotated[int, msgspec.Meta(ge=-99, le=99)] | None = None
+    repetitions: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
     sd: str = ""
     match: tuple[str, ...] = ()
 
@@ -242,18 +242,20 @@ def _typed(text: str) -> Value:
 
 def _natural(text: str) -> list[tuple[int, int, str]]:
     """Sort key in which 3.10 comes after 3.9 and numbers before words."""
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.findall(r"\d+|[^\d.]+", text)]
+    parts = re.findall(r"\d{1,99}|[^\d.]+", text)
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts]
 
 
 def _table(file: Path) -> PrintedTable:
     name = file.name
     try:
-        raw = _typed_as(_File, tomllib.loads(file.read_text(encoding="utf-8")), name)
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PublishedError(f"{file}: no such file of printed numbers.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         # tomllib also refuses a key given twice, and says where.
         raise PublishedError(f"{name}: not valid TOML: {error}.") from None
+    raw = _typed_as(_File, content, name)
     metrics = {m: _typed_as(Metric, v, f"{name}, metric {m!r}") for m, v in raw.metrics.items()}
     cells: dict[tuple[str, str], Cell] = {}
     for i, row in enumerate(raw.cells, 1):
@@ -299,7 +301,7 @@ def _cells(
         )
         try:
             value = float(Decimal(text))
-        except InvalidOperation:
+        except (InvalidOperation, ValueError):  # ValueError: a signalling NaN
             value = float("nan")
         check(not isnan(value), f"{name}: expected a printed number, got {text!r}.")
         return value

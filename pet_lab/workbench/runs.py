@@ -175,7 +175,7 @@ def load(folder: Path) -> RunRecord | None:
     try:
         stored = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         record = dataclasses.replace(msgspec.convert(stored, RunRecord), folder=folder)
-    except (OSError, ValueError, msgspec.MsgspecError):
+    except (OSError, ValueError, RecursionError):
         return None
     if record.state not in STATES or not all("name" in item for item in record.data):
         return None
@@ -187,11 +187,9 @@ def load(folder: Path) -> RunRecord | None:
 def _hashes_hold(hashes: Mapping[str, str], *folders: Path) -> bool:
     """Whether each file, in the first of the folders that has it, is the one recorded."""
     try:
-        return all(
-            files.sha256_file(next(f / name for f in folders if (f / name).exists())) == digest
-            for name, digest in hashes.items()
-        )
-    except (OSError, StopIteration):
+        paths = {n: [f / n for f in folders if (f / n).exists()][:1] for n in hashes}
+        return all(p and files.sha256_file(p[0]) == hashes[n] for n, p in paths.items())
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return False
 
 
