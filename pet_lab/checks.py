@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+MOST = 2**32 - 1  # what numpy, scikit-learn and TensorFlow take as a seed; no count comes near
+
 
 def require(holds: object, sentence: str, error: type[Exception] = ValueError) -> None:
     """Raise `error` with the sentence unless `holds` is true.
@@ -40,7 +42,7 @@ def positive(*, hint: str = "", **values: Any) -> None:
 
 
 def whole(low: int, /, *, hint: str = "", **values: Any) -> None:
-    """Each value is a whole number of at least `low`.
+    """Each value is a whole number of at least `low` (and at most `MOST`).
 
     >>> whole(2, replicates=1)
     Traceback (most recent call last):
@@ -49,6 +51,7 @@ def whole(low: int, /, *, hint: str = "", **values: Any) -> None:
     for name, value in values.items():
         inside = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= low
         require(inside, f"{name} is a whole number of at least {low}, got {value!r}{_then(hint)}.")
+        require(value <= MOST, f"{name} is a whole number of at most {MOST}, got {value!r}.")
 
 
 def one_of(choices: Collection[Any], *, hint: str = "", **values: Any) -> None:

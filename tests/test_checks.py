@@ -47,3 +47,11 @@ def test_a_refusal_may_be_of_another_kind_and_carry_advice() -> None:
         checks.require(False, "gone", KeyError)
     with pytest.raises(ValueError, match=r"rule is one of a, b, got 'c'; pass a\.$"):
         checks.one_of("ab", rule="c", hint="pass a")
+
+
+def test_whole_numbers_have_a_ceiling() -> None:
+    checks.whole(0, seed=checks.MOST)
+    with pytest.raises(
+        ValueError, match=r"seed is a whole number of at most 4294967295, got .*\.$"
+    ):
+        checks.whole(0, seed=checks.MOST + 1)

@@ -351,3 +351,9 @@ def test_a_dealt_key_is_an_ordinary_public_key(dealt):
 def test_thresholds_that_make_no_sense_are_refused(parties, threshold):
     with pytest.raises(PaillierError, match="threshold"):
         paillier.deal(parties, threshold, bits=BITS, for_tests=True)
+
+
+@pytest.mark.parametrize("bits", [2049, 1025, 2**20])
+def test_a_length_that_no_key_has_is_refused_at_once(bits):
+    with pytest.raises(PaillierError, match=f"an even number of bits, at most 16384, got {bits}"):
+        paillier.generate(bits, for_tests=True)

@@ -285,9 +285,11 @@ def generate(bits: int = 2048, *, for_tests: bool = False) -> PrivateKey:
 
 
 def check_length(bits: int, for_tests: bool) -> None:
-    """PaillierError below 2048 bits, unless `for_tests`."""
+    """PaillierError below 2048 bits, unless `for_tests`, and for what no search would ever find."""
     few = f"{bits} bits are too few to protect anything: use at least {SMALLEST_KEY}."
     require(bits >= SMALLEST_KEY or for_tests, few, PaillierError)
+    sentence = f"A key of two equal primes has an even number of bits, at most 16384, got {bits}."
+    require(bits % 2 == 0 and bits <= 16_384, sentence, PaillierError)
 
 
 def _well_formed(holds: object, sentence: str) -> None:

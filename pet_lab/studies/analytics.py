@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pet_lab import psi
+from pet_lab import checks, psi
 from pet_lab.data import istat_bi
 from pet_lab.psi import end_to_end, tokens
 from pet_lab.psi.disclosure import OutputRules
@@ -67,6 +67,16 @@ class AnnexFiles:
         """One row a party: rows, distinct keys, columns, and whether the data is real."""
         kinds = [source["kind"] for source in self.provenance]
         return schema((self.istat, self.bank), istat_bi.KEY).assign(data=kinds)
+
+
+def check(
+    *, engine: str, min_cell: int, strict_cell: int, epsilon: float, replicates: int, seed: int
+) -> None:
+    """Refuse parameters with which the notebook cannot end, before work starts."""
+    engine_named(engine)
+    checks.whole(0, min_cell=min_cell, strict_cell=strict_cell, seed=seed)
+    checks.whole(1, replicates=replicates)
+    checks.between(0.001, 1000, epsilon=epsilon)
 
 
 def files(*, seed: int) -> AnnexFiles:

@@ -45,6 +45,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         checks.whole(1, replicates=self.replicates, data_replicates=self.data_replicates)
+        checks.whole(0, seed=self.seed)
         checks.distinct(epsilons=self.epsilons)
         checks.positive(epsilons=min(self.epsilons), hint="leave it out")
         mia.check_plan(self.encoded.y, batch_size=self.base.batch_size or 1, delta=self.delta)

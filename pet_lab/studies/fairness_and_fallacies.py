@@ -75,7 +75,14 @@ class Settings:
         distinct(epsilons=self.epsilons)
         for rate in (*self.prevalences, self.base_rate_a, *self.base_rates_b):
             require(0 < rate < 1, f"Prevalences and base rates are between 0 and 1, got {rate}.")
+        for epsilon in self.epsilons:
+            between(0.01, 1e6, epsilon=epsilon, hint="training without noise is always shown")
+        require(0 < self.delta < 1, f"delta is between 0 and 1, got {self.delta}.")
         whole(1, replicates=self.replicates)
+        whole(0, seed=self.seed)
+        batch, records = PRIVATE["batch_size"], len(self.frame)
+        few = f"Half of the records fill a batch of {batch}, got {records} records; add some."
+        require(records // 2 >= batch, few)
 
     @cached_property
     def groups(self) -> NDArray[np.str_]:

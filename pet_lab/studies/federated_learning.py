@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from pet_lab import data, mia, paillier
 from pet_lab import federated as fl
-from pet_lab.checks import distinct, one_of, require, whole
+from pet_lab.checks import between, distinct, one_of, require, whole
 from pet_lab.federated import attacks, costs, flower, private, robust
 from pet_lab.rows import Claim, Rows, summarise, wide
 
@@ -110,6 +110,10 @@ class Settings:
         whole(1, encrypted_replicates=self.encrypted_replicates)
         whole(0, transport_rounds=self.transport_rounds, seed=self.seed)
         distinct(offices=self.offices, skews=self.skews, noise_multipliers=self.noise_multipliers)
+        whole(2, offices=min(self.offices))
+        whole(2, offices=max(self.offices))
+        for noise in self.noise_multipliers:
+            between(0, 1000, noise_multiplier=noise)
         require(min(self.skews) >= 0, f"skews are 0 or positive, got {list(self.skews)}.")
         for name in ("participation", "poisoned"):
             value = getattr(self, name)
@@ -117,6 +121,7 @@ class Settings:
         require(0 < self.delta < 1, f"delta is between 0 and 1, got {self.delta}.")
         one_of((2, 3, 4), threshold=self.threshold, hint="of four offices, so many decrypt")
         whole(512 if self.for_tests else 2048, key_bits=self.key_bits)
+        paillier.keys.check_length(self.key_bits, self.for_tests)
 
     @functools.cached_property
     def key(self) -> paillier.PrivateKey:

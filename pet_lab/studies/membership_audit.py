@@ -53,7 +53,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         checks.whole(16, models=self.models)
+        checks.whole(0, seed=self.seed)
         checks.distinct(noise_multipliers=self.noise_multipliers)
+        for noise in self.noise_multipliers:
+            checks.between(0, 1000, noise_multiplier=noise)
         size, half = self.base.batch_size or 1, len(self.y) // 2
         mia.check_plan(self.y, batch_size=size, members=half, delta=self.delta)
 

@@ -67,6 +67,11 @@ class Settings:
             mia.check_attacks(self.slow_attacks)
         checks.distinct(learning_rates=self.learning_rates, overfit_epochs=self.overfit_epochs)
         checks.distinct(noise_multipliers=self.noise_multipliers)
+        for noise in self.noise_multipliers:
+            checks.between(0, 1000, noise_multiplier=noise)
+        for rate in self.learning_rates:
+            checks.positive(learning_rate=rate)
+        checks.whole(0, seed=self.seed)
         checks.whole(1, replicates=self.replicates, overfit_epochs=min(self.overfit_epochs))
         mia.check_plan(self.y, batch_size=self.base.batch_size or 1, delta=self.delta)
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pet_lab import linkage, psi
+from pet_lab import checks, linkage, psi
 from pet_lab.parties.channel import Options
 from pet_lab.psi import end_to_end, tokens, totals
 from pet_lab.psi.engines import engine_named
@@ -68,6 +68,36 @@ class TradeFiles:
     def schema(self) -> pd.DataFrame:
         """One row a party: rows, distinct keys, columns."""
         return schema((self.statcan, self.cbs), KEY)
+
+
+def check(
+    n: int,
+    *,
+    engine: str,
+    growth: Sequence[int],
+    rsa_sizes: Sequence[int],
+    round_trip_keys: int,
+    round_trips: Sequence[int],
+    total_rows: int,
+    min_cell: int,
+    seed: int,
+) -> None:
+    """Refuse parameters with which the notebook cannot end, before work starts."""
+    engine_named(engine)
+    checks.require(
+        engine != "openmined", "openmined answers with a count only, which no linker can use."
+    )
+    checks.whole(500, n=n)
+    checks.distinct(least=2, growth=growth)
+    checks.distinct(rsa_sizes=rsa_sizes, round_trips=round_trips)
+    for name, of in (("growth", growth), ("rsa_sizes", rsa_sizes), ("", [round_trip_keys])):
+        checks.whole(1, **{name or "round_trip_keys": min(of)})
+        sentence = f"{name or 'round_trip_keys'} is at most n = {n}, got {max(of)}; raise n."
+        checks.require(max(of) <= n, sentence)
+    for milliseconds in round_trips:
+        checks.between(1, 10_000, round_trips=milliseconds, hint="no delay is always timed")
+    checks.whole(1, total_rows=total_rows)
+    checks.whole(0, min_cell=min_cell, seed=seed)
 
 
 def files(n: int, *, seed: int) -> TradeFiles:

@@ -24,7 +24,7 @@ import pandas as pd
 from msgspec.structs import replace
 
 from pet_lab import shares
-from pet_lab.checks import distinct, whole
+from pet_lab.checks import between, distinct, whole
 from pet_lab.mpc import clear, costs, messages
 from pet_lab.mpc.errors import Cheating
 from pet_lab.mpc.service import PERMISSIVE, Owned, Result, Service, heads
@@ -66,6 +66,11 @@ class Settings:
         whole(1, iterations=self.iterations, trials_per_coalition=self.trials_per_coalition)
         distinct(least=2, sizes=self.sizes)
         distinct(round_trips_ms=self.round_trips_ms)
+        whole(8, sizes=min(self.sizes))
+        whole(8, sizes=max(self.sizes))
+        for milliseconds in self.round_trips_ms:
+            between(0, 10_000, round_trips_ms=milliseconds)
+        whole(0, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,6 +67,9 @@ class Settings:
         checks.require(0 < self.held_out < 1, sentence)
         checks.whole(1, shadow_models=self.shadow_models, replicates=self.replicates)
         checks.whole(16, lira_models=self.lira_models)
+        checks.between(0, 1, confidence=self.confidence)
+        checks.positive(dp_epsilon=self.epsilon)
+        checks.whole(0, seed=self.seed)
         smallest = min(self.members, len(self.y) // 2)  # of targets, and of LiRA's
         size = self.plain.batch_size or 1
         mia.check_plan(self.y, batch_size=size, members=smallest, delta=self.delta)

@@ -12,7 +12,7 @@ RATE = st.floats(0.05, 0.95)
 
 
 def settings(**changes):
-    frame = pd.DataFrame({"g": ["a", "b"] * 20, "x": range(40), "y": [0, 1] * 20})
+    frame = pd.DataFrame({"g": ["a", "b"] * 40, "x": range(80), "y": [0, 1] * 40})
     fixed = {"frame": frame, "target": "y", "group": "g", "leave_out": []}
     return study.Settings(**fixed | {"replicates": 1, "seed": 1} | changes)
 
@@ -31,6 +31,7 @@ def test_the_lectures_example():
         ({"fpr": 5.0}, r"fpr is a number from 0 to 1.*5 % is 0\.05"),
         ({"epsilons": []}, "epsilons is a list"),
         ({"replicates": 0}, "replicates is a whole number"),
+        ({"frame": pd.DataFrame({"g": ["a", "b"] * 20, "y": [0, 1] * 20})}, "fill a batch of 32"),
         ({"group": "h"}, "no 'h'"),
     ],
 )
