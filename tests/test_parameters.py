@@ -18,6 +18,7 @@ from pet_lab.workbench.workspace import Workspace
 
 WS = Workspace.find(__file__)
 NAMES = notebooks.find(WS)
+SLOW = ("private_ml/shadow_models", "primers/adversarial_examples")  # half of the time
 CHECK = ("study.Settings(", "study.check(")
 HUGE = 2**63
 SMALL = {  # edges with which a run is still short
@@ -93,7 +94,9 @@ def offline(tmp_path_factory):
         yield
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in NAMES]
+)
 def test_the_check_refuses_in_one_sentence_or_accepts(name):
     smallest, code, faults = dict(sweep.profile(WS, name, "smoke").parameters), checked(name), []
     assert refusal(name, code, smallest) is None

@@ -90,10 +90,11 @@ def check(
     checks.whole(500, n=n)
     checks.distinct(least=2, growth=growth)
     checks.distinct(rsa_sizes=rsa_sizes, round_trips=round_trips)
-    for name, of in (("growth", growth), ("rsa_sizes", rsa_sizes), ("", [round_trip_keys])):
-        checks.whole(1, **{name or "round_trip_keys": min(of)})
-        sentence = f"{name or 'round_trip_keys'} is at most n = {n}, got {max(of)}; raise n."
-        checks.require(max(of) <= n, sentence)
+    sizes = {"growth": growth, "rsa_sizes": rsa_sizes, "round_trip_keys": [round_trip_keys]}
+    for name, of in sizes.items():
+        least: dict[str, Any] = {name: min(of)}
+        checks.whole(1, **least)
+        checks.require(max(of) <= n, f"{name} is at most n = {n}, got {max(of)}; raise n.")
     for milliseconds in round_trips:
         checks.between(1, 10_000, round_trips=milliseconds, hint="no delay is always timed")
     checks.whole(1, total_rows=total_rows)
