@@ -128,28 +128,18 @@ def is_share_of(n: int, interval: Interval) -> bool:
     return floor(n * (interval[1] + _TINY)) >= ceil(n * (interval[0] - _TINY))
 
 
-def auc_bounds(advantage: float, *, absolute: bool = True) -> Interval:
-    """Smallest and largest area under a ROC curve whose largest TPR - FPR is `advantage`.
+def auc_bounds(advantage: float) -> Interval:
+    """Smallest and largest area under a ROC curve whose largest ``|TPR - FPR|`` is `advantage`.
 
-    A ROC curve y(x) rises from (0, 0) to (1, 1). Let A be the advantage, in [0, 1].
-
-    Upper bound: y <= x + A and y <= 1 everywhere, so the area is at most the integral of
-    min(1, x + A), which is 1 - (1 - A)^2 / 2. Curves with many points come arbitrarily close.
-
-    Lower bound, A = max(TPR - FPR): the curve holds a point (f, f + A) with 0 <= f <= 1 - A. It
-    never falls, so y >= f + A to the right of f, and y >= 0 to its left: area >= (1 - f)(f + A).
-    That is concave in f, hence smallest at an end of [0, 1 - A], and both ends give A. So AUC >= A,
-    reached by the step curve (0, 0), (0, A), (1, A), (1, 1). The tighter AUC >= (1 + A) / 2 holds
-    only for the *convex hull* of a ROC curve, which contains the triangle (0, 0), (f, f + A),
-    (1, 1); libraries report the curve itself.
-
-    Lower bound, A = max|TPR - FPR| (`absolute`, TensorFlow Privacy's definition): the curve may lie
-    below the diagonal, where y >= x - A and y >= 0, so the area is at least (1 - A)^2 / 2: the
-    upper bound reflected.
+    A ROC curve y(x) rises from (0, 0) to (1, 1); with A, the advantage as TensorFlow Privacy
+    defines it, y <= x + A and y <= 1 everywhere, so the area is at most the integral of
+    min(1, x + A), which is 1 - (1 - A)^2 / 2. Curves with many points come arbitrarily close. The
+    curve may lie below the diagonal, where y >= x - A and y >= 0: the same bound reflected. (The
+    tighter AUC >= (1 + A) / 2 holds only above it, and only for the *convex hull* of a curve.)
     """
     between(0, 1, advantage=advantage)
     rest = (1 - advantage) ** 2 / 2
-    return (rest if absolute else advantage), 1 - rest
+    return rest, 1 - rest
 
 
 # ------------------------------------------------------------------ rules, named in a table's TOML
@@ -239,17 +229,13 @@ def _whole_counts(
                 yield cell, f"{cell.printed} is no whole number of {size} within rounding."
 
 
-def _roc(
-    table: PrintedTable, known: Tables, *, auc: str, advantage: str, absolute: bool = True
-) -> Objections:
+def _roc(table: PrintedTable, known: Tables, *, auc: str, advantage: str) -> Objections:
     """AUC and the attacker's advantage of one curve."""
     for area in _cells(table, auc):
         for edge in _cells(table, advantage):
             if edge.conditions != area.conditions:
                 continue
-            # Both ends: the upper bound grows with the advantage, the absolute lower one falls.
-            ends = [auc_bounds(min(max(a, 0.0), 1.0), absolute=absolute) for a in edge.interval]
-            span = (min(low for low, _ in ends), max(high for _, high in ends))
+            span = auc_bounds(min(max(edge.interval[1], 0.0), 1.0))  # they widen as it grows
             if not _meet(span, area.interval):
                 implied = f"an advantage of {edge.printed} implies an AUC of {_span(span)}"
                 yield area, f"{implied}; {area.printed} is printed."

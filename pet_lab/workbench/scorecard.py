@@ -297,9 +297,7 @@ def _estimate(rows: pd.DataFrame) -> Ours:
     if n == 1:
         row = rows[keep].iloc[0]
         se, n_behind = (float(row.get(c, nan)) for c in ("se", "replicates_n"))
-        if (
-            not n_behind > 1
-        ):  # the column also stands in tables where some rows are single replicates
+        if not n_behind > 1:  # in the tables of summaries some rows are single replicates
             return Ours(mean=mean, se=se, diverged=lost)
         sd, behind = se * sqrt(n_behind), int(n_behind)
         return Ours(mean=mean, se=se, sd=sd, replicates=behind, df=behind - 1, diverged=lost)
