@@ -278,7 +278,7 @@ def agreement(scored: pd.DataFrame, **layout: Any) -> Picture:
 
     `scored` is what `scorecard.score` returns; cells not run are counted in the legend.
     """
-    data = scored.assign(published=scored["published"].map(_printed_number))
+    data = scored.astype({"published": float, "ours": float, "se": float})
 
     def draw(part: pd.DataFrame, axes: Axes, _looks: Any, _place: Any) -> None:
         run = part.dropna(subset=["ours", "published"])
@@ -300,7 +300,7 @@ def agreement(scored: pd.DataFrame, **layout: Any) -> Picture:
         axes.legend()  # of its own: the counts differ from panel to panel
 
     panels = _Layout(legend=False, sharey=False, **layout)
-    return panels.picture(data.astype({"ours": float, "se": float}), draw)
+    return panels.picture(data, draw)
 
 
 def heatmap(
@@ -561,16 +561,8 @@ def _diamonds(
         colours = [COLOURS[i] for i in printed[hue]]
     look: dict[str, Any] = {"marker": "D", "s": 46, "facecolors": "white"}
     look |= {"linewidths": 1.4, "zorder": 4}
-    axes.scatter(at, printed["printed"].map(_printed_number), edgecolors=colours, **look)
+    axes.scatter(at, printed["printed"].astype(float), edgecolors=colours, **look)
     axes.scatter([], [], edgecolors="#222222", label="printed in the source", **look)
-
-
-def _printed_number(text: Any) -> float:
-    """The number in a printed string: thousands separators and percent signs dropped."""
-    try:
-        return float(str(text).replace(",", "").replace("\u2212", "-").rstrip("% "))
-    except ValueError:
-        return math.nan
 
 
 def _scale(axes: Axes, settings: np.ndarray, logx: bool | None) -> None:

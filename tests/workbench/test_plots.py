@@ -262,7 +262,7 @@ def test_printed_numbers_stand_where_they_belong(summary):
             "epsilon": [1, 10],
             "way": ["data", "data"],
             "metric": "accuracy",
-            "printed": ["56 %", "7"],
+            "printed": ["56", "7"],
         }
     )
     prints = pd.concat([prints, prints.assign(metric="loss")])
@@ -347,7 +347,7 @@ def test_scatter_names_its_points():
 def test_agreement_counts_verdicts_and_what_was_not_run():
     scored = pd.DataFrame(
         {
-            "published": ["1,000", "0.80", "50 %", "7"],
+            "published": ["1000", "0.80", "50", "7"],
             "ours": [1001.0, 0.7, 50, None],
             "se": [1.0, 0.01, np.nan, None],
             "verdict": ["reproduced", "differs", "inconclusive", "not run"],
