@@ -2,7 +2,7 @@
 UV  := $(shell command -v uv || echo .tools/bin/uv)
 RUN := $(UV) run --frozen --all-extras
 
-.PHONY: reports test test-slow lab lint docs full bench browser pylock sbom clean
+.PHONY: reports test test-slow lab lint docs full bench browser pylock sbom audit clean
 
 reports: $(UV) ; $(RUN) pet-lab reproduce --profile quick
 
@@ -28,6 +28,9 @@ browser: ; command -v chromium chromedriver >/dev/null || { apt-get update -qq &
 pylock: $(UV) ; $(UV) export --frozen --all-extras --no-dev --no-emit-project --format pylock.toml -o pylock.toml --quiet
 
 sbom: $(UV) ; $(UV) export --frozen --all-extras --no-dev --format cyclonedx1.5 -o sbom.cdx.json --quiet
+
+# Known vulnerabilities in what is locked; asks PyPI and OSV, so it needs a network.
+audit: $(UV) ; $(UV) tool run "pip-audit>=2.9" --locked .
 
 clean: ; rm -rf papermill_runs/*/ reports/*.html docs/api sbom.cdx.json .venv .tools .pytest_cache .ruff_cache .mypy_cache .hypothesis
 

@@ -14,6 +14,7 @@ short   R = h^e, h a fixed random n-th power published with the key and e a secr
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -161,7 +162,8 @@ class PublicKey:
         """Parse and check what `Ciphertexts.to_bytes` wrote, or raise CiphertextError."""
         try:
             wire = msgspec.msgpack.decode(raw, type=_Wire)
-            again = msgspec.msgpack.encode(wire)
+            packing = dataclasses.replace(wire.packing)  # with its defaults
+            again = msgspec.msgpack.encode(msgspec.structs.replace(wire, packing=packing))
         except (ValueError, RecursionError):
             sentence = f"{len(raw)} bytes are none: the message was cut short, or is another."
             raise CiphertextError(f"Expected an encrypted vector; {sentence}") from None
