@@ -343,7 +343,11 @@ def execute(
             probe.unlink()
         except OSError as error:
             raise WorkspaceError(files.why(error, ws.runs.name)) from error
-    how: dict[str, Any] = {"timeout": timeout, "data_fingerprint": data_fingerprint}
+    how: dict[str, Any] = {
+        "timeout": timeout,
+        "force": force,
+        "data_fingerprint": data_fingerprint,
+    }
     return _Sweep(ws, specs, todo, **how, progress=progress).run(executor, jobs)
 
 
@@ -359,10 +363,12 @@ class _Sweep:
         todo: Sequence[RunSpec],
         *,
         timeout: float | None,
+        force: bool,
         data_fingerprint: DataFingerprint | None,
         progress: Progress | None,
     ) -> None:
         self.ws, self.specs, self.todo, self.timeout = ws, specs, todo, timeout
+        self.force = force
         self.data_fingerprint, self.progress = data_fingerprint, progress
         self.started, self.user_folder, self.total = runs.now(), Path.cwd(), len({*specs})
         names = {spec.notebook for spec in specs}
@@ -480,7 +486,8 @@ class _Sweep:
         with runs.claimed(self.ws, spec) as folder:
             before = runs.load(folder)
             done = before is not None and before.ok
-            if before and done and before.ended > self.started:  # by another sweep, meanwhile
+            # By another sweep meanwhile, or one that was killed before all was in place.
+            if before and done and (before.ended > self.started or not self.force):
                 stale = runs.stale(before, prints, self.data_fingerprint, self.user_folder)
                 if not stale:
                     return dataclasses.replace(before, skipped=True)

@@ -99,12 +99,12 @@ class Process:
         self.name, self.handle, self.alive = name, handle, True
         self.tasks: set[asyncio.Task[Any]] = set()
 
-    def start(self, work: Any) -> asyncio.Task[Any]:
-        """Run a coroutine as this process."""
+    def start(self, work: Callable[[], Any]) -> asyncio.Task[Any]:
+        """Call an asynchronous function as this process."""
 
         async def mine() -> Any:
             RUNNING.set(self)
-            return await work
+            return await work()
 
         task = asyncio.get_running_loop().create_task(mine())
         self.tasks.add(task)
@@ -161,7 +161,7 @@ class Network:
         if process is None or not process.alive:
             return lost
         line = ServerLine(sender, request)
-        task = process.start(process.handle(line))
+        task = process.start(lambda: process.handle(line))
         await asyncio.wait({task})
         if task.cancelled() or not process.alive:
             return lost

@@ -180,7 +180,7 @@ class World:
             "epsilon": epsilon,
             "expires": tasks.in_hours(0.1),
         }
-        task = process.start(self.parties[who].request(OWNERS, terms))
+        task = process.start(partial(self.parties[who].request, OWNERS, terms))
         await asyncio.wait({task})
         if task.cancelled() or not process.alive:
             return
