@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,8 +81,7 @@ def list_(as_json: Json = False) -> None:
         item = {"name": name, "title": notebooks.title(source), "claim": notebooks.claim(source)}
         states = [r.state for r in runs.records(ws, name)]
         items.append(item | {s: states.count(s) for s in (runs.DONE, runs.FAILED)})
-    rows = [(i["name"], i["done"], i["title"]) for i in items]
-    _print(as_json, items, ("notebook", "runs", "title"), rows)
+    _print(as_json, items, {"notebook": "name", "runs": "done", "title": "title"})
 
 
 @app.command()
@@ -101,15 +100,15 @@ def describe(name: str, as_json: Json = False) -> None:
             "runs": len(sweep.plan_profile(ws, full, which)),
         }
     title, claim = notebooks.title(source), notebooks.claim(source)
-    facts = {"name": full, "title": title, "claim": claim}
-    if not as_json:
-        typer.echo(f"{full}: {title}\n\n{claim}\n")
+    if as_json:
+        facts = {"name": full, "title": title, "claim": claim}
+        _print_json({**facts, "parameters": params, "profiles": profiles})
+        return
+    typer.echo(f"{full}: {title}\n\n{claim}\n")
     rows = [(p["name"], p["type"], json.dumps(p["default"]), p["help"]) for p in params]
-    heads = ("parameter", "type", "default", "meaning")
-    _print(as_json, {**facts, "parameters": params, "profiles": profiles}, heads, rows)
-    for profile_name, content in ({} if as_json else profiles).items():
-        settings = {**content["parameters"], **content["grid"]}
-        words = ", ".join(f"{k}={json.dumps(v)}" for k, v in settings.items()) or "defaults"
+    _print_table(("parameter", "type", "default", "meaning"), rows)
+    for profile_name, content in profiles.items():
+        words = _shown({**content["parameters"], **content["grid"]}) or "defaults"
         typer.echo(f"profile {profile_name}: {content['runs']} run(s); {words}")
 
 
@@ -121,7 +120,11 @@ def run(name: str, settings: Set = None, timeout: Timeout = None, force: Force =
     specs = sweep.plan(ws, name, notebooks.parse(params, settings or []))
     records = _execute(ws, specs, jobs=1, timeout=timeout, force=force)
     for record in records:
-        _say_where(ws, record)
+        if record.path is not None and record.path.exists():
+            word = "done before" if record.skipped else record.state
+            typer.echo(f"{word}: {ws.shown(record.path)}")
+            if record.ok:
+                typer.echo(f"for its report: pet-lab report --run {record.run_id}")
     _exit_for(records)
 
 
@@ -151,13 +154,31 @@ def sweep_(
     else:
         specs = sweep.plan(ws, name, fixed, values)
     if dry_run:
-        _print_plan(ws, specs, list(values), force, as_json)
+        why = sweep.pending(ws, specs, data_fingerprint=_data_fingerprint, force=force)
+        items = []
+        for s in specs:
+            item = {"notebook": s.notebook, "run_id": s.run_id, "parameters": dict(s.parameters)}
+            items.append(item | {"why": why.get(s, "done and fresh"), "runs": s in why})
+        shown = {
+            "run": "run_id",
+            "would run": lambda i: "yes" if i["runs"] else "no",
+            "why": "why",
+            "parameters": lambda i: _shown(
+                {k: i["parameters"][k] for k in values or i["parameters"]}
+            ),
+        }
+        _print(as_json, items, shown)
+        if not as_json:
+            typer.echo(f"{len(why)} of {len(specs)} runs would be executed.")
         return
     records = _execute(ws, specs, jobs=jobs, executor=executor, timeout=timeout, force=force)
     if as_json:
         _print_json([_record_json(r) for r in records])
     else:
-        typer.echo(_count(records))
+        done = sum(r.ok and not r.skipped for r in records)
+        skipped, failed = sum(r.skipped for r in records), sum(not r.ok for r in records)
+        counts = f"{done} done now, {skipped} done before, {failed} failed."
+        typer.echo(f"{len(records)} runs: {counts}")
     _exit_for(records)
 
 
@@ -178,17 +199,14 @@ def status(names: Names = None, as_json: Json = False) -> None:
     if not items and not as_json:
         typer.echo("No runs yet: `pet-lab reproduce` makes those of the quick profile.")
         return
-    rows = [
-        (
-            i["notebook"],
-            i["run_id"],
-            i["state"],
-            files.duration(i["wall_s"]),
-            i["problem"] or ("stale: " + "; ".join(i["stale"]) if i["stale"] else ""),
-        )
-        for i in items
-    ]
-    _print(as_json, items, ("notebook", "run", "state", "wall", "note"), rows)
+    shown = {
+        "notebook": "notebook",
+        "run": "run_id",
+        "state": "state",
+        "wall": lambda i: files.duration(i["wall_s"]),
+        "note": lambda i: i["problem"] or ("stale: " + "; ".join(i["stale"]) if i["stale"] else ""),
+    }
+    _print(as_json, items, shown)
 
 
 # --- reports -------------------------------------------------------------------------------------
@@ -247,13 +265,19 @@ def reproduce(
     force: Force = False,
 ) -> None:
     """Run a profile of the notebooks (default: of all), report, and print the scorecard."""
+    from pet_lab.workbench import report as reports
     from pet_lab.workbench import scorecard as cards
 
     ws = Workspace.find()
     chosen = _chosen(ws, names)
     specs = [spec for name in chosen for spec in sweep.plan_profile(ws, name, profile)]
     records = _execute(ws, specs, jobs=jobs, executor=executor, timeout=timeout, force=force)
-    refused = _build_reports(ws, chosen, profile)
+    refused = False
+    try:
+        reports.build(ws, chosen, profile)
+    except reports.RefusedReports as error:
+        typer.echo(f"pet-lab: {error}", err=True)
+        refused = True
     table = cards.from_runs(ws, profile, data_fingerprint=_data_fingerprint)
     if profile is Which.full and names is None:
         cards.write(table, ws.reports / "scorecard.csv")
@@ -293,9 +317,8 @@ def data_list(as_json: Json = False) -> None:
     """List the registered data sets and where they are."""
     from pet_lab import data
 
-    items = data.listing()
-    rows = [(i["name"], i["rows"], i["licence"], i["state"], i["title"]) for i in items]
-    _print(as_json, items, ("name", "rows", "licence", "state", "title"), rows)
+    heads = ("name", "rows", "licence", "state", "title")
+    _print(as_json, data.listing(), {head: head for head in heads})
 
 
 @data_app.command("fetch")
@@ -342,12 +365,13 @@ def data_check(file: Path, as_json: Json = False) -> None:
     reading = data.read_table(file)
     columns = [vars(column) for column in reading.columns]
     facts = {"file": file.name, "rows": len(reading.frame), "decisions": list(reading.decisions)}
-    if not as_json:
-        typer.echo(f"{file.name}: {len(reading.frame)} rows, {len(columns)} columns.")
-        typer.echo("\n".join(reading.decisions))
+    if as_json:
+        _print_json(facts | {"sha256": reading.sha256, "columns": columns})
+        return
+    typer.echo(f"{file.name}: {len(reading.frame)} rows, {len(columns)} columns.")
+    typer.echo("\n".join(reading.decisions))
     table = [tuple(column.values()) for column in columns]
-    heads = ("column", "kind", "missing", "decision")
-    _print(as_json, facts | {"sha256": reading.sha256, "columns": columns}, heads, table)
+    _print_table(("column", "kind", "missing", "decision"), table)
 
 
 # --- parties -------------------------------------------------------------------------------------
@@ -441,37 +465,10 @@ def _execute(ws: Workspace, specs: Sequence[RunSpec], **how: Any) -> list[RunRec
         raise typer.Exit(STOPPED) from None
 
 
-def _build_reports(ws: Workspace, names: Sequence[str], profile: Which) -> bool:
-    """Build what can be built; whether the guard refused a report."""
-    from pet_lab.workbench import report as reports
-
-    try:
-        reports.build(ws, list(names), profile)
-    except reports.RefusedReports as error:
-        typer.echo(f"pet-lab: {error}", err=True)
-        return True
-    return False
-
-
 def _record_json(record: RunRecord) -> dict[str, Any]:
     stored = record.to_json()
     keep = ("notebook", "run_id", "parameters", "state", "wall_s", "cpu_s", "started", "profile")
     return {**{k: stored[k] for k in keep}, "skipped": record.skipped, "problem": record.problem}
-
-
-def _count(records: Sequence[RunRecord]) -> str:
-    done = sum(r.ok and not r.skipped for r in records)
-    skipped = sum(r.skipped for r in records)
-    failed = sum(not r.ok for r in records)
-    return f"{len(records)} runs: {done} done now, {skipped} done before, {failed} failed."
-
-
-def _say_where(ws: Workspace, record: RunRecord) -> None:
-    if record.path is not None and record.path.exists():
-        word = "done before" if record.skipped else record.state
-        typer.echo(f"{word}: {ws.shown(record.path)}")
-        if record.ok:
-            typer.echo(f"for its report: pet-lab report --run {record.run_id}")
 
 
 def _exit_for(records: Sequence[RunRecord]) -> None:
@@ -484,21 +481,8 @@ def _exit_for(records: Sequence[RunRecord]) -> None:
     raise typer.Exit(MISSING if missing else FAILED)
 
 
-def _print_plan(
-    ws: Workspace, specs: Sequence[RunSpec], varied: Sequence[str], force: bool, as_json: bool
-) -> None:
-    """What a sweep would run, and why."""
-    why = sweep.pending(ws, specs, data_fingerprint=_data_fingerprint, force=force)
-    items, rows = [], []
-    for s in specs:
-        runs_now, reason = s in why, why.get(s, "done and fresh")
-        item = {"notebook": s.notebook, "run_id": s.run_id, "parameters": dict(s.parameters)}
-        items.append(item | {"why": reason, "runs": runs_now})
-        shown = ", ".join(f"{k}={json.dumps(s.parameters[k])}" for k in varied or s.parameters)
-        rows.append((s.run_id, "yes" if runs_now else "no", reason, shown))
-    _print(as_json, items, ("run", "would run", "why", "parameters"), rows)
-    if not as_json:
-        typer.echo(f"{len(why)} of {len(specs)} runs would be executed.")
+def _shown(parameters: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={json.dumps(value)}" for name, value in parameters.items())
 
 
 def _print_json(value: Any) -> None:
@@ -507,22 +491,26 @@ def _print_json(value: Any) -> None:
     typer.echo(json.dumps(clean, indent=1, ensure_ascii=False))
 
 
-def _print(
-    as_json: bool, items: Any, head: Sequence[str], rows: Sequence[Sequence[Any]], width: int = 0
-) -> None:
-    """The items as JSON, or the rows as a table."""
+def _print(as_json: bool, items: Sequence[Any], columns: Mapping[str, Any]) -> None:
+    """The items as JSON, or a table of `columns`: head -> key of an item, or what to show of it."""
     if as_json:
         _print_json(items)
-        return
+    else:
+        shown = [[c(i) if callable(c) else i[c] for c in columns.values()] for i in items]
+        _print_table([*columns], shown)
+
+
+def _print_table(heads: Sequence[str], rows: Iterable[Sequence[Any]], width: int = 0) -> None:
+    """Plain text; with a `width` (where this is no terminal) cells may hold rich's markup."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*head, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*map(str, row))
     tty = sys.stdout.isatty()
-    if width:  # a wide table with colours
+    if width:
         Console(width=None if tty else width).print(table)
     else:
         Console(soft_wrap=not tty, markup=False).print(table)
@@ -542,7 +530,7 @@ def _print_scorecard(table: Any) -> None:
         cells = (row["table"], where_text(row["where"]), row["metric"], row["as"], row["published"])
         rows.append((*cells, ours, se, f"[{colour}]{verdict}[/]"))
     heads = ("table", "where", "metric", "as", "printed", "ours", "± se", "verdict")
-    _print(False, None, heads, rows, width=160)
+    _print_table(heads, rows, width=160)
     typer.echo(cards.tally(table)["sentence"])
 
 

@@ -34,11 +34,8 @@ def _watched(
         weights.append(flat[0].astype(float))
         clock.append(time.process_time())
 
-    members = [np.arange(len(y))] * copies
-    engine(
-        x, y, configs=[config] * copies, seeds=[*range(seed, seed + copies)],
-        members=members, record=record,
-    )  # fmt: skip
+    replicas: dict[str, Any] = {"configs": [config] * copies, "seeds": range(seed, seed + copies)}
+    engine(x, y, **replicas, members=[np.arange(len(y))] * copies, record=record)
     return np.array(weights), (clock[-1] - clock[1]) / max(config.epochs - 1, 1) / copies
 
 
@@ -47,18 +44,10 @@ def agreement(
 ) -> pd.DataFrame:
     """tensorflow-privacy's optimiser beside the batched engine, on equal weights and batches.
 
-    Parameters
-    ----------
-    X, y : arrays, shapes (n, d), (n,)
-    config : Config
-        With a finite clip. Its noise, if any, counts for epsilon and for the size of the noise.
-    seed, delta
-    epochs : int
-        Trained for the comparison, at least 2; epsilon is that of `config.epochs`.
+    X and y have shapes (n, d) and (n,). `config` has a finite clip; its noise, if any, counts for
+    epsilon (of `config.epochs`) and for the size of the noise. At least 2 `epochs` are trained.
 
-    Returns
-    -------
-    DataFrame: quantity, tensorflow-privacy, batched, difference, ratio. Without noise the mean loss
+    Columns: quantity, tensorflow-privacy, batched, difference, ratio. Without noise the mean loss
     and, as difference, the largest over all weights and epochs; one step's noise (SD) in units of
     noise_multiplier * clip / divisor, 1 by definition; epsilon as the library states it for the
     noise (its function `compute_dp_sgd_privacy`); CPU seconds per epoch of one training, for the
@@ -83,19 +72,20 @@ def agreement(
     still, _ = _watched(batched.run, x[part], y[part], once, seed=seed)
     divisor = config.microbatches or len(y[part])
     unit = divisor / (noise * config.clip * config.learning_rate)
-    spreads = []
-    for engine in (reference.run, batched.run):
-        noisy = replace(once, noise_multiplier=noise)
-        moved, _ = _watched(engine, x[part], y[part], noisy, seed=seed)
-        spreads.append(float(np.std(moved[-1] - still[-1]) * unit))
+    noisy = replace(once, noise_multiplier=noise)
+    spreads = [
+        float(
+            np.std(_watched(engine, x[part], y[part], noisy, seed=seed)[0][-1] - still[-1]) * unit
+        )
+        for engine in (reference.run, batched.run)
+    ]
 
     absl = logging.getLogger("absl")
     absl.disabled = True  # it warns that the function is deprecated: the caption says what it is
     claim, _ = library.compute_dp_sgd_privacy(len(y), batch, noise, config.epochs, delta)
     absl.disabled = False
-    own = accounting.claimed_epsilon(
-        noise, n=len(y), batch_size=batch, epochs=config.epochs, delta=delta
-    )
+    size = {"n": len(y), "batch_size": batch, "epochs": config.epochs}
+    own = accounting.claimed_epsilon(noise, **size, delta=delta)
     table = pd.DataFrame(
         [
             ("mean loss and weights without noise", *losses),

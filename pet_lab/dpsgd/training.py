@@ -211,15 +211,14 @@ def train(
     Parameters
     ----------
     X, y : arrays, shapes (n, d), (n,)
-        Features, finite numbers, and targets 0 or 1.
+        Features, finite numbers, and targets 0 or 1; `validation` is a pair of the same kind, for
+        the validation curves only.
     config : Config or one Config per seed
         Replicas of one call may differ in learning_rate, epochs, clip and noise_multiplier.
     seeds : sequence of int or SeedSequence, length R
         Each seed alone decides its replica's initial weights, batches and noise.
     members : array of bool, shape (R, n), optional
         The records that each replica trains on; all by default.
-    validation : (X, y), optional
-        Records for the validation curves only.
     engine : "batched", "tensorflow-privacy" or "tensorflow-privacy-vectorized"
         One NumPy program, or the library's DPKeras or VectorizedDPKeras optimisers, one replica
         after another from the same weights and on the same batches. The library's noise is
@@ -229,15 +228,9 @@ def train(
     dtype : "float32" or "float64"
         Arithmetic of the batched engine (its noise is always float32).
 
-    Returns
-    -------
-    Training. Diverged replicas are flagged there, and a RuntimeWarning says how many.
-
-    Raises
-    ------
-    ValueError
-        On missing values, a single class, a batch larger than the members, or settings that one
-        program cannot share.
+    Diverged replicas are flagged in the result, and a RuntimeWarning says how many. A ValueError:
+    missing values, a single class, a batch larger than the members, or settings that one program
+    cannot share.
     """
     configs = _configs(config, seeds)
     checks.one_of(get_args(Engine), engine=engine)

@@ -7,7 +7,7 @@ the seed, so it is the same alone or among others, and settings are compared on 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,24 +22,11 @@ from pet_lab.mia.scores import signed_logits
 ONE_CLASS = "all records to train on are of one class"
 
 
-def check_plan(
-    y: ArrayLike,
-    *,
-    batch_size: int,
-    delta: float,
-    members: int | None = None,
-    at_least: Mapping[str, tuple[int, int]] | None = None,
-    **lists: Sequence[float],
-) -> None:
+def check_plan(y: ArrayLike, *, batch_size: int, delta: float, members: int | None = None) -> None:
     """Refuse `y` (0 and 1, shape (n,)) with too few records, one class, or less than a batch.
 
-    `members` are the records that a training sees, by default those of `report_split`; `at_least`
-    holds other counts with their minimum, `lists` what must not be empty.
+    `members` are the records that a training sees, by default those of `report_split`.
     """
-    for name, (count, least) in (at_least or {}).items():
-        checks.require(count >= least, f"{name} must be at least {least}, got {count}; give more.")
-    for name, values in lists.items():
-        checks.require(values, f"{name} is empty; give at least one value.")
     records, classes = np.size(y), np.unique(y)
     checks.require(records >= 6, f"Expected at least 6 records, got {records}; use a larger table.")
     one_class = f"Expected two classes, got {records} records of class {classes[0]:g} alone."
@@ -50,9 +37,7 @@ def check_plan(
         batch_size <= members,
         f"batch_size = {batch_size} is larger than the {members} records that a training sees.",
     )
-    checks.require(
-        0 < delta < 1, f"delta is a probability strictly between 0 and 1, got {delta:g}."
-    )
+    checks.require(0 < delta < 1, f"delta is strictly between 0 and 1, got {delta:g}.")
 
 
 def spend(epsilon: float, config: dpsgd.Config, *, n: int, delta: float) -> dpsgd.Config:
@@ -83,10 +68,8 @@ def report_split(records: int, rng: np.random.Generator) -> Split:
     """
     test = math.ceil(0.2 * records)
     validation = math.ceil(0.2 * (records - test))
-    checks.require(
-        records - test - validation >= 2,
-        f"{records} records are too few to hold out a fifth of them twice.",
-    )
+    few = f"{records} records are too few to hold out a fifth of them twice."
+    checks.require(records - test - validation >= 2, few)
     return Split(*reversed(np.split(rng.permutation(records), [test, test + validation])))
 
 
@@ -157,20 +140,14 @@ def train_targets(
             engine=engine,
             curve_every=0,
         )
+        shape = len(configs), usable.size
         answers = np.where(runs.diverged[:, None], np.nan, runs.predict(x))
-        logits[:, usable] = answers.reshape(len(configs), usable.size, -1)
-        outcome = np.where(runs.diverged, "the training diverged", "ok").astype(object)
-        status[:, usable] = outcome.reshape(len(configs), -1)
+        logits[:, usable] = answers.reshape(*shape, -1)
+        status[:, usable] = np.where(runs.diverged, "the training diverged", "ok").reshape(shape)
     for i, config in enumerate(configs):
         for r, (split, _, other) in enumerate(streams):
-            yield Target(
-                config=config,
-                replicate=r,
-                split=split,
-                logits=logits[i, r],
-                seed=other,
-                status=status[i, r],
-            )
+            outcome = {"logits": logits[i, r], "status": status[i, r]}
+            yield Target(config=config, replicate=r, split=split, seed=other, **outcome)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -308,43 +308,40 @@ def _by_setting(rows: pd.DataFrame) -> pd.DataFrame:
 
 def headline(rows: pd.DataFrame, points: pd.DataFrame) -> Claim:
     """One sentence: what the suite's attack reaches, and what the printed epsilons are."""
-    means = _by_setting(rows)["mean"]
-    reach = "The suite's logistic attack on all records has a mean AUC of {low:.2f} to {high:.2f} over the settings as described"
+    means, point = _by_setting(rows)["mean"], points.iloc[0]
+    reach = (
+        f"The suite's logistic attack on all records has a mean AUC of {means.min():.2f} to "
+        f"{means.max():.2f} over the settings as described"
+    )
     return Claim(
-        reach
-        + "; {n} printed epsilons lost their decimal points ({point[printed]} is {point[recomputed]:,.0f}).",
+        f"{reach}; {len(points)} printed epsilons lost their decimal points ({point['printed']} is "
+        f"{point['recomputed']:,.0f}).",
         holds=len(means) > 0 and bool(points["explained"].all()),
-        otherwise=reach + ".",
-        low=means.min(),
-        high=means.max(),
-        n=len(points),
-        point=points.iloc[0],
+        otherwise=f"{reach}.",
     )
 
 
 def takeaways(rows: pd.DataFrame, points: pd.DataFrame, cells: pd.DataFrame) -> list[Claim]:
     """What these rows bear out; `points` from `decimal_points`, `cells` as printed."""
-    falls = [part for _, part in _by_setting(rows).groupby("learning_rate")]
     r = correlations(gap_and_attack(rows))
-    correlation = "correlation {within:.2f}, 95 %: {low:.2f} to {high:.2f}"
+    correlation = f"correlation {r['within']:.2f}, 95 %: {r['low']:.2f} to {r['high']:.2f}"
+    values, decimals = points["recomputed"], sorted(set(points["decimals"]))
     return [
         Claim(
-            "All {n} finite printed epsilons are recomputed ones of {values[0]:,.0f} to {values[1]:,.0f}, written with "
-            "{decimals} decimals and read without the decimal point.",
+            f"All {len(points)} finite printed epsilons are recomputed ones of {values.min():,.0f} "
+            f"to {values.max():,.0f}, written with {' or '.join(map(str, decimals))} decimals and "
+            "read without the decimal point.",
             holds=bool(points["explained"].all()),
-            n=len(points),
-            values=(points["recomputed"].min(), points["recomputed"].max()),
-            decimals=" or ".join(map(str, sorted(set(points["decimals"])))),
         ),
         _printed_order(rows, cells),
-        *map(_fall, falls),
+        *(_fall(part) for _, part in _by_setting(rows).groupby("learning_rate")),
         _longer(rows),
         Claim(
-            f"Among trainings of equal settings a wider gap goes with a better attack too ({correlation}); an unlucky hold-out "
-            "moves both.",
+            f"Among trainings of equal settings a wider gap goes with a better attack too "
+            f"({correlation}); an unlucky hold-out moves both.",
             holds=r["low"] > 0,
-            otherwise=f"Among trainings of equal settings gap and attack are not shown to go together ({correlation}).",
-            **r,
+            otherwise="Among trainings of equal settings gap and attack are not shown to go "
+            f"together ({correlation}).",
         ),
     ]
 
@@ -353,18 +350,16 @@ def _printed_order(rows: pd.DataFrame, cells: pd.DataFrame) -> Claim:
     printed = cells[(cells["metric"] == "mia.auc") & (cells["table"] == "3.4")]["printed"]
     published = (rows["reading"] == "published") & (rows["metric"] == "mia.auc")
     ours = rows[published & (rows["slice"] == "CLASS=0")]
-    spread = math.sqrt(ours.groupby(SETTING)["value"].var().mean())
+    spread, width = math.sqrt(ours.groupby(SETTING)["value"].var().mean()), np.ptp(printed)
     # The range of k draws exceeds so many standard deviations in 5 % of cases.
     limit = float(stats.studentized_range.ppf(0.95, len(printed), np.inf))
     return Claim(
-        "Table 3.4 rests on CLASS=0, where equal settings give AUCs with a standard deviation of {spread:.2f} as published: {n} "
-        "equal settings would often differ by as much as its rows do ({width:.2f}), so their order says nothing.",
-        holds=np.ptp(printed) < limit * spread,
-        otherwise="The rows of table 3.4 differ by {width:.2f}, more than equal settings would (standard deviation "
-        "{spread:.2f} as published).",
-        spread=spread,
-        width=np.ptp(printed),
-        n=len(printed),
+        "Table 3.4 rests on CLASS=0, where equal settings give AUCs with a standard deviation of "
+        f"{spread:.2f} as published: {len(printed)} equal settings would often differ by as much "
+        f"as its rows do ({width:.2f}), so their order says nothing.",
+        holds=width < limit * spread,
+        otherwise=f"The rows of table 3.4 differ by {width:.2f}, more than equal settings would "
+        f"(standard deviation {spread:.2f} as published).",
     )
 
 
@@ -376,32 +371,31 @@ def _t(n: float) -> float:
 def _fall(part: pd.DataFrame) -> Claim:
     ordered = part.sort_values("noise_multiplier")
     a, b = ordered.iloc[0], ordered.iloc[-1]
-    start = "At step size {a[learning_rate]:g}, as described, "
-    means = "mean AUC {a[mean]:.2f} at noise {a[noise_multiplier]:g}, {b[mean]:.2f} at noise {b[noise_multiplier]:g}."
+    start = f"At step size {a['learning_rate']:g}, as described, "
+    means = (
+        f"mean AUC {a['mean']:.2f} at noise {a['noise_multiplier']:g}, {b['mean']:.2f} at noise "
+        f"{b['noise_multiplier']:g}."
+    )
     return Claim(
         f"{start}noise lowers the logistic attack on all records: {means}",
         # Conservative: the hold-outs are the same, so that the difference is known better.
         holds=a["mean"] - b["mean"] > _t(a["n"]) * math.hypot(a["se"], b["se"]),
         otherwise=f"{start}no fall of the logistic attack with the noise can be shown: {means}",
-        a=a,
-        b=b,
     )
 
 
 def _longer(rows: pd.DataFrame) -> Claim:
-    part = rows[rows["metric"].isin(["overfit.score.gap", "overfit.mia.auc"])]
+    gap, area = "overfit.score.gap", "overfit.mia.auc"
+    part = rows[rows["metric"].isin([gap, area])]
     table = part.pivot_table(index="replicate", columns=["epochs", "metric"], values="value")
     first, last = part["epochs"].min(), part["epochs"].max()
     rise = table[last] - table[first]  # on the same hold-outs
-    start = "from {first:g} to {last:g} epochs without DP"
+    mean, start = rise.mean(), f"from {first:g} to {last:g} epochs without DP"
     return Claim(
         f"Overfitting drives the attack: {start}, on the same hold-outs, the accuracy gap widens by "
-        "{rise[overfit.score.gap]:.2f} and the AUC of the loss threshold rises by {rise[overfit.mia.auc]:.2f} to {level:.2f}.",
-        holds=bool((rise.mean() > _t(len(rise)) * rise.sem()).all()),
-        otherwise=f"Gap and attack are not shown to rise {start} (by {{rise[overfit.score.gap]:.2f}} and "
-        "{rise[overfit.mia.auc]:.2f}).",
-        first=first,
-        last=last,
-        rise=rise.mean(),
-        level=table[last]["overfit.mia.auc"].mean(),
+        f"{mean[gap]:.2f} and the AUC of the loss threshold rises by {mean[area]:.2f} to "
+        f"{table[last][area].mean():.2f}.",
+        holds=bool((mean > _t(len(rise)) * rise.sem()).all()),
+        otherwise=f"Gap and attack are not shown to rise {start} (by {mean[gap]:.2f} and "
+        f"{mean[area]:.2f}).",
     )

@@ -353,15 +353,14 @@ def _means(rows: pd.DataFrame, metric: str) -> pd.Series:
 def headline(rows: pd.DataFrame) -> Claim:
     """One sentence: the shadow attack with and without DP."""
     areas = _means(rows, "mia.auc").groupby("target").agg(["min", "max"])
-    plain, private = (areas.reindex([t]).iloc[0] for t in ("non-private", "dp-sgd"))
+    ends = areas.reindex(["non-private", "dp-sgd"])
+    plain, private = (f"{low:.2f} to {high:.2f}" for low, high in ends.to_numpy())
+    epsilon = rows.loc[rows["target"] == "dp-sgd", "epsilon"].min()
     return Claim(
-        "The shadow attack's AUC is {plain[min]:.2f} to {plain[max]:.2f} without DP and {private[min]:.2f} to "
-        "{private[max]:.2f} at ε = {epsilon:g}.",
-        holds=not (plain.isna().any() or private.isna().any()),
-        otherwise="A target that hardly ever predicts one class cannot be imitated: no shadow attack on it.",
-        plain=plain,
-        private=private,
-        epsilon=rows.loc[rows["target"] == "dp-sgd", "epsilon"].min(),
+        f"The shadow attack's AUC is {plain} without DP and {private} at ε = {epsilon:g}.",
+        holds=bool(ends.notna().all(axis=None)),
+        otherwise="A target that hardly ever predicts one class cannot be imitated: no shadow "
+        "attack on it.",
     )
 
 
@@ -370,62 +369,56 @@ def takeaways(rows: pd.DataFrame, cells: pd.DataFrame, *, base_rate: float) -> l
     table = implied(cells)
     gaps = (table["accuracy, printed"] - table["implied by the members"]).abs()
     worst = table.iloc[int(gaps.argmax())]
-    gain = _means(rows, "accuracy") - _means(rows, "accuracy.always_member")
+    low, high = sorted(worst[["implied by the members", "implied by the non-members"]])
+    beaten = int((table["always answering member"] > table["accuracy, printed"]).sum())
+    gain = (_means(rows, "accuracy") - _means(rows, "accuracy.always_member"))["non-private"].max()
     known = _means(rows, "balanced_accuracy").groupby("target").mean()
-    known = known.reindex(["non-private", "dp-sgd"])
+    knows, private_knows = known.reindex(["non-private", "dp-sgd"])
+    known_text = f"{knows:.2f} without DP and {private_knows:.2f} with it"
     accuracy = _means(rows, "target.accuracy").droplevel("attack_model")
+    plain, private = accuracy["non-private"], accuracy["dp-sgd"]
     area = _means(rows, "lira.auc").droplevel("attack_model")
     on_networks = area.drop(FULL_BATCH, errors="ignore")
+    first, last = on_networks.iloc[0], on_networks.iloc[-1]
     rival = rows[(rows["target"] == FULL_BATCH) & (rows["metric"] == "target.accuracy")]["value"]
     error = 0.0 if len(rival) < 2 else float(stats.t.isf(0.025, len(rival) - 1) * rival.sem())
     return [
         Claim(
-            "Table 3.5 contradicts itself: for {worst[attack_model]} of the {worst[target]} target its precisions and recalls "
-            "imply an accuracy of {ends[0]:.2f} to {ends[1]:.2f}, printed is {worst[accuracy, printed]:.2f}.",
+            f"Table 3.5 contradicts itself: for {worst['attack_model']} of the {worst['target']} "
+            f"target its precisions and recalls imply an accuracy of {low:.2f} to {high:.2f}, "
+            f"printed is {worst['accuracy, printed']:.2f}.",
             holds=gaps.max() > 0.05,
-            worst=worst,
-            ends=sorted(worst[["implied by the members", "implied by the non-members"]]),
         ),
         Claim(
-            "Answering “member” to everything beats {k} of the {n} printed attacks in accuracy; ours, without DP, come to "
-            "{gain:+.3f} against that answer at best.",
-            k=int((table["always answering member"] > table["accuracy, printed"]).sum()),
-            n=len(table),
-            gain=gain["non-private"].max(),
+            f"Answering “member” to everything beats {beaten} of the {len(table)} printed attacks "
+            f"in accuracy; ours, without DP, come to {gain:+.3f} against that answer at best.",
         ),
         Claim(
-            "The shadow attack knows more without DP (mean balanced accuracy {known[non-private]:.2f}) than with it "
-            "({known[dp-sgd]:.2f}); guessing is 0.50.",
-            holds=known["non-private"] > max(known["dp-sgd"], 0.5),
-            otherwise="The shadow attack's mean balanced accuracy is {known[non-private]:.2f} without DP and "
-            "{known[dp-sgd]:.2f} with it (nan: no target could be imitated); guessing is 0.50.",
-            known=known,
+            f"The shadow attack knows more without DP: its mean balanced accuracy is {known_text}; "
+            "guessing is 0.50.",
+            holds=knows > max(private_knows, 0.5),
+            otherwise=f"The shadow attack's mean balanced accuracy is {known_text} (nan: no target "
+            "could be imitated); guessing is 0.50.",
         ),
         Claim(
-            "LiRA knows more without DP (AUC {a:.2f}), and DP lowers it to {b:.2f}.",
-            holds=on_networks.iloc[0] > on_networks.iloc[-1],
-            a=on_networks.iloc[0],
-            b=on_networks.iloc[-1],
+            f"LiRA knows more without DP (AUC {first:.2f}), and DP lowers it to {last:.2f}.",
+            holds=first > last,
         ),
         Claim(
-            "The price: the private target's accuracy of {accuracy[dp-sgd]:.2f} does not beat the base rate of {base:.2f}; "
-            "without DP it is {accuracy[non-private]:.2f}.",
-            holds=accuracy["dp-sgd"] <= base_rate,
-            otherwise="The private target's accuracy is {accuracy[dp-sgd]:.2f}, the base rate {base:.2f}, and without DP it is "
-            "{accuracy[non-private]:.2f}.",
-            accuracy=accuracy,
-            base=base_rate,
+            f"The price: the private target's accuracy of {private:.2f} does not beat the base "
+            f"rate of {base_rate:.2f}; without DP it is {plain:.2f}.",
+            holds=private <= base_rate,
+            otherwise=f"The private target's accuracy is {private:.2f}, the base rate "
+            f"{base_rate:.2f}, and without DP it is {plain:.2f}.",
         ),
         Claim(
-            "The set-up costs the accuracy, not ε: logistic regression by a few steps on all records, features scaled by public "
-            "ranges, spends the same ε and has an accuracy of {accuracy:.2f} ± {error:.2f} at a base rate of {base:.2f}, and "
-            "LiRA's AUC is {area:.2f} on it.",
+            "The set-up costs the accuracy, not ε: logistic regression by a few steps on all "
+            "records, features scaled by public ranges, spends the same ε and has an accuracy of "
+            f"{rival.mean():.2f} ± {error:.2f} at a base rate of {base_rate:.2f}, and LiRA's AUC "
+            f"is {area.get(FULL_BATCH, math.nan):.2f} on it.",
             holds=rival.mean() - error > base_rate,
-            otherwise="Steps on all records at once are not shown to beat the base rate of {base:.2f} at this ε: accuracy "
-            "{accuracy:.2f} (nan: not run, no public ranges).",
-            accuracy=rival.mean(),
-            error=error,
-            base=base_rate,
-            area=area.get(FULL_BATCH, math.nan),
+            otherwise="Steps on all records at once are not shown to beat the base rate of "
+            f"{base_rate:.2f} at this ε: accuracy {rival.mean():.2f} (nan: not run, no public "
+            "ranges).",
         ),
     ]

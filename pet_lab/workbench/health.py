@@ -9,6 +9,7 @@ import sys
 import tempfile
 import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 
 from pet_lab.workbench.workspace import Workspace
 
@@ -32,72 +33,53 @@ class MachineCheck:
 
 def check(ws: Workspace) -> list[MachineCheck]:
     """Python, packages against the lock, kernel, folders, disk, cores."""
-    return [_python(ws), _packages(ws), _kernel(), *_folders(ws), _disk(ws), _cores()]
+    from jupyter_client.kernelspec import KernelSpecManager
 
-
-def _python(ws: Workspace) -> MachineCheck:
     running = f"{sys.version_info.major}.{sys.version_info.minor}"
     pinned = ws.root / ".python-version"
-    pinned_version = pinned.read_text(errors="replace").strip() if pinned.is_file() else running
-    return MachineCheck(
-        "Python",
-        running == pinned_version,
-        running,
-        f"expected {pinned_version}: run `uv sync --frozen`",
-    )
+    wanted = pinned.read_text(errors="replace").strip() if pinned.is_file() else running
+    sync = "run `uv sync --frozen --all-extras`"
+    kernel = "python3" in KernelSpecManager().find_kernel_specs()
+    free = shutil.disk_usage(ws.root).free / 1e9
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parallel = f"{usable} (a sweep runs as many notebooks at a time)"
+    return [
+        MachineCheck("Python", running == wanted, running, f"expected {wanted}: {sync}"),
+        _packages(ws, sync),
+        MachineCheck("kernel", kernel, "python3" if kernel else "none called python3", sync),
+        *(_folder(folder) for folder in (ws.runs, ws.reports)),
+        MachineCheck("disk", free > ENOUGH_DISK_GB, f"{free:.0f} GB free", "free some space"),
+        MachineCheck("cores", True, parallel),
+    ]
 
 
-def _packages(ws: Workspace) -> MachineCheck:
+def _packages(ws: Workspace, fix: str) -> MachineCheck:
     """Installed versions that differ from the lock; what is not installed belongs to an extra."""
-    lock = ws.root / "uv.lock"
+    lock, restore = ws.root / "uv.lock", "restore it from git"
     if not lock.is_file():
-        return MachineCheck("packages", False, "no uv.lock", "restore it from git")
-    locked: dict[str, set[str]] = {}
+        return MachineCheck("packages", False, "no uv.lock", restore)
     try:
         entries = tomllib.loads(lock.read_text(encoding="utf-8")).get("package", ())
     except (OSError, ValueError):
-        return MachineCheck("packages", False, "uv.lock is damaged", "restore it from git")
+        return MachineCheck("packages", False, "uv.lock is damaged", restore)
+    locked: dict[str, set[str]] = {}
     for package in entries:
         locked.setdefault(package["name"], set()).add(package.get("version", ""))
-    odd = []
-    count = 0
-    for distribution in importlib.metadata.distributions():
-        name = (distribution.metadata["Name"] or "").lower().replace("_", "-").replace(".", "-")
-        if name in locked and name != "pet-lab":
-            count += 1
-            if distribution.version not in locked[name]:
-                odd.append(f"{name} {distribution.version}")
-    state = f"{count} as locked" if not odd else f"not as locked: {', '.join(sorted(odd)[:5])}"
-    return MachineCheck("packages", not odd, state, "run `uv sync --frozen --all-extras`")
+    installed = {
+        ((d.metadata["Name"] or "").lower().replace("_", "-").replace(".", "-"), d.version)
+        for d in importlib.metadata.distributions()
+    }
+    known = sorted(p for p in installed if p[0] in locked and p[0] != "pet-lab")
+    odd = [f"{name} {version}" for name, version in known if version not in locked[name]]
+    state = f"not as locked: {', '.join(odd[:5])}" if odd else f"{len(known)} as locked"
+    return MachineCheck("packages", not odd, state, fix)
 
 
-def _kernel() -> MachineCheck:
-    from jupyter_client.kernelspec import KernelSpecManager
-
-    known = KernelSpecManager().find_kernel_specs()
-    words = "python3" if "python3" in known else "none called python3"
-    return MachineCheck("kernel", "python3" in known, words, "run `uv sync --frozen --all-extras`")
-
-
-def _folders(ws: Workspace) -> list[MachineCheck]:
-    checks = []
-    for folder in (ws.runs, ws.reports):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-            checks.append(MachineCheck(f"folder {folder.name}", True, "writable"))
-        except OSError as error:
-            state = error.strerror or type(error).__name__
-            checks.append(MachineCheck(f"folder {folder.name}", False, state, "make it writable"))
-    return checks
-
-
-def _disk(ws: Workspace) -> MachineCheck:
-    free = shutil.disk_usage(ws.root).free / 1e9
-    return MachineCheck("disk", free > ENOUGH_DISK_GB, f"{free:.0f} GB free", "free some space")
-
-
-def _cores() -> MachineCheck:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return MachineCheck("cores", True, f"{usable} (a sweep runs as many notebooks at a time)")
+def _folder(folder: Path) -> MachineCheck:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return MachineCheck(f"folder {folder.name}", True, "writable")
+    except OSError as error:
+        state = error.strerror or type(error).__name__
+        return MachineCheck(f"folder {folder.name}", False, state, "make it writable")

@@ -73,7 +73,7 @@ def test_a_hold_out_whose_members_are_of_one_class_says_so_and_the_others_run():
     [
         (Y[:5], {}, "at least 6 records, got 5"),
         (np.zeros(90), {}, "two classes, got 90 records of class 0 alone"),
-        (Y, {"delta": 2.0}, "delta is a probability strictly between 0 and 1, got 2"),
+        (Y, {"delta": 2.0}, "delta is strictly between 0 and 1, got 2"),
         (Y, {"batch_size": 58}, "batch_size = 58 is larger than the 57 records"),
         (Y, {"members": 11}, "batch_size = 12 is larger than the 11 records"),
     ],
