@@ -93,7 +93,7 @@ def test_what_cannot_run_is_a_row_that_says_why():
         ({"models": 8}, "models is a whole number of at least 16, got 8"),
         ({"base": replace(BASE, batch_size=61)}, "batch_size = 61 is larger than the 60 records"),
         ({"noise_multipliers": []}, "noise_multipliers is a list of 1 or more"),
-        ({"delta": 1.5}, "delta is a probability"),
+        ({"delta": 1.5}, "delta is strictly between"),
     ],
 )
 def test_parameters_are_checked_against_each_other(changes, words):

@@ -114,7 +114,7 @@ def test_the_printed_slice_is_set_beside_the_maximum_over_slices():
         ({"overfit_epochs": [5, 0]}, "overfit_epochs is a whole number of at least 1, got 0"),
         ({"base": replace(SMALL, batch_size=58)}, "batch_size = 58 is larger than the 57 records"),
         ({"learning_rates": []}, "learning_rates is a list of 1 or more"),
-        ({"delta": 1.5}, "delta is a probability"),
+        ({"delta": 1.5}, "delta is strictly between"),
         ({"y": Y[:4]}, "at least 6 records"),
     ],
 )
