@@ -21,7 +21,6 @@ import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -352,7 +351,7 @@ def execute(
 
 
 class _Sweep:
-    """One call of `execute`. Threads of the pool only read it and send events."""
+    """One call of `execute`. Its threads only read it and send events."""
 
     executor: Executor
 
@@ -378,7 +377,8 @@ class _Sweep:
         self.running: dict[RunSpec, float] = {}
         self.records: dict[RunSpec, RunRecord] = {}
         self.events: queue.Queue[tuple[str, RunSpec, Any]] = queue.Queue()
-        self.stopping = threading.Event()
+        self.tasks: queue.SimpleQueue[RunSpec] = queue.SimpleQueue()
+        self.over, self.stopping = threading.Event(), threading.Event()
         self.gave_up = False
         self.close: Callable[[], None] = lambda: None
 
@@ -391,28 +391,31 @@ class _Sweep:
             runs.refresh_prose(self.ws, spec, self.prints[spec.notebook]["prose"])
             record = runs.load(spec.folder(self.ws)) or runs.of_spec(spec, self.ws)
             self._tell("skipped", spec, dataclasses.replace(record, skipped=True), clock)
-        pool = ThreadPoolExecutor(slots, "run")
-        futures: list[Future[None]] = []
+        for spec in self.todo:
+            self.tasks.put(spec)
+        # Daemons: a thread that hangs in a broken cluster must not keep the program from ending.
+        threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(slots)]
         with _sigterm_as_interrupt():
             try:
-                futures += [pool.submit(self._work, spec) for spec in self.todo]
+                for thread in threads:
+                    thread.start()
                 while len(self.records) < self.total:
                     with contextlib.suppress(queue.Empty):
                         kind, spec, news = self.events.get(timeout=0.2)
                         if kind == "busy":
-                            futures.append(pool.submit(self._work, spec))
+                            self.tasks.put(spec)
                         elif kind == "fatal":
                             self.gave_up = True
                             raise news
                         else:
                             self._tell(kind, spec, news, clock)
             except KeyboardInterrupt:
-                raise Interrupted(self._stop(futures)) from None
+                raise Interrupted(self._stop(threads)) from None
             except BaseException:
-                self._stop(futures)
+                self._stop(threads)
                 raise
             finally:
-                pool.shutdown(wait=False)
+                self.over.set()
                 self.close()
         return [self.records[spec] for spec in self.specs]
 
@@ -439,10 +442,13 @@ class _Sweep:
         self.executor, self.close = cluster.run, cluster.close
         return jobs or cluster.slots()
 
-    def _stop(self, futures: Iterable[Future[None]]) -> list[RunRecord]:
+    def _stop(self, threads: Iterable[threading.Thread]) -> list[RunRecord]:
         """End what is running; the records as they are then."""
+        self.over.set()
         self.stopping.set()  # each run's own watch ends it
-        wait([future for future in futures if not future.cancel()], timeout=30)
+        until = time.monotonic() + 30
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
         while not self.events.empty():
             _, spec, news = self.events.get()
             if isinstance(news, RunRecord) and news.ended:
@@ -459,7 +465,12 @@ class _Sweep:
             left = clock.left(waiting, running)
             self.progress(Event(kind, spec, record, len(self.records), self.total, left))
 
-    # In a thread of the pool from here on.
+    # In a thread of its own from here on.
+
+    def _serve(self) -> None:
+        while not self.over.is_set():
+            with contextlib.suppress(queue.Empty):
+                self._work(self.tasks.get(timeout=0.1))
 
     def _work(self, spec: RunSpec) -> None:
         self.running[spec] = time.monotonic()
