@@ -5,10 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from pet_lab import checks
@@ -17,6 +16,9 @@ from pet_lab.dpsgd import batched, network
 from pet_lab.dpsgd.config import PER_REPLICA, Config, Engine
 from pet_lab.dpsgd.network import layer_shapes
 from pet_lab.dpsgd.streams import Seed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Pair = tuple[ArrayLike, ArrayLike]
 
@@ -67,6 +69,8 @@ class Training:
 
     def curves(self) -> pd.DataFrame:
         """Tidy curves: replicate, epoch, the settings that may differ by replica, metric, value."""
+        import pandas as pd
+
         named = {
             "train_loss": self.loss,
             "train_accuracy": self.accuracy,

@@ -1,6 +1,7 @@
 """Both ways at equal budgets: equal splits, the worst case, and claims that follow the rows."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -114,7 +115,8 @@ def test_claims_follow_the_rows(auc, holds):
     rows = invented(auc)
     claims = study.takeaways(rows, base_rate=0.67)
     assert [claim.holds for claim in claims] == [holds, holds, True, holds]
-    assert study.headline(rows).values["top"]["dp-sgd"] == pytest.approx(auc, abs=0.01)
+    (area,) = re.findall(r"AUC of (0\.\d\d) on DP training", study.headline(rows).text)
+    assert float(area) == pytest.approx(auc, abs=0.0151)  # the rows lie up to .01 below; two digits
 
 
 def test_one_replicate_claims_nothing():
