@@ -306,16 +306,19 @@ def agreement(scored: pd.DataFrame, **layout: Any) -> Picture:
 def heatmap(
     frames: pd.DataFrame | Mapping[str, pd.DataFrame],
     *,
+    text: str = "correlation",
+    limits: tuple[float, float] = (-1, 1),
     caption: str | None = None,
     alt: str | None = None,
 ) -> Picture:
-    """Correlation matrices side by side on one scale, -1 to 1.
+    """Matrices side by side on one scale, `limits`, named `text`.
 
     Rows and columns are named up to `MOST_NAMES`: above that they are counted.
     """
     frames = {"": frames} if isinstance(frames, pd.DataFrame) else frames
     _, grid = figure(1, len(frames), width=min(10, 3.4 * len(frames) + 1), squeeze=False)
-    scale = {"vmin": -1, "vmax": 1, "cmap": "RdBu_r", "square": True, "cbar": False}
+    cmap = "RdBu_r" if limits[0] < 0 else "cividis"
+    scale = dict(zip(("vmin", "vmax"), limits, strict=True)) | {"cmap": cmap}
     for axes, (title, frame) in zip(grid.ravel(), frames.items(), strict=True):
         named = len(frame) <= MOST_NAMES
         index, columns = (  # seaborn measures the names
@@ -323,12 +326,14 @@ def heatmap(
             for ax in (frame.index, frame.columns)
         )
         escaped = pd.DataFrame(frame.to_numpy(float), index, columns)
-        sns.heatmap(escaped, ax=axes, **scale, xticklabels=named, yticklabels=named)
+        looks = {"square": True, "cbar": False, "xticklabels": named, "yticklabels": named}
+        sns.heatmap(escaped, ax=axes, **scale, **looks)
         axes.set(title=title, ylabel="", xlabel="" if named else f"{len(frame)} columns")
         size = "small" if len(frame) <= MOST_NAMES // 2 else "x-small"
         axes.tick_params(length=0, labelsize=size)
+        axes.tick_params(axis="y", rotation=0)
     image = grid[0, 0].collections[0]
-    grid[0, 0].figure.colorbar(image, ax=list(grid.ravel()), shrink=0.75, label="correlation")
+    grid[0, 0].figure.colorbar(image, ax=list(grid.ravel()), shrink=0.75, label=text)
     return _shown(grid[0, 0], caption, alt)
 
 
