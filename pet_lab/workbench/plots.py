@@ -119,7 +119,10 @@ def render(fig: Figure) -> tuple[str, str, str]:
         for text in texts:
             text.set_parse_math(False)
         fig.draw_without_rendering()  # ticks have their text only now
-    for text in fig.findobj(Text):  # a dollar in the name of a column is no mathematics
+    sides = [axis for axes in fig.axes for axis in (axes.xaxis, axes.yaxis)]
+    ticks = [tick for axis in sides for tick in (*axis.majorTicks, *axis.minorTicks)]
+    spare = [text for tick in ticks for text in (tick.label1, tick.label2)]  # saving may need them
+    for text in [*fig.findobj(Text), *spare]:  # a dollar in a column's name is no mathematics
         text.set_parse_math("$" not in text.get_text() or "\\" in text.get_text())
     buffer = io.BytesIO()
     fig.savefig(buffer, format="svg", bbox_inches="tight", metadata=_NO_METADATA)
