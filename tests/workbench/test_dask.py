@@ -185,7 +185,7 @@ except sweep.Interrupted as stop:
     )
     wait_for(lambda: all(kernels(w) for w in workers), 90)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=150)
     assert said.split() == ["interrupted"] * 3
     wait_for(lambda: not any(kernels(w) for w in workers), 30)
 
