@@ -36,8 +36,6 @@ LABELS = {
     "certified": "certified accuracy",
     "flipped": "answers that flip",
     "changes": "changes allowed",
-    "detected": "attacks detected",
-    "neighbours": "nearest earlier queries averaged",
 }
 
 
@@ -175,7 +173,7 @@ def art_points(
             return net.input_gradient(np.asarray(x, float)[None], labels)[0].astype(np.float32)
 
         def fit(self, *_: Any, **__: Any) -> None:
-            raise NotImplementedError("the network is trained already")
+            """The library asks for it; an attack on a trained network never calls it."""
 
     wrapped = Wrapped(model=None, clip_values=(0.0, 1.0))
     wrapped.nb_classes = CLASSES
