@@ -19,6 +19,8 @@ group_id
 _.global_scale, _._pc_level, _.connection_lost, _.__annotations__
 exc = None
 exc
+# What a child process makes and calls by name
+_.CkksParser, _.Library, _.respond
 # Python, widgets, logging, jupyter_client, nbconvert, IPython
 _.__init_subclass__, _.disabled, _.launch_kernel, _.pgid
 _.heading, _.inline_math, _.latex_environment, _.output_mimetype, _.template_name

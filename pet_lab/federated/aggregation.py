@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from pet_lab import paillier
 from pet_lab.checks import require
+from pet_lab.parties.apart import Apart
 
 Array = NDArray[np.float64]
 Message = list[bytes]
@@ -242,9 +243,8 @@ class Ckks(Scheme):
     leave the offices: with the reply and its exact decryption an outsider solves for the secret key
     (B. Li, D. Micciancio, EUROCRYPT 2021).
 
-    A message is compared with one of the server's own before native code parses it: same length,
-    head and scale. Parsers of strangers' bytes in this process remain a risk; a deployment would
-    put them into one of their own.
+    Messages are parsed, added and decrypted in a child process: tenseal ends the process over some
+    bytes. Before, a message is compared with one of our own: same length, head and scale.
     """
 
     context: Any = field(repr=False)
@@ -273,49 +273,41 @@ class Ckks(Scheme):
         return [ts.ckks_vector(self.context, part).serialize() for part in parts]
 
     @cached_property
-    def _own(self) -> list[tuple[bytes, Any]]:
+    def _own(self) -> list[bytes]:
         """What a message is held against: zeros of ours."""
-        import tenseal as ts
+        return self.encrypt(np.zeros(self.parameters), 0.0)
 
-        parts = self.encrypt(np.zeros(self.parameters), 0.0)
-        return [(raw, ts.ckks_vector_from(self.context, raw)) for raw in parts]
+    @cached_property
+    def _parser(self) -> Apart:
+        context = self.context.serialize(
+            save_secret_key=self.context.has_secret_key(),
+            save_galois_keys=False,
+            save_relin_keys=False,
+        )
+        return Apart(f"{__name__}:CkksParser", [context], self._own, refusal=Rejected)
 
-    def _read(self, message: Message) -> list[Any]:
-        import tenseal as ts
-
+    def _read(self, message: Message) -> Message:
         wanted = len(self._own)
         sentence = f"Expected {wanted} ciphertexts, got {len(message)}."
         require(len(message) == wanted, sentence, Rejected)
-        vectors = []
-        for i, (raw, (like, own)) in enumerate(zip(message, self._own, strict=True)):
-            wrong = f"Ciphertext {i} is damaged or of another kind."
+        for i, (raw, like) in enumerate(zip(message, self._own, strict=True)):
             alike = len(raw) == len(like) and raw[:23] == like[:23] and raw[-9:] == like[-9:]
-            require(alike, wrong, Rejected)
-            try:
-                vector = ts.ckks_vector_from(self.context, raw)
-                vector + own  # SEAL looks at some things only when it adds
-                kind, own_kind = (
-                    [(c.size(), c.scale, c.parms_id()) for c in v.ciphertext()]
-                    for v in (vector, own)
-                )
-            except (ValueError, RuntimeError, TypeError, MemoryError):
-                raise Rejected(wrong) from None
-            require(kind == own_kind, wrong, Rejected)
-            vectors.append(vector)
-        return vectors
+            require(alike, _DAMAGED.format(i), Rejected)
+        return message
+
+    def check(self, message: Message) -> None:
+        """Rejected unless its ciphertexts can be added to zeros of ours."""
+        self._parser("check", self._read(message))
 
     def add(self, messages: Sequence[Message]) -> Message:
         """Sums of ciphertexts."""
-        columns = zip(*map(self._read, messages), strict=True)
-        try:
-            return [functools.reduce(operator.add, column).serialize() for column in columns]
-        except (ValueError, RuntimeError):
-            raise Rejected("The ciphertexts cancel out: an addend is no encryption.") from None
+        return self._parser("add", *map(self._read, messages))
 
     def decrypt(self, message: Message, total_share: float) -> Array:
         """The average, off by about 1e-8; Rejected without the secret key."""
         _holds_key(self.context.has_secret_key())
-        values = np.concatenate([v.decrypt() for v in self._read(message)])
+        (raw,) = self._parser("decrypt", self._read(message))
+        values = np.frombuffer(raw, dtype="<f8")
         require(
             np.isfinite(values).all() and np.abs(values).max() <= 2 * self.LIMIT,
             "The decrypted sum is out of range: an addend was encrypted under another key, or was "
@@ -329,3 +321,51 @@ class Ckks(Scheme):
         public = self.context.copy()
         public.make_context_public()
         return dataclasses.replace(self, context=public)
+
+
+_DAMAGED = "Ciphertext {} is damaged or of another kind."
+
+
+class CkksParser:
+    """What reads messages of others, in a child process: nothing else calls tenseal on them."""
+
+    def __init__(self, context: Sequence[bytes], zeros: Message) -> None:
+        import tenseal as ts
+
+        self.context = ts.context_from(context[0])
+        self.zeros = [ts.ckks_vector_from(self.context, raw) for raw in zeros]
+
+    def _read(self, message: Sequence[bytes]) -> list[Any]:
+        import tenseal as ts
+
+        vectors = []
+        for i, (raw, own) in enumerate(zip(message, self.zeros, strict=True)):
+            try:
+                vector = ts.ckks_vector_from(self.context, raw)
+                vector + own  # SEAL looks at some things only when it adds
+                kind, own_kind = (
+                    [(c.size(), c.scale, c.parms_id()) for c in v.ciphertext()]
+                    for v in (vector, own)
+                )
+            except (ValueError, RuntimeError, TypeError, MemoryError):
+                raise Rejected(_DAMAGED.format(i)) from None
+            require(kind == own_kind, _DAMAGED.format(i), Rejected)
+            vectors.append(vector)
+        return vectors
+
+    def check(self, message: Message) -> Message:
+        """Nothing, or a refusal."""
+        self._read(message)
+        return []
+
+    def add(self, *messages: Message) -> Message:
+        """Sums, serialised."""
+        columns = zip(*map(self._read, messages), strict=True)
+        try:
+            return [functools.reduce(operator.add, column).serialize() for column in columns]
+        except (ValueError, RuntimeError):
+            raise Rejected("The ciphertexts cancel out: an addend is no encryption.") from None
+
+    def decrypt(self, message: Message) -> Message:
+        """The numbers, as doubles."""
+        return [pack(np.concatenate([v.decrypt() for v in self._read(message)]))]

@@ -170,7 +170,7 @@ def hold_session(
     holder = DataHolder(mine.name, _read(data, separator))
     rowless = out is not None and variant == "cardinality"
     ensure(not rowless, "--out needs rows; cardinality returns only a count.")
-    speaker = engine_named(engine)
+    speaker = engine_named(engine, strangers=True)
     check_variant(speaker, variant)
     needs_rows = linkers or (out is not None and role == "responder")
     ensure(

@@ -6,10 +6,11 @@ from .ecdh import EcdhEngine
 from .protocol import PsiEngine, ensure
 
 
-def engine_named(name: str) -> PsiEngine:
+def engine_named(name: str, *, strangers: bool = False) -> PsiEngine:
     """The engine a name stands for, or PsiError if there is none or its library is not installed.
 
-    The oracle is not among them: it protects nothing.
+    The oracle is not among them: it protects nothing. `strangers` says that the peer is not of this
+    process: native code then reads its bytes in another.
     """
     if name in ("rsa-3072", "rsa-2048", "rsa-4096"):
         from .rsa_blind import RsaEngine
@@ -18,7 +19,7 @@ def engine_named(name: str) -> PsiEngine:
     if name == "openmined":
         from .openmined import OpenMinedEngine
 
-        return OpenMinedEngine()
+        return OpenMinedEngine(strangers=strangers)
     if name == "ecdh-proved":
         from .ecdh_proved import EcdhProvedEngine
 
