@@ -5,14 +5,15 @@ surrounding white space and are brought to Unicode's NFC. What a column holds is
 its cells:
 
 integer, number  all cells but the missing ones are numbers in one notation: decimal point or comma,
-                 thousands in groups of three, currency or percent signs, any script's digits; a
-                 column of which nine tenths are numbers is a number with named odd cells
+                 thousands in groups of three, currency or percent signs, flags of statistical
+                 offices, negatives in brackets, any script's digits; a column of which nine tenths
+                 are numbers, or of many numbers and a few words, is a number with named odd cells
 date             all cells are days in one notation whose order of day and month is certain
 text             all else; also codes with leading zeros, and integers that a number cannot hold
 
-Missing is an empty cell, or a mark that holds no letter (`: . .. - ? *` and spreadsheet errors such
-as #N/A); the words NA, N/A, NaN, None and null are missing among numbers and values among text,
-where NA may be Namibia.
+Missing is an empty cell, or a mark that holds no letter (`: . .. - ? * /` and spreadsheet errors
+such as #N/A); the words NA, N/A, NaN, None and null are missing among numbers and values among
+text, where NA may be Namibia.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from pet_lab.checks import require
 
@@ -43,10 +46,14 @@ __all__ = ["Column", "TableReading", "read_table"]
 
 _require = partial(require, error=DataError)
 
-SEPARATORS = {";": "semicolon", "\t": "tab", "|": "bar", ",": "comma"}
-MARKS = re.compile(r"[:?*.\-–—…]{1,3}|:\s?[a-z]{1,2}|#(N/A|NULL!|VALUE!|REF!|DIV/0!|NUM!|NAME\?)")
+# In this order where several fit: a comma is the one that cells hold most often themselves.
+SEPARATORS = {"\t": "tab", ";": "semicolon", "|": "bar", ",": "comma"}
+MARKS = re.compile(
+    r"[:?*./\-–—…]{1,3}|:\s?[a-z]{1,2}|\.[a-zA-Z_]|#(N/A|NULL!|VALUE!|REF!|DIV/0!|NUM!|NAME\?)"
+)
 WORDS = frozenset({"na", "n/a", "nan", "none", "null"})
 MOSTLY = 0.9  # from this share on a column is a number with odd cells
+FEW, MANY = 5, 20  # so many different odd cells beside so many different numbers do not make text
 LARGEST = 1e150  # beyond it the square of a value, and with it a variance, is no finite number
 EMPTY = "Expected a table with a header line, got an empty file."
 SHOWN = 3  # examples in a sentence
@@ -55,18 +62,26 @@ WESTERN = frozenset(
     "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜßàáâãäåæçèéêëìíîïñòóôõöøùúûüÿœŒšŠžŽŸ€£§°ºª«»‘’“”–—…\xa0"
 )
 BINARY = {b"PK\x03\x04": "a spreadsheet or zip archive", b"PAR1": "Parquet", b"\x1f\x8b": "gzip"}
+BINARY |= {b"\xd0\xcf\x11\xe0": "an old spreadsheet (.xls)", b"%PDF": "PDF"}
+_MARKUP = re.compile(r"\s*<(\?xml|!doctype|html|table|stata_dta)\b", re.IGNORECASE)
 
 # What has more digits than this is text: no number needs them, and reading them takes its time.
 _PLAIN = re.compile(r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d+)?")
 _INTEGER = re.compile(r"[+-]?\d{1,400}")
 _SPACES = re.compile(r"(?<=\d)[ '’\u00a0\u2009\u202f](?=\d{3}(?!\d))")
-_SIGNS = re.compile(r"^(?:[€$£¥]|EUR|USD|GBP|CHF)\s?|\s?(?:[€$£¥%‰]|EUR|USD|GBP|CHF)$")
+_CURRENCY = r"(?:[$£¥¢\u20a0-\u20bf]|EUR|USD|GBP|CHF|SEK|NOK|DKK|PLN|CZK|HUF)"
+_SIGNS = re.compile(rf"^([+-]?)({_CURRENCY})\s?|\s?({_CURRENCY}|[%‰])$")
+_FLAG = re.compile(r"(?<=\d)\s([bcdefinprsuz]{1,3})$")  # 12.3 p: provisional, estimated, ...
+_BRACKETS = re.compile(r"\(([^-+()]+)\)")
 _COMMA_GROUPS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
 _POINT_GROUPS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _INFINITE = re.compile(r"[+-]?(inf|infinity|∞)", re.IGNORECASE)
-_DAY = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?Z?)?")
-_DAY_LAST = re.compile(r"(\d{1,2})[-/.](\d{1,2})[-/.](\d{4})")
+_DAY = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?:[T ]\d\d:\d\d\S*)?")
+_DAY_FIRST = re.compile(r"(\d{1,2})[-/.](\d{1,2})[-/.](\d{4})")
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = re.compile(rf"(?<=\d)[- ]?({'|'.join(MONTHS)})[- ]?(?=\d{{4}}$)", re.IGNORECASE)
+_QUOTED = re.compile(r'(?<![^;\t|,\r\n])"[^"]*(?:""[^"]*)*"')  # a cell in quotation marks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,26 +176,33 @@ def _read(content: bytes, *, as_text: bool | Sequence[str], separator: str | Non
     import pandas as pd
 
     decoded, encoding = _decode(content)
-    separator = separator or _separator(decoded)
-    decisions = [f"Cells are separated by {SEPARATORS.get(separator, repr(separator))}."]
+    decisions = []
+    if stated := re.match(r"sep=(.)(?=\r?\n)", decoded):  # spreadsheets write such a first line
+        separator, decoded = separator or stated[1], decoded[stated.end() :]
+    if not separator:
+        separator, note = _separator(decoded)
+        decisions += [note] if note else []
+    decisions.insert(0, f"Cells are separated by {SEPARATORS.get(separator, repr(separator))}.")
     if encoding != "UTF-8":
         decisions.append(f"The file is not UTF-8; it was read as {encoding}.")
     header, rows, lines = _rectangle(_lines(decoded, separator), decisions)
-    cells = pd.DataFrame(rows, columns=header, index=lines, dtype=object)
     kept = set(header) if as_text is True else set(as_text or ())
-    commas = {c for c in header if c not in kept and any(map(_proves_decimal_comma, cells[c]))}
+    cells = dict(zip(header, zip(*rows, strict=True), strict=True))
+    commas = {
+        name
+        for name, column in cells.items()
+        if name not in kept and any("," in c and _proves_decimal_comma(c) for c in column)
+    }
     columns, typed = [], {}
     for name, column in cells.items():
-        kind, values, decision = "text", column, ""
-        missing = (column == "").sum()
+        kind, values, missing, decision = "text", np.array(column, object), column.count(""), ""
         if name not in kept:
-            kind, values, decision = _typed(str(name), column, separator, commas)
-            missing = values.isna().sum()
-        columns.append(Column(name=str(name), kind=kind, missing=int(missing), decision=decision))
+            kind, values, missing, decision = _typed(name, column, lines, separator, commas)
+        columns.append(Column(name=name, kind=kind, missing=missing, decision=decision))
         typed[name] = values
     return TableReading(
-        frame=pd.DataFrame(typed, columns=header).reset_index(drop=True),
-        text=cells.reset_index(drop=True),
+        frame=pd.DataFrame(typed, columns=header),
+        text=pd.DataFrame(rows, columns=header, dtype=object),
         lines=tuple(lines),
         columns=tuple(columns),
         decisions=tuple(decisions),
@@ -210,28 +232,48 @@ def _decode(content: bytes) -> tuple[str, str]:
             f"Expected UTF-8 text, got bytes that are not (at byte {error.start}); "
             "is this a CSV file, saved as UTF-8?",
         )
+        mixed = re.search(rb"[\xc3\xc5][\x80-\xbf]", content)  # Ã§: a letter of UTF-8
+        mixed = mixed or re.search(rb"[A-Za-z][\x93\x94\xa7\xab\xbb\xb0][A-Za-z]", content)
+        _require(
+            not mixed,
+            "Expected UTF-8 text, got a file that seems to mix encodings or to be from DOS "
+            f"(near byte {mixed.start() if mixed else 0}); save it as UTF-8.",
+        )
     _require("\x00" not in text, "Expected CSV text, got binary content (a zero byte).")
+    _require(
+        not _MARKUP.match(text), "Expected CSV text, got a page of HTML or XML; save it as CSV."
+    )
     filled = text.strip("\ufeff \t\r\n;,|")
     _require(filled, EMPTY)
     return text.removeprefix("\ufeff"), encoding
 
 
-def _separator(text: str) -> str:
-    """The separator under which most lines have the same number of cells, more than one."""
-    best, best_score = ",", (0.0, 0)
+def _separator(text: str) -> tuple[str, str]:
+    """The separator that splits all lines, or else most of them, alike; a note on rivals."""
+    lines = [line for line in re.split(r"[\r\n]+", _QUOTED.sub("", text)) if line.strip()]
+    scores: dict[str, tuple[float, int]] = {}
     for separator in SEPARATORS:
-        try:
-            sample = csv.reader(io.StringIO(text[: 2**20]), delimiter=separator)
-            rows = list(itertools.islice(filter(any, sample), 200))
-        except csv.Error:
-            continue
         for trailing in (False, True):  # a separator at the end of each line is no cell
-            widths = [len(row) - (trailing and len(row) > 1 and row[-1] == "") for row in rows]
-            width, count = Counter(widths).most_common(1)[0] if widths else (1, 0)
-            score = (count / max(len(widths), 1), width)
-            if width > 1 and score > best_score:
-                best, best_score = separator, score
-    return best
+            counts = Counter(
+                line.count(separator) - (trailing and line.endswith(separator)) for line in lines
+            )
+            number, alike = counts.most_common(1)[0] if counts else (0, 0)
+            if number:
+                found = (alike / len(lines), alike == len(lines) or number)
+                scores[separator] = max(scores.get(separator, found), found)
+    if not scores:
+        words = [line.split() for line in lines[1:]]
+        widths, numbers = set(map(len, words)), sum(_is_number(cell) for w in words for cell in w)
+        _require(
+            len(widths) != 1 or 1 in widths or 2 * numbers < sum(map(len, words)),
+            "Expected cells separated by comma, semicolon, tab or bar, got a file that has only "
+            "white space between them; save it as CSV, or put cells into quotation marks.",
+        )
+        return ",", ""
+    best = max(scores, key=lambda separator: scores[separator])  # of equal ones the first
+    rivals = [SEPARATORS[s] for s in scores if s != best and scores[s] == scores[best]]
+    note = f"Separation by {' or '.join(rivals)} would fit all lines too."
+    return best, note if rivals and scores[best][0] == 1 else ""
 
 
 def _lines(text: str, separator: str) -> list[tuple[int, list[str]]]:
@@ -317,16 +359,19 @@ def _check_header(header: Sequence[str], line: int) -> None:
 
 
 def _bare(cell: str) -> str:
-    """A number's text without signs of currency or percent, in ASCII, without space groups."""
+    """A number's text in ASCII: no signs of currency or percent, flags, brackets, space groups."""
     if not cell.isascii():
         cell = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in cell)
-        cell = cell.replace("−", "-").replace("٫", ".")
-    return _SPACES.sub("", _SIGNS.sub("", cell))
+        cell = cell.replace("−", "-").replace("٫", ".").replace("٬", "")
+    cell = _SIGNS.sub(r"\1", _FLAG.sub("", cell))
+    if negative := _BRACKETS.fullmatch(cell):
+        cell = "-" + _SIGNS.sub(r"\1", negative[1].strip())
+    return _SPACES.sub("", cell)
 
 
 def _proves_decimal_comma(cell: str) -> bool:
     """Whether a cell can only be a number with a decimal comma: 40,3 or 0,125 or 1.234,5."""
-    bare = _bare(cell) if "," in cell else ""
+    bare = _bare(cell)
     if _POINT_GROUPS.fullmatch(bare) and "," in bare:
         return True
     thousands = _COMMA_GROUPS.fullmatch(bare) and not bare.lstrip("+-").startswith("0")
@@ -334,44 +379,59 @@ def _proves_decimal_comma(cell: str) -> bool:
 
 
 def _typed(
-    name: str, column: pd.Series, separator: str, commas: set[str]
-) -> tuple[str, pd.Series, str]:
-    """(kind, values, decision in words) of a column of cells by the line in which they stand."""
-    import pandas as pd
-
-    holes = column.map(lambda cell: cell == "" or MARKS.fullmatch(cell) is not None).astype(bool)
-    present = column[~holes]
-    share = _share_of_numbers(present)
-    for line, cell in present.items() if share >= 0.5 else ():
-        if _INFINITE.fullmatch(cell):
-            raise DataError(
-                f"Column {name} holds {cell!r} in line {line}; expected finite numbers."
-            )
-    days, note = _dates(present.tolist())
+    name: str, cells: Sequence[str], lines: Sequence[int], separator: str, commas: set[str]
+) -> tuple[str, Any, int, str]:
+    """(kind, values, how many are missing, decision in words) of a column."""
+    counted = Counter(cells)
+    holes = {cell for cell in counted if not cell or MARKS.fullmatch(cell)}
+    present = {cell: n for cell, n in counted.items() if cell not in holes}
+    words = {cell for cell in present if cell.lower() in WORDS}
+    share = _share_of_numbers({cell: n for cell, n in present.items() if cell not in words})
+    infinite = [c for c in present if _INFINITE.fullmatch(c)] if share >= 0.5 else []
+    if infinite:
+        at = lines[cells.index(infinite[0])]
+        raise DataError(
+            f"Column {name} holds {infinite[0]!r} in line {at}; expected finite numbers: write "
+            "the value itself, or leave the cell empty."
+        )
+    days, note = _dates(list(present))
     if days:
-        stamps = [pd.Timestamp(day) for day in days]
-        return "date", pd.Series(stamps, index=present.index).reindex(column.index), note
-    note = _code(present) if share >= MOSTLY else note
-    if share >= MOSTLY and not note:
-        return _numbers(name, column, holes, _notation(name, present, separator, commas))
-    words = Counter(cell for cell in column if cell.lower() in WORDS)
+        return "date", *_filled(cells, days, "datetime64[s]"), note
+    if share >= 0.5:
+        bare = {cell: _bare(cell) for cell in present if cell not in words and _is_number(cell)}
+        odd = len(present) - len(words) - len(bare)
+        if share >= MOSTLY or (odd <= FEW and len(bare) >= MANY):
+            note = _code(bare)
+            if not note:
+                plain, note = _notation(name, list(bare.values()), separator, commas)
+                texts = {cell: plain(text) for cell, text in bare.items()}
+                return _numbers(name, cells, lines, holes | words, texts=texts, note=note)
     if words:
-        kept = ", ".join(f"{w!r} ({n})" for w, n in words.most_common(SHOWN))
+        shown = sorted(words, key=lambda word: -present[word])[:SHOWN]
+        kept = ", ".join(f"{word!r} ({present[word]})" for word in shown)
         note = f"{note} {kept} kept as values of text.".strip()
-    elif not note and len(column) > SHOWN and column.is_unique:
+    elif not note and len(counted) == len(cells) > SHOWN:
         note = "All values differ: is it an identifier?"
-    return "text", column.mask(holes, None), note
+    values = np.array([None if cell in holes else cell for cell in cells], object)
+    return "text", values, sum(counted[cell] for cell in holes), note
 
 
-def _share_of_numbers(present: pd.Series) -> float:
-    """Share of cells that are numbers in some notation, words for missing left out."""
-    counted = Counter(cell for cell in present if cell.lower() not in WORDS)
+def _filled(cells: Sequence[str], values: Mapping[str, Any], dtype: str) -> tuple[Any, int]:
+    """The column with what each cell stands for, and how many stand for nothing."""
+    nothing = float("nan") if dtype == "float64" else None
+    filled = [values.get(cell, nothing) for cell in cells]
+    return np.array(filled, dtype), sum(cell not in values for cell in cells)
+
+
+def _share_of_numbers(counted: Mapping[str, int]) -> float:
+    """Share of cells that are numbers in some notation."""
     if not counted:
         return 0.0
     first = list(itertools.islice(counted, MOST_LOOKED_AT))
     share = sum(map(_is_number, first)) / len(first)
     if len(first) == len(counted) or share >= 0.5:
-        return sum(n for cell, n in counted.items() if _is_number(cell)) / counted.total()
+        numbers = sum(n for cell, n in counted.items() if _is_number(cell))
+        return numbers / sum(counted.values())
     return share  # a long column of text: the rest cannot make it a number
 
 
@@ -382,25 +442,25 @@ def _is_number(cell: str) -> bool:
     return any(p.fullmatch(bare) for p in (_PLAIN, _COMMA_GROUPS, _POINT_GROUPS, _DECIMAL_COMMA))
 
 
-def _code(present: pd.Series) -> str:
-    """Why a column of digits is no number; "" if it is one."""
-    digits = [cell for cell in present if _INTEGER.fullmatch(cell)]
-    zeros = [cell for cell in digits if len(cell) > 1 and cell[0] == "0"]
-    alike = len(set(map(len, digits))) == 1 or len(set(map(int, digits))) < len(set(digits))
-    if zeros and alike:
+def _code(bare: Mapping[str, str]) -> str:
+    """Why a column of numbers is text after all; "" if it is not."""
+    zeros = [cell for cell in bare if re.match(r"[+-]?0\d", cell)]
+    texts = (text.replace(",", ".") for text in bare.values())
+    values = [float(text) for text in texts if _PLAIN.fullmatch(text)]
+    if zeros and (len(set(map(len, bare))) == 1 or len(set(values)) < len(values)):
         return f"Leading zeros (such as {zeros[0]}): codes, kept as text."
-    largest = 2**53 if len(digits) < len(present) else 2**63 - 1
-    if long := [c for c in digits if abs(int(c)) > 2**63 - 1 or abs(int(c)) > largest]:
-        example = max(long, key=lambda c: abs(int(c)) > 2**63 - 1)
+    digits = [text for text in bare.values() if _INTEGER.fullmatch(text)]
+    largest = 2**63 - 1 if len(digits) == len(bare) else 2**53
+    if long := [text for text in digits if abs(int(text)) > largest]:
+        example = max(long, key=lambda text: abs(int(text)) > 2**63 - 1)
         return f"Integers of {len(example)} digits, which no number holds exactly: kept as text."
     return ""
 
 
 def _notation(
-    name: str, present: pd.Series, separator: str, commas: set[str]
+    name: str, bare: Sequence[str], separator: str, commas: set[str]
 ) -> tuple[Callable[[str], str], str]:
     """How to turn a bare cell into Python's notation, and in words."""
-    bare = [_bare(cell) for cell in present]
     groups = [c for c in bare if _COMMA_GROUPS.fullmatch(c)]
     points = [c for c in bare if _POINT_GROUPS.fullmatch(c)]
     if name in commas:
@@ -425,50 +485,95 @@ def _notation(
 
 
 def _numbers(
-    name: str, column: pd.Series, holes: pd.Series, notation: tuple[Callable[[str], str], str]
-) -> tuple[str, pd.Series, str]:
-    plain, note = notation
-    texts = column[~(holes | column.str.lower().isin(WORDS))].map(_bare).map(plain)
-    numeric = texts.map(lambda text: bool(_PLAIN.fullmatch(text)))
-    odd, texts = column[texts.index[~numeric]], texts[numeric]
-    for line in texts.index[texts.map(float).abs() > LARGEST]:
-        raise DataError(
-            f"Column {name} holds {column[line]} in line {line}, too large for its variance to be "
-            "a number; expected values up to 1e150 in size."
+    name: str,
+    cells: Sequence[str],
+    lines: Sequence[int],
+    holes: set[str],
+    *,
+    texts: Mapping[str, str],
+    note: str,
+) -> tuple[str, Any, int, str]:
+    """As `_typed`, of a column whose cells hold the numbers `texts`, or nothing, or are odd."""
+    numeric = {cell: text for cell, text in texts.items() if _PLAIN.fullmatch(text)}
+    values: dict[str, Any] = {cell: float(text) for cell, text in numeric.items()}
+    for cell, value in values.items():
+        _require(
+            abs(value) <= LARGEST,
+            f"Column {name} holds {cell} in line {lines[cells.index(cell)]}, too large for its "
+            "variance to be a number; expected values up to 1e150 in size: change the unit.",
         )
-    matches = map(_SIGNS.search, column[texts.index])
-    signs = list(dict.fromkeys(match[0].strip() for match in matches if match))
-    mixed = f"Column {name} mixes the signs {', '.join(signs)}; expected one unit in a column."
-    _require(len(signs) < 2, mixed)
-    if signs:
-        note = f"{note} The sign {signs[0]} was dropped.".lstrip()
-    if len(odd):
-        examples = ", ".join(f"{c[:20]!r} in line {line}" for line, c in odd[:SHOWN].items())
-        note = f"{note} {len(odd)} odd cells counted as missing: {examples}.".lstrip()
-    if not all(map(_INTEGER.fullmatch, texts)):
-        return "number", texts.map(float).reindex(column.index), note
-    exact = texts.map(int)
-    if len(texts) == len(column):
-        return "integer", exact.astype("int64"), note
-    large = any(abs(int(text)) > 2**53 for text in texts)  # a float would lose its last digits
-    return "integer", exact.astype("Int64" if large else float).reindex(column.index), note
+    notes = [note, *_dropped(name, numeric)]
+    odd = [i for i, cell in enumerate(cells) if cell not in numeric and cell not in holes]
+    if odd:
+        examples = ", ".join(f"{cells[i][:20]!r} in line {lines[i]}" for i in odd[:SHOWN])
+        notes.append(f"{len(odd)} odd cells counted as missing: {examples}.")
+    kind, dtype = "number", "float64"
+    if all(map(_INTEGER.fullmatch, numeric.values())):
+        kind, values = "integer", {cell: int(text) for cell, text in numeric.items()}
+        complete = all(cell in values for cell in cells)
+        if complete or any(abs(value) > 2**53 for value in values.values()):
+            dtype = "int64" if complete else "object"  # a float would lose the last digits
+    first: dict[float, str] = {}
+    pairs = ((first.setdefault(value, cell), cell) for cell, value in values.items())
+    if twice := next((pair for pair in pairs if pair[0] != pair[1]), None):
+        notes.append(f"Different texts of one number, such as {' and '.join(twice)}, are equal.")
+    column, missing = _filled(cells, values, dtype)
+    if dtype == "object":
+        import pandas as pd
+
+        column = pd.array(column, dtype="Int64")
+    return kind, column, missing, " ".join(filter(None, notes))
 
 
-def _dates(present: Sequence[str]) -> tuple[list[datetime.date], str]:
-    """The days, if all cells are days in one certain notation; else none, and why it is unclear."""
-    matches, order, note = [_DAY.fullmatch(cell) for cell in present], (1, 2, 3), ""
+def _dropped(name: str, numeric: Mapping[str, str]) -> list[str]:
+    """Sentences on what the cells hold beside their numbers."""
+    special = [cell for cell in numeric if not _PLAIN.fullmatch(cell)]
+    flags = Counter(match[1] for match in map(_FLAG.search, special) if match)
+    matches = (match for cell in special for match in _SIGNS.finditer(cell.strip("()")))
+    signs = Counter(match[2] or match[3] for match in matches)
+    _require(
+        len(signs) < 2,
+        f"Column {name} mixes the signs {', '.join(signs)}; expected one unit in a column: "
+        "convert the others.",
+    )
+    notes = [f"The sign {sign} was dropped." for sign in signs]
+    if signs and signs.total() < sum(float(text) != 0 for text in numeric.values()):
+        notes.append("Some numbers have no sign; they were taken to be in the same unit.")
+    if flags:
+        notes.append(f"Flags behind the numbers were dropped: {', '.join(sorted(flags))}.")
+    if negative := [cell for cell in special if cell.startswith("(")]:
+        notes.append(
+            f"Numbers in brackets, such as {negative[0]}, were read as negative, as in accounting."
+        )
+    if powers := [cell for cell in numeric if "e" in cell.lower() and cell not in special]:
+        notes.append(f"Numbers with an exponent, such as {powers[0]}, are powers of ten.")
+    return notes
+
+
+def _dates(present: Sequence[str]) -> tuple[dict[str, datetime.date], str]:
+    """The day of each cell, if all are days in one certain notation; else none, and why not."""
+    named = {cell: _MONTH.sub(_month_number, cell) for cell in present}
+    matches, order, note = [_DAY.fullmatch(text) for text in named.values()], (1, 2, 3), ""
     if not any(matches):
-        matches = [_DAY_LAST.fullmatch(cell) for cell in present]
+        matches = [_DAY_FIRST.fullmatch(text) for text in named.values()]
     days = [match for match in matches if match]
     if not days or len(days) < len(present):
-        return [], ""
-    if days[0].re is _DAY_LAST:
-        day_first = any(int(m[1]) > 12 for m in days) or all("." in m[0] for m in days)
+        return {}, ""
+    if days[0].re is _DAY_FIRST:
+        sure = all("." in m[0] for m in days) or all(c != text for c, text in named.items())
+        day_first = sure or any(int(m[1]) > 12 for m in days)
         if day_first == any(int(m[2]) > 12 for m in days):
-            return [], "Dates whose order of day and month is not certain: kept as text."
+            return {}, "Dates whose order of day and month is not certain: kept as text."
         order = (3, 2, 1) if day_first else (3, 1, 2)
         note = "Day before month." if day_first else "Month before day."
+    elif any(":" in cell for cell in present):
+        note = "The time of day was dropped."
     try:
-        return [datetime.date(*(int(m[i]) for i in order)) for m in days], note
+        dates = [datetime.date(*(int(m[i]) for i in order)) for m in days]
     except ValueError:  # the 31st of February: not dates after all
-        return [], note
+        return {}, note
+    return dict(zip(present, dates, strict=True)), note
+
+
+def _month_number(month: re.Match[str]) -> str:
+    return f"/{MONTHS.index(month[1].lower()) + 1}/"

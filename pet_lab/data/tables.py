@@ -188,7 +188,8 @@ def encode(frame: pd.DataFrame, *, target: str, like: Encoded | None = None) -> 
     require(rest.shape[1], alone, DataError)
     columns = _features(rest)
     features, names = (like.features, like.feature_names) if like else (tuple(columns), None)
-    unknown = ["_".join(filter(None, key)) for key in columns if key not in features]
+    known = set(features)
+    unknown = ["_".join(filter(None, key)) for key in columns if key not in known]
     require(
         not unknown,
         f"Expected the {len(features)} features of the other table, got also "
@@ -221,13 +222,13 @@ def _features(frame: pd.DataFrame) -> dict[Feature, np.ndarray]:
 
 def _names(features: Sequence[Feature]) -> tuple[str, ...]:
     plain = [name if level is None else f"{name}_{level}" for name, level in features]
-    twice = {name for name, n in Counter(plain).items() if n > 1}
-    names: list[str] = []
+    first, twice = set(plain), {name for name, n in Counter(plain).items() if n > 1}
+    names: dict[str, None] = {}
     for (column, level), name in zip(features, plain, strict=True):
         unique = f"{column}={level}" if name in twice and level is not None else name
-        while unique in names or (unique != name and unique in plain):
+        while unique in names or (unique != name and unique in first):
             unique += "'"
-        names.append(unique)
+        names[unique] = None
     return tuple(names)
 
 
