@@ -222,6 +222,7 @@ class MaskingServer(_Round):
     public: dict[int, Keys] = field(default_factory=dict)
     masked: dict[int, NDArray[np.uint32]] = field(default_factory=dict, repr=False)
     _answers: dict[int, Mapping[int, tuple[str, bytes]]] = field(default_factory=dict, repr=False)
+    _survivors: tuple[int, ...] = ()
 
     def keys(self, office: int, keys: Keys) -> None:
         """Trip 1."""
@@ -231,13 +232,27 @@ class MaskingServer(_Round):
     def vector(self, office: int, raw: bytes) -> None:
         """Trip 3: a masked vector, 4 bytes a value, little-endian."""
         self._takes_part(office)
+        late = f"The vector of office {office} came after the list of survivors; it does not count."
+        _require(not self._survivors, late)
         length = f"Office {office} sent {len(raw) // 4} values, expected {self.count}."
         _require(len(raw) == 4 * self.count, length)
         self._once(self.masked, office, np.frombuffer(raw, "<u4").astype(np.uint32))
 
+    def survivors(self) -> tuple[int, ...]:
+        """Trip 4: whose vectors are in. The list is the same from now on, whatever comes later.
+
+        With a vector that came later, the shares of its office's key would be taken for its seed.
+        """
+        few = f"{len(self.masked)} offices sent vectors, {self.threshold} are needed"
+        _require(len(self.masked) >= self.threshold, f"{few}: the round is void.")
+        self._survivors = self._survivors or tuple(self.masked)
+        return self._survivors
+
     def answer(self, office: int, shares: Mapping[int, tuple[str, bytes]]) -> None:
         """Trip 4: a survivor's shares, of the kind that was asked for."""
         self._takes_part(office)
+        early = "Shares are taken once the list of survivors is final; ask for `survivors` first."
+        _require(self._survivors, early)
         for owner, (kind, raw) in shares.items():
             self._takes_part(owner)
             asked = kind == ("seed" if owner in self.masked else "key")
@@ -250,7 +265,8 @@ class MaskingServer(_Round):
         few = f"{len(self._answers)} offices answered, {self.threshold} are needed to unmask"
         _require(len(self._answers) >= self.threshold, f"{few}: the round is void.")
         total = np.sum(list(self.masked.values()), axis=0, dtype=np.uint32)
-        for owner in self.public:
+        # Whoever left before it shared its secrets is in nobody's masks.
+        for owner in sorted(self.masked.keys() | set().union(*self._answers.values())):
             shares = {i: a[owner][1] for i, a in self._answers.items() if owner in a}
             secret = _join(shares, self.threshold)
             if owner in self.masked:
@@ -320,7 +336,7 @@ def aggregate(
         raw = offices[i].mask(quantiser.encode(vectors[i - 1])).astype("<u4").tobytes()
         up += len(raw)
         server.vector(i, raw)
-    survivors = tuple(server.masked)
+    survivors = server.survivors()
     for i in [i for i in survivors if i not in dies_after_masking]:
         answer = offices[i].reveal(survivors)
         up += (_SHARE_BYTES + 5) * len(answer)

@@ -142,6 +142,16 @@ def test_the_server_takes_each_part_once_and_from_offices_of_the_round_only():
     server.vector(1, raw)
     with pytest.raises(MaskingError, match="twice"):
         server.vector(1, raw)
+    server.vector(2, raw)
+    with pytest.raises(MaskingError, match="2 offices sent vectors, 3 are needed"):
+        server.survivors()
+    with pytest.raises(MaskingError, match="list of survivors is final"):
+        server.answer(1, {1: ("seed", bytes(33))})
+    server.keys(4, offices[4].advertise())
+    server.vector(3, raw)
+    assert server.survivors() == (1, 2, 3)
+    with pytest.raises(MaskingError, match="office 4 came after the list"):
+        server.vector(4, raw)
     with pytest.raises(MaskingError, match="takes no part"):
         server.answer(0, {})
     with pytest.raises(MaskingError, match="another share of 1"):

@@ -425,6 +425,7 @@ def masking_messages(raw):
         refused = error
     for number in (1, 2):
         server.vector(number, given[5 + number])
+    server.survivors()
     for number in (1, 2):
         raws = given[5 + 3 * number :]
         shares = {1: ("seed", raws[0]), 2: ("seed", raws[1]), 3: ("key", raws[2])}

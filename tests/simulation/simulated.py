@@ -137,8 +137,13 @@ class Network:
         """In place of `channel.connect`."""
         return ClientLine(self, credentials.name, peer)
 
-    async def call(self, sender: str, receiver: str, request: Any) -> Any:
-        """What comes back for one request; it never comes back if either is lost."""
+    async def call(
+        self, sender: str, receiver: str, request: Any, again: Callable[[Any], Any] | None = None
+    ) -> Any:
+        """What comes back for one request; it never comes back if either is lost.
+
+        `again` gets the second answer to a request that is repeated.
+        """
         faults = self.faults.get(self.count, {})
         self.count += 1
         self.requests.append((sender, receiver, request))
@@ -146,16 +151,23 @@ class Network:
         if "drop" in faults:
             await asyncio.sleep(1e6)
         if "repeat" in faults:
-            again = self._serve(sender, receiver, request, faults["repeat"])
-            contextvars.Context().run(asyncio.get_running_loop().create_task, again)
+            second = self._repeat(sender, receiver, request, faults["repeat"], again)
+            contextvars.Context().run(asyncio.get_running_loop().create_task, second)
         answer = await self._serve(sender, receiver, request)
         if "drop answer" in faults:
             await asyncio.sleep(1e6)
         await asyncio.sleep(LATENCY_S)
         return answer
 
-    async def _serve(self, sender: str, receiver: str, request: Any, after: float = 0.0) -> Any:
+    async def _repeat(
+        self, sender: str, receiver: str, request: Any, after: float, again: Any
+    ) -> None:
         await asyncio.sleep(after)
+        answer = await self._serve(sender, receiver, request)
+        if again is not None:
+            again(answer)
+
+    async def _serve(self, sender: str, receiver: str, request: Any) -> Any:
         process = self.processes.get(receiver)
         lost = PeerLost(receiver, f"{receiver} cannot be reached.")
         if process is None or not process.alive:
