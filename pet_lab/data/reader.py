@@ -259,8 +259,8 @@ def _separator(text: str) -> tuple[str, str]:
             )
             number, alike = counts.most_common(1)[0] if counts else (0, 0)
             if number:
-                found = (alike / len(lines), alike == len(lines) or number)
-                scores[separator] = max(scores.get(separator, found), found)
+                score = (alike / len(lines), alike == len(lines) or number)
+                scores[separator] = max(scores.get(separator, score), score)
     if not scores:
         words = [line.split() for line in lines[1:]]
         widths, numbers = set(map(len, words)), sum(_is_number(cell) for w in words for cell in w)
