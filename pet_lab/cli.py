@@ -520,7 +520,12 @@ def _print_scorecard(table: Any) -> None:
     from pet_lab.workbench import scorecard as cards
     from pet_lab.workbench.published import where_text
 
-    colours = {"reproduced": "green", "differs": "red", "inconclusive": "yellow"}
+    colours = {
+        "reproduced": "green",
+        "compatible": "green",
+        "differs": "red",
+        "undecided": "yellow",
+    }
     rows = []
     for row in table[table["verdict"] != "not run"].to_dict("records"):
         ours = "" if row["ours"] != row["ours"] else f"{row['ours']:.6g}"

@@ -47,8 +47,10 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")
 HATCHES = ("", "//", "..", "\\\\", "xx", "--", "oo", "||", "++")
 VERDICTS = {  # verdict: (colour, marker); the words are in the legend, so neither stands alone
     "reproduced": ("#009E73", "o"),
+    "compatible": ("#56B4E9", "s"),
     "differs": ("#D55E00", "X"),
-    "inconclusive": ("#E69F00", "D"),
+    "uninformative": ("#999999", "P"),
+    "undecided": ("#E69F00", "D"),
 }
 Z95 = 1.96  # two-sided 95 % of a normal
 FEW = 12  # settings that are drawn as points with bars; more become a line in its band

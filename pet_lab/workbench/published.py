@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
-from math import isinf, isnan, sqrt
+from math import inf, isinf, isnan, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast, get_args
 
@@ -55,6 +55,7 @@ class Cell:
     match       further factor columns a row must agree with (an attack, a slice)
     decimals    decimals the publication states, where its print drops trailing zeros
     printed_se  standard error of the printed number itself, where the print tells it; else 0
+    range       smallest and largest value that the metric can take
     """
 
     table: str
@@ -68,6 +69,7 @@ class Cell:
     match: Mapping[str, Value] = field(default_factory=dict)
     decimals: int | None = None
     printed_se: float = 0.0
+    range: tuple[float, float] = (-inf, inf)
 
     @property
     def value(self) -> float:
@@ -122,6 +124,7 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     repetitions: Annotated[int, msgspec.Meta(ge=0, le=10**9)] = 0
     sd: str = ""
     match: tuple[str, ...] = ()
+    range: tuple[float, float] = (-inf, inf)
 
     def __post_init__(self) -> None:
         margins = (self.margin is not None) + (self.relative_margin is not None)
@@ -304,6 +307,8 @@ def _cells(
         except (InvalidOperation, ValueError):  # ValueError: a signalling NaN
             value = float("nan")
         check(not isnan(value), f"{name}: expected a printed number, got {text!r}.")
+        low, high = metrics[name].range
+        check(low <= value <= high, f"{name}: printed {text}, but it ranges from {low} to {high}.")
         return value
 
     matched = {k for metric in metrics.values() for k in metric.match}
@@ -346,4 +351,5 @@ def _cells(
             match={k: row[k] for k in metric.match},
             decimals=metric.decimals,
             printed_se=printed_se,
+            range=metric.range,
         )

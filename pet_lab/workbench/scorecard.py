@@ -1,38 +1,26 @@
-"""Our numbers beside the printed ones, with a verdict that an error rate stands behind.
-
-For a printed cell let ``gap = max(0, |ours - printed| - rounding)``: what the printed digits cannot
-explain. With ``z`` the two-sided 5 % critical value, Bonferroni-corrected over the cells of the
-table (Student's t where our standard error comes from n replicates, normal otherwise):
-
-    reproduced     gap + z * se <= margin                     surely inside the margin
-    differs        gap - z * sqrt(luck^2 + se^2) > margin     surely outside
-    inconclusive   neither
-    not run        no row for this cell and reading; the note says why
-
-``luck`` is the standard error of the printed number itself: our run-to-run SD where the publication
-is one run, SD / sqrt(repetitions) where it is a mean that comes with its SD, SD / sqrt(2
-(repetitions - 1)) where it is an SD, else 0. So a correct table shows any "differs" in at most 5 %
-of all reproductions, whatever its size.
+"""Our numbers beside the printed ones, each with a verdict of :mod:`pet_lab.workbench.verdicts`.
 
 An ``exact`` cell is reproduced if and only if ours rounds to the printed digits, unless our rows
 vary, which a random stand-in for the data makes them do: then it is compared as a mean, and the
-note says so.
+note says so. A cell without rows is listed as not run, and the note says why.
+
+Cells are many small questions; ``joint`` asks one large: is the printed table, as a whole, a
+plausible run of ours? It is the share of our runs that lie as far out (:func:`verdicts.joint`),
+NaN where fewer than 20 complete runs of the table's one-run cells are known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from math import hypot, inf, isfinite, isinf, isnan, nan, sqrt
+from math import isfinite, isinf, isnan, nan, sqrt
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri, stdtrit
 
 from pet_lab import files
-from pet_lab.workbench import consistency, published
+from pet_lab.workbench import consistency, published, verdicts
 from pet_lab.workbench.consistency import Contradiction
 from pet_lab.workbench.published import (
     READINGS,
@@ -42,98 +30,20 @@ from pet_lab.workbench.published import (
     where_text,
 )
 from pet_lab.workbench.runs import DataFingerprint
+from pet_lab.workbench.verdicts import TINY, VERDICTS, Ours, Verdict
 from pet_lab.workbench.workspace import Workspace
 
-Verdict = Literal["reproduced", "differs", "inconclusive", "not run"]
-
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-_FLOATS = ("ours", "se", "sd", "margin")
+_FLOATS = ("ours", "se", "sd", "margin", "joint")
 COLUMNS = (
     *("source", "table", "where", "metric", "published", "ours", "se", "sd", "replicates"),
-    *("verdict", "as", "inconsistent", "note", "notebook", "unit", "margin"),
+    *("verdict", "as", "inconsistent", "note", "notebook", "unit", "margin", "joint"),
 )
 _JSON = (
     *("source", "table", "where", "metric", "published", "ours", "se", "replicates"),
-    *("verdict", "as", "note", "inconsistent"),
+    *("verdict", "as", "note", "inconsistent", "joint"),
 )
 
-# Values this close, relative to their size, are equal: sums in another order, decimals in binary.
-_TINY = 1e-9
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ours:
-    """What our rows say about one cell.
-
-    mean        average over finite replicates
-    se          its standard error; NaN where one replicate has none
-    sd          spread from run to run; NaN where unknown
-    replicates  number of finite replicates behind it
-    df          degrees of freedom of `se`; inf where it is not estimated from replicates
-    diverged    replicates left out because their value is NaN, or infinite beside finite ones
-    """
-
-    mean: float
-    se: float = nan
-    sd: float = nan
-    replicates: int = 1
-    df: float = inf
-    diverged: int = 0
-
-
-# ------------------------------------------------------------------ the rule
-
-
-def critical(cells: int, df: float = inf) -> float:
-    """Two-sided 5 % critical value, Bonferroni-corrected over `cells`; Student's t with `df`."""
-    p = 1 - 0.05 / (2 * cells)
-    return float(ndtri(p) if isinf(df) else stdtrit(df, p))
-
-
-def verdict(cell: Cell, ours: Ours, *, cells: int) -> tuple[Verdict, str]:
-    """Verdict on one cell of a table of `cells` cells, and a sentence on how it came about.
-
-    The sentence is empty where the verdict needs none. The rule is in the module's docstring.
-    """
-    if isinf(cell.value) or isinf(ours.mean):
-        same = cell.value == ours.mean
-        return ("reproduced" if same else "differs"), ("" if same else "one side is infinite.")
-    distance = abs(ours.mean - cell.value)
-    gap = max(0.0, distance - cell.rounding)
-    if gap <= _TINY * max(1.0, abs(cell.value)):
-        gap = 0.0
-    margin, remark = cell.margin, ""
-    if cell.kind == "exact":
-        if not ours.se > 0:
-            return ("reproduced" if gap == 0 else "differs"), ""
-        margin = max(margin, cell.rounding)
-        remark = "printed as exact, but ours is random, so compared as a mean. "
-    if isnan(ours.se):
-        return "inconclusive", "one replicate has no error."
-    luck = ours.sd if cell.kind == "one_run" else cell.printed_se
-    z = critical(cells, ours.df)
-    if gap + z * ours.se <= margin:
-        return "reproduced", remark.strip()
-    if gap - z * hypot(luck, ours.se) > margin:  # never true while `luck` is unknown (NaN)
-        return "differs", remark.strip()
-    return "inconclusive", remark + _undecided(cell, luck, gap, margin)
-
-
-def _undecided(cell: Cell, luck: float, gap: float, margin: float) -> str:
-    if gap <= margin or luck == 0:
-        return "more replicates would decide."
-    if isnan(luck):
-        return "the publication is one run and our rows do not tell the spread of runs."
-    if cell.kind == "one_run":
-        return (
-            f"the publication is one run, and runs vary with SD {luck:.3g}:"
-            f" the gap of {gap:.3g} may be the luck of that run."
-        )
-    return (
-        f"the printed number has a standard error of {luck:.3g} itself:"
-        f" the gap of {gap:.3g} may be chance."
-    )
-
+_COMPLETE = 20  # runs of a whole table, so that a p value can fall below 5 %
 
 # ------------------------------------------------------------------ rows to verdicts
 
@@ -178,7 +88,8 @@ def score(
     groups = _grouped(rows)
     records = []
     for table in chosen:
-        for cell in table.cells:
+        judged = _judged(table, groups, not_run)
+        for i, cell in enumerate(table.cells):
             sentences = odd.get((table.id, where_text(cell.where), cell.metric), ())
             for reading in table.readings:
                 records.append(
@@ -188,7 +99,7 @@ def score(
                         "where": dict(cell.where),
                         "metric": cell.metric,
                         "published": cell.printed,
-                        **_judge(table, cell, reading, groups, not_run),
+                        **judged[i, reading],
                         "as": reading,
                         "inconsistent": " ".join(sentences),
                         "notebook": table.notebook,
@@ -214,36 +125,91 @@ def _grouped(rows: pd.DataFrame) -> _Groups:
     return {(str(m), str(r)): part for (m, r), part in rows.groupby(labels, sort=False)}
 
 
-def _judge(
-    table: PrintedTable, cell: Cell, reading: str, groups: _Groups, not_run: str
-) -> dict[str, Any]:
-    rows = _matching(groups, cell, reading)
-    ours, word, note = Ours(mean=nan, replicates=0), "inconclusive", ""
-    if rows.empty:
-        word, note = "not run", not_run or "no row has this metric under these conditions."
-        if any(len(_matching(groups, cell, other)) for other in READINGS):
-            note = f"the runs do not cover the reading {reading!r}."
-        elif not groups:
-            note = not_run or "no run yet."
-    elif mixed := _mixed(rows):
-        note = f"the rows mix several values of {mixed} for one replicate."
-    else:
-        ours = _estimate(rows)
-        note = "no replicate gave a number."
-        if ours.replicates:
-            word, note = verdict(cell, ours, cells=len(table.cells))
-        if ours.diverged:
-            note += f" {ours.diverged} diverged (not a finite number), left out."
-        if word == "differs":
-            note = f"{table.cause(cell, reading) or 'open'}. {note}"
-    return {
-        "ours": ours.mean,
-        "se": ours.se,
-        "sd": ours.sd,
-        "replicates": ours.replicates,
-        "verdict": word,
-        "note": note.strip().rstrip("."),
+def _judged(
+    table: PrintedTable, groups: _Groups, not_run: str
+) -> dict[tuple[int, str], dict[str, Any]]:
+    """Verdict, note and numbers of every (index of a cell, reading)."""
+    rows: dict[tuple[int, str], pd.DataFrame] = {
+        (i, reading): _matching(groups, cell, reading)
+        for i, cell in enumerate(table.cells)
+        for reading in table.readings
     }
+    mixed = {key: _mixed(matched) for key, matched in rows.items() if len(matched)}
+    ours = {key: _estimate(rows[key]) for key, columns in mixed.items() if not columns}
+    # What does not vary cannot be wrong by chance, so it is no member of the family.
+    family = max(1, sum(o.se != 0 for o in ours.values()))
+    many = [
+        key
+        for key, o in ours.items()
+        if table.cells[key[0]].kind == "one_run"
+        and o.values is not None
+        and o.replicates >= verdicts.ENOUGH
+    ]
+    samples = [cast(verdicts.Floats, ours[key].values) for key in many]
+    floors = [table.cells[i].rounding for i, _ in many]
+    spreads = dict(zip(many, verdicts.empirical(samples, floors, cells=family), strict=True))
+    joint: dict[str, float] = {
+        reading: _joint(table, reading, rows, ours) for reading in table.readings
+    }
+    judged: dict[tuple[int, str], dict[str, Any]] = {}
+    for key, matched in rows.items():
+        cell, reading = table.cells[key[0]], key[1]
+        own = ours.get(key, Ours(mean=nan, replicates=0))
+        word: Verdict = "not run"
+        if matched.empty:
+            note = not_run or "no row has this metric under these conditions."
+            if any(len(_matching(groups, cell, other)) for other in READINGS):
+                note = f"the runs do not cover the reading {reading!r}."
+            elif not groups:
+                note = not_run or "no run yet."
+        elif mixed[key]:
+            word = "undecided"
+            note = f"the rows mix several values of {mixed[key]} for one replicate."
+        else:
+            word, note = verdicts.verdict(cell, own, cells=family, spread=spreads.get(key))
+            if own.undefined and own.replicates:
+                note += f" {own.undefined} of our runs undefined (0/0), left out."
+            if own.diverged:
+                note += f" {own.diverged} of our runs diverged (infinite), left out."
+            if word == "differs":
+                note = f"{table.cause(cell, reading) or 'open'}. {note}"
+        judged[key] = {
+            "ours": own.mean,
+            "se": own.se,
+            "sd": own.sd,
+            "replicates": own.replicates,
+            "verdict": word,
+            "note": note.strip().rstrip("."),
+            "joint": joint[reading],
+        }
+    return judged
+
+
+def _joint(
+    table: PrintedTable,
+    reading: str,
+    rows: Mapping[tuple[int, str], pd.DataFrame],
+    ours: Mapping[tuple[int, str], Ours],
+) -> float:
+    """:func:`verdicts.joint` over the one-run cells of a table, in the print's digits."""
+    columns, printed = [], []
+    for i, cell in enumerate(table.cells):
+        if cell.kind != "one_run" or (i, reading) not in ours or not isfinite(cell.value):
+            continue
+        matched = rows[i, reading]
+        streams = _streams(matched)
+        if not streams:
+            return nan
+        unit = 2 * cell.rounding
+        column = matched.drop_duplicates(streams).set_index(streams)["value"]
+        columns.append((column / unit).round() * unit)
+        printed.append(cell.value)
+    if len(columns) < 2:
+        return nan
+    runs = pd.concat(columns, axis=1).replace([np.inf, -np.inf], nan).dropna()
+    if len(runs) < _COMPLETE:
+        return nan
+    return verdicts.joint(runs.to_numpy(dtype=float), np.array(printed))
 
 
 def _matching(groups: _Groups, cell: Cell, reading: str) -> pd.DataFrame:
@@ -262,7 +228,7 @@ def _equal(column: pd.Series, value: Value) -> np.ndarray[Any, Any]:
     if isinstance(value, bool | str):
         return (column.astype(object) == value).to_numpy(dtype=bool)
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
-    return np.isclose(numbers, value, rtol=_TINY, atol=0)  # inf equals inf, NaN nothing
+    return np.isclose(numbers, value, rtol=TINY, atol=0)  # inf equals inf, NaN nothing
 
 
 def _streams(rows: pd.DataFrame) -> list[str]:
@@ -288,25 +254,27 @@ def _estimate(rows: pd.DataFrame) -> Ours:
     rows = rows.drop_duplicates([*_streams(rows), "value"]) if _streams(rows) else rows
     values = rows["value"].to_numpy(dtype=float)
     # An infinite epsilon is a result; one infinite value among finite ones is a diverged run.
-    keep = np.isfinite(values) if np.isfinite(values).any() else ~np.isnan(values)
-    lost, values = int((~keep).sum()), values[keep]
+    defined = ~np.isnan(values)
+    keep = np.isfinite(values) if np.isfinite(values).any() else defined
+    lost: Any = {"undefined": int((~defined).sum()), "diverged": int((defined & ~keep).sum())}
+    values = values[keep]
     n = len(values)
     if n == 0:
-        return Ours(mean=nan, replicates=0, diverged=lost)
+        return Ours(mean=nan, replicates=0, **lost)
     mean = float(values[0])
     if n == 1:
         row = rows[keep].iloc[0]
         se, n_behind = (float(row.get(c, nan)) for c in ("se", "replicates_n"))
         if not n_behind > 1:  # in the tables of summaries some rows are single replicates
-            return Ours(mean=mean, se=se, diverged=lost)
+            return Ours(mean=mean, se=se, **lost)
         sd, behind = se * sqrt(n_behind), int(n_behind)
-        return Ours(mean=mean, se=se, sd=sd, replicates=behind, df=behind - 1, diverged=lost)
+        return Ours(mean=mean, se=se, sd=sd, replicates=behind, df=behind - 1, **lost)
     if isinf(mean):
-        return Ours(mean=mean, replicates=n, diverged=lost)
+        return Ours(mean=mean, replicates=n, **lost)
     sd = 0.0
-    if np.ptp(values) > _TINY * max(1.0, float(np.abs(values).max())):
+    if np.ptp(values) > TINY * max(1.0, float(np.abs(values).max())):
         mean, sd = float(values.mean()), float(values.std(ddof=1))
-    return Ours(mean=mean, se=sd / sqrt(n), sd=sd, replicates=n, df=n - 1, diverged=lost)
+    return Ours(mean=mean, se=sd / sqrt(n), sd=sd, replicates=n, df=n - 1, values=values, **lost)
 
 
 # ------------------------------------------------------------------ the scorecard of a workspace
@@ -375,7 +343,7 @@ def tally(df: pd.DataFrame) -> dict[str, Any]:
 
 
 def headline(df: pd.DataFrame) -> str:
-    """One sentence: "Of 12 printed cells, 5 are reproduced, 4 differ, 3 are inconclusive."
+    """One sentence: "Of 12 printed cells, 5 are reproduced, 3 are compatible, 4 differ."
 
     Readings that were run are told apart; cells that contradict other printed cells are counted.
     """
@@ -424,7 +392,10 @@ class _Html(str):
 _BADGES: Mapping[Verdict, tuple[str, str]] = {
     "reproduced": ("✓", "color:#fff;background:#006b4e"),
     "differs": ("✗", "color:#fff;background:#a83a00"),
-    "inconclusive": ("?", "color:#fff;background:#7a5200"),
+    "compatible": ("≈", "color:#fff;background:#24577f"),
+    "uninformative": ("○", "color:#fff;background:#5b5b6b"),
+    "undecided": ("?", "color:#fff;background:#7a5200"),
+    "undefined": ("∅", "color:#fff;background:#6b4a6b"),
     "not run": ("–", "border:1px solid currentColor"),
 }
 _TEMPLATE = Path(__file__).resolve().parent / "templates" / "verdicts.html.j2"
@@ -438,6 +409,7 @@ def show(df: pd.DataFrame, caption: str | None = None, *, one_table: bool = Fals
     import jinja2
 
     summary = headline(df)
+    whole = _as_a_whole(df) if df["table"].nunique() == 1 else ""
     rows = df.assign(
         conditions=[
             ", ".join(where_text({k: v}).replace("=", " = ") for k, v in where.items())
@@ -448,13 +420,22 @@ def show(df: pd.DataFrame, caption: str | None = None, *, one_table: bool = Fals
     html = _Html(
         jinja2.Template(_TEMPLATE.read_text(encoding="utf-8"), autoescape=True).render(
             rows=rows.to_dict("records"),
-            caption=summary if caption is None else caption,
+            caption=f"{summary if caption is None else caption} {whole}".strip(),
             badges=_BADGES,
             one_table=one_table,
         )
     )
     html.summary = summary
     return html
+
+
+def _as_a_whole(df: pd.DataFrame) -> str:
+    """The joint test of a table, in words; "" where there is none."""
+    known = df.dropna(subset=["joint"]).groupby("as", sort=False)["joint"].first()
+    shares = "; ".join(f"as {reading} {share:.2g}" for reading, share in known.items())
+    return shares and (
+        f"Share of our whole runs that lie as far out as the printed table does: {shares}."
+    )
 
 
 def _ours(row: Mapping[Any, Any]) -> str:

@@ -350,12 +350,12 @@ def test_agreement_counts_verdicts_and_what_was_not_run():
             "published": ["1000", "0.80", "50", "7"],
             "ours": [1001.0, 0.7, 50, None],
             "se": [1.0, 0.01, np.nan, None],
-            "verdict": ["reproduced", "differs", "inconclusive", "not run"],
+            "verdict": ["reproduced", "differs", "undecided", "not run"],
         }
     )
     ax = plots.agreement(scored)
     words = {t.get_text() for t in ax.get_legend().get_texts()}
-    assert words == {"reproduced (1)", "differs (1)", "inconclusive (1)", "not run (1)"}
+    assert words == {"reproduced (1)", "differs (1)", "undecided (1)", "not run (1)"}
 
 
 def test_roc_shows_nothing_below_what_the_sample_resolves():
