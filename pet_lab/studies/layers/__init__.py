@@ -1,0 +1,1 @@
+"""A party of the primer on secret sharing, a process of its own; see `__main__`."""
