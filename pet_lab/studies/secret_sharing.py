@@ -72,7 +72,7 @@ class Settings:
         whole(1000, smallest_draws=min(self.draws))  # eight of each pair, for the chi-square test
         between(0, 1, smallest_flaw=min(self.flaws), largest_flaw=max(self.flaws))
         whole(1, rows_predicted=self.rows_predicted, smallest_bits=min(self.bits))
-        between(1, 128, bits=max(self.bits), hint="an OT a bit makes longer numbers slow")
+        between(1, 128, bits=max(self.bits), hint="a transfer a bit makes longer numbers slow")
         between(1, 1000, delay_ms=self.delay_ms)
         whole(1, replicates=self.replicates)
         whole(0, seed=self.seed)
@@ -426,9 +426,9 @@ def richer(x: int, y: int, *, bits: int) -> tuple[bool, dict[str, float]]:
     circuit, zero, offset = garble(bits)
     of_x = [label ^ (x >> i & 1) * offset for i, (label, _) in enumerate(zero)]
     choices = [y >> i & 1 for i in range(bits)]
-    of_y, ot = transfer([(label, label ^ offset) for _, label in zero], choices)
+    of_y, moved = transfer([(label, label ^ offset) for _, label in zero], choices)
     answer = evaluate(circuit, list(zip(of_x, of_y, strict=True)))
-    sizes = {"tables_bytes": 64 * bits, "labels_bytes": 16 * (bits + 3), "transfer_bytes": ot}
+    sizes = {"tables_bytes": 64 * bits, "labels_bytes": 16 * (bits + 3), "transfer_bytes": moved}
     spent = {"wall_s": time.perf_counter() - began, "bytes": sum(sizes.values())}
     return answer, {"and_gates": len(circuit.tables), **sizes, **spent}
 
@@ -495,7 +495,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
     seen = rows[rows["part"] == "coalition"].pivot(index="guess", columns="held", values="value")
     few, n = seen.iloc[:, :-1].to_numpy(), rows["draws"].max()
     tests = wide(rows[rows["part"] == "uniform"], index=["draws", "flaw"]).query("draws == @n")
-    found = tests[(tests["power"] >= 0.9) & (tests["flaw"] > 0)].head(1)
+    first = tests[(tests["power"] >= 0.9) & (tests["flaw"] > 0)].head(1)
     sound = tests.loc[tests["flaw"] == 0, "rejected"].mean()
     step = layers_table(rows).set_index("step")
     flat, checked, relu = (step.loc[name] for name in (LINEAR, CHECKED, RELU))
@@ -514,11 +514,11 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
         Claim(
             "With {n:,.0f} secrets the test notices a mask forgotten {flaw:.0%} of the time with a "
             "chance of {power:.0%} (seen: {seen:.0%}); of a sound dealer it rejected {sound:.1%}.",
-            holds=len(found) > 0 and sound <= 0.05,
+            holds=len(first) > 0 and sound <= 0.05,
             otherwise="With {n:,.0f} secrets none of these flaws is noticed nine times in ten, or a "
             "sound dealer is rejected too often ({sound:.1%}).",
-            n=n, sound=sound, flaw=found["flaw"].sum(), power=found["power"].sum(),
-            seen=found["rejected"].sum(),
+            n=n, sound=sound, flaw=first["flaw"].sum(), power=first["power"].sum(),
+            seen=first["rejected"].sum(),
         ),
         Claim(
             "Beaver's product is wrong for {wrong:.0f} of {n:,.0f} combinations of factors and "
