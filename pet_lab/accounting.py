@@ -165,7 +165,8 @@ def epsilon(
         In (0, 1); usually well below 1 / n.
     accountant : "rdp" or "pld"
         Renyi orders, or the privacy loss distribution: without sampling by the exact closed form,
-        with sampling the smaller of a grid that rounds upwards and the Renyi bound.
+        with sampling the smaller of a grid that rounds upwards and the Renyi bound. Replacing under
+        Poisson sampling is always of the second kind.
     neighbouring : "add_remove" or "replace_one"
         Add or remove in the usual reading: the record's gradient is blanked while the batches and
         their divisors stay as they are.
@@ -192,10 +193,11 @@ def epsilon(
         reason += " Replacing a record moves the sum by up to 2 C."
     if sampling == "poisson":
         steps = epochs * math.ceil(n / size)
+        accountant = "pld" if replaced else accountant
         value = _poisson(z, size / n, steps, delta, accountant=accountant, replaced=replaced)
         how = f"Every batch was a Poisson sample at rate {size / n:.4g}; {steps} steps."
         if replaced:
-            how += " Replacing counts as removing and adding (group privacy)."
+            how += " Replacing by the dominating pair of this very mechanism (arXiv:2405.20769)."
     else:
         value = _composed(z, epochs, delta, accountant)
         how = f"Every record was used in each of {epochs} steps."
@@ -387,17 +389,49 @@ def _poisson(
 
     if not replaced:
         return tightest(delta)
-    # Group privacy: (e, d) for add/remove gives (2 e, (1 + exp(e)) d) for replace-one. Look for the
-    # d that ends at `delta`, as far as floats reach. The bound without amplification holds too.
-    bound = _composed(z / 2, steps, delta, accountant)
+    # Three bounds hold; the grid of the first loses its tail below 1e-14 and grows with the steps,
+    # as above, where one of the others is tighter.
+    held = [_composed(z / 2, steps, delta, accountant)]
+    interval = 3e-5 * max(1.0, min(held[0], tightest(delta)))
+    if interval <= _COARSEST_GRID:
+        from dp_accounting.pld import privacy_loss_distribution as losses
 
+        one_step = losses.create_from_cdf(
+            functools.partial(_replacement_loss_cdf, z=z, q=q),
+            value_discretization_interval=interval,
+        )
+        held.append(one_step.self_compose(steps).get_epsilon_for_delta(delta))
+
+    # Group privacy: (e, d) for add/remove gives (2 e, (1 + exp(e)) d) for replace-one. Look for the
+    # d that ends at `delta`, as far as floats reach.
     def excess(log_d: float) -> float:
         return float(np.logaddexp(0.0, tightest(math.exp(log_d))) + log_d - math.log(delta))
 
     low, high = math.log(1e-300), math.log(delta)
-    if excess(low) > 0:
-        return bound
-    while high - low > 1e-6:
-        middle = (low + high) / 2
-        low, high = (middle, high) if excess(middle) <= 0 else (low, middle)
-    return min(2 * tightest(math.exp(low)), bound)
+    if excess(low) <= 0:
+        while high - low > 1e-6:
+            middle = (low + high) / 2
+            low, high = (middle, high) if excess(middle) <= 0 else (low, middle)
+        held.append(2 * tightest(math.exp(low)))
+    return float(min(held))
+
+
+def _replacement_loss_cdf(loss: float, *, z: float, q: float) -> float:
+    """Probability that the privacy loss of a Poisson-sampled Gaussian is at most `loss`, replacing.
+
+    The dominating pair is (1 - q) N(0, z^2) + q N(1, z^2) against the same with -1 for 1 (Lebeda et
+    al., arXiv:2405.20769): its log ratio grows with the outcome, so the event is an outcome below
+    x, where u = exp(x / z^2) solves b u^2 - a (e^loss - 1) u - b e^loss = 0.
+    """
+    from scipy.special import ndtr
+
+    a, log_b = 1 - q, math.log(q) - 1 / (2 * z * z)
+    if (size := abs(loss)) > 30:  # the terms in b are lost in rounding, and exp may overflow
+        log_2bu = math.log(2 * a) + size
+    else:
+        linear = a * math.expm1(size)
+        root = math.sqrt(linear**2 + 4 * math.exp(2 * log_b + size))
+        log_2bu = math.log(linear + root) if root else -math.inf
+    # The pair is symmetric: x changes its sign with the loss.
+    x = 0.0 if loss == 0 else math.copysign(z * z * (log_2bu - math.log(2) - log_b), loss)
+    return float(a * ndtr(x / z) + q * ndtr((x - 1) / z))
