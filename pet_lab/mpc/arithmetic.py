@@ -81,7 +81,7 @@ class Arithmetic:
             return [[] for _ in self.rt.parties]
         self.rounds += 1
         rows = await self.rt.input([self.field(v) for v in mine])
-        return [[int(v.value) for v in row] for row in rows]
+        return [_numbers(row, len(mine)) for row in rows]
 
     async def vector(self, shares: Ints) -> Vector:
         """Give shares their twins."""
@@ -177,7 +177,7 @@ class Arithmetic:
         tests = [self.rt.is_zero(self.secint(self.field(v))) for v in a.z]
         self.products += 90 * len(a)  # 30 squares, 30 openings of a product, 30 to combine
         self.rounds += 8
-        return Vector([int(v.value) for v in await self.rt.gather(tests)])
+        return Vector(_numbers(await self.rt.gather(tests), len(a)))
 
     async def less(self, a: Vector, b: Vector) -> Vector:
         """1 where a < b, else 0, still shared: mpyc's comparison."""
@@ -185,14 +185,14 @@ class Arithmetic:
         tests = [u < v for u, v in zip(*shared, strict=True)]
         self.products += 3 * self.bits * len(a)
         self.rounds += 10
-        return Vector([int(v.value) for v in await self.rt.gather(tests)])
+        return Vector(_numbers(await self.rt.gather(tests), len(a)))
 
     async def truncate(self, a: Vector, bits: int, room: int) -> Vector:
         """a / 2**bits, rounded up or down at random (mpyc); |a| < 2**(room - 1)."""
         cut = await self.rt.trunc([self.field(v) for v in a.z], f=bits, l=room)
         self.products += bits * len(a)
         self.rounds += 3
-        return Vector([int(v.value) for v in cut])
+        return Vector(_numbers(cut, len(a)))
 
     def random(self, n: int) -> Vector:
         """Secret uniform numbers, without exchange."""
@@ -223,7 +223,13 @@ class Arithmetic:
     async def _reshare(self, values: Ints) -> Ints:
         self.rounds += 1
         self.products += len(values)
-        return [int(v.value) for v in await self.rt._reshare([self.field(v) for v in values])]
+        return _numbers(await self.rt._reshare([self.field(v) for v in values]), len(values))
+
+
+def _numbers(shares: Sequence[Any], count: int) -> Ints:
+    """What mpyc returns, which is as long as a message that it was made from."""
+    require(len(shares) == count, "A party sent too many or too few shares.", Cheating)
+    return [int(share.value) for share in shares]
 
 
 @functools.cache

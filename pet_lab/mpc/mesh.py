@@ -28,6 +28,8 @@ from .errors import Cheating, agreed
 from .messages import Member
 
 CONNECT_S = 10.0
+MOST_UNREAD = 2**28
+"""Bytes that a party may send ahead; a number's share has 16 or more."""
 MPYC = ("asyncoro", "mpctools", "random", "secgroups", "seclists", "secpols", "sectypes")
 
 
@@ -173,6 +175,7 @@ def _link_class() -> Any:
             super().__init__(mesh.runtime, index)
             self.mesh, self.certified = mesh, index
             self.delayed: collections.deque[bytes] = collections.deque()
+            self.unread = 0
 
         def connection_made(self, transport: Any) -> None:
             try:
@@ -202,6 +205,14 @@ def _link_class() -> Any:
                     self.transport.abort()
                     return
             super().data_received(data)
+            self.unread += len(data)
+            if self.unread > MOST_UNREAD:  # at most: what was read meanwhile is still counted
+                waiting = (len(b) for b in self.buffers.values() if isinstance(b, bytes))
+                self.unread = len(self.bytes) + sum(waiting)
+            if self.unread > MOST_UNREAD:
+                name = self.mesh.names[self.certified or 0]
+                self.mesh.fail(Cheating(f"{name} sent more than anybody waits for."))
+                self.transport.abort()
 
         def connection_lost(self, exc: Exception | None) -> None:
             if self.certified is not None:

@@ -21,7 +21,7 @@ import msgspec
 from msgspec.structs import replace
 
 from pet_lab import shares
-from pet_lab.parties.errors import PartyError, Refused
+from pet_lab.parties.errors import Refused
 from pet_lab.parties.log import canonical, digest, verify_signature
 
 from . import blame, catalogue, costs
@@ -277,7 +277,7 @@ class Processor(Party):
                 return work.result()
         except asyncio.CancelledError:
             raise Refused("The computation was stopped.") from None
-        except PartyError:
+        except Exception:
             self._drop()
             raise
         finally:
