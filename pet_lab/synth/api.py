@@ -19,11 +19,11 @@ from pet_lab.noise import Noise
 
 from ..data.registry import cache_dir
 from .domain import Bins, Coded, code
-from .mechanisms import draw_mst, draw_smartnoise, draw_task
+from .mechanisms import SHARE_CHOICE, draw_mst, draw_smartnoise, draw_task
 
 MECHANISMS = ("mst", "task", "mst-smartnoise", "aim-smartnoise")
 METHODS = ("round", "sample", "shuffled")
-_FORMAT = 4
+_FORMAT = 5
 """Raise it when a change alters what the same inputs give: cached tables then no longer apply."""
 
 
@@ -148,8 +148,7 @@ def synthesise(
             codes = draw_task(coded, target=str(target), strongest=strongest, **draw)
         synthetic = coded.decode(codes, noise.rows)
     assumptions = [
-        "Neighbouring tables differ by one record added or removed; changing a record instead "
-        "costs twice the zCDP budget.",
+        _changed(mechanism, strongest),
         "Gaussian noise and exponential mechanism, composed in zCDP and converted to "
         "(epsilon, delta).",
         "The number of rows is taken as public: not charged."
@@ -167,6 +166,17 @@ def synthesise(
     if keep:
         _remember(store, synthetic, assumptions)
     return Synthetic(frame=synthetic, assumptions=tuple(assumptions), **budget)
+
+
+def _changed(mechanism: str, strongest: int | Sequence[str]) -> str:
+    """What changing a record costs: noisy counts move by sqrt(2) in L2 norm (rho twice), the score
+    of a choice by 2 instead of 1 (four times)."""
+    choice = 1 / 3 if mechanism.startswith("mst") else SHARE_CHOICE * isinstance(strongest, int)
+    times = "up to four times" if "aim" in mechanism else f"{2 + 2 * choice:.3g} times"
+    return (
+        "Neighbouring tables differ by one record added or removed; changing a record instead "
+        f"costs {times} the zCDP budget."
+    )
 
 
 def _on_the_domain(frame: pd.DataFrame, coded: Coded | None) -> str:

@@ -19,6 +19,7 @@ from pet_lab.noise import Noise
 from .domain import Coded, whole
 from .forest import Measurement, closest_counts, draw_rows, fit_forest
 
+SHARE_CHOICE = 0.10  # of the budget of "task", where it chooses its columns itself
 Column = tuple[np.ndarray, int]  # codes, and how many there are
 
 
@@ -115,17 +116,17 @@ def draw_task(
 ) -> dict[str, np.ndarray]:
     """Codes for one prediction task: the target paired with a few columns, the rest alone.
 
-    The budget: 15 % for one-column margins (they also give every unlinked column its shape), 10 %
-    for choosing the columns when `strongest` is a number (one exponential mechanism each, score =
-    L1 distance of the pair from independence, less what noise alone would give), the remainder for
-    the pairs. Columns named in `strongest` are a public choice and cost nothing.
+    The budget: 15 % for one-column margins (they also give every unlinked column its shape),
+    SHARE_CHOICE for choosing the columns when `strongest` is a number (one exponential mechanism
+    each, score = L1 distance of the pair from independence, less what noise alone would give), the
+    remainder for the pairs. Columns named in `strongest` are a public choice and cost nothing.
     """
     names = list(coded.codes)
     columns = list(zip(coded.codes.values(), coded.sizes.values(), strict=True))
     n, goal = columns[0][0].size, names.index(target)
     others = [i for i in range(len(names)) if i != goal]
     private = isinstance(strongest, int)
-    share_one, share_choice = 0.15, 0.10 if private else 0.0
+    share_one, share_choice = 0.15, SHARE_CHOICE if private else 0.0
     s = float(np.sqrt(len(names) / (2 * share_one * rho)))
     ones = [_measure(columns, (i,), s, noise) for i in range(len(names))]
     chosen = [] if isinstance(strongest, int) else [names.index(name) for name in strongest]

@@ -233,6 +233,17 @@ def test_double_precision_stays_inside(table):
         jax.config.update("jax_enable_x64", before)
 
 
+def test_changing_a_record_costs_more_than_adding_one(table):
+    """Two thirds of MST's budget are noisy counts (rho twice), a third the choice (4 times)."""
+    at = {"epsilon": 1.0, "rng_seed": 1}
+    mst = synth.synthesise(table, **at).assumptions[0]
+    assert mst.endswith("costs 2.67 times the zCDP budget.")
+    named = synth.synthesise(
+        table, mechanism="task", target=table.columns[-1], strongest=[table.columns[0]], **at
+    )
+    assert named.assumptions[0].endswith("costs 2 times the zCDP budget.")
+
+
 def test_assumptions_name_what_is_not_charged(table):
     domain = {"a": range(4), "b": range(4), "c": ("u", "v", "w"), "y": (0, 1)}
     open_ = synth.synthesise(table, epsilon=1.0, rng_seed=1).assumptions
