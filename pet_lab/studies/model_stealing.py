@@ -26,7 +26,9 @@ Array = NDArray[np.float64]
 LABELS = {
     "queries": "queries",
     "error": "largest error of a stolen weight",
-    "agreement": "answers in which the copy agrees with the model",
+    "agreement": "agreement of the copy",
+    "beyond": "queries beyond the number of features",
+    "spent": "epsilon of all answers",
     "useful": "answers that keep their label",
     "normality": "W of the distances between queries (1: normal)",
     "alarm": "streams with an alarm",
@@ -365,7 +367,7 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
     few, many = min(settings.queries), max(settings.queries)
     served, net = mean["defended"], mean["network", ""]
     rounded = f"rounded {min(settings.decimals)}"
-    found = detection(rows).set_index("stream")
+    watched = detection(rows).set_index("stream")
     guess = hit.set_index(["model", "people"])["hit"]
     numbers = {
         "d": needed["features"].max(), "q": needed["value"].max(),
@@ -377,8 +379,8 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
         "split": served[ALL, "", many, "useful"],
         "copy": net[OWN, few, "agreement"], "control": net[CONTROL, few, "agreement"],
         "labels": net[OWN_LABELS, few, "agreement"],
-        "seen": found["alarm"][COPIES], "hidden": found["alarm"][HIDDEN],
-        "false": found["alarm"][OWN], "hidden_agreement": found["agreement"][HIDDEN],
+        "seen": watched["alarm"][COPIES], "hidden": watched["alarm"][HIDDEN],
+        "false": watched["alarm"][OWN], "hidden_agreement": watched["agreement"][HIDDEN],
         "members": guess["forest", "members"], "others": guess["forest", "others"],
         "prior": guess["prior", "members"], "field": settings.sensitive,
     }  # fmt: skip
