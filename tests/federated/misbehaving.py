@@ -2,13 +2,18 @@
 
 `python -m tests.federated.misbehaving office FOLDER ADDRESS`; kinds are nan, dies, sleeps (in that
 round), never starts, stranger (a certificate of another
-authority) and mute (no accuracy among its metrics).
+authority), mute (no accuracy among its metrics) and noise (rubbish at the server's port, before and
+after a handshake, with a certificate and without; then it joins as it should).
 """
 
 import json
 import os
+import random
+import socket
+import ssl
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +54,24 @@ def mute(client, ins, answer=flower._evaluate):
     return res
 
 
+def shout(place, address):
+    """150 connections that send rubbish: without TLS, without a certificate, with a good one."""
+    rng, (host, port) = random.Random(20261127), address.split(":")
+    bare = ssl.create_default_context(cafile=place / "ca.pem")
+    named = ssl.create_default_context(cafile=place / "ca.pem")
+    named.load_cert_chain(place / "cert.pem", place / "key.pem")
+    for context in (bare, named):
+        context.set_alpn_protocols(["h2"])
+    heads = (b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x02\x00\x01")
+    for i in range(150):
+        with suppress(OSError), socket.create_connection((host, int(port)), timeout=5) as line:
+            how = (None, bare, named)[i % 3]
+            talk = how.wrap_socket(line, server_hostname="server") if how else line
+            talk.sendall(rng.choice(heads) + rng.randbytes(rng.randrange(2000)))
+            talk.settimeout(0.2)
+            talk.recv(100)
+
+
 if __name__ == "__main__":
     _, folder, address = sys.argv[1:]
     place = Path(folder)
@@ -57,6 +80,8 @@ if __name__ == "__main__":
         other = certificates.TestAuthority("some other authority").issue(place.name)
         (place / "cert.pem").write_bytes(other.certificate)
         write_atomic(place / "key.pem", other.key, secret=True)
+    if KIND == "noise":
+        shout(place, address)
     if KIND == "mute":
         flower._evaluate = mute
     flower.join(place, address, program=Misbehaving)

@@ -1,10 +1,12 @@
 """The same rounds through Flower: equal to the loop, in process and between processes over TLS."""
 
 import json
+import random
 import re
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -163,6 +165,12 @@ def test_an_office_without_accuracy_among_its_metrics_ends_in_minutes(
 
 
 @pytest.mark.slow
+def test_rubbish_at_the_servers_port_leaves_no_trace(offices, network, training, monkeypatch):
+    args = offices[:3], network, training, fl.Plain(network.parameters)
+    assert run_with_faults(monkeypatch, {"ons": ("noise", 0)}, *args, timeout_s=20.0) == {}
+
+
+@pytest.mark.slow
 def test_whatever_ends_the_server_is_reported_at_once(offices, network, training, monkeypatch):
     """The office that starts dies when asked for the first model."""
     begin, faults = time.monotonic(), {offices[0].name: ("never starts", 0)}
@@ -240,3 +248,44 @@ def test_a_call_that_makes_no_sense_shows_the_usage():
     ended = program("king")
     assert ended.returncode == 2
     assert "office FOLDER ADDRESS" in ended.stderr
+
+
+def test_damaged_answers_of_an_office_cost_only_its_own_part(
+    offices, network, training, monkeypatch
+):
+    """Mutants of an office's protobuf messages, decoded by Flower's own code, 2 in each round."""
+    from flwr.common import serde
+    from flwr.proto.transport_pb2 import ClientMessage
+
+    seed, rounds = 20261127, 40
+    rng, parsed = random.Random(seed), Counter()
+
+    def damaged(kind, genuine):
+        def answer(client, ins):
+            res = genuine(client, ins)
+            if client.office.name != "cbs":
+                return res
+            proto = getattr(serde, f"{kind}_res_to_proto")(res)
+            raw = bytearray(ClientMessage(**{f"{kind}_res": proto}).SerializeToString())
+            for _ in range(rng.randint(1, 4)):
+                place = rng.choice([rng.randrange(30), len(raw) - 1 - rng.randrange(200), -1])
+                raw[place % len(raw)] = rng.randrange(256)
+            raw = raw[: rng.choice([len(raw), len(raw), rng.randrange(len(raw))])]
+            parsed["sent"] += 1
+            message = ClientMessage.FromString(bytes(raw))
+            parsed["read"] += 1
+            return getattr(serde, f"{kind}_res_from_proto")(getattr(message, f"{kind}_res"))
+
+        return answer
+
+    for kind, name in (("fit", "_fit"), ("evaluate", "_evaluate")):
+        monkeypatch.setattr(flower, name, damaged(kind, getattr(flower, name)))
+    plain = fl.Plain(network.parameters)
+    history = run(flower.in_process, offices, network, training, plain, rounds=rounds)
+    print(f"seed {seed}: {parsed}, {len(history.left_out)} left out")
+    assert {o for _, o, _ in history.left_out} == {"cbs"}
+    for office in ("ons", "istat", "statcan"):
+        assert {n for n, o in history.evaluations if o == office} == set(range(1, rounds + 1))
+    assert parsed["sent"] == 2 * rounds
+    assert parsed["read"] > rounds / 4
+    assert np.isfinite(history.weights).all()

@@ -209,3 +209,14 @@ def test_what_is_sent_ahead_has_an_end(monkeypatch):
     for flood in floods:
         assert run(lambda frame, f=flood: f(HEAD.unpack_from(frame)[0]), within=10) == "Cheating"
     assert run(lambda frame: [frame], within=20) == "done"
+
+
+@pytest.mark.parametrize("which", [0, 1, 2, 3])
+def test_too_few_shares_are_refused_and_no_shorter_vector(which):
+    """Of both inputs and of both answers to the first product; the empty ones once were zip's."""
+    sent = iter(range(10**6))
+
+    def change(frame):
+        return [frame[:8] + bytes(4)] if next(sent) == which else [frame]
+
+    assert run(change, within=10) == "Cheating"
