@@ -1,0 +1,605 @@
+"""CKKS: approximate numbers under encryption, what each operation costs, and where it ends.
+
+The scheme is Microsoft SEAL's, through tenseal (J. H. Cheon, A. Kim, M. Kim, Y. Song, ASIACRYPT
+2017). The encoder is teaching code, not for use. Every context holds SEAL's 128-bit limit.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from pet_lab.checks import between, distinct, require, whole
+from pet_lab.rows import Claim, Rows, concat, wide
+
+Array = NDArray[np.float64]
+LABELS = {
+    "multiplications": "multiplications one after another",
+    "primes": "rescaling primes",
+    "error": "largest error",
+    "expansion": "bytes per byte of data",
+    "largest_ms": "largest ms",
+    "n": "power of n",
+    "n_printed": "printed",
+    "level": "power of level",
+    "level_printed": "printed",
+    "agrees_with_clear": "agrees with clear",
+    "agrees_with_original": "agrees with ReLUs",
+    "accuracy.test": "accuracy",
+    "accuracy.original": "accuracy as trained",
+    "sent_mb": "MB sent",
+    "reply_mb": "MB back",
+    "keys_mb": "MB of keys",
+    "megabytes": "MB",
+}
+ASSUMPTIONS = (
+    "No epsilon: a server without the key sees ciphertexts of CKKS at SEAL's 128-bit parameters and "
+    "follows the protocol; whoever decrypts learns the results, and nothing here is made for sharing "
+    "them."
+)
+SCALE = 2.0**40
+LARGEST = 2.0**12  # what a result may reach: a wrong key or an overflow gives numbers far above it
+# The slides' "native operations cheat sheet" for CKKS, as powers of (n, log n, levels); log Q is
+# proportional to the levels.
+PRINTED = {
+    "addition": (1, 0, 1),
+    "multiplication": (1, 0, 1),
+    "rescaling": (1, 1, 1),
+    "rotation": (1, 1, 1),
+    "relinearisation": (1, 1, 2),
+    "modulus switching": (1, 1, 1),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Parameters of the notebook, checked."""
+
+    primes: Sequence[int]
+    degrees: Sequence[int]
+    hidden: Sequence[int]
+    filter_bits: int
+    records: int
+    repeats: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        distinct(primes=self.primes)
+        distinct(least=2, degrees=self.degrees)
+        for degree in self.degrees:
+            power = degree >= 4096 and degree & (degree - 1) == 0
+            require(power, f"degrees are powers of 2 from 4096 on, got {degree}.")
+        between(1, 18, primes=min(self.primes), more_primes=max(self.primes))
+        whole(1, repeats=self.repeats, hidden=min(self.hidden, default=1))
+        whole(0, seed=self.seed)
+        whole(2, filter_bits=self.filter_bits, records=self.records)
+        between(
+            2,
+            4096,
+            filter_bits=self.filter_bits,
+            records=self.records,
+            hint="they fill the slots of one ciphertext",
+        )
+        layers = len(self.hidden)
+        require(
+            layers <= 3, f"hidden is up to three layers (the modulus ends there), got {layers}."
+        )
+
+
+# --- the encoder: teaching code, not for use ------------------------------------------------------
+
+
+def encode(values: ArrayLike, scale: float) -> NDArray[np.int64]:
+    """Coefficients p_0..p_(n-1), n twice the values, of the polynomial with p(root) = scale value.
+
+    The roots of X^n + 1 are powers 1, 3, 5, ... of exp(i pi / n), and the second half of them, the
+    conjugates, take conjugate values: so the coefficients are real, and are rounded.
+
+    Raises
+    ------
+    ValueError
+        If the number of values is no power of 2, or the scale is too small or too large for them.
+    """
+    z = np.asarray(values, complex).ravel()
+    require(len(z) and len(z) & (len(z) - 1) == 0, f"Expected 2^k values, got {len(z)}.")
+    require(np.isfinite(z).all() and scale > 0, "Expected finite values and a scale above 0.")
+    whole_vector = np.concatenate([z, z[::-1].conj()])
+    exact = (_roots(2 * len(z)).conj().T @ whole_vector).real * scale / (2 * len(z))
+    reach = np.abs(exact).max()
+    require(reach < 2**62, f"Coefficients reach {reach:.2g}, over 2^62: take a smaller scale.")
+    require(reach >= 0.5 or not z.any(), f"Every coefficient rounds to 0 at scale {scale:g}.")
+    return np.rint(exact).astype(np.int64)
+
+
+def decode(coefficients: ArrayLike, scale: float) -> NDArray[np.complex128]:
+    """The values that a polynomial takes at the first half of the roots, over the scale."""
+    p = np.asarray(coefficients, float)
+    values: NDArray[np.complex128] = (_roots(len(p)) @ p)[: len(p) // 2] / scale
+    return values
+
+
+def _roots(n: int) -> NDArray[np.complex128]:
+    """Powers 0..n-1 (columns) of the n roots (rows)."""
+    odd = 2 * np.arange(n) + 1
+    matrix: NDArray[np.complex128] = np.exp(1j * np.pi / n * np.outer(odd, np.arange(n)))
+    return matrix
+
+
+def encoding() -> pd.DataFrame:
+    """Rows (power): `coefficient` of the slides' example, and `decoding_error`."""
+    values, rows = np.array([3 + 4j, 2 - 1j]), Rows(part="encoding")
+    coefficients = encode(values, 64)
+    for power, coefficient in enumerate(coefficients):
+        rows.add(power=power, metrics={"coefficient": coefficient})
+    error = np.abs(decode(coefficients, 64) - values).max()
+    rows.add(power=-1, metrics={"decoding_error": error})
+    return rows.frame()
+
+
+# --- SEAL, with sentences instead of its errors ---------------------------------------------------
+
+
+class Seal:
+    """Keys and operations of one CKKS context; `bits` are the sizes of its primes, the last one
+    serves key switching. Raises ValueError where SEAL calls them less than 128-bit secure."""
+
+    def __init__(self, degree: int, bits: Sequence[int]) -> None:
+        import tenseal.sealapi as api
+
+        self.api, parameters = api, api.EncryptionParameters(api.SCHEME_TYPE.CKKS)
+        parameters.set_poly_modulus_degree(degree)
+        parameters.set_coeff_modulus(api.CoeffModulus.Create(degree, list(bits)))
+        self.context = api.SEALContext(parameters, True, api.SEC_LEVEL_TYPE.TC128)
+        secure = self.context.parameters_set()
+        require(secure, f"{sum(bits)} bits at degree {degree} are less than 128-bit secure.")
+        self.slots, self.moduli = degree // 2, [m.value() for m in parameters.coeff_modulus()]
+        keys = api.KeyGenerator(self.context)
+        self.secret_key = keys.secret_key()
+        self.public_key, self.relin_keys, galois = (
+            api.PublicKey(),
+            api.RelinKeys(),
+            api.GaloisKeys(),
+        )
+        keys.create_public_key(self.public_key)
+        keys.create_relin_keys(self.relin_keys)
+        keys.create_galois_keys([3], galois)  # element 3 turns the slots by one
+        self.galois_keys, self.run = galois, api.Evaluator(self.context)
+        self.encoder = api.CKKSEncoder(self.context)
+
+    def new(self) -> Any:
+        """An empty ciphertext, for results."""
+        return self.api.Ciphertext()
+
+    def plain(self, values: Any, scale: float = SCALE, *, like: Any = None) -> Any:
+        """Values, or one number for all slots, as a plaintext at the level of `like`."""
+        if not isinstance(values, float):
+            values = np.asarray(values, float).tolist()
+            fits = len(values) <= self.slots
+            require(fits, f"{len(values)} values do not fit {self.slots} slots: split them.")
+        plain, at = self.api.Plaintext(), [] if like is None else [like.parms_id()]
+        try:
+            self.encoder.encode(values, *at, scale, plain)
+        except ValueError as error:
+            text = f"Values do not fit scale 2^{np.log2(scale):.0f} and this modulus: {error}."
+            raise ValueError(text) from None
+        return plain
+
+    def encrypt(self, values: Any, scale: float = SCALE) -> Any:
+        """A fresh ciphertext of up to `slots` numbers."""
+        out, plain = self.new(), self.plain(values, scale)
+        self.api.Encryptor(self.context, self.public_key).encrypt(plain, out)
+        return out
+
+    def decrypt(self, ciphertext: Any, *, secret_key: Any = None) -> Array:
+        """All slots. ValueError where one is so large that the key is wrong or it overflowed."""
+        plain = self.api.Plaintext()
+        reader = self.api.Decryptor(self.context, secret_key or self.secret_key)
+        reader.decrypt(ciphertext, plain)
+        values = np.array(self.encoder.decode_double(plain))
+        reach = np.abs(values).max()
+        sense = f"Decrypted numbers reach {reach:.2g}, expected at most {LARGEST:g}: "
+        require(reach <= LARGEST, sense + "wrong key, or the modulus overflowed.")
+        return values
+
+    def square(self, ciphertext: Any) -> Any:
+        """Square, relinearise, rescale. ValueError where no rescaling prime is left."""
+        out = self.new()
+        require(ciphertext.coeff_modulus_size() > 1, "No rescaling prime is left to multiply with.")
+        self.run.square(ciphertext, out)
+        self.run.relinearize_inplace(out, self.relin_keys)
+        self.run.rescale_to_next_inplace(out)
+        return out
+
+    def save(self, ciphertext: Any) -> bytes:
+        """As it is sent."""
+        with tempfile.TemporaryDirectory() as folder:
+            ciphertext.save(str(Path(folder) / "x"))
+            return (Path(folder) / "x").read_bytes()
+
+    def load(self, message: bytes) -> Any:
+        """ValueError where the bytes are no ciphertext of this context."""
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "x").write_bytes(message)
+            out = self.new()
+            try:
+                out.load(self.context, str(Path(folder) / "x"))
+            except (RuntimeError, ValueError, MemoryError):
+                text = f"Expected a ciphertext of this context, got {len(message)} other bytes."
+                raise ValueError(text) from None
+        return out
+
+
+def _seconds(call: Callable[[], Any], repeats: int = 1) -> float:
+    """The least CPU time of `repeats` calls."""
+    times = [time.process_time()]
+    for _ in range(repeats):
+        call()
+        times.append(time.process_time())
+    return float(np.diff(times).min())
+
+
+# --- depth and costs ------------------------------------------------------------------------------
+
+
+def depth(settings: Settings) -> pd.DataFrame:
+    """Rows (primes, multiplications): `error` and `expansion` of a vector squared until no rescaling
+    prime is left, and `reached`, how often that went.
+    """
+    rows, rng = Rows(part="depth"), np.random.default_rng(settings.seed)
+    for primes in settings.primes:
+        degree = next(n for n in (8192, 16384, 32768) if 40 * primes + 120 <= 218 * n // 8192)
+        seal = Seal(degree, [60, *[40] * primes, 60])
+        values = rng.choice([-1, 1], seal.slots) * rng.uniform(0.9, 1, seal.slots)
+        ciphertext, done = seal.encrypt(values), 0
+        here: dict[str, Any] = {"primes": primes, "degree": degree}
+        while True:
+            error = float(np.abs(seal.decrypt(ciphertext) - values).max())
+            size = len(seal.save(ciphertext)) / values.nbytes
+            rows.add(**here, multiplications=done, metrics={"error": error, "expansion": size})
+            try:
+                ciphertext, values, done = seal.square(ciphertext), values**2, done + 1
+            except ValueError:
+                break
+        rows.add(**here, multiplications=done, metrics={"reached": done})
+    return rows.frame()
+
+
+def costs(settings: Settings) -> pd.DataFrame:
+    """Rows (operation, degree, level): CPU `milliseconds` of SEAL's native operations.
+
+    The level is the number of primes under the ciphertext, from 2 to what the degree allows with
+    primes of 40 bits, at most 8.
+    """
+    rows = Rows(part="costs")
+    for degree in settings.degrees:
+        most = min(8, 109 * degree // 4096 // 36 - 1)
+        seal = Seal(degree, [36] * (most + 1))
+        ciphertext, out = seal.encrypt([0.5], 2.0**30), seal.new()
+        for level in range(most, 1, -1):
+            product = seal.new()
+            seal.run.multiply(ciphertext, ciphertext, product)
+            calls: dict[str, tuple[Any, ...]] = {
+                "addition": (seal.run.add, ciphertext, ciphertext),
+                "multiplication": (seal.run.multiply, ciphertext, ciphertext),
+                "rescaling": (seal.run.rescale_to_next, ciphertext),
+                "rotation": (seal.run.rotate_vector, ciphertext, 1, seal.galois_keys),
+                "relinearisation": (seal.run.relinearize, product, seal.relin_keys),
+                "modulus switching": (seal.run.mod_switch_to_next, ciphertext),
+            }
+            for operation, (call, *inputs) in calls.items():
+                spent = _seconds(partial(call, *inputs, out), settings.repeats)
+                metrics = {"milliseconds": 1000 * spent}
+                rows.add(operation=operation, degree=degree, level=level, metrics=metrics)
+            seal.run.mod_switch_to_next_inplace(ciphertext)
+    return rows.frame()
+
+
+def growth(rows: pd.DataFrame) -> pd.DataFrame:
+    """Powers of n and of the level that fit the log of the cost best, beside the printed ones.
+
+    A printed n log n counts as the power of n that fits it over the same degrees.
+    """
+    here, table = rows[rows["part"] == "costs"], []
+    for operation, part in here.groupby("operation", sort=False):
+        logs = np.log(part[["degree", "level"]].to_numpy(float))
+        design = np.column_stack([logs, np.ones(len(part))])
+        a, b, c = PRINTED[str(operation)]
+        printed = a * logs[:, 0] + b * np.log(logs[:, 0]) + c * logs[:, 1]
+        fits = (np.linalg.lstsq(design, y, rcond=None)[0] for y in (np.log(part["value"]), printed))
+        (n, level, _), (n_printed, level_printed, _) = fits
+        milliseconds = part["value"].max()
+        table.append((operation, milliseconds, n, n_printed, level, level_printed))
+    names = ["operation", "largest_ms", "n", "n_printed", "level", "level_printed"]
+    return pd.DataFrame(table, columns=names)
+
+
+# --- predictions on encrypted records -------------------------------------------------------------
+
+Layers = list[tuple[Array, Array]]  # weights (inputs, outputs) and biases; squares between them
+
+
+def squared_network(relu: Layers, x: Array) -> Layers:
+    """The network with each ReLU replaced by its least-squares parabola on the records x, folded
+    into weights and biases so that nothing but a square is left: one multiplication a layer.
+
+    a z^2 + b z + c = (sqrt(a) (z + b / 2a))^2 + c - b^2 / 4a. The fit looks at the training data.
+    """
+    folded, shift = Layers(), np.zeros(x.shape[1])
+    for weights, bias in relu[:-1]:
+        z = (x + shift) @ weights + bias
+        a, b, c = np.polyfit(z.ravel(), np.maximum(z, 0).ravel(), 2)
+        require(a > 0, "A parabola fitted to ReLU opened downwards: train on more records.")
+        offset = np.sqrt(a) * (shift @ weights + bias + b / (2 * a))
+        folded.append((np.sqrt(a) * weights, offset))
+        x, shift = (x @ folded[-1][0] + offset) ** 2, np.full(weights.shape[1], c - b * b / (4 * a))
+    weights, bias = relu[-1]
+    return [*folded, (weights, shift @ weights + bias)]
+
+
+def clear(layers: Layers, x: Array) -> Array:
+    """Scores (records,) of the network with squares, without encryption."""
+    for weights, bias in layers[:-1]:
+        x = (x @ weights + bias) ** 2
+    return ((x @ layers[-1][0]) + layers[-1][1])[:, 0]
+
+
+def encrypted(seal: Seal, layers: Layers, columns: list[Any]) -> Any:
+    """The same from one ciphertext a feature, a record in each slot; the weights stay in clear."""
+    for layer, (weights, bias) in enumerate(layers):
+        require(columns[0].coeff_modulus_size() > 1, "No rescaling prime is left to multiply with.")
+        modulus = float(seal.moduli[columns[0].coeff_modulus_size() - 1])
+        outputs, product = [], seal.new()
+        for row, offset in zip(weights.T, bias, strict=True):
+            total = seal.new()
+            used = [(c, float(w)) for c, w in zip(columns, row, strict=True) if abs(w) > 1e-9]
+            require(used, "A neuron without any weight cannot be encrypted: retrain.")
+            for i, (column, weight) in enumerate(used):
+                constant = seal.plain(weight, modulus, like=column)
+                seal.run.multiply_plain(column, constant, product if i else total)
+                if i:
+                    seal.run.add_inplace(total, product)
+            seal.run.rescale_to_next_inplace(total)
+            constant = seal.plain(float(offset), total.scale, like=total)
+            seal.run.add_plain_inplace(total, constant)
+            outputs.append(total if layer == len(layers) - 1 else seal.square(total))
+        columns = outputs
+    return columns[0]
+
+
+def inference(x: Array, y: NDArray[np.int64], settings: Settings) -> pd.DataFrame:
+    """Rows (model): the report's network and a logistic regression on encrypted records.
+
+    agrees_with_clear : records with the same class as the same polynomial in clear
+    agrees_with_original : records with the same class as the network with ReLUs
+    accuracy.test, accuracy.original : on held-out records, encrypted and as trained
+    error : largest difference of a score from that in clear; seconds: CPU, for all records
+    sent_mb, reply_mb : size of all ciphertexts to and from the server
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neural_network import MLPClassifier
+
+    from pet_lab.data import scaling, split
+
+    train, test = split(len(y), rng=np.random.default_rng(settings.seed))
+    x = scaling.standardise(x, x[train])
+    network = MLPClassifier(
+        settings.hidden, alpha=1.0, tol=1e-3, max_iter=500, random_state=settings.seed
+    )
+    logistic = LogisticRegression(C=0.1).fit(x[train], y[train])
+    network.fit(x[train], y[train])
+    relu = list(zip(network.coefs_, network.intercepts_, strict=True))
+    name = "-".join(map(str, [x.shape[1], *settings.hidden, 1]))
+    models = {
+        name: (squared_network(relu, x[train]), network),
+        "logistic regression": ([(logistic.coef_.T, logistic.intercept_)], logistic),
+    }
+    rows = Rows(part="inference")
+    for model, (layers, original) in models.items():
+        primes = 2 * len(layers) - 1
+        degree = 8192 if primes <= 2 else 16384
+        seal = Seal(degree, [60, *[40] * primes, 60])
+        columns = [seal.encrypt(column) for column in x.T]
+        start = time.process_time()
+        reply = encrypted(seal, layers, columns)
+        seconds = time.process_time() - start
+        got, want = seal.decrypt(reply)[: len(x)], clear(layers, x)
+        metrics = {
+            "records": len(x),
+            "agrees_with_clear": np.mean((got > 0) == (want > 0)),
+            "agrees_with_original": np.mean((got > 0) == original.predict(x)),
+            "accuracy.test": np.mean((got > 0)[test] == y[test]),
+            "accuracy.original": original.score(x[test], y[test]),
+            "error": np.abs(got - want).max(),
+            "seconds": seconds,
+            "sent_mb": len(columns) * len(seal.save(columns[0])) / 1e6,
+            "reply_mb": len(seal.save(reply)) / 1e6,
+        }
+        rows.add(model=model, degree=degree, primes=primes, metrics=metrics)
+    return rows.frame()
+
+
+# --- comparing and looking up ---------------------------------------------------------------------
+
+
+def comparing(settings: Settings) -> pd.DataFrame:
+    """Rows (task, how): `seconds`, `megabytes` both ways and `error` of Dice on two encrypted bit
+    vectors beside Dice on Bloom filters in clear, and of one record looked up in a table of
+    `records` by an encrypted unit vector beside sending the whole table.
+
+    Evaluation keys, sent once, are `keys_mb`.
+    """
+    import tenseal as ts
+
+    from pet_lab.linkage.filters import dice_pairs, pack
+
+    context = ts.context(
+        ts.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[60, 40, 40, 60], n_threads=1
+    )
+    context.global_scale = SCALE
+    context.generate_galois_keys()
+    rng, rows, one = np.random.default_rng(settings.seed), Rows(part="comparing"), np.array([0])
+    a = (rng.random(settings.filter_bits) < 0.3).astype(int)
+    b = np.where(rng.random(settings.filter_bits) < 0.1, 1 - a, a)
+    filters = pack(a[None]), pack(b[None])
+    want = float(dice_pairs(*filters, one, one)[0])
+    slow = _seconds(lambda: dice_pairs(*filters, one, one), 20)
+    metrics = {"seconds": slow, "megabytes": 2 * len(a) / 8e6, "error": 0.0}
+    rows.add(task="Dice", how="Bloom filters in clear", metrics=metrics)
+    keys = len(context.serialize(save_secret_key=False)) / 1e6
+    start = time.process_time()
+    x, y = (ts.ckks_vector(context, v.tolist()) for v in (a, b))
+    common, bits = x.dot(y), x.sum() + y.sum()
+    got = 2 * common.decrypt()[0] / bits.decrypt()[0]
+    spent = time.process_time() - start
+    metrics = {"seconds": spent, "error": abs(got - want), "keys_mb": keys}
+    metrics["megabytes"] = sum(len(v.serialize()) for v in (x, y, common, bits)) / 1e6
+    rows.add(task="Dice", how="encrypted bits", metrics=metrics)
+    table = rng.uniform(0, 100, settings.records)
+    wanted = int(rng.integers(settings.records))
+    start = time.process_time()
+    question = ts.ckks_vector(context, np.eye(1, settings.records, wanted)[0].tolist())
+    reply = question.dot(table.tolist())
+    metrics = {"error": abs(reply.decrypt()[0] - table[wanted]), "keys_mb": keys}
+    metrics |= {"seconds": time.process_time() - start}
+    metrics["megabytes"] = (len(question.serialize()) + len(reply.serialize())) / 1e6
+    rows.add(task="look-up", how="encrypted index", metrics=metrics)
+    whole_table = {"seconds": 0.0, "megabytes": table.nbytes / 1e6, "error": 0.0}
+    rows.add(task="look-up", how="whole table in clear", metrics=whole_table)
+    return rows.frame()
+
+
+# --- the limit: a shared result -------------------------------------------------------------------
+
+
+def key_from_result(seal: Seal, ciphertext: Any, values: NDArray[np.complex128]) -> Array:
+    """Coefficients of the secret key, transformed, by the first prime, from a ciphertext and its
+    decrypted values as complex numbers (B. Li, D. Micciancio, EUROCRYPT 2021).
+
+    c0 + c1 s = m, noise included; values with enough digits give m back exactly, so each of the n
+    equations has one unknown: s = (m - c0) / c1.
+    """
+    n, q, plain = 2 * seal.slots, seal.moduli[0], seal.api.Plaintext()
+    seal.encoder.encode(values.tolist(), ciphertext.parms_id(), ciphertext.scale, plain)
+    numbers, second = ciphertext.dyn_array(), n * ciphertext.coeff_modulus_size()
+    return np.array(
+        [
+            (plain.data(i) - numbers.at(i)) * pow(numbers.at(second + i), -1, q) % q
+            for i in range(n)
+        ],
+        float,
+    )
+
+
+def leak(settings: Settings) -> pd.DataFrame:
+    """Rows (shared): `key_recovered`, the share of the secret key's coefficients that follow from a
+    ciphertext and its decrypted numbers, shared with all digits and rounded to two."""
+    seal, rows = Seal(4096, [36, 36, 36]), Rows(part="leak")
+    plain, key = seal.api.Plaintext(), seal.secret_key.data()
+    truth = np.array([key.data(i) for i in range(2 * seal.slots)], float)
+    rng = np.random.default_rng(settings.seed)
+    ciphertext = seal.encrypt(rng.uniform(-1, 1, seal.slots), 2.0**30)
+    seal.api.Decryptor(seal.context, seal.secret_key).decrypt(ciphertext, plain)
+    values = np.array(seal.encoder.decode_complex(plain))
+    for shared, numbers in {"all digits": values, "two digits": values.round(2)}.items():
+        same = key_from_result(seal, ciphertext, numbers) == truth
+        rows.add(shared=shared, metrics={"key_recovered": same.mean()})
+    return rows.frame()
+
+
+# --- the whole study ------------------------------------------------------------------------------
+
+
+def simulate(x: Array, y: NDArray[np.int64], settings: Settings) -> pd.DataFrame:
+    """All rows; `part` is encoding, depth, costs, inference, comparing or leak."""
+    return concat(
+        encoding(),
+        depth(settings),
+        costs(settings),
+        inference(x, y, settings),
+        comparing(settings),
+        leak(settings),
+    )
+
+
+def wide_table(rows: pd.DataFrame, part: str, index: str | list[str]) -> pd.DataFrame:
+    """One part, a line for each `index` and a column for each metric."""
+    return wide(rows[rows["part"] == part], index=index)
+
+
+def takeaways(rows: pd.DataFrame) -> list[Claim]:
+    """What these rows say; the first is the headline."""
+    value = rows.set_index(["part", "metric"])["value"].sort_index()
+    network = wide_table(rows, "inference", ["model", "primes"]).sort_values("primes").iloc[-1]
+    tasks = wide_table(rows, "comparing", ["task", "how"]).set_index("how")
+    costs, key = rows[rows["part"] == "costs"], rows[rows["part"] == "leak"].set_index("shared")
+    by = costs.pivot(index=["degree", "level"], columns="operation", values="value")
+    ratio = float((by["rotation"] / by["relinearisation"]).median())
+    fits = growth(rows).set_index("operation")
+    near = fits.index[(fits["n"] - fits["n_printed"]).abs() <= 0.25]
+    far = fits.index.difference(near)
+    reached = rows[rows["metric"] == "reached"]
+    expansion, clear_way = value["depth", "expansion"], tasks.loc["Bloom filters in clear"]
+    hidden, table = tasks.loc["encrypted index"], tasks.loc["whole table in clear"]
+    polynomial = value["encoding", "coefficient"].astype(int).tolist()
+    numbers = {
+        **network, "p": polynomial, "few": reached["primes"].min(), "many": reached["primes"].max(),
+        "ratio": ratio, "rotation": fits["level"]["rotation"],
+        "relin": fits["level"]["relinearisation"], "near": ", ".join(near),
+        "far": ", ".join(far) or "none", "small": expansion.min(), "large": expansion.max(),
+        "slow": tasks.loc["encrypted bits", "seconds"] / clear_way["seconds"],
+        "dice_mb": tasks.loc["encrypted bits", "megabytes"], "sent": hidden["megabytes"],
+        "table": table["megabytes"], "keys": hidden["keys_mb"],
+        "key": key["value"]["all digits"], "rounded": key["value"]["two digits"],
+    }  # fmt: skip
+    claims = [
+        ("The network {model} classifies {records:.0f} encrypted records in {seconds:.1f} CPU seconds "
+         "as its polynomials do in clear, every one (largest error {error:.1g}); the network with "
+         "ReLUs agrees on {agrees_with_original:.1%}.", network["agrees_with_clear"] == 1,
+         "Only {agrees_with_clear:.1%} of {records:.0f} records get under encryption the class that "
+         "the same polynomials give in clear."),
+        ("The encoder gives the slides' polynomial: {p[3]}X^3 + {p[2]}X^2 + {p[1]}X + {p[0]}.",
+         polynomial == [160, 91, 160, 45], ""),
+        ("From {few:.0f} to {many:.0f} rescaling primes, each allows exactly one multiplication more.",
+         bool((reached["value"] == reached["primes"]).all()), ""),
+        ("A ciphertext is {small:.0f} to {large:.0f} times its data when all slots are used.",
+         expansion.min() > 1, ""),
+        ("A rotation costs {ratio:.2f} times a relinearisation (median): both switch keys, yet the "
+         "slides print growth with the level for one and with its square for the other; here the "
+         "fitted powers are {rotation:.1f} and {relin:.1f}.", 0.8 < ratio < 1.25, ""),
+        ("Growth with n is as printed, to a quarter in the power, for: {near}; not for: {far}.",
+         len(near) > 0, "No operation grows with n as printed, to a quarter in the power."),
+        ("Dice of two encrypted bit vectors takes {slow:,.0f} times the CPU time of Bloom filters in "
+         "clear and {dice_mb:.1f} MB.", numbers["slow"] > 1, ""),
+        ("Hiding which record is looked up sends {sent:.2f} MB (and once {keys:.0f} MB of keys), more "
+         "than the whole table with its {table:.3f} MB.", numbers["sent"] > numbers["table"],
+         "Hiding which record is looked up sends {sent:.2f} MB, the whole table has {table:.3f} MB."),
+        ("A ciphertext and its decrypted numbers, all digits of them, give {key:.0%} of the secret "
+         "key's coefficients; rounded to two digits this equation gives {rounded:.0%}.",
+         numbers["key"] == 1, ""),
+    ]  # fmt: skip
+    return [Claim(text, holds=holds, otherwise=other, **numbers) for text, holds, other in claims]
+
+
+def explore(real: float, imaginary: float, second: float, scale_bits: int) -> pd.DataFrame:
+    """The polynomial of two numbers, and what it decodes to."""
+    values, scale = [complex(real, imaginary), complex(second, -1)], 2.0**scale_bits
+    coefficients = encode(values, scale)
+    back = decode(coefficients, scale)
+    terms = " + ".join(f"{c}X^{i}" for i, c in reversed(list(enumerate(coefficients))))
+    return pd.DataFrame(
+        {
+            "number": [f"{v:.2f}" for v in values],
+            "decoded": [f"{v:.4f}" for v in back],
+            "error": np.abs(back - values),
+            "polynomial": [terms, ""],
+        }
+    )
