@@ -112,11 +112,11 @@ def definition(settings: Settings) -> pd.DataFrame:
         dp.vector_domain(dp.atom_domain(T=int)),
         sigma(settings.epsilon, settings.delta),
     )
-    made = {
+    mechanisms = {
         "Laplace": dp.m.make_laplace(domain, dp.l1_distance(T=int), 1 / settings.epsilon),
         "Gaussian": dp.m.make_gaussian(domain, dp.l2_distance(T=float), spread),
     }
-    for mechanism, release in made.items():
+    for mechanism, release in mechanisms.items():
         counts = [
             pd.Series(release([true] * settings.draws)).value_counts().sort_index()
             for true in (0, 1)
