@@ -1,13 +1,18 @@
 """Every parameter of every notebook, at the edges of its type: success, or one sentence of ours.
 
-Each notebook's cells run up to its check of parameters, so a fault is seen before work starts.
+Each notebook's cells run up to its check of parameters, so a fault is seen before work starts; then
+pairs of edges that the check accepts run whole, as many as a few minutes allow.
 """
 
 import ast
 import contextlib
 import functools
 import io
+import itertools
+import random
 import re
+import signal
+import time
 import traceback
 
 import pytest
@@ -31,7 +36,7 @@ LARGE = {"int": (HUGE, -HUGE, 2**32), "float": (1e-300, 1e300, -1e300), "bool": 
 NEVER = (-1, -1e300, HUGE, -HUGE, 2**32)  # no parameter of any study is negative or endless
 FOREIGN = (None, "text", float("nan"), float("inf"), [], [None], [[1]], {"a": 1}, 1j, b"x")
 BUILT_IN = {"IndexError", "KeyError", "ZeroDivisionError", "MemoryError", "TypeError", "NameError"}
-BUILT_IN |= {"AttributeError", "OverflowError", "RecursionError", "AssertionError", "Timeout"}
+BUILT_IN |= {"AttributeError", "OverflowError", "RecursionError", "AssertionError", "TimeoutError"}
 BUILT_IN |= {"LinAlgError", "FloatingPointError", "UnboundLocalError", "StopIteration"}
 
 
@@ -109,4 +114,67 @@ def test_the_check_refuses_in_one_sentence_or_accepts(name):
                 assert said or text or not never, f"{parameter.name} = {value!r} is accepted"
             except AssertionError as fault:
                 faults.append(str(fault).splitlines()[0])
+    assert not faults, "\n".join(faults)
+
+
+# --- whole runs ----------------------------------------------------------------------------------
+
+SEED, LIMIT_S = 20261127, 100  # CPU seconds of one run; and six times as many by the clock
+WHOLE = {  # how many whole runs; a small run of the others takes over five seconds
+    "private_ml/dp_training_vs_dp_data": 3,
+    "private_ml/equal_budget_attacks": 3,
+    "private_ml/membership_audit": 3,
+    "private_ml/membership_sweep": 3,
+    "private_ml/shadow_models": 3,
+    "primers/adversarial_examples": 3,
+    "shared_computation/service": 4,
+}
+
+
+def hang(*_):
+    raise TimeoutError("the run does not end")
+
+
+def accepted(name, code, smallest, rng):
+    """Pairs of parameters at edges, without end, that the check accepts together."""
+    parameters = parameters_of(name)
+    while True:
+        two = rng.sample(parameters, 2)
+        given = {**smallest, **{p.name: rng.choice(edges(p, (SMALL,))) for p in two}}
+        if refusal(name, code, given) is None:
+            yield {p.name: given[p.name] for p in two}, given
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_whole_small_run_succeeds_or_ends_in_one_sentence(name, monkeypatch):
+    """All cells, in this process: kernels would take most of the time."""
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setenv("PET_LAB_BATCH", "1")
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    cells = notebooks.code(notebooks.read(notebooks.path(WS, name)))[1:]
+    code = compile("\n".join(cells), name, "exec")
+    smallest = dict(sweep.profile(WS, name, "smoke").parameters)
+    pairs = accepted(name, checked(name), smallest, random.Random(f"{SEED} {name}"))
+    print(f"seed {SEED}")
+    faults, before = [], [signal.signal(s, hang) for s in (signal.SIGALRM, signal.SIGPROF)]
+    try:
+        for shown, given in itertools.islice(pairs, WHOLE.get(name, 8)):
+            started = time.monotonic()
+            signal.alarm(6 * LIMIT_S)
+            signal.setitimer(signal.ITIMER_PROF, LIMIT_S)
+            try:
+                said = refusal(name, code, given)
+                print(f"{shown}: {said or 'done'} ({time.monotonic() - started:.1f} s)"[:300])
+            except AssertionError as fault:
+                faults.append(f"{shown}: {str(fault).splitlines()[0]}"[:1000])
+                print(faults[-1])
+            finally:
+                signal.alarm(0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
+                plt.close("all")
+    finally:
+        for number, handler in zip((signal.SIGALRM, signal.SIGPROF), before, strict=True):
+            signal.signal(number, handler)
     assert not faults, "\n".join(faults)

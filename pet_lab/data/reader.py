@@ -160,12 +160,14 @@ def read_table(
     else:
         file = Path(os.environ.get("PET_LAB_FOLDER", ""), source)
         name = name or file.name
-        there = f"Expected a table, but there is no {file.name[:80]} at the path given."
+        there = f"Expected a table, but there is no {file.name[:80]} at the path given; check it."
         try:
             require(file.is_file(), there, DataMissing)
             content = file.read_bytes()
         except OSError as error:  # a name that is too long, a file that is not ours
-            raise DataMissing(f"{file.name[:80]} cannot be read: {error.strerror}.") from None
+            raise DataMissing(
+                f"{file.name[:80]} cannot be read ({error.strerror}); check the path."
+            ) from None
     try:
         return _read(content, as_text=as_text, separator=separator)
     except DataError as error:

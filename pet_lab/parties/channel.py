@@ -15,6 +15,7 @@ import contextlib
 import functools
 import json
 import logging
+import os
 import socket
 import ssl
 import struct
@@ -391,7 +392,15 @@ async def serve(
         finally:
             await channel.close()
 
-    server = await asyncio.start_server(accept, host, port, limit=2**18)
+    try:
+        server = await asyncio.start_server(accept, host, port, limit=2**18)
+    except OSError as error:  # the port is in use or not ours, the host is not this machine
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror  # < 0: no such host
+        raise PartyError(
+            f"{host}:{port} cannot be listened at ({reason}); choose a port that is free, or 0, "
+            "at an address of this machine."
+        ) from None
     return ChannelServer(server.sockets[0].getsockname()[1], server, tasks)
 
 

@@ -70,6 +70,15 @@ class Settings:
         positive(largest_wage=self.largest_wage)
 
 
+def _in_table(frame: pd.DataFrame, columns: Sequence[str]) -> None:
+    missing = [column[:40] for column in columns if column not in frame]
+    known = ", ".join(map(str, frame.columns[:12])) + (", ..." if frame.shape[1] > 12 else "")
+    require(
+        not missing,
+        f"Expected columns of the table, it has no {missing}; name some of {known}.",
+    )
+
+
 def anonymity(frame: pd.DataFrame, fields: Sequence[str], sensitive: str) -> dict[str, float]:
     """k, l and t of a table by pycanon, and the share of people alone with their fields.
 
@@ -78,8 +87,8 @@ def anonymity(frame: pd.DataFrame, fields: Sequence[str], sensitive: str) -> dic
     ValueError
         If a field is no column, or there are no fields.
     """
-    missing = [c for c in (*fields, sensitive) if c not in frame]
-    require(fields and not missing, f"Expected columns of the table, it has no {missing}.")
+    _in_table(frame, (*fields, sensitive))
+    require(fields, "Expected at least one column that the attacker knows, got none; name one.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pycanon import anonymity as peer
@@ -245,8 +254,7 @@ def simulate(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     ValueError
         If a column is not in the table, or a person would be alone in it.
     """
-    columns = [c for c in (*settings.known, settings.sensitive, settings.group) if c not in frame]
-    require(not columns, f"Expected columns of the table, it has no {columns}.")
+    _in_table(frame, (*settings.known, settings.sensitive, settings.group))
     require(len(frame) > 1, f"Expected two people or more, the table has {len(frame)}.")
     printed = joiner(before=(120, 180_000), after=(121, 181_000), rounded_to=1000)
     wage = float(printed["value"].iloc[0])

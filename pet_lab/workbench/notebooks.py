@@ -101,7 +101,7 @@ def read(source: Path) -> dict[str, Any]:
         notebook = json.loads(source.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise NotebookError(f"There is no notebook {source.name} in {source.parent}.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
         raise NotebookError(
             f"{source.name} is no notebook: it is not valid JSON ({error}); restore it from git."
         ) from None

@@ -29,7 +29,7 @@ import msgspec
 
 from pet_lab import files
 from pet_lab.workbench import closure, locks, notebooks
-from pet_lab.workbench.errors import WorkspaceError
+from pet_lab.workbench.errors import NotebookError, WorkspaceError
 from pet_lab.workbench.workspace import Workspace
 
 STATES = ("planned", "running", "done", "failed", "interrupted")
@@ -388,7 +388,8 @@ def place(attempt: Path, folder: Path) -> RunRecord | None:
         return None
     if done and not _hashes_hold(hashes, attempt, folder):
         return None
-    kept = (NOTEBOOK, ROWS, SUMMARY) if done else (FAILED_NOTEBOOK,)
+    # The rows first: from then on the old record, whose hash they break, is not taken for whole.
+    kept = (ROWS, SUMMARY, NOTEBOOK) if done else (FAILED_NOTEBOOK,)
     for name in kept:
         if (attempt / name).exists():
             os.replace(attempt / name, folder / name)
@@ -441,7 +442,10 @@ def refresh_prose(ws: Workspace, spec: RunSpec, prose: str) -> None:
         return
     source = notebooks.read(notebooks.path(ws, spec.notebook))
     with contextlib.suppress(locks.Busy), claimed(ws, spec):
-        executed = json.loads((folder / NOTEBOOK).read_text(encoding="utf-8"))
+        try:
+            executed = notebooks.read(folder / NOTEBOOK)
+        except NotebookError:  # a stored notebook that is damaged: its rows stand all the same
+            return
         ran = [c for c in executed["cells"] if c["cell_type"] == "code"]
         injected = [c for c in ran if "injected-parameters" in notebooks.tags(c)]
         ran = [c for c in ran if c not in injected]

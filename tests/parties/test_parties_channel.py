@@ -254,6 +254,16 @@ def test_too_long_a_message_is_refused_before_it_leaves():
     with_server(talk)
 
 
+def test_a_port_in_use_is_one_sentence():
+    async def second(port):
+        with pytest.raises(PartyError, match=rf"{port} cannot be listened at \(.*in use.*choose"):
+            await serve(ANNE, echo, port=port)
+        with pytest.raises(PartyError, match="choose a port that is free"):
+            await serve(ANNE, echo, host="no.such.host.invalid")
+
+    with_server(second)
+
+
 def test_a_peer_that_leaves_is_named():
     async def leave(line):
         return

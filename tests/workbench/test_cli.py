@@ -207,6 +207,37 @@ def test_a_damaged_record_is_one_sentence_in_status(call):
     assert "its run.json is damaged" in call("sweep", "tiny", "--dry-run")[1]
 
 
+STATE = ["group/tiny.ipynb", "group/sweep.toml", "run.json", "summary.json", "rows.parquet"]
+DAMAGED = [b"", b"\xff\xfe\x00", b"{", b"[]", b"null", b'{"a": 1}', b"[" * 5000]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [*STATE, "notebook.ipynb", "pyproject.toml"],
+)
+def test_a_damaged_file_of_any_kind_is_never_a_bare_exception(call, file):
+    """`main` lets a defect of ours through, so this test would see it."""
+    assert call("run", "tiny")[0] == 0
+    (damaged,) = [p for p in call.ws.root.rglob("*") if p.as_posix().endswith(f"/{file}")]
+    for content in DAMAGED:
+        damaged.write_bytes(content)
+        for words in ("list", "status", "scorecard", "rows tiny", "sweep tiny --dry-run"):
+            code, _, err = call(*words.split())
+            assert code in (0, 1, 2), (content, words)
+            assert all(line.startswith("pet-lab: ") for line in err.splitlines()), err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["run.json", "summary.json", "rows.parquet", "notebook.ipynb"])
+def test_a_run_with_a_damaged_file_is_reported_or_run_again(call, file):
+    assert call("run", "tiny")[0] == 0
+    (damaged,) = call.ws.runs.rglob(file)
+    for content in DAMAGED:
+        damaged.write_bytes(content)
+        assert call("report", "tiny")[0] in (0, 1), content
+        assert call("run", "tiny")[0] == 0, content
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
 def test_what_the_file_system_refuses_is_one_sentence(call, monkeypatch, number):
     def refuse(*_, **__):

@@ -417,6 +417,7 @@ def test_a_crash_at_any_move_loses_neither_the_old_nor_the_new(make_workspace, m
             attempt = runs.new_attempt(folder)
             fill(attempt)
             (attempt / runs.ROWS).write_bytes(b"newer rows")
+            (attempt / runs.NOTEBOOK).write_text("newer notebook")
             patch.setattr(runs.os, "replace", counted(runs.os.replace))
             patch.setattr(runs.files.os, "fsync", counted(runs.files.os.fsync))
             try:
@@ -427,6 +428,8 @@ def test_a_crash_at_any_move_loses_neither_the_old_nor_the_new(make_workspace, m
         if record.ok:  # what a reader may trust is of one piece
             rows = (folder / runs.ROWS).read_bytes()
             assert rows == (b"rows" if record.wall_s == 1.0 else b"newer rows")
+            newer = (folder / runs.NOTEBOOK).read_text() == "newer notebook"
+            assert newer == (record.wall_s == 2.0)
         recorded = any(folder.glob(f"{runs.ATTEMPT}*/{runs.RECORD}"))
         with runs.claimed(ws, spec):
             settled = runs.load(folder)
