@@ -265,12 +265,12 @@ def simulate(settings: Settings) -> pd.DataFrame:
 
 
 def detection(rows: pd.DataFrame) -> pd.DataFrame:
-    """Errors of the detection by share: means over replicates."""
+    """Errors of the detection by share: means over replicates; no rows where no trigger was set."""
     chosen = rows[rows["metric"].isin(["found", "false_alarms"])]
     table = summarise(chosen, ["share", "metric"]).pivot(
         index="share", columns="metric", values="mean"
     )
-    return table[["found", "false_alarms"]].reset_index()
+    return table.reindex(columns=["found", "false_alarms"]).reset_index()
 
 
 def takeaways(rows: pd.DataFrame) -> list[Claim]:
@@ -312,7 +312,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
         (
             "Spectral signatures, told the share of poison, remove {found:.0%} of it and {alarms:.1%} of "
             "the clean records; the trigger then works on {after:.0%}.",
-            values["after"] < values["trigger"],
+            values["after"] < values["trigger"] and values["found"] >= 0,  # NaN: none planted
         ),
     ]
     return [Claim(sentence, holds=holds, **values) for sentence, holds in claims]

@@ -1,6 +1,7 @@
 """Poisoning: gradients by definition, a backdoor that works and one that cannot, refusals."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,3 +101,13 @@ def test_without_poison_the_trigger_does_nothing_and_with_it_works():
 def test_settings_outside_their_range_are_one_sentence(changes):
     with pytest.raises(ValueError, match=r"got .*\.$"):
         settings(**changes)
+
+
+def test_a_run_without_a_trigger_has_a_table_without_rows():
+    metrics = ["accuracy", "trigger_success"]
+    rows = pd.DataFrame(
+        {"share": 0.0, "replicate": 0, "metric": metrics, "value": [0.9, 0.1], "part": "backdoor"}
+    )
+    table = study.detection(rows)
+    assert [*table.columns] == ["share", "found", "false_alarms"]
+    assert table.empty
