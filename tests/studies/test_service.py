@@ -19,7 +19,7 @@ WAYS = (
     "set intersection, two linkers",
     "MPC of three, opened join",
     "MPC of three, hidden join",
-    "attested enclave (not run here)",
+    "attested enclave, simulated",
 )
 
 

@@ -1,0 +1,409 @@
+"""SIMULATED: attestation, key release and training in an enclave that is an ordinary object here.
+
+The protocol is `pet_lab.enclave`; the use case that of the slides: agree on code, verify, send data
+and keys, receive the output. What remains is a side channel: the lines or pages that a look-up
+touches (Osvik, Shamir and Tromer 2006; Xu, Cui and Peinado 2015), traced in a simulated memory.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pet_lab import enclave
+from pet_lab.checks import between, distinct, one_of, require, whole
+from pet_lab.parties.errors import Refused
+from pet_lab.parties.log import Signer
+from pet_lab.rows import Claim, Rows, concat, wide
+
+Array = NDArray[np.float64]
+ENTRIES = 256  # of the table that is looked up: one for each secret byte
+HONEST = "everything as agreed"
+LABELS = {
+    "entry_bytes": "bytes of an entry of the table",
+    "bits": "bits of a secret byte that a trace gives",
+    "granularity": "bytes that the observer cannot tell apart",
+    "accuracy": "accuracy on records of nobody",
+    "facility": "who trains",
+    "way": "how the table is read",
+}
+UNITS = {64: "cache line, 64 bytes", 4096: "page, 4096 bytes"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Parameters of the notebook, checked."""
+
+    facilities: int
+    entry_bytes: Sequence[int]
+    replicates: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        whole(2, facilities=self.facilities)
+        between(2, 20, facilities=self.facilities, hint="each needs some records of its own")
+        distinct(entry_bytes=self.entry_bytes)
+        for size in self.entry_bytes:
+            one_of([2**k for k in range(13)], entry_bytes=size)
+        whole(1, replicates=self.replicates)
+        whole(0, seed=self.seed)
+
+
+# --- the programs: their text is what is measured -------------------------------------------------
+
+
+def train(inputs: Mapping[str, bytes]) -> bytes:
+    """Weights of a logistic regression on the records of all parties, in the parties' order."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    tables = [np.load(io.BytesIO(inputs[party])) for party in sorted(inputs)]
+    records = np.vstack(tables)
+    scaler = StandardScaler().fit(records[:, :-1])
+    model = LogisticRegression(max_iter=500).fit(scaler.transform(records[:, :-1]), records[:, -1])
+    weights = model.coef_[0] / scaler.scale_
+    bias = model.intercept_[0] - weights @ scaler.mean_
+    return np.append(weights, bias).tobytes()
+
+
+def train_and_keep(inputs: Mapping[str, bytes]) -> bytes:
+    """The same, tampered with: the first record of every party comes out too."""
+    return train(inputs) + b"".join(blob[-248:] for blob in inputs.values())
+
+
+def packed(table: Array) -> bytes:
+    """Records as a party uploads them."""
+    raw = io.BytesIO()
+    np.save(raw, table, allow_pickle=False)
+    return raw.getvalue()
+
+
+# --- what must not work ---------------------------------------------------------------------------
+
+
+class Scene:
+    """A maker, an author with versions 1 and 2 of the code, a platform, a party with data."""
+
+    def __init__(self) -> None:
+        self.maker, self.author = enclave.Maker(), Signer("author")
+        self.old, self.code = (enclave.release(train, v, self.author) for v in (1, 2))
+        self.platform = self.maker.platform()
+        self.inside = self.platform.start(train, self.code)
+        measured, author = self.code.measurement, self.author.public
+        self.verifier = enclave.Verifier(self.maker.root, measured, author, least_version=2)
+        self.party = enclave.Participant("a", b"records", self.verifier)
+
+    def quoted(self, inside: enclave.Enclave | None = None) -> bytes:
+        """The quote that a challenge gets, of the enclave as agreed or of another."""
+        return (inside or self.inside).quote(self.verifier.challenge())
+
+    def other(self, *, maker: Any = None, code: Any = None, program: Any = train) -> bytes:
+        """The quote of an enclave on another platform, of other code, or of another program."""
+        platform = (maker or self.maker).platform()
+        return self.quoted(platform.start(program, code or self.code))
+
+
+def tampered(s: Scene) -> bytes:
+    """The host starts code that it signed itself."""
+    return s.other(program=train_and_keep, code=enclave.release(train_and_keep, 2, s.author))
+
+
+def unsigned(s: Scene) -> bytes:
+    """The host starts other code under the author's signature."""
+    return s.other(program=train_and_keep)
+
+
+def changed(s: Scene, **fields: Any) -> bytes:
+    """A field of a quote is changed on its way."""
+    quote = msgspec.json.decode(s.quoted(), type=enclave.Quote)
+    return msgspec.json.encode(msgspec.structs.replace(quote, **fields))
+
+
+def replayed(s: Scene) -> bytes:
+    """A quote that was accepted comes again."""
+    quote = s.quoted()
+    s.verifier.check(quote)
+    return quote
+
+
+def expired(s: Scene) -> bytes:
+    """The platform's certificate is of last year."""
+    return s.quoted(s.maker.platform(days=-1).start(train, s.code))
+
+
+QUOTES: dict[str, Callable[[Scene], bytes]] = {
+    HONEST: Scene.quoted,
+    "tampered code": tampered,
+    "tampered code, author's signature of the true one": unsigned,
+    "old version": lambda s: s.other(code=s.old),
+    "code of another author": lambda s: s.other(code=enclave.release(train, 2, Signer("x"))),
+    "replayed quote": replayed,
+    "wrong nonce": lambda s: s.inside.quote("0" * 64),
+    "signed by another maker's platform": lambda s: s.other(maker=enclave.Maker()),
+    "platform's certificate expired": expired,
+    "public key exchanged on the way": lambda s: changed(s, public="11" * 32),
+    "certificate of another platform": lambda s: changed(
+        s, certificate=s.maker.platform().certificate
+    ),
+    "quote cut off": lambda s: s.quoted()[:-40],
+}
+
+
+def key_for_another(s: Scene) -> None:
+    """A key that was released to one enclave is handed to another."""
+    s.platform.start(train, s.code).accept("a", s.party.wrap(s.quoted()))
+
+
+def exchanged_data(s: Scene) -> None:
+    """The host changes a byte of uploaded data."""
+    s.inside.accept("a", s.party.wrap(s.quoted()))
+    s.inside.run({"a": s.party.upload[:-1] + bytes([s.party.upload[-1] ^ 1])})
+
+
+def missing_data(s: Scene) -> None:
+    """The host leaves a party's data out."""
+    s.inside.accept("a", s.party.wrap(s.quoted()))
+    s.inside.run({})
+
+
+def version_back(s: Scene) -> None:
+    """An old version is to read what the new one sealed."""
+    s.platform.start(train, s.old).unseal(s.inside.seal(b"state"))
+
+
+def state_back(s: Scene) -> None:
+    """An old state of the right version is put back."""
+    first = s.inside.seal(b"budget 1")
+    s.inside.seal(b"budget 0")
+    s.inside.unseal(first)
+
+
+def elsewhere(s: Scene) -> None:
+    """Sealed data are carried to another platform."""
+    s.maker.platform().start(train, s.code).unseal(s.inside.seal(b"state"))
+
+
+LATER: dict[str, Callable[[Scene], None]] = {
+    "key handed to another enclave": key_for_another,
+    "uploaded data changed": exchanged_data,
+    "a party's data left out": missing_data,
+    "version rolled back": version_back,
+    "sealed state rolled back": state_back,
+    "sealed data on another platform": elsewhere,
+}
+
+
+def attempts() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows (attempt): `accepted`; and a table with the sentence that refuses each."""
+    rows, lines = Rows(part="attempts"), []
+    quoted = {name: lambda s, f=f: s.party.wrap(f(s)) for name, f in QUOTES.items()}
+    for name, act in (quoted | LATER).items():
+        try:
+            act(Scene())
+            accepted, sentence = True, ""
+        except Refused as refused:
+            accepted, sentence = False, str(refused)
+        rows.add(attempt=name, metrics={"accepted": accepted})
+        lines.append((name, "accepted" if accepted else "refused", sentence))
+    return rows.frame(), pd.DataFrame(lines, columns=["attempt", "outcome", "why"])
+
+
+# --- training on the data of several parties ------------------------------------------------------
+
+
+def facilities(settings: Settings) -> pd.DataFrame:
+    """Rows (facility, replicate): accuracy alone, pooled in the clear, and pooled inside, on
+    scikit-learn's tumour data; for the last also `gap` (largest difference of a weight from pooled
+    in the clear), `leaked` (whether the host saw a record), bytes and seconds."""
+    from sklearn.datasets import load_breast_cancer
+
+    x, y = load_breast_cancer(return_X_y=True)
+    records, rows = np.column_stack([x, y]).astype(float), Rows(part="training")
+    for replicate in range(settings.replicates):
+        rng = np.random.default_rng([settings.seed, replicate])
+        own, test = np.split(rng.permutation(len(records)), [len(records) * 2 // 3])
+        names = [f"facility {i + 1:02}" for i in range(settings.facilities)]
+        data = {
+            name: packed(records[part])
+            for name, part in zip(names, np.array_split(own, len(names)), strict=True)
+        }
+        alone = [_accuracy(train({name: blob}), records[test]) for name, blob in data.items()]
+        began = time.perf_counter()
+        clear = train(data)
+        middle = time.perf_counter()
+        session = enclave.compute(train, data)
+        wall, clear_s = time.perf_counter() - middle, middle - began
+        inside, outside = np.frombuffer(session.output), np.frombuffer(clear)
+        rows_seen = [record.tobytes() in session.seen for record in records[own]]
+        at: dict[str, Any] = {"replicate": replicate}
+        rows.add(facility="each alone", **at, metrics={"accuracy": float(np.mean(alone))})
+        accuracy = {"accuracy": _accuracy(clear, records[test])}
+        rows.add(facility="together, in the clear", **at, metrics=accuracy | {"wall_s": clear_s})
+        metrics = {
+            "accuracy": _accuracy(session.output, records[test]),
+            "gap": np.abs(inside - outside).max(),
+            "leaked": float(any(rows_seen)),
+            "wall_s": wall,
+            "protocol_bytes": session.sizes["quotes"] + session.sizes["keys"],
+            "data_bytes": session.sizes["data"],
+            "clear_bytes": sum(map(len, data.values())),
+        }
+        rows.add(facility="together, inside", **at, metrics=metrics)
+    return rows.frame()
+
+
+def _accuracy(weights: bytes, records: Array) -> float:
+    w = np.frombuffer(weights)
+    return float(np.mean((records[:, :-1] @ w[:-1] + w[-1] > 0) == records[:, -1]))
+
+
+# --- the side channel -----------------------------------------------------------------------------
+
+
+class Memory:
+    """A table in memory, and the trace that an observer of lines or pages gets of its reads."""
+
+    def __init__(self, *, entry_bytes: int, granularity: int) -> None:
+        self.entry_bytes, self.granularity = entry_bytes, granularity
+        self.trace: list[int] = []
+
+    def read(self, index: int) -> None:
+        """Touch an entry; one larger than the granularity touches several units."""
+        start, unit = index * self.entry_bytes, self.granularity
+        self.trace += range(start // unit, (start + self.entry_bytes - 1) // unit + 1)
+
+
+def look_up(memory: Memory, secret: int) -> None:
+    """Read the entry of a secret byte."""
+    memory.read(secret)
+
+
+def scan(memory: Memory, _secret: int) -> None:
+    """Read every entry and keep one: the trace is always the same."""
+    for index in range(ENTRIES):
+        memory.read(index)
+
+
+WAYS: dict[str, Callable[[Memory, int], None]] = {"one look-up": look_up, "scan of all": scan}
+
+
+def recovered(way: str, *, entry_bytes: int, granularity: int) -> dict[str, float]:
+    """`bits`: what a trace gives of a uniform secret byte, on average, by going through all of
+    them; `reads`: entries read; `theory`: log2 of the units that the table covers, at most 8."""
+    traces: dict[tuple[int, ...], int] = {}
+    for secret in range(ENTRIES):
+        memory = Memory(entry_bytes=entry_bytes, granularity=granularity)
+        WAYS[way](memory, secret)
+        traces[tuple(memory.trace)] = traces.get(tuple(memory.trace), 0) + 1
+    share = np.array(list(traces.values())) / ENTRIES
+    units = max(1.0, ENTRIES * entry_bytes / granularity)
+    return {
+        "bits": float(-(share * np.log2(share)).sum()) + 0.0,
+        "theory": min(8.0, float(np.log2(units))) if way == "one look-up" else 0.0,
+        "reads": 1.0 if way == "one look-up" else float(ENTRIES),
+    }
+
+
+def side_channel(settings: Settings) -> pd.DataFrame:
+    """Rows (way, entry_bytes, granularity): bits of a secret byte that the trace gives."""
+    rows = Rows(part="side channel")
+    for way in WAYS:
+        for granularity, name in UNITS.items():
+            for size in settings.entry_bytes:
+                metrics = recovered(way, entry_bytes=size, granularity=granularity)
+                at: dict[str, Any] = {"entry_bytes": size, "granularity": name}
+                rows.add(way=way, **at, metrics=metrics)
+    return rows.frame()
+
+
+# --- the whole study ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EnclaveStudy:
+    """Tidy rows, and the sentences that refuse what must not work."""
+
+    rows: pd.DataFrame
+    attempts: pd.DataFrame
+
+
+def simulate(settings: Settings) -> EnclaveStudy:
+    """Everything; `part` is attempts, training or side channel."""
+    tried, table = attempts()
+    return EnclaveStudy(concat(tried, facilities(settings), side_channel(settings)), table)
+
+
+def training_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy, seconds and bytes, by who trains."""
+    table = wide(rows[rows["part"] == "training"], index="facility")
+    return table[["facility", "accuracy", "wall_s", "clear_bytes", "data_bytes", "protocol_bytes"]]
+
+
+def takeaways(rows: pd.DataFrame) -> list[Claim]:
+    """What these rows say; the first is the headline."""
+    accepted = rows[rows["part"] == "attempts"].set_index("attempt")["value"]
+    bad = accepted.drop(HONEST)
+    mean = rows[rows["part"] == "training"].groupby(["facility", "metric"])["value"].mean()
+    inside = mean["together, inside"]
+    bits = rows[(rows["part"] == "side channel") & (rows["metric"] == "bits")]
+    side = bits.set_index(["way", "granularity", "entry_bytes"])["value"].sort_index()
+    line, page = (side["one look-up", UNITS[unit]] for unit in UNITS)
+    alone, clear = mean["each alone", "accuracy"], mean["together, in the clear", "accuracy"]
+    overhead = (inside["data_bytes"] - inside["clear_bytes"]) / inside["clear_bytes"]
+    return [
+        Claim(
+            "In this simulation {refused} of {n} attempts to cheat are refused, each with a sentence "
+            "that says why, and the honest run is accepted.",
+            holds=bool(bad.sum() == 0 and accepted[HONEST] == 1),
+            otherwise="In this simulation {refused} of {n} attempts to cheat are refused, or the "
+            "honest run is not accepted: the protocol does not hold.",
+            refused=int((bad == 0).sum()), n=len(bad),
+        ),
+        Claim(
+            "Trained inside, the model is the one trained on all records in the clear (largest "
+            "difference of a weight {gap:g}), {inside:.1%} accurate; a facility alone reaches "
+            "{alone:.1%}.",
+            holds=bool(inside["gap"] == 0 and clear > alone),
+            gap=inside["gap"], inside=inside["accuracy"], alone=alone,
+        ),
+        Claim(
+            "What the host saw held no record as it is; encryption added {overhead:.2%} to the data, "
+            "quotes and keys {size:,.0f} bytes a run.",
+            holds=bool(inside["leaked"] == 0),
+            otherwise="The host saw records in the clear.",
+            overhead=overhead, size=inside["protocol_bytes"],
+        ),
+        Claim(
+            "Who sees which cache line a look-up touches learns {line:g} of 8 bits of the secret "
+            "with entries of {small:g} bytes and {most:g} with {large:g}; who sees pages, {page:g} to "
+            "{pages:g}. A scan of all entries gives {scan:g} bits and reads {reads} times as many.",
+            holds=bool(line.iloc[-1] > 0 and side["scan of all"].max() == 0),
+            line=line.iloc[0], small=line.index[0], most=line.iloc[-1], large=line.index[-1],
+            page=page.iloc[0], pages=page.iloc[-1], scan=side["scan of all"].max(), reads=ENTRIES,
+        ),
+    ]  # fmt: skip
+
+
+def explore(entry_bytes: int, granularity: int, secret: int) -> pd.DataFrame:
+    """What an observer writes down of one look-up, and which secrets remain possible."""
+    require(0 <= secret < ENTRIES, f"secret is from 0 to {ENTRIES - 1}, got {secret}.")
+    lines = []
+    for way, read in WAYS.items():
+        traces = []
+        for candidate in range(ENTRIES):
+            memory = Memory(entry_bytes=entry_bytes, granularity=granularity)
+            read(memory, candidate)
+            traces.append(memory.trace)
+        fits = [c for c in range(ENTRIES) if traces[c] == traces[secret]]
+        seen = sorted(set(traces[secret]))
+        touched = f"{seen[0]}" if len(seen) == 1 else f"{seen[0]} to {seen[-1]}"
+        lines.append((way, touched, len(fits), f"{fits[0]} to {fits[-1]}"))
+    return pd.DataFrame(lines, columns=["how", "units touched", "secrets left", "which"])
