@@ -29,9 +29,9 @@ ENTRIES = 256  # of the table that is looked up: one for each secret byte
 HONEST = "everything as agreed"
 LABELS = {
     "entry_bytes": "bytes of an entry of the table",
-    "bits": "bits of a secret byte that a trace gives",
+    "bits": "bits that a trace gives",
     "granularity": "bytes that the observer cannot tell apart",
-    "accuracy": "accuracy on records of nobody",
+    "accuracy": "accuracy on held-out records",
     "facility": "who trains",
     "way": "how the table is read",
 }
