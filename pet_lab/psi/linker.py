@@ -265,6 +265,8 @@ class Linker:
             cells, withheld = len(answer.values), answer.values.count(None)
             more = {"cells": cells, "withheld": withheld, "epsilon": cost}
             self.log.add(sender, session, asked, "answered", **more)
+            # Only now: what could not be charged must not be given for nothing when asked again.
+            self._linked[query.session].remembered[query] = answer
             return answer
 
     def _answer(self, query: Query, sender: str) -> tuple[LinkerAnswer, float]:
@@ -295,7 +297,7 @@ class Linker:
         else:
             shown = self._protected(linked, query, counts)
         flat = zip(values.ravel().tolist(), shown.ravel().tolist(), strict=True)
-        answer = linked.remembered[query] = LinkerAnswer(
+        answer = LinkerAnswer(
             query=query,
             labels=tuple(tuple(t.tobytes() for t in linked.tokens(n)) for n in query.group_by),
             values=tuple(int(v) if ok else None for v, ok in flat),

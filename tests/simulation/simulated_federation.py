@@ -238,7 +238,10 @@ class Masking(World):
             )
         shared = dict(wrapped)
         for some in (shared, list(shared)[1:]):
-            asked = {i: ("mask", round_, {j: shared[j][i] for j in some if j != i}) for i in shared}
+            asked = {
+                i: ("mask", round_, {j: shared[j][i] for j in some if i in shared[j]})
+                for i in shared
+            }
             await self.trip(asked, lambda *_: None)
         for story in (list(shared), list(shared)[:THRESHOLD], list(shared)[-THRESHOLD:]):
             asked = {i: ("reveal", round_, tuple(story)) for i in shared}

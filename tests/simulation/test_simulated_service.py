@@ -11,10 +11,10 @@ from pet_lab.parties.errors import Refused
 
 
 @pytest.fixture
-def play(monkeypatch, tmp_path):
+def play(monkeypatch, folder):
     with service.standing_in(monkeypatch) as playing:
         yield lambda schedule, kind=service.SimulatedParty: playing(
-            tmp_path / "world", kind, schedule
+            folder / "world", kind, schedule
         )
 
 

@@ -139,7 +139,7 @@ def halves_in_place(world, attempt, execution):
 
 
 @pytest.fixture
-def play(monkeypatch, tmp_path):
+def play(monkeypatch, folder):
     now = {}
 
     def failing(operation):
@@ -164,7 +164,7 @@ def play(monkeypatch, tmp_path):
 
     def playing(schedule, kernel=halves):
         now.clear()
-        root = tmp_path / "workspace"
+        root = folder / "workspace"
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir()
         now["world"] = World(root, kernel)
