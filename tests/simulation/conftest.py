@@ -19,3 +19,9 @@ def folder(tmp_path):
         return
     with tempfile.TemporaryDirectory(prefix="pet_lab_", dir=memory) as name:
         yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def schedules():
+    """Schedules of the slow search: a thousand, by hand more (PET_LAB_SCHEDULES=10000)."""
+    return int(os.environ.get("PET_LAB_SCHEDULES", "1000"))
