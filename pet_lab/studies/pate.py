@@ -187,7 +187,8 @@ def epsilon(rdp: Array, delta: float) -> float:
 
 def winner(votes: Array, noise: Any) -> Array:
     """Exact chance (classes,) that each class wins under a frozen scipy distribution of the noise."""
-    z = np.linspace(-1, 1, 6001) * noise.isf(1e-30)
+    # The loser wins by noise of about half its deficit: the range must reach well beyond that.
+    z = np.linspace(-1, 1, 12001) * (noise.isf(1e-20) + np.ptp(votes))
     beaten = noise.cdf(votes[:, None, None] - votes[None, :, None] + z)
     beaten[np.arange(len(votes)), np.arange(len(votes))] = noise.pdf(z)
     chance = integrate.simpson(beaten.prod(axis=1), x=z, axis=1)
