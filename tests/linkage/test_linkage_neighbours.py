@@ -15,6 +15,7 @@ from pet_lab.linkage.neighbours import (
     fit_neighbours,
     fit_overlap,
     fit_slope,
+    proportion_interval,
 )
 
 DRAWS = 1000
@@ -173,6 +174,26 @@ def test_other_intervals_hold_their_level_in_files_of_100_records(mean, recall, 
     lowest = 0.95 - 2.6 * math.sqrt(0.95 * 0.05 / draws)
     assert hits / draws > lowest
     assert of_mixture / draws > lowest
+
+
+def test_few_degrees_of_freedom_widen_by_students_quantile():
+    """At 5 degrees of freedom a textbook's table says 2.571; the normal says 1.96."""
+    low, high = proportion_interval(0.5, 0.01, df=5, n=10**6)
+    assert 0.02570 < (high - low) / 2 < 0.0262  # the hull with Clopper-Pearson is a little wider
+    # At the edge: Clopper-Pearson of 20 hits in 20 at Korn and Graubard's 20 (1.96 / 2.093)^2.
+    low, high = proportion_interval(1.0, 0.0, df=19, n=20)
+    assert low == pytest.approx(0.025 ** (1 / (20 * (1.96 / 2.093) ** 2)), abs=2e-4)
+    assert high == 1.0
+
+
+def test_the_mean_of_six_blocks_is_covered_as_often_as_is_said():
+    """Six normal blocks have a t of 5 degrees of freedom; a normal quantile covers 89 %."""
+    rng, draws = np.random.default_rng(17), 800
+    blocks = rng.normal(0.5, 0.01, (draws, 6))
+    means, errors = blocks.mean(axis=1), blocks.std(axis=1, ddof=1) / math.sqrt(6)
+    ends = [proportion_interval(m, e, df=5, n=10**6) for m, e in zip(means, errors, strict=True)]
+    hits = sum(low <= 0.5 <= high for low, high in ends)
+    assert abs(hits / draws - 0.95) < 4 * math.sqrt(0.95 * 0.05 / draws)
 
 
 def test_a_perfect_small_sample_is_not_certainty():
