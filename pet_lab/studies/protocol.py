@@ -340,21 +340,22 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
             plain=wall[0],
         ),
         Claim(
-            "Neither file's values nor their hashes crossed the wire.",
+            "In the small session neither the values of a file nor plain hashes of them were found on "
+            "the wire.",
             holds=first["files_seen_on_the_wire"] == 0,
-            otherwise="Values of a file, or their hashes, crossed the wire.",
+            otherwise="Values of a file, or their hashes, crossed the wire in the small session.",
         ),
         Claim(
-            "The linker learns no label, but frequencies, which name "
-            "{labels_named_by_frequency:.0f} of {labels:.0f} labels of a column whose margin is "
-            "known.",
+            "A linker that colludes with neither party reads no label, but sees frequencies, which "
+            "name {labels_named_by_frequency:.0f} of {labels:.0f} labels of a column whose margin "
+            "is known.",
             holds=first["labels_named_by_frequency"] > 0,
             otherwise="Frequencies named no label here.",
             **first,
         ),
         Claim(
-            "Totals need no homomorphic encryption: shares between two linkers are exact and cost "
-            "{shares:.2f} µs a row; the next costs {other:.1f}.",
+            "Totals need no homomorphic encryption where two linkers do not collude: shares between "
+            "them are exact and cost {shares:.2f} µs a row; the next costs {other:.1f}.",
             holds=bool(per_row.idxmin() == "shares" and table["relative error"]["shares"] == 0),
             shares=per_row["shares"],
             other=per_row.drop("shares").min(),

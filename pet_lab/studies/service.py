@@ -475,8 +475,8 @@ def headline(rows: pd.DataFrame) -> Claim:
     exact, stopped = _exact(rows), shown(rows, "attempts")["stopped"]
     return Claim(
         "{equal:g} of {exact} exact tasks equal the clear answer, {stopped:g} of {attempts} "
-        "forbidden attempts were stopped or corrected; {met} of {wanted} requirements are met, "
-        "{unmet} are not.",
+        "forbidden attempts of our own were stopped or corrected (wrong products at level checked "
+        "only); by our own reading {met} of {wanted} requirements are met, {unmet} are not.",
         equal=exact.sum(),
         exact=len(exact),
         stopped=stopped.sum(),
@@ -518,8 +518,9 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
         Claim(
             "{stopped:g} of {n} forbidden attempts were stopped or corrected, {named:g} with a "
             "name. A wrong input share names its user, a wrong accusation its owner; a wrong "
-            "product, or one wrong share of an answer among three, stops the task without a name; "
-            "among five the wrong answer is corrected.",
+            "product at level checked, or one wrong share of an answer among three, stops the task "
+            "without a name; among five the wrong answer is corrected. At level majority a wrong "
+            "product goes unnoticed, and was not tried.",
             holds=tries["stopped"].all()
             and named["a wrong share of an input"]
             and named["an owner accuses an honest party"]

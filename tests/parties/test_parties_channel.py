@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 import pytest
 
-from pet_lab.parties import blocking, channel
+from pet_lab.parties import blocking, certificates, channel
 from pet_lab.parties.certificates import (
     Credentials,
     TestAuthority,
@@ -369,6 +369,22 @@ def test_a_party_is_the_one_name_in_its_certificate():
             identity({"subjectAltName": names})
     with pytest.raises(Refused):
         identity(None)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (("DNS", "anne"), ("DNS", "bert")),
+        (("DNS", "anne"), ("URI", "bert")),
+        (("URI", "anne"),),
+        (("email", "anne"),),
+        (("IP Address", "127.0.0.1"),),
+    ],
+)
+def test_a_name_of_another_kind_or_a_second_one_is_nobody(names):
+    assert certificates.identity({"subjectAltName": (("DNS", "anne"),)}) == "anne"
+    with pytest.raises(Refused, match=r"names exactly one party|by a DNS name"):
+        certificates.identity({"subjectAltName": names})
 
 
 def test_credentials_are_for_their_owner_only(tmp_path, monkeypatch):

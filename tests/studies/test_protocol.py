@@ -53,7 +53,7 @@ def test_claims_follow_the_rows(rows):
     assert study.headline(wrong).text.startswith("3 of 4 counts")
     leaked = rows.copy()
     leaked.loc[leaked["metric"] == "files_seen_on_the_wire", "value"] = 1
-    assert "or their hashes, crossed the wire" in study.takeaways(leaked)[2].text
+    assert "or their hashes, crossed the wire in the small" in study.takeaways(leaked)[2].text
     assert "times the CPU time of plain" in study.takeaways(rows)[-1].text
     free = rows.copy()
     free.loc[free["metric"] == "intersection_cpu_seconds", "value"] = 1.0

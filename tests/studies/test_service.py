@@ -179,6 +179,7 @@ def test_claims_hold_on_good_rows_and_say_so_otherwise():
     assert "exponent 2.0 to 2.0" in claims[3].text
     assert "3 of 3 exact tasks" in study.headline(rows).text
     assert "3 of 3 forbidden" in study.headline(rows).text
+    assert "wrong products at level checked only" in study.headline(rows).text
     worse = rows.copy()
     worse.loc[worse["metric"].isin(["equal", "stopped"]), "value"] = 0.0
     assert [claim.holds for claim in study.takeaways(worse)[1:3]] == [False, False]
