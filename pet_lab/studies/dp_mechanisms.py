@@ -72,6 +72,7 @@ class Settings:
         distinct(epsilons=self.epsilons, users=self.users, answers=self.answers)
         for epsilon in (self.epsilon, *self.epsilons):
             positive(epsilon=epsilon)
+            between(0, 50, epsilon=epsilon, hint="more is no privacy, and e^epsilon overflows")
         require(0 < self.delta < 1, f"delta is a number between 0 and 1, got {self.delta}.")
         between(0, 1, share=self.share)
         whole(1, smallest_number_of_users=min(self.users))
