@@ -109,7 +109,7 @@ def test_a_ciphertext_has_one_form():
     ],
 )
 def test_printed_numbers_that_are_none_are_refused_or_named(tmp_path, before, after):
-    text = next(t for raw in targets.printed_tables() if '= "0.' in (t := raw.decode()))
+    text = (published.PACKAGED / "unece" / "3.2.toml").read_text(encoding="utf-8")
     path = tmp_path / "t.toml"
     path.write_text(text.replace(before, after, 1))
     if "²" in after:
