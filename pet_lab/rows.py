@@ -7,7 +7,7 @@ with the condition under which it holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pet_lab.checks import require
@@ -142,3 +142,15 @@ class Claim:
 
     def __repr__(self) -> str:
         return f"Claim({self.text!r}, holds={self.holds})"
+
+
+def claims(sentences: Iterable[Sequence[Any]], **values: Any) -> list[Claim]:
+    """Claims that share their values, from (sentence, condition, otherwise); a tail may be missing.
+
+    >>> claims([("{n} rows.",), ("{n} is few.", False, "{n} is many.")], n=9)[1].text
+    '9 is many.'
+    """
+    return [
+        Claim(sentence, holds=all(rest[:1]), otherwise="".join(rest[1:]), **values)
+        for sentence, *rest in sentences
+    ]

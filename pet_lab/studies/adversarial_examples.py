@@ -24,7 +24,7 @@ from pet_lab import data
 from pet_lab.checks import between, distinct, require, whole
 from pet_lab.dpsgd import network
 from pet_lab.federated.model import LocalTraining, Network
-from pet_lab.rows import Claim, Rows, concat, wide
+from pet_lab.rows import Claim, Rows, claims, concat, wide
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -586,7 +586,7 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
     values |= {"broken": smoothing["broken"], "points": smoothing["attacked"]}
     values |= {"caught": state["an attack", "flagged"], "hidden": state[HIDDEN, "flagged"]}
     values |= {"works": state[HIDDEN, "succeeded"]}
-    claims: list[tuple[str, bool, str]] = [
+    sentences: list[tuple[str, bool, str]] = [
         (
             "Changes of at most {epsilon:.0%} of a pixel's range bring the network from {none:.0%} to "
             "{attacked:.0%}; random changes of that size leave it at {noise:.0%}.",
@@ -628,7 +628,7 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
             "move, and accuracy is no robustness.",
         ),
     ]
-    return [Claim(s, holds=holds, otherwise=other, **values) for s, holds, other in claims]
+    return claims(sentences, **values)
 
 
 @functools.cache

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.random import Generator
 
 from pet_lab.checks import distinct, positive, require, whole
-from pet_lab.rows import Claim, Rows, concat, wide
+from pet_lab.rows import Claim, Rows, claims, concat, wide
 
 LABELS = {
     "fields": "fields known of a person",
@@ -312,7 +312,7 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
         "k": k[GROUPED], "safe": safe.index.max() if len(safe) else np.nan,
         "exposed": within.index.max(), "chance": within.iloc[-1], "sensitive": settings.sensitive,
     }  # fmt: skip
-    claims = [
+    sentences = [
         ("{fields:.0f} harmless fields single out {unique:.0%} of the people, and {linked:.0%} have "
          "their {sensitive} read off without doubt.", known["unique"] > 0.5),
         ("Two exact averages give the newcomer's wage, ${wage:,.0f}, away; rounded as printed, they "
@@ -325,7 +325,7 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
         ("Rules and a dictionary remove {names:.0%} of names, {misspelt:.0%} of misspelt ones and "
          "{role:.0%} of telling roles.", text["role"] < text["name"]),
     ]  # fmt: skip
-    return [Claim(sentence, holds=holds, **numbers) for sentence, holds in claims]
+    return claims(sentences, **numbers)
 
 
 def explore(people: int, wage: int, largest_wage: int, epsilon: float) -> pd.DataFrame:

@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from pet_lab.checks import between, distinct, require, whole
-from pet_lab.rows import Claim, Rows, concat, wide
+from pet_lab.rows import Claim, Rows, claims, concat, wide
 
 Array = NDArray[np.float64]
 LABELS = {
@@ -560,7 +560,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
         "table": table["megabytes"], "keys": hidden["keys_mb"],
         "key": key["value"]["all digits"], "rounded": key["value"]["two digits"],
     }  # fmt: skip
-    claims = [
+    sentences = [
         ("The network {model} classifies {records:.0f} encrypted records in {seconds:.1f} CPU seconds "
          "as its polynomials do in clear, every one (largest error {error:.1g}); the network with "
          "ReLUs agrees on {agrees_with_original:.1%}.", network["agrees_with_clear"] == 1,
@@ -586,7 +586,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
          "key's coefficients; rounded to two digits this equation gives {rounded:.0%}.",
          numbers["key"] == 1, ""),
     ]  # fmt: skip
-    return [Claim(text, holds=holds, otherwise=other, **numbers) for text, holds, other in claims]
+    return claims(sentences, **numbers)
 
 
 def explore(real: float, imaginary: float, second: float, scale_bits: int) -> pd.DataFrame:

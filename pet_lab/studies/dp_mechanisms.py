@@ -21,7 +21,7 @@ from scipy import optimize
 
 from pet_lab import accounting
 from pet_lab.checks import between, distinct, positive, require, whole
-from pet_lab.rows import Claim, Rows, concat, wide
+from pet_lab.rows import Claim, Rows, claims, concat, wide
 
 Array = NDArray[np.float64]
 LABELS = {
@@ -454,7 +454,7 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
         "theirs": table.loc[("smartnoise-sql", "mean"), "epsilon_spent"],
         "ours": table.loc[("OpenDP", "mean"), "epsilon_spent"],
     }  # fmt: skip
-    claims = [
+    sentences = [
         ("Without a trusted curator the error of a share is {times:,.0f} times as large (OUE, "
          "epsilon {few:g}, {many:,.0f} users: {oue:.2g} against {curator:.2g}).",
          numbers["times"] > 1, ""),
@@ -480,7 +480,7 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
          "smartnoise-sql's counts are {bias:+.2f} off on average, with a standard error of {se:.2f}: "
          "no bias can be told from so few runs."),
     ]  # fmt: skip
-    return [Claim(s, holds=holds, otherwise=o, **numbers) for s, holds, o in claims]
+    return claims(sentences, **numbers)
 
 
 def explore(epsilon: float, users: int, share: float) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from sklearn.model_selection import cross_val_predict
 
 from pet_lab import accounting, data, dpsgd
 from pet_lab.checks import between, distinct, require, whole
-from pet_lab.rows import Claim, Rows, streams, summarise, wide
+from pet_lab.rows import Claim, Rows, claims, streams, summarise, wide
 
 LABELS = {
     "prevalence": "prevalence (share of true cases)",
@@ -385,7 +385,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
         "lost_two": lost[two],
         "errors": errors,
     }
-    claims = [
+    sentences = [
         (
             "At a prevalence of {prevalence:g} a classifier with {fpr:.0%} false alarms is right "
             "in {value:.1f}% of its alarms, although it misses {missed:.0%} of the cases.",
@@ -423,7 +423,4 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
             "these records do not tell who pays more.",
         ),
     ]
-    return [
-        Claim(sentence, holds=all(rest[:1]), otherwise="".join(rest[1:]), **numbers)
-        for sentence, *rest in claims
-    ]
+    return claims(sentences, **numbers)

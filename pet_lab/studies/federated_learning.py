@@ -21,7 +21,7 @@ from pet_lab import data, mia, paillier
 from pet_lab import federated as fl
 from pet_lab.checks import between, distinct, one_of, require, whole
 from pet_lab.federated import attacks, costs, flower, private, robust
-from pet_lab.rows import Claim, Rows, summarise, wide
+from pet_lab.rows import Claim, Rows, claims, summarise, wide
 
 LABELS = {
     "accuracy": "accuracy on the office's test windows",
@@ -535,7 +535,7 @@ def privacy(rows: pd.DataFrame, *, delta: float) -> list[str]:
 def takeaways(rows: pd.DataFrame) -> list[Claim]:
     """What these rows bear out."""
     n = numbers(rows)
-    claims = [
+    sentences = [
         (
             "Federation reaches {federated:.3f}, about what all data in one hand reaches "
             "({one_hand:.3f}), and more than an office alone ({alone:.3f}).",
@@ -574,7 +574,4 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
             "{clean_Krum:.1%} clean accuracy against {clean_mean:.1%}.",
         ),
     ]
-    return [
-        Claim(sentence, holds=all(rest[:1]), otherwise="".join(rest[1:]), **n)
-        for sentence, *rest in claims
-    ]
+    return claims(sentences, **n)

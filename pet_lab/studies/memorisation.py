@@ -20,7 +20,7 @@ from pet_lab import accounting
 from pet_lab.checks import distinct, positive, require, whole
 from pet_lab.dpsgd import network
 from pet_lab.federated.model import LocalTraining, Network
-from pet_lab.rows import Claim, Rows, concat, streams, wide
+from pet_lab.rows import Claim, Rows, claims, concat, streams, wide
 
 Array = NDArray[np.floating]
 Labels = NDArray[np.int64]
@@ -386,7 +386,7 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
         "large_f": large["one_minus_f"], "small_x": small["one_minus_x"], "small_f": small["one_minus_f"],
         "early": -when["repeated_after"], **when,
     }  # fmt: skip
-    claims = [
+    sentences = [
         ("A code that is in {few} of the lines has {bits:.1f} of at most {ceiling:.2f} bits of exposure after {epochs} "
          "epochs, and the search extracts {found:.0%} of such codes; with DP at epsilon {epsilon:g} it is "
          "{private:.1f} bits and {private_found:.0%}.", private["exposure"] < plain["exposure"], ""),
@@ -408,10 +408,7 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
         ("From {large:.0f} numbers of the hidden layer 1 - X is {large_x:.2f} (a blind guess: {blind:.2f}) and 1 - F "
          "{large_f:.2f}; from {small:.0f} numbers they are {small_x:.2f} and {small_f:.2f}.", large["one_minus_x"] < numbers["blind"], ""),
     ]  # fmt: skip
-    return [
-        Claim(sentence, holds=holds, otherwise=otherwise, **numbers)
-        for sentence, holds, otherwise in claims
-    ]
+    return claims(sentences, **numbers)
 
 
 def explore(epsilon: float, log10_delta: int, insertions: int, rank: int) -> pd.DataFrame:

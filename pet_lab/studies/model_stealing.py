@@ -20,7 +20,7 @@ from scipy.special import expit, logit
 
 from pet_lab import data
 from pet_lab.checks import between, distinct, positive, require, whole
-from pet_lab.rows import Claim, Rows, concat, streams, wide
+from pet_lab.rows import Claim, Rows, claims, concat, streams, wide
 
 Array = NDArray[np.float64]
 LABELS = {
@@ -385,7 +385,7 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
         "prior": guess["prior", "members"], "field": settings.sensitive,
     }  # fmt: skip
     n = numbers
-    claims = [
+    sentences = [
         ("A model with {d:.0f} features is stolen to a millionth by {q:.0f} queries, one for each "
          "unknown of a class; with one fewer it is not.",
          bool((needed["value"] == needed["features"] + 1).all())),
@@ -408,7 +408,7 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
          "other people; the most common value is right for {prior:.0%}.",
          n["members"] > max(n["others"], n["prior"])),
     ]  # fmt: skip
-    return [Claim(sentence, holds=holds, **numbers) for sentence, holds in claims]
+    return claims(sentences, **numbers)
 
 
 def explore(features: int, queries: int, answers: str) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from scipy.special import expit
 
 from pet_lab.checks import between, distinct, positive, require, whole
 from pet_lab.federated.model import LocalTraining, Network
-from pet_lab.rows import Claim, Rows, concat, streams, summarise
+from pet_lab.rows import Claim, Rows, claims, concat, streams, summarise
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -298,7 +298,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
         "found": at["spectral signature"].get("found", float("nan")),
         "alarms": at["spectral signature"].get("false_alarms", float("nan")),
     }
-    claims = [
+    sentences = [
         (
             "A trigger in {least:.1%} of the training digits makes {trigger:.0%} of triggered digits a 0, "
             "while accuracy on clean ones stays at {accuracy:.1%}.",
@@ -315,7 +315,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
             values["after"] < values["trigger"] and values["found"] >= 0,  # NaN: none planted
         ),
     ]
-    return [Claim(sentence, holds=holds, **values) for sentence, holds in claims]
+    return claims(sentences, **values)
 
 
 def explore(penalty: float, poisoned_percent: int, steps: int) -> pd.DataFrame:

@@ -7,6 +7,7 @@ aggregator, its clients and the strategy that Flower's loop calls. Stand-ins are
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import random
@@ -39,7 +40,7 @@ def vector(office: int, round_: int) -> np.ndarray:
     return np.array([4**office, 4**office * round_, office, 1], dtype=np.uint32)
 
 
-class World:
+class World(abc.ABC):
     """The processes of one schedule, killed and started again as it says."""
 
     def __init__(self, schedule: Schedule) -> None:
@@ -55,13 +56,13 @@ class World:
     async def nobody(self, line: Any) -> None:
         raise Refused("The server asks.")
 
+    @abc.abstractmethod
     def office(self, number: int) -> Any:
         """The handler of a fresh office."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def serve(self) -> None:
         """The server's program, from its start."""
-        raise NotImplementedError
 
     def alive(self, process: Process) -> bool:
         return self.network.processes["server"] is process and process.alive

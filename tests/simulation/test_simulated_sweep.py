@@ -201,6 +201,11 @@ def test_many_schedules(play, schedules):
     run(play, range(1000, 1000 + schedules))
 
 
+def test_a_sweep_inside_another_after_an_edit_leaves_no_runs_behind(play):
+    play([("edit",), ("sweep", 0, False, 1), ("edit",), ("overlap", 0, True, 0)])
+    search(draw, play, [3848])
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_a_sweep_killed_before_any_file_operation_is_resumed(play, force):
     """Between two of its moves, too: then the next sweep puts it in place and runs nothing."""
