@@ -245,6 +245,12 @@ def noise_for(target_epsilon: float, **setting: Any) -> float:
     return _invert(lambda z: epsilon(z, **setting).epsilon, target_epsilon, setting)
 
 
+def check_target(target_epsilon: float, *, claimed: bool = False, **setting: Any) -> None:
+    """Refuse at once what `noise_for`, or with `claimed` `noise_for_claim`, would refuse."""
+    at = claimed_epsilon if claimed else lambda z, **how: epsilon(z, **how).epsilon
+    _check_reach(functools.partial(at, **setting), target_epsilon, setting)
+
+
 def claimed_epsilon(
     noise_multiplier: float, *, n: int, batch_size: int, epochs: int, delta: float
 ) -> float:
@@ -293,22 +299,10 @@ def _invert(at: Callable[[float], float], target: float, setting: dict[str, Any]
     """The least noise multiplier z with at(z) <= target."""
     from scipy import optimize
 
-    checks.positive(epsilon=target)
-    least, most = at(_LARGEST_NOISE), at(_SMALLEST_NOISE)
-    what = f"{setting['epochs']} epochs at delta = {setting['delta']:g}"
-    require(
-        least <= target,
-        f"epsilon = {target:g} cannot be certified for {what}: even with a noise multiplier of "
-        f"{_LARGEST_NOISE:g} it is {least:.3g}. Ask for more, train for fewer epochs, or allow "
-        "a larger delta.",
-    )
-    require(
-        most >= target,
-        f"epsilon = {target:g} needs a noise multiplier below {_SMALLEST_NOISE:g} for {what}, "
-        f"where epsilon is already {most:.3g}; that is training without privacy: use 0.",
-    )
+    _check_reach(at, target, setting)
+    floor, ceiling = min(1e-12, target / 2), max(1e12, 2 * target)  # 0 and inf have no logarithm
     log_z = optimize.brentq(
-        lambda t: math.log(min(max(at(math.exp(t)), 1e-12), 1e12)) - math.log(target),
+        lambda t: math.log(min(max(at(math.exp(t)), floor), ceiling)) - math.log(target),
         math.log(_SMALLEST_NOISE),
         math.log(_LARGEST_NOISE),
         xtol=2e-7,
@@ -316,6 +310,24 @@ def _invert(at: Callable[[float], float], target: float, setting: dict[str, Any]
     while at(math.exp(log_z)) > target:  # the root may lie on the wrong side by the tolerance
         log_z += 2e-7
     return math.exp(log_z)
+
+
+def _check_reach(at: Callable[[float], float], target: float, setting: dict[str, Any]) -> None:
+    checks.positive(epsilon=target)
+    least, most = at(_LARGEST_NOISE), at(_SMALLEST_NOISE)
+    what = f"{setting['epochs']} epochs at delta = {setting['delta']:g}"
+    require(
+        least <= target,
+        f"epsilon = {target:g} cannot be certified for {what}: even with a noise multiplier of "
+        f"{_LARGEST_NOISE:g} it is {least:.3g}; ask for more, train for fewer epochs, or allow "
+        "a larger delta.",
+    )
+    require(
+        most >= target,
+        f"epsilon = {target:g} needs a noise multiplier below {_SMALLEST_NOISE:g} for {what}, "
+        f"where epsilon is already {most:.3g}; that is training without privacy: ask for less, or "
+        "train without noise.",
+    )
 
 
 def _composed(z: float, times: int, delta: float, accountant: str) -> float:
@@ -376,7 +388,10 @@ def _poisson(
         bounds.append(lambda delta: _composed(z, steps, delta, "pld"))
         # It also grows with epsilon: at a fixed 1e-4, z = 0.1 takes a minute for a digit nobody
         # needs. It rounds upwards, so a coarse one costs tightness (below 1 %), never validity.
-        interval = 1e-4 * max(1.0, min(bound(delta) for bound in bounds))
+        known = min(bound(delta) for bound in bounds)
+        if known == 0 and not replaced:
+            return 0.0  # which no grid betters, and at much noise it takes seconds
+        interval = 1e-4 * max(1.0, known)
         if interval <= _COARSEST_GRID:  # else epsilon is in the millions: dp-accounting overflows
             from dp_accounting import SelfComposedDpEvent, pld
 

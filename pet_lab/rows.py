@@ -7,6 +7,7 @@ with the condition under which it holds.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,20 @@ def wide(
     return table[list(dict.fromkeys(means[columns]))].rename_axis(columns=None).reset_index()
 
 
+OPEN = "Open here, for lack of the numbers shown as –"
+_NOT_A_NUMBER = re.compile(r"(?<![\w'])[-+]?nan\b%?")
+_INFINITE = re.compile(r"(?<![\w'])([-+]?)inf\b%?")
+
+
+def symbols(text: str) -> str:
+    """The text with "–" where Python wrote nan, and "∞" where it wrote inf.
+
+    >>> symbols("0.5 ± nan at ε = inf")
+    '0.5 ± – at ε = ∞'
+    """
+    return _INFINITE.sub(r"\1∞", _NOT_A_NUMBER.sub("–", text))
+
+
 class Claim:
     """A sentence about rows, its numbers, and the condition under which it holds.
 
@@ -131,6 +146,11 @@ class Claim:
     'A stump reaches 92%.'
     >>> Claim("A stump reaches {best:.0%}.", holds=False, best=0.5).text
     'Not here: A stump reaches 50%.'
+
+    A sentence whose number is missing (NaN) is neither borne out nor refuted:
+
+    >>> Claim("A stump reaches {best:.0%}.", best=float("nan")).text
+    'Open here, for lack of the numbers shown as –: A stump reaches –.'
     """
 
     def __init__(
@@ -138,7 +158,10 @@ class Claim:
     ) -> None:
         self.holds = bool(holds)
         template = sentence if holds else otherwise or f"Not here: {sentence}"
-        self.text = template.format(**values)
+        self.text = symbols(text := template.format(**values))
+        if _NOT_A_NUMBER.search(text):
+            bare = symbols(text.removeprefix("Not here: "))
+            self.holds, self.text = False, f"{OPEN}: {bare}"
 
     def __repr__(self) -> str:
         return f"Claim({self.text!r}, holds={self.holds})"

@@ -357,11 +357,19 @@ def test_unreachable_epsilons_are_refused():
     for target in (-1.0, 0.0, math.inf):
         with pytest.raises(ValueError, match="epsilon is a number above 0"):
             noise_for(target, sampling="shuffle", **REPORT)
-    with pytest.raises(ValueError, match="training without privacy: use 0"):
+    with pytest.raises(ValueError, match="training without privacy"):
         noise_for(1e9, sampling="shuffle", **REPORT)
     with pytest.raises(ValueError, match="cannot be certified"):
         # One step at epsilon 1e-6 and delta 1e-12 would need a noise multiplier in the millions.
         noise_for(1e-6, sampling="shuffle", accountant="pld", **(REPORT | {"delta": 1e-12}))
+
+
+def test_a_tiny_epsilon_costs_much_noise_and_nothing_else():
+    how = {"sampling": "shuffle", "accountant": "pld", **REPORT}
+    noise = noise_for(1e-300, **how)
+    assert noise > 1000
+    assert epsilon(noise, **how).epsilon == 0.0
+    assert epsilon(noise * 0.9, **how).epsilon > 0
 
 
 # --- zero-concentrated budgets

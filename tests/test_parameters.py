@@ -117,6 +117,22 @@ def test_the_check_refuses_in_one_sentence_or_accepts(name):
     assert not faults, "\n".join(faults)
 
 
+UNREACHABLE = [  # budgets that no noise spends: once refused after a minute of training
+    ("private_ml/dp_training_vs_dp_data", {"epsilons": [1.0, 1e12]}),
+    ("private_ml/dp_training_vs_dp_data", {"data_epsilons": [1.0, 1e12]}),
+    ("private_ml/equal_budget_attacks", {"epsilons": [1e12]}),
+    ("primers/memorisation", {"epsilon": 1e12}),
+]
+
+
+@pytest.mark.parametrize(("name", "given"), UNREACHABLE)
+def test_a_budget_that_no_noise_spends_is_refused_before_work_starts(name, given):
+    smallest = dict(sweep.profile(WS, name, "smoke").parameters)
+    said = refusal(name, checked(name), {**smallest, **given})
+    assert said
+    assert "epsilon = " in said
+
+
 # --- whole runs ----------------------------------------------------------------------------------
 
 SEED, LIMIT_S = 20261127, 100  # CPU seconds of one run; and six times as many by the clock

@@ -1,10 +1,12 @@
 """The two small records that studies and workbench share: tidy rows, and claims about them."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from pet_lab.rows import Claim, Rows, concat, streams, summarise, wide
+from pet_lab.rows import OPEN, Claim, Rows, concat, streams, summarise, wide
 
 GOOD = [
     {"eps": 1.0, "way": "a", "replicate": r, "metric": m, "value": v}
@@ -61,6 +63,16 @@ def test_a_claim_that_does_not_hold_never_reads_as_if_it_did():
 
 
 # --- summarise ---------------------------------------------------------------------------------
+
+
+def test_a_claim_whose_number_is_missing_says_so_instead_of_nan():
+    for holds in (True, False):
+        claim = Claim("{a:.0%} of {b:g} at ε = {c:g}.", holds=holds, a=math.nan, b=2, c=math.inf)
+        assert not claim.holds
+        assert claim.text == f"{OPEN}: – of 2 at ε = ∞."
+    assert Claim("In Nancy, infrared.").text == "In Nancy, infrared."
+    given = Claim("{best} is best.", best="0.5 ± nan")
+    assert (given.text, given.holds) == (f"{OPEN}: 0.5 ± – is best.", False)
 
 
 def test_mean_and_standard_error_by_their_definition():

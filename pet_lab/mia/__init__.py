@@ -49,6 +49,7 @@ from pet_lab.mia.targets import (
     Coins,
     Split,
     check_plan,
+    check_spend,
     coin_trainings,
     report_split,
     spend,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -42,9 +43,18 @@ def check_plan(y: ArrayLike, *, batch_size: int, delta: float, members: int | No
 
 def spend(epsilon: float, config: dpsgd.Config, *, n: int, delta: float) -> dpsgd.Config:
     """`config` with the least noise that guarantees `epsilon` on `n` members (PLD accountant)."""
-    how = {name: getattr(config, name) for name in ("batch_size", "epochs", "sampling")}
-    noise = accounting.noise_for(epsilon, n=n, delta=delta, accountant="pld", **how)
+    noise = accounting.noise_for(epsilon, n=n, delta=delta, **_accounted(config))
     return replace(config, noise_multiplier=noise)
+
+
+def check_spend(epsilon: float, config: dpsgd.Config, *, n: int, delta: float) -> None:
+    """Refuse at once what `spend` would refuse."""
+    accounting.check_target(epsilon, n=n, delta=delta, **_accounted(config))
+
+
+def _accounted(config: dpsgd.Config) -> dict[str, Any]:
+    names = ("batch_size", "epochs", "sampling")
+    return {name: getattr(config, name) for name in names} | {"accountant": "pld"}
 
 
 def _both_classes(members: np.ndarray, y: np.ndarray) -> np.ndarray:

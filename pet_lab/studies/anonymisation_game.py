@@ -318,7 +318,9 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
         ("Two exact averages give the newcomer's wage, ${wage:,.0f}, away; rounded as printed, they "
          "leave ${hidden:,.0f} to either side.", wage > 0),
         ("At epsilon {safe:g} an average the guess is within 10 % with a chance of at most one in "
-         "ten; at {exposed:g} the chance is {chance:.0%}.", len(safe) > 0),
+         "ten; at {exposed:g} the chance is {chance:.0%}.", len(safe) > 0,
+         "At none of these epsilons is the guess within 10 % with a chance of at most one in ten; at "
+         "{exposed:g} the chance is {chance:.0%}."),
         ("Grouping jobs makes the slides' table {k:.0f}-anonymous.", k[GROUPED] > 1),
         ("Tables of {many:.0f} sites give {split:.0%} of outcomes away, tables of {few:.0f} only "
          "{pooled:.0%}.", numbers["split"] > numbers["pooled"]),

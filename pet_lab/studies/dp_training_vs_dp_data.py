@@ -85,6 +85,12 @@ class Settings:
         records = len(self.encoded.y)
         checks.require(records > 5, f"At least 6 records are needed, got {records}; add some.")
         self.training.steps_per_epoch(self.members)  # refuses a batch larger than the members
+        size: dict[str, Any] = {"n": self.members, "delta": self.delta}
+        run = {"batch_size": self.batch_size, "epochs": self.epochs}
+        for epsilon in self.epsilons:
+            accounting.check_target(epsilon, claimed=True, **size, **run)
+        for epsilon in self.data_epsilons if self.documented else ():
+            accounting.check_target(epsilon, **FULL_BATCH, **size)
 
     @cached_property
     def encoded(self) -> data.Encoded:

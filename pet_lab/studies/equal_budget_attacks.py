@@ -49,6 +49,8 @@ class Settings:
         checks.distinct(epsilons=self.epsilons)
         checks.positive(epsilons=min(self.epsilons), hint="leave it out")
         mia.check_plan(self.encoded.y, batch_size=self.base.batch_size or 1, delta=self.delta)
+        for epsilon in self.epsilons:
+            mia.check_spend(epsilon, self.base, n=self.members, delta=self.delta)
 
     @cached_property
     def encoded(self) -> data.Encoded:

@@ -25,7 +25,7 @@ from pet_lab.rows import Claim, Rows, claims, concat, streams, wide
 Array = NDArray[np.floating]
 Labels = NDArray[np.int64]
 ALPHABET, CONTEXT, LENGTH, CODES = " abcdefghijklmnopqrstuvwxyz0123456789", 9, 22, 10**4
-HIDDEN = 64
+HIDDEN, BATCH = 64, 32
 MODEL = Network((CONTEXT * len(ALPHABET), HIDDEN, len(ALPHABET)))
 PLAIN, PRIVATE = "without privacy", "DP"
 OWNERS, CONTROL = ("anna", "bela", "dora", "emil", "gina", "hugo", "ivan", "jana"), "zora"
@@ -76,6 +76,14 @@ class Settings:
         require(max(self.latent) <= HIDDEN, f"latent is at most {HIDDEN}, got {max(self.latent)}.")
         positive(epsilon=self.epsilon)
         require(0 < self.delta < 1, f"delta is strictly between 0 and 1, got {self.delta}.")
+        accounting.check_target(self.epsilon, **self.training)
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What the accountant is told of the private training."""
+        n = self.lines + sum(self.insertions)
+        how: dict[str, Any] = {"n": n, "batch_size": BATCH, "epochs": self.epochs}
+        return how | {"delta": self.delta, "sampling": "poisson"}
 
 
 # --- text, canaries, model ------------------------------------------------------------------------
@@ -205,12 +213,8 @@ def search(flat: Array, owner: str) -> tuple[int, int]:
 
 def hows(settings: Settings) -> dict[str, LocalTraining]:
     """Training without and with privacy of whole lines, Poisson batches in the latter."""
-    n, size = settings.lines + sum(settings.insertions), 32
-    z = accounting.noise_for(
-        settings.epsilon, n=n, batch_size=size, epochs=settings.epochs, delta=settings.delta,
-        sampling="poisson",
-    )  # fmt: skip
-    shared: dict[str, Any] = {"epochs": settings.epochs, "batch_size": size}
+    z = accounting.noise_for(settings.epsilon, **settings.training)
+    shared: dict[str, Any] = {"epochs": settings.epochs, "batch_size": BATCH}
     return {
         PLAIN: LocalTraining(**shared, learning_rate=0.8, momentum=0.9),
         PRIVATE: LocalTraining(

@@ -24,6 +24,9 @@ LABELS = {
     "says_member": "share called members",
 }
 FULL_BATCH = "dp-sgd, all records at once"
+FEW_STEPS = dpsgd.Config(  # on all records
+    hidden=(), sampling="full", batch_size=None, epochs=20, learning_rate=0.5, clip=1.0
+)
 JUDGED = ["accuracy", "accuracy.always_member", "balanced_accuracy", "mia.auc"]
 
 
@@ -73,6 +76,11 @@ class Settings:
         smallest = min(self.members, len(self.y) // 2)  # of targets, and of LiRA's
         size = self.plain.batch_size or 1
         mia.check_plan(self.y, batch_size=size, members=smallest, delta=self.delta)
+        how: dict[str, Any] = {"n": self.members, "delta": self.delta}
+        for config in (replace(self.private, sampling="poisson"), FEW_STEPS):
+            mia.check_spend(self.epsilon, config, **how)
+        how |= {"batch_size": self.private.batch_size, "epochs": self.private.epochs}
+        accounting.check_target(self.epsilon, claimed=True, **how)
 
     @property
     def members(self) -> int:
@@ -91,8 +99,7 @@ class Settings:
         e, private = self.epsilon, self.private
         size: dict[str, Any] = {"n": self.members, "delta": self.delta}
         described = mia.spend(e, replace(private, sampling="poisson"), **size)
-        full = dpsgd.Config(hidden=(), sampling="full", batch_size=None, epochs=20)
-        full = mia.spend(e, replace(full, learning_rate=0.5, clip=1.0), **size)
+        full = mia.spend(e, FEW_STEPS, **size)
         size |= {"batch_size": private.batch_size, "epochs": private.epochs}
         stated = accounting.noise_for_claim(e, **size)
         published = replace(private, sampling="shuffle", microbatches=1, noise_multiplier=stated)

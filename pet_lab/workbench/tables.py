@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pet_lab.checks import one_of, require
+from pet_lab.rows import symbols
 
 Format = str | Callable[[Any], str]
 
@@ -151,7 +152,7 @@ def sentence(text: Any, name: str) -> str:
     """The text on one line; ValueError where there is none."""
     refusal = f"{name} must say in words what the picture shows, got {text!r}."
     require(isinstance(text, str) and text.strip(), refusal)
-    return " ".join(text.split())
+    return symbols(" ".join(text.split()))
 
 
 def display(data: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> None:
