@@ -1,0 +1,514 @@
+"""Several parties train one model whose weights stay encrypted under a key that nobody holds.
+
+Teaching code, not for use: the multiparty scheme of C. Mouchet et al. (PoPETs 2021) with numbers in
+coefficients, as SPINDLE (arXiv:2005.09532) and POSEIDON (NDSS 2021) build on it: collective key,
+distributed decryption, collective refresh. Degree 8,192 and a modulus of 140 bits are within the 218
+bits that the homomorphicencryption.org tables allow for 128 bits of security. It lacks: products of
+ciphertexts, protection from parties that deviate, constant time, a proper random generator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from pet_lab.checks import between, distinct, positive, require, whole
+from pet_lab.rows import Claim, Rows, concat, streams, wide
+
+Array = NDArray[np.float64]
+Poly = NDArray[np.int64]  # (primes, n), transformed; or (n,) plain coefficients
+Ciphertext = tuple[Poly, Poly]
+LABELS = {
+    "parties": "parties",
+    "megabytes": "MB sent in all",
+    "ciphertexts": "ciphertexts a step",
+    "features": "features and neurons",
+    "accuracy": "accuracy on held-out records",
+}
+N = 8192
+PRIMES = (268369921, 268271617, 268238849, 268189697, 268091393)  # of 28 bits, 1 modulo 2 N
+WEIGHT_BITS, DATA_BITS = 70, 14  # scales of weights and of a party's own numbers
+NOISE_BITS, HIDING_BITS = 34, 40  # bound on the noise of a sum; statistical distance 2^-40
+SMUDGE_BITS = NOISE_BITS + HIDING_BITS
+LARGEST = 2.0**6  # of weights and scores: larger numbers come from a wrong key or share
+MASK_BITS = WEIGHT_BITS + DATA_BITS + 6 + HIDING_BITS
+SLOPE, OFFSET = 0.15, 0.5  # least-squares line for the sigmoid on about [-5, 5]
+ASSUMPTIONS = (
+    "No epsilon: up to all parties but one may pool what they see, and follow the protocol; the "
+    "querier sees predictions. Weights, gradients and data stay encrypted or at home."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Parameters of the notebook, checked."""
+
+    parties: Sequence[int]
+    features: Sequence[int]
+    steps: int
+    step_size: float
+    penalty: float
+    neurons: int
+    replicates: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        distinct(least=2, parties=self.parties)
+        distinct(features=self.features)
+        between(2, 16, fewest_parties=min(self.parties), most_parties=max(self.parties))
+        between(1, N, features=min(self.features), most_features=max(self.features))
+        positive(step_size=self.step_size, penalty=self.penalty)
+        between(1, 59, neurons=self.neurons, hint="weights of one model fill one ciphertext")
+        whole(1, steps=self.steps, replicates=self.replicates)
+        whole(0, seed=self.seed)
+
+
+# --- the ring Z_q[X] / (X^n + 1), q a product of primes: teaching code, not for use ---------------
+
+
+class Ring:
+    """Negacyclic transforms by each prime (Longa and Naehrig 2016), encoding and decoding."""
+
+    def __init__(self) -> None:
+        self.p = np.array(PRIMES, np.int64)[:, None]
+        self.q = math.prod(PRIMES)
+        order = [int(f"{i:013b}"[::-1], 2) for i in range(N)]
+        tables = []
+        for p in PRIMES:
+            roots = (pow(g, (p - 1) // (2 * N), p) for g in range(2, p))
+            psi = next(root for root in roots if pow(root, N, p) == p - 1)
+            powers = np.array([1], np.int64)
+            while len(powers) < 2 * N:  # 1, psi, psi^2, ...
+                powers = np.append(powers, powers * pow(psi, len(powers), p) % p)
+            tables.append((powers[order], powers[-np.array(order) % (2 * N)], pow(N, -1, p)))
+        self.forward, self.backward = (np.array([t[i] for t in tables]) for i in (0, 1))
+        self.shrink = np.array([[t[2]] for t in tables])
+        self.garner = [self.q // p * pow(self.q // p, -1, p) for p in PRIMES]
+
+    def transform(self, coefficients: Poly) -> Poly:
+        """Products of transforms are transforms of products modulo X^n + 1."""
+        a, p = coefficients % self.p, self.p[..., None]
+        blocks = 1
+        while blocks < N:
+            a = a.reshape(len(p), blocks, 2, -1)
+            u, v = a[:, :, 0], a[:, :, 1] * self.forward[:, blocks : 2 * blocks, None] % p
+            a, blocks = np.stack([(u + v) % p, (u - v) % p], axis=2), 2 * blocks
+        return a.reshape(len(p), N)
+
+    def integers(self, transformed: Poly) -> NDArray[np.object_]:
+        """Coefficients as whole numbers around 0."""
+        a, p, blocks = transformed, self.p[..., None], N // 2
+        while blocks:
+            a = a.reshape(len(p), blocks, 2, -1)
+            u, v = a[:, :, 0], a[:, :, 1]
+            down = (u - v) * self.backward[:, blocks : 2 * blocks, None] % p
+            a, blocks = np.stack([(u + v) % p, down], axis=2), blocks // 2
+        a = a.reshape(len(p), N) * self.shrink % self.p
+        total = sum(row.astype(object) * g for row, g in zip(a, self.garner, strict=True)) % self.q
+        return np.where(total > self.q // 2, total - self.q, total)
+
+    def encode(self, numbers: NDArray[np.object_]) -> Poly:
+        """Whole numbers of any size, shape (n,), as a transformed polynomial."""
+        return self.transform(np.stack([(numbers % int(p)).astype(np.int64) for p in self.p[:, 0]]))
+
+    def uniform(self, rng: Generator) -> Poly:
+        """A uniform element."""
+        return rng.integers(0, self.p, (len(self.p), N))
+
+    def small(self, rng: Generator) -> Poly:
+        """Noise of standard deviation 3.2."""
+        return self.transform(np.rint(rng.normal(0, 3.2, N)).astype(np.int64)[None])
+
+    def ternary(self, rng: Generator) -> Poly:
+        """Coefficients -1, 0, 1."""
+        return self.transform(rng.integers(-1, 2, (1, N)))
+
+    def large(self, rng: Generator, bits: int) -> NDArray[np.object_]:
+        """Uniform whole numbers below 2^bits in size."""
+        low, high = rng.integers(0, 2**60, N), rng.integers(0, 2**60, N)
+        numbers = low.astype(object) + high.astype(object) * 2**60
+        numbers = numbers + rng.integers(0, 2**20, N).astype(object) * 2**120
+        return numbers % 2 ** (bits + 1) - 2**bits
+
+
+@dataclass
+class Session:
+    """Parties with shares of one key, and a count of what they send.
+
+    Every share goes to a coordinator, which adds them and sends the sum to every party.
+    """
+
+    ring: Ring
+    parties: int
+    rng: Generator
+    sent: int = 0
+    secrets: list[Poly] = field(init=False)
+    public: Ciphertext = field(init=False)
+
+    def __post_init__(self) -> None:
+        ring = self.ring
+        self.secrets = [ring.ternary(self.rng) for _ in range(self.parties)]
+        a = ring.uniform(self.rng)
+        shares = [(ring.small(self.rng) - a * s) % ring.p for s in self.secrets]
+        self.public = (self._collect(shares), a)
+
+    @cached_property
+    def bytes_each(self) -> int:
+        """Of one polynomial as sent: 28 bits for each prime and coefficient."""
+        return N * len(self.ring.p) * 28 // 8
+
+    def _collect(self, shares: Sequence[Poly]) -> Poly:
+        self.sent += 2 * self.parties * self.bytes_each  # a share up, the sum down
+        total: Poly = sum(shares) % self.ring.p
+        return total
+
+    def zero(self, *, smudge: bool = False) -> Ciphertext:
+        """A fresh encryption of 0 under the collective key; `smudge` adds noise of SMUDGE_BITS that
+        hides what multiplied a ciphertext."""
+        ring, (b, a) = self.ring, self.public
+        u, e0, e1 = ring.ternary(self.rng), ring.small(self.rng), ring.small(self.rng)
+        if smudge:
+            e0 = e0 + ring.encode(ring.large(self.rng, SMUDGE_BITS))
+        return (b * u + e0) % ring.p, (a * u + e1) % ring.p
+
+    def encrypt(self, numbers: NDArray[np.object_]) -> Ciphertext:
+        """Whole numbers, shape (n,)."""
+        c0, c1 = self.zero()
+        return (c0 + self.ring.encode(numbers)) % self.ring.p, c1
+
+    def share(self, party: int, c1: Poly, *, mask: NDArray[np.object_] | None = None) -> Poly:
+        """A party's part of a decryption: s_i c1, smudging noise, and its mask in a refresh."""
+        hidden = self.ring.large(self.rng, SMUDGE_BITS)
+        hidden = hidden if mask is None else hidden + mask
+        return (self.secrets[party] * c1 + self.ring.encode(hidden)) % self.ring.p
+
+    def decrypt(self, ciphertext: Ciphertext, shares: Mapping[int, Poly]) -> NDArray[np.object_]:
+        """Coefficients from all parties' shares, which only the receiver sees.
+
+        Raises
+        ------
+        ValueError
+            If a party's share is missing, or the numbers show a share of another key or ciphertext.
+        """
+        self._all(shares)
+        self.sent += self.parties * self.bytes_each
+        numbers = self.ring.integers((ciphertext[0] + sum(shares.values())) % self.ring.p)
+        limit = int(LARGEST * 2 ** (WEIGHT_BITS + DATA_BITS))
+        text = "Decrypted numbers are too large: a share is of another key, session or ciphertext."
+        require(max(abs(numbers.max()), abs(numbers.min())) <= limit, text)
+        return numbers
+
+    def refresh(self, ciphertext: Ciphertext, places: NDArray[np.int64]) -> Ciphertext:
+        """The same weights, fresh: number `places[j]` of the ciphertext, divided by 2^DATA_BITS,
+        becomes number j; everything else becomes 0.
+
+        Each party masks its share by R_i 2^DATA_BITS; the coordinator sees the sum masked and moves
+        and divides it in clear; a fresh encryption of the R_i, moved, takes the masks off.
+        """
+        ring, step, all_parties = self.ring, 2**DATA_BITS, range(self.parties)
+        masks = [ring.large(self.rng, MASK_BITS - DATA_BITS) for _ in all_parties]
+        shares = [self.share(i, ciphertext[1], mask=masks[i] * step) for i in all_parties]
+        masked = ring.integers((ciphertext[0] + self._collect(shares)) % ring.p)
+
+        def moved(numbers: NDArray[np.object_]) -> NDArray[np.object_]:
+            out = np.zeros(N, object)
+            out[: len(places)] = numbers[places]
+            return out
+
+        a = ring.uniform(self.rng)
+        again = [
+            (ring.small(self.rng) - self.secrets[i] * a - ring.encode(moved(masks[i]))) % ring.p
+            for i in all_parties
+        ]
+        return (ring.encode(moved((masked + step // 2) // step)) + self._collect(again)) % ring.p, a
+
+    def add(self, ciphertexts: Sequence[Ciphertext]) -> Ciphertext:
+        """The sum of one ciphertext of each party."""
+        self._all(range(len(ciphertexts)))
+        first, second = (self._collect([c[i] for c in ciphertexts]) for i in (0, 1))
+        return first, second
+
+    def _all(self, there: Collection[int]) -> None:
+        missing = sorted(set(range(self.parties)) - set(there))
+        require(not missing, f"Expected shares of {self.parties} parties, missing: {missing}.")
+
+
+# --- linear algebra by one product of polynomials -------------------------------------------------
+
+
+def fixed(numbers: Array, bits: int) -> NDArray[np.object_]:
+    """Numbers times 2^bits, rounded, as whole numbers of any size; at most LARGEST each."""
+    reach = np.abs(numbers).max(initial=0)
+    require(reach <= LARGEST, f"Numbers reach {reach:.3g}, expected at most {LARGEST:g}: rescale.")
+    parts = np.rint(np.asarray(numbers, float) * 2.0 ** min(bits, 40)).astype(np.int64)
+    return parts.astype(object) << max(bits - 40, 0)
+
+
+def matrix(rows: Array) -> NDArray[np.object_]:
+    """A matrix (r, d) as a polynomial: its product with weights w_0..w_(d-1) has (rows @ w)_k as
+    coefficient k d + d - 1. ValueError if r d numbers do not fit one polynomial."""
+    r, d = rows.shape
+    require(r * d <= N, f"{r} rows of {d} numbers do not fit {N} coefficients: send them in parts.")
+    out = np.zeros(N, object)
+    out[: r * d] = fixed(rows[:, ::-1], DATA_BITS).ravel()
+    return out
+
+
+def places(r: int, d: int) -> NDArray[np.int64]:
+    """Where the product of `matrix` holds its r numbers."""
+    return np.arange(r) * d + d - 1
+
+
+def apply(session: Session, rows: Array, weights: Ciphertext, constants: Array) -> Ciphertext:
+    """Encrypted rows @ w + constants, hidden by an encryption of 0.
+
+    Without it c1 of the result over c1 of the weights is the party's data in clear.
+    """
+    ring, zero = session.ring, session.zero(smudge=True)
+    product, offset = ring.encode(matrix(rows)), np.zeros(N, object)
+    offset[places(*rows.shape)] = fixed(constants, WEIGHT_BITS + DATA_BITS)
+    c0 = (product * weights[0] + zero[0] + ring.encode(offset)) % ring.p
+    return c0, (product * weights[1] + zero[1]) % ring.p
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def line(z: Array) -> Array:
+    """The sigmoid as the least-squares line: what needs no product of ciphertexts."""
+    return OFFSET + SLOPE * z
+
+
+def descend(x: Array, y: Array, settings: Settings, activation: object = expit) -> Array:
+    """Weights (d,) after gradient descent in clear on all records: the same steps as encrypted.
+
+    Plain federated learning, which averages gradients at every step, gives these numbers too.
+    """
+    w = np.zeros(x.shape[1])
+    for _ in range(settings.steps):
+        slope = x.T @ (activation(x @ w) - y) / len(y) + settings.penalty * w  # type: ignore[operator]
+        w = w - settings.step_size * slope
+    return w
+
+
+def train_encrypted(
+    session: Session, parts: Sequence[tuple[Array, Array]], settings: Settings
+) -> Ciphertext:
+    """Encrypted weights after the steps of `descend` with `line`; one (x, y) for each party.
+
+    w - step gradient is affine in w, so each party sends its share (I / parties - step A_i) w - step
+    b_i, with A_i and b_i from its own records; all are added and refreshed.
+    """
+    require(
+        len(parts) == session.parties,
+        f"Expected records of {session.parties} parties, got {len(parts)}.",
+    )
+    d, n = parts[0][0].shape[1], sum(len(y) for _, y in parts)
+    keep, rate = (
+        (1 - settings.step_size * settings.penalty) / session.parties,
+        settings.step_size / n,
+    )
+    local = [
+        (keep * np.eye(d) - rate * SLOPE * x.T @ x, -rate * x.T @ (OFFSET - y)) for x, y in parts
+    ]
+    weights = session.encrypt(np.zeros(N, object))
+    for _ in range(settings.steps):
+        total = session.add([apply(session, a, weights, b) for a, b in local])
+        weights = session.refresh(total, places(d, d))
+    return weights
+
+
+def predict(session: Session, weights: Ciphertext, x: Array) -> Array:
+    """Scores (n,) for the querier, who alone receives the decryption shares; x never leaves it."""
+    r, d = x.shape
+    scores, at_once = [], N // d
+    for start in range(0, r, at_once):
+        part = x[start : start + at_once]
+        encrypted = apply(session, part, weights, np.zeros(len(part)))
+        shares = {i: session.share(i, encrypted[1]) for i in range(session.parties)}
+        numbers = session.decrypt(encrypted, shares)[places(*part.shape)]
+        scores.append(np.array(numbers / 2 ** (WEIGHT_BITS + DATA_BITS), float))
+    return np.concatenate(scores)
+
+
+def models(x: Array, settings: Settings, rng: Generator) -> dict[str, Array]:
+    """What is trained on: the features and a 1; or also neurons with fixed random weights, public,
+    so that only the last layer of a network is trained."""
+    one = np.ones((len(x), 1))
+    hidden = np.tanh(x @ rng.normal(size=(x.shape[1], settings.neurons)) / np.sqrt(x.shape[1]))
+    return {
+        "logistic regression": np.hstack([x, one]),
+        "network, last layer": np.hstack([x, hidden, one]),
+    }
+
+
+def training(settings: Settings) -> pd.DataFrame:
+    """Rows (model, replicate): `accuracy` by `how`; the first division of the records is also
+    trained under encryption, by each number of parties, with `score_error`, the largest difference
+    of a score from the same steps in clear, `agreement` of classes, `setup_mb` and `megabytes`.
+    """
+    from sklearn.datasets import load_breast_cancer
+    from sklearn.linear_model import LogisticRegression
+
+    from pet_lab.data import scaling, split
+
+    raw, y = load_breast_cancer(return_X_y=True)
+    rows, ring = Rows(part="training"), Ring()
+    for replicate, stream in streams(settings.seed, settings.replicates):
+        rng = np.random.default_rng(stream)
+        train, test = split(len(y), rng=rng)
+        x = scaling.standardise(raw, raw[train])
+        for model, inputs in models(x, settings, rng).items():
+            here, truth = inputs[train], y[train].astype(float)
+            clear = descend(here, truth, settings, line)
+            peer = LogisticRegression(max_iter=5000).fit(here, truth)
+            federated = descend(here, truth, settings)
+            results = {
+                "centralised, scikit-learn": peer.predict(inputs[test]),
+                "federated, in clear": inputs[test] @ federated > 0,
+                "federated, sigmoid as a line": inputs[test] @ clear > 0,
+            }
+            for how, predicted in results.items():
+                accuracy = np.mean(predicted == y[test])
+                rows.add(model=model, how=how, replicate=replicate, metrics={"accuracy": accuracy})
+            for parties in settings.parties if not replicate and model.startswith("log") else ():
+                session = Session(ring, parties, rng)
+                setup = session.sent
+                indices = np.array_split(np.arange(len(train)), parties)
+                parts = [(here[i], truth[i]) for i in indices]
+                weights = train_encrypted(session, parts, settings)
+                sent = session.sent
+                got, want = predict(session, weights, inputs[test]), inputs[test] @ clear
+                metrics = {
+                    "accuracy": np.mean((got > 0) == y[test]),
+                    "agreement": np.mean((got > 0) == (want > 0)),
+                    "score_error": np.abs(got - want).max(),
+                    "setup_mb": setup / 1e6,
+                    "megabytes": sent / 1e6,
+                }
+                rows.add(model=model, how="encrypted", parties=parties, metrics=metrics)
+    frame = rows.frame()
+    all_sent = frame[frame["metric"] == "megabytes"]
+    slope = np.polyfit(np.log(all_sent["parties"]), np.log(all_sent["value"]), 1)[0]
+    scaled = Rows(part="scaling", check="parties")
+    scaled.add(metrics={"slope": slope})
+    return concat(frame, scaled.frame())
+
+
+def ciphertexts(features: int) -> int:
+    """Ciphertexts that a step's product needs: weights and rows of d numbers, N a ciphertext."""
+    require(features <= N, f"Up to {N} features fit one ciphertext of weights, got {features}.")
+    return -(-features // (N // features))
+
+
+def leak(settings: Settings) -> pd.DataFrame:
+    """Rows (reply): `records_recovered`, the share of a party's numbers that the coordinator reads
+    off as c1 of the reply over c1 of the weights, with and without an encryption of 0 on top."""
+    rng, rows = np.random.default_rng(settings.seed), Rows(part="leak")
+    session = Session(Ring(), 3, rng)
+    own, ring = rng.normal(size=(20, 20)), session.ring
+    weights, truth = session.encrypt(np.zeros(N, object)), matrix(own)
+    bare = (ring.encode(truth) * weights[1]) % ring.p
+    hidden = apply(session, own, weights, np.zeros(20))[1]
+    inverse = np.array(
+        [
+            [pow(int(v), -1, p) if v else 0 for v in w]
+            for w, p in zip(weights[1], PRIMES, strict=True)
+        ]
+    )
+    for reply, c1 in {"product alone": bare, "with an encryption of 0": hidden}.items():
+        read = ring.integers(c1 * inverse % ring.p)[: own.size]
+        rows.add(reply=reply, metrics={"records_recovered": np.mean(read == truth[: own.size])})
+    return rows.frame()
+
+
+# --- the whole study ------------------------------------------------------------------------------
+
+
+def simulate(settings: Settings) -> pd.DataFrame:
+    """All rows; `part` is training, scaling, packing or leak."""
+    packing = Rows(part="packing")
+    for features in settings.features:
+        packing.add(features=features, metrics={"ciphertexts": ciphertexts(features)})
+    return concat(training(settings), packing.frame(), leak(settings))
+
+
+def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of what runs in clear, means over divisions of the records: a line a model."""
+    chosen = (rows["metric"] == "accuracy") & (rows["how"] != "encrypted")
+    return wide(rows[chosen], index="model", columns="how")
+
+
+def costs(rows: pd.DataFrame) -> pd.DataFrame:
+    """What encrypted training sent, and how far it is from the same steps in clear."""
+    return wide(rows[rows["how"] == "encrypted"], index="parties")
+
+
+def takeaways(rows: pd.DataFrame) -> list[Claim]:
+    """What these rows say; the first is the headline."""
+    table = accuracies(rows).set_index("model")
+    regression, network = (table.loc[m] for m in ("logistic regression", "network, last layer"))
+    runs, packed = costs(rows), rows[rows["part"] == "packing"].set_index("features")["value"]
+    slope = rows.loc[rows["metric"] == "slope", "value"].iloc[0]
+    reply = rows[rows["part"] == "leak"].set_index("reply")["value"]
+    names = ["federated, in clear", "centralised, scikit-learn", "federated, sigmoid as a line"]
+    in_clear, central, by_line = (float(regression[name]) for name in names)
+    points = 100 * (in_clear - by_line), 100 * (central - by_line)
+    packed = packed.sort_index()
+    per_doubling = packed.iloc[-1] / packed.iloc[0]
+    numbers = {
+        "few": runs["parties"].min(), "many": runs["parties"].max(),
+        "error": runs["score_error"].max(), "agreement": runs["agreement"].min(),
+        "line": by_line, "plain": in_clear, "central": central,
+        "below_plain": points[0], "below_central": points[1],
+        "network": network["federated, sigmoid as a line"],
+        "network_lost": 100 * (network["federated, in clear"] - network["federated, sigmoid as a line"]),
+        "slope": slope, "mb": runs["megabytes"].max(), "least": packed.index.min(),
+        "most": packed.index.max(), "first": packed.iloc[0], "last": packed.iloc[-1],
+        "bare": reply["product alone"], "hidden": reply["with an encryption of 0"],
+    }  # fmt: skip
+    claims = [
+        ("{few:.0f} to {many:.0f} parties train one logistic regression that none of them can read: "
+         "{agreement:.1%} of its classes or more are those of the same steps in clear (largest "
+         "error of a score {error:.1g}).", numbers["agreement"] >= 0.99,
+         "Only {agreement:.1%} of encrypted classes are those of the same steps in clear."),
+        ("The sigmoid as a line gives {line:.1%}: within a point of federated learning in clear "
+         "({plain:.1%}) and of centralised training ({central:.1%}).", max(points) <= 1,
+         "The sigmoid as a line gives {line:.1%}, {below_plain:.1f} points below federated learning in "
+         "clear ({plain:.1%}) and {below_central:.1f} below centralised training ({central:.1%}): not "
+         "within a point of both."),
+        ("With a fixed hidden layer, in clear, the line reaches {network:.1%}, {network_lost:.1f} points below "
+         "the sigmoid on the same layer.", True, ""),
+        ("Bytes grow with the parties to the power {slope:.2f}, as the lecture says; {many:.0f} "
+         "parties send {mb:,.0f} MB.", abs(slope - 1) <= 0.05,
+         "Bytes grow with the parties to the power {slope:.2f}, not 1."),
+        ("From {least:.0f} to {most:.0f} features a step needs {first:.0f} to {last:.0f} ciphertexts: "
+         "flat while one holds all, then with the square; the lecture's logarithm is not that of "
+         "this packing.", per_doubling > np.log(packed.index.max()) / np.log(packed.index.min()),
+         "From {least:.0f} to {most:.0f} features a step needs {first:.0f} to {last:.0f} "
+         "ciphertexts."),
+        ("A reply without an encryption of 0 on top gives {bare:.0%} of a party's numbers away to "
+         "the coordinator, with it {hidden:.0%}.", numbers["bare"] > numbers["hidden"], ""),
+    ]  # fmt: skip
+    return [Claim(text, holds=holds, otherwise=other, **numbers) for text, holds, other in claims]
+
+
+def explore(parties: int, features: int, steps: int) -> pd.DataFrame:
+    """Megabytes of a training by this scheme: counted, not run."""
+    polynomial = N * len(PRIMES) * 28 / 8e6
+    each = 2 * ciphertexts(features) + 2  # sums of both parts, and two shares of a refresh
+    return pd.DataFrame(
+        {
+            "what": ["key", "training", "of it, by one party"],
+            "MB": [2 * parties * polynomial, 2 * parties * polynomial * each * steps,
+                   polynomial * each * steps],
+        }
+    )  # fmt: skip
