@@ -142,7 +142,7 @@ class Ring:
 
 
 @dataclass
-class Session:
+class KeySession:
     """Parties with shares of one key, and a count of what they send.
 
     Every share goes to a coordinator, which adds them and sends the sum to every party.
@@ -269,7 +269,7 @@ def places(r: int, d: int) -> NDArray[np.int64]:
     return np.arange(r) * d + d - 1
 
 
-def apply(session: Session, rows: Array, weights: Ciphertext, constants: Array) -> Ciphertext:
+def apply(session: KeySession, rows: Array, weights: Ciphertext, constants: Array) -> Ciphertext:
     """Encrypted rows @ w + constants, hidden by an encryption of 0.
 
     Without it c1 of the result over c1 of the weights is the party's data in clear.
@@ -302,7 +302,7 @@ def descend(x: Array, y: Array, settings: Settings, activation: object = expit) 
 
 
 def train_encrypted(
-    session: Session, parts: Sequence[tuple[Array, Array]], settings: Settings
+    session: KeySession, parts: Sequence[tuple[Array, Array]], settings: Settings
 ) -> Ciphertext:
     """Encrypted weights after the steps of `descend` with `line`; one (x, y) for each party.
 
@@ -328,7 +328,7 @@ def train_encrypted(
     return weights
 
 
-def predict(session: Session, weights: Ciphertext, x: Array) -> Array:
+def predict(session: KeySession, weights: Ciphertext, x: Array) -> Array:
     """Scores (n,) for the querier, who alone receives the decryption shares; x never leaves it."""
     r, d = x.shape
     scores, at_once = [], N // d
@@ -398,7 +398,7 @@ def training(settings: Settings) -> pd.DataFrame:
                 accuracy = np.mean(predicted == y[test])
                 rows.add(model=model, how=how, replicate=replicate, metrics={"accuracy": accuracy})
             for parties in settings.parties if not replicate and model.startswith("log") else ():
-                session = Session(ring, parties, rng)
+                session = KeySession(ring, parties, rng)
                 setup = session.sent
                 indices = np.array_split(np.arange(len(train)), parties)
                 parts = [(here[i], truth[i]) for i in indices]
@@ -431,7 +431,7 @@ def leak(settings: Settings) -> pd.DataFrame:
     """Rows (reply): `records_recovered`, the share of a party's numbers that the coordinator reads
     off as c1 of the reply over c1 of the weights, with and without an encryption of 0 on top."""
     rng, rows = np.random.default_rng(settings.seed), Rows(part="leak")
-    session = Session(Ring(), 3, rng)
+    session = KeySession(Ring(), 3, rng)
     own, ring = rng.normal(size=(20, 20)), session.ring
     weights, truth = session.encrypt(np.zeros(N, object)), matrix(own)
     bare = (ring.encode(truth) * weights[1]) % ring.p

@@ -23,7 +23,7 @@ def ring():
 
 @pytest.fixture
 def session(ring):
-    return study.Session(ring, 3, np.random.default_rng(8))
+    return study.KeySession(ring, 3, np.random.default_rng(8))
 
 
 def encrypted(session, numbers):
@@ -110,7 +110,7 @@ def test_without_one_party_nothing_is_decrypted(session):
 
 def test_shares_of_another_session_or_ciphertext_are_refused(session, ring):
     product = study.apply(session, np.eye(3), encrypted(session, [1, 2, 3]), np.zeros(3))
-    other = study.Session(ring, 3, np.random.default_rng(9))
+    other = study.KeySession(ring, 3, np.random.default_rng(9))
     fresh = session.encrypt(np.zeros(study.N, object))
     for foreign in (other.share(0, product[1]), session.share(0, fresh[1])):
         with pytest.raises(ValueError, match="another key, session or ciphertext"):
