@@ -505,7 +505,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
          "of both."),
         ("With a fixed hidden layer, in clear, the line reaches {network:.1%}, the sigmoid on the same "
          "layer {network_plain:.1%}.", True, ""),
-        ("Bytes grow with the parties to the power {slope:.2f}, as the lecture says, and nearly by "
+        ("Bytes grow with the parties to the power {slope:.2f}, as the lecture says, and exactly, by "
          "construction: each party exchanges the same number of polynomials with the coordinator. "
          "{many:.0f} parties send {mb:,.0f} MB.", abs(slope - 1) <= 0.05,
          "Bytes grow with the parties to the power {slope:.2f}, not 1."),
