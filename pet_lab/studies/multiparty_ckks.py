@@ -31,6 +31,8 @@ Ciphertext = tuple[Poly, Poly]
 LABELS = {
     "parties": "parties",
     "megabytes": "MB sent in all",
+    "setup_mb": "of it, MB for the key",
+    "score_error": "largest error of a score",
     "ciphertexts": "ciphertexts a step",
     "features": "features and neurons",
     "accuracy": "accuracy on held-out records",
@@ -495,7 +497,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
     }  # fmt: skip
     claims = [
         ("{few:.0f} to {many:.0f} parties train one logistic regression that none of them can read: "
-         "{agreement:.1%} of its classes or more are those of the same steps in clear (largest "
+         "{agreement:.1%} of its classes at least are those of the same steps in clear (largest "
          "error of a score {error:.1g}).", numbers["agreement"] >= 0.99,
          "Only {agreement:.1%} of encrypted classes are those of the same steps in clear."),
         ("The sigmoid as a line gives {line:.1%}, against {plain:.1%} for federated learning in clear "
@@ -505,9 +507,9 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
          "of both."),
         ("With a fixed hidden layer, in clear, the line reaches {network:.1%}, the sigmoid on the same "
          "layer {network_plain:.1%}.", True, ""),
-        ("Bytes grow with the parties to the power {slope:.2f}, as the lecture says, and exactly, by "
-         "construction: each party exchanges the same number of polynomials with the coordinator. "
-         "{many:.0f} parties send {mb:,.0f} MB.", abs(slope - 1) <= 0.05,
+        ("Bytes grow with the parties to the power {slope:.2f}, as the lecture says; exactly 1, "
+         "by construction, for each party exchanges the same number of polynomials with the "
+         "coordinator. {many:.0f} parties send {mb:,.0f} MB.", abs(slope - 1) <= 0.05,
          "Bytes grow with the parties to the power {slope:.2f}, not 1."),
         ("From {least:.0f} to {most:.0f} features a step needs {first:.0f} to {last:.0f} ciphertexts: "
          "flat while one holds all, then with the square; the lecture's logarithm is not that of "
