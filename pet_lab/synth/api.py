@@ -23,7 +23,7 @@ from .mechanisms import SHARE_CHOICE, draw_mst, draw_smartnoise, draw_task
 
 MECHANISMS = ("mst", "task", "mst-smartnoise", "aim-smartnoise")
 METHODS = ("round", "sample", "shuffled")
-_FORMAT = 5
+_FORMAT = 6
 """Raise it when a change alters what the same inputs give: cached tables then no longer apply."""
 
 
@@ -194,7 +194,7 @@ def _place(
 ) -> Path:
     """Where the table made from all this by these versions is kept."""
     stated = {k: asdict(v) if isinstance(v, Bins) else list(v) for k, v in (domain or {}).items()}
-    versions = [version(name) for name in ("jax", "numpy", "mbi", "smartnoise-synth")]
+    versions = [version(name) for name in ("jax", "numba", "numpy", "mbi", "smartnoise-synth")]
     types = [[str(column), str(dtype)] for column, dtype in frame.dtypes.items()]
     facts = json.dumps([_FORMAT, stated, versions, types, inputs], sort_keys=True, default=str)
     digest = hashlib.sha256(facts.encode())

@@ -17,7 +17,7 @@ import pandas as pd
 from pet_lab.noise import Noise
 
 from .domain import Coded, whole
-from .forest import Measurement, closest_counts, draw_rows, fit_forest
+from .forest import Measurement, draw_rows, fit_forest
 
 SHARE_CHOICE = 0.10  # of the budget of "task", where it chooses its columns itself
 Column = tuple[np.ndarray, int]  # codes, and how many there are
@@ -35,6 +35,12 @@ def _measure(
     counts = _counts(*(columns[i] for i in chosen))
     values = counts + noise.gaussian(sigma, counts.size).reshape(counts.shape)
     return Measurement(columns=chosen, values=values, sigma=sigma)
+
+
+def _expected(sizes: Sequence[int], ones: Sequence[Measurement], n: int) -> list[np.ndarray]:
+    """Counts of each column that fit its noisy ones, by as many steps as smartnoise takes."""
+    fitted = fit_forest(sizes, ones, total=float(n), iterations=1000)
+    return [n * margin for margin in fitted.margins]
 
 
 def draw_mst(
@@ -67,7 +73,7 @@ def draw_mst(
         merged.append((place[codes], one.values.size))
         ones.append(one)
         kept.append(keep)
-    expected = [closest_counts(one, n) for one in ones]
+    expected = _expected([size for _, size in merged], ones, n)
     errors = {
         (a, b): np.abs(_counts(merged[a], merged[b]) - np.outer(expected[a], expected[b]) / n).sum()
         for a, b in itertools.combinations(range(len(columns)), 2)
@@ -133,7 +139,7 @@ def draw_task(
     wanted = min(strongest, len(others)) if isinstance(strongest, int) else len(chosen)
     sigma = float(np.sqrt(max(wanted, 1) / (2 * (1 - share_one - share_choice) * rho)))
     epsilon = float(np.sqrt(8 * share_choice * rho / max(wanted, 1)))
-    margins = [closest_counts(one, n) for one in ones] if private else []
+    margins = _expected([size for _, size in columns], ones, n) if private else []
 
     def score(i: int) -> float:
         apart = np.abs(_counts(columns[goal], columns[i]) - np.outer(margins[goal], margins[i]) / n)
