@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Sampling = Literal["shuffle", "poisson", "full"]
 Accountant = Literal["rdp", "pld"]
 Neighbouring = Literal["add_remove", "replace_one"]
+Way = Literal["strong", "moments", "renyi", "loss", "replaced", "clt", "clt_uniform"]
 
 # tensorflow-privacy's deprecated compute_dp_sgd_privacy looks at these Renyi orders only.
 _CLAIM_ORDERS = (1.25, 1.5, 1.75, 2, 2.25, 2.5, 3, 3.5, 4, 4.5, *range(5, 64), 128, 256, 512)
@@ -283,6 +284,73 @@ def noise_for_claim(target_epsilon: float, **setting: Any) -> float:
     return _invert(lambda z: claimed_epsilon(z, **setting), target_epsilon, setting)
 
 
+def epsilon_by(
+    way: Way,
+    noise_multiplier: float,
+    *,
+    rate: float,
+    steps: float,
+    delta: float,
+    orders: Sequence[float] | None = None,
+) -> float:
+    """Epsilon of Gaussian steps on Poisson samples, by the accountants of the literature.
+
+    Parameters
+    ----------
+    way : str
+        "strong": each step (epsilon, delta)-DP by the tail of its noise, times the rate, summed by
+        strong composition (arXiv:1607.00133, section 5.1), half of delta to the steps.
+        "moments": Renyi moments, converted as until 2020 (arXiv:1702.07476, proposition 3).
+        "renyi": the same moments, converted as today (arXiv:2004.00010, proposition 12).
+        "loss": the privacy loss distribution; "replaced": the same for replacing a record.
+        "clt": a central limit, no bound (arXiv:1911.11607); "clt_uniform": for batches of one size.
+    rate, steps : float
+        Chance of a record to be in a batch, in (0, 1]; number of batches, at least 1. Moments and
+        limits take fractions of a step, as programs did; loss distributions round up.
+    orders : sequence of float, optional
+        Renyi orders above 1 that the program looked at; default: dp-accounting's.
+    """
+    z = noise_multiplier
+    checks.one_of(get_args(Way), way=way)
+    checks.positive(noise_multiplier=z)
+    checks.between(1e-9, 1, rate=rate)
+    checks.between(1, 1e9, steps=steps)
+    _check_delta(delta)
+    if way in ("loss", "replaced"):
+        whole, replaced = math.ceil(steps - 1e-9), way == "replaced"
+        return _poisson(z, rate, whole, delta, accountant="pld", replaced=replaced)
+    if way.startswith("clt"):
+        return gaussian_epsilon(mu=clt_mu(z, rate=rate, steps=steps, way=way), delta=delta)
+    if way == "strong":
+        step = rate * math.sqrt(2 * math.log(2.5 * steps * rate / delta)) / z
+        tail = math.sqrt(2 * steps * math.log(2 / delta)) * step
+        return tail + steps * step * math.expm1(step)
+    at, moments = renyi_divergences(z, rate=rate, steps=steps, orders=orders)
+    if way == "moments":
+        return float(np.min(moments + math.log(1 / delta) / (at - 1)))
+    shrunk = np.log1p(-1 / at) - (math.log(delta) + np.log(at)) / (at - 1)
+    return max(0.0, float(np.min(moments + shrunk)))
+
+
+def renyi_divergences(
+    noise_multiplier: float, *, rate: float, steps: float, orders: Sequence[float] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Orders above 1 and the divergence at each, shapes (n,): Gaussian steps on Poisson samples."""
+    account = _renyi_account(noise_multiplier, rate, 1, None if orders is None else tuple(orders))
+    return np.asarray(account._orders, dtype=float), np.asarray(account._rdp) * steps
+
+
+def clt_mu(noise_multiplier: float, *, rate: float, steps: float, way: str = "clt") -> float:
+    """mu of the Gaussian mechanism that many steps approach (arXiv:1911.11607)."""
+    from scipy.special import ndtr
+
+    inverse = 1 / noise_multiplier
+    spread = math.expm1(inverse**2)
+    if way == "clt_uniform":
+        spread = 2 * (math.exp(inverse**2) * ndtr(1.5 * inverse) + 3 * ndtr(-0.5 * inverse) - 2)
+    return rate * math.sqrt(steps * spread)
+
+
 def _check_delta(delta: float) -> None:
     require(0 < delta < 1, f"delta is strictly between 0 and 1, got {delta}; 1e-5 is usual.")
 
@@ -407,7 +475,9 @@ def _poisson(
     # Three bounds hold; the grid of the first loses its tail below 1e-14 and grows with the steps,
     # as above, where one of the others is tighter.
     held = [_composed(z / 2, steps, delta, accountant)]
-    interval = 3e-5 * max(1.0, min(held[0], tightest(delta)))
+    bound = min(held[0], tightest(delta))
+    # Each step rounds up by half an interval: together below 1 % of epsilon, while memory lasts.
+    interval = min(3e-5 * max(1.0, bound), max(3e-6, bound / (50 * steps)))
     if interval <= _COARSEST_GRID:
         from dp_accounting.pld import privacy_loss_distribution as losses
 

@@ -1,8 +1,9 @@
 """Our numbers beside the printed ones, each with a verdict of :mod:`pet_lab.workbench.verdicts`.
 
-An ``exact`` cell is reproduced if and only if ours rounds to the printed digits, unless our rows
-vary, which a random stand-in for the data makes them do: then it is compared as a mean, and the
-note says so. A cell without rows is listed as not run, and the note says why.
+An ``exact`` cell is reproduced if and only if ours rounds to the printed digits, or lies within a
+margin that the table states, unless our rows vary, which a random stand-in for the data makes them
+do: then it is compared as a mean, and the note says so. A cell without rows is listed as not run,
+and the note says why.
 
 Cells are many small questions; ``joint`` asks one large: is the printed table, as a whole, a
 plausible run of ours? It is the share of our runs that lie as far out (:func:`verdicts.joint`),

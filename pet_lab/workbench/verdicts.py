@@ -161,7 +161,7 @@ def verdict(
     margin, remark = cell.margin, ""
     if cell.kind == "exact":
         if not ours.se > 0:
-            return ("reproduced" if gap == 0 else "differs"), ""
+            return ("reproduced" if gap <= margin else "differs"), ""
         margin = max(margin, cell.rounding)
         remark = "printed as exact, but ours is random, so compared as a mean. "
     if isnan(ours.se):

@@ -88,6 +88,12 @@ def test_a_printed_mean_with_its_own_error_is_judged_by_it():
     assert "anywhere from 0.00" in wide[1]
 
 
+def test_an_exact_number_may_state_a_margin():
+    near, far = Ours(mean=2.0095), Ours(mean=2.0106)  # 2.000 ends at 2.0005
+    assert verdict(cell("2.000", "exact", 0.01), near, cells=9)[0] == "reproduced"
+    assert verdict(cell("2.000", "exact", 0.01), far, cells=9)[0] == "differs"
+
+
 def test_one_replicate_is_never_enough_unless_exact():
     for kind in ("mean", "sd", "one_run"):
         got = verdict(cell(kind=kind), Ours(mean=9.0), cells=1)

@@ -33,6 +33,7 @@ TRACKS = {
     "psi": "Private set intersection",
     "shared_computation": "Shared computation",
     "primers": "Primers: one technique each",
+    "literature": "Literature: printed numbers of other publications",
 }
 NOTICES = {
     "stand-in": "Made from a synthetic stand-in, not from the real data: the method is the same, "
