@@ -19,11 +19,11 @@ from pet_lab.rows import Claim, Rows, claims, concat
 
 LABELS = {
     "epsilon": "epsilon",
-    "training": "printed number",
+    "training": "printed epsilon, in the order of the tables",
     "passed": "epochs of training",
     "epsilon_at": "epsilon",
     "shown": "accountant",
-    "share_left": "today's epsilon as a share of the printed one",
+    "share_left": "today's epsilon / printed",
 }
 WAYS: dict[accounting.Way, str] = {
     "strong": "strong composition",
@@ -135,7 +135,7 @@ def _today(printed: pd.DataFrame) -> pd.DataFrame:
         }
         today = accounting.epsilon_by("loss", ran["noise_multiplier"], **at)
         rows.add(
-            training=f"{i + 1}. {ran['table']}: {record['text'][:6]}",
+            training=f"{i + 1}: {record['text'][:6]}",
             earlier=ran["way"],
             metrics={"today": today, "share_left": today / record["printed"]},
         )
