@@ -3,6 +3,7 @@ anything: the honest side ends with one sentence, in time, and believes nothing.
 
 import contextlib
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -285,17 +286,17 @@ def test_a_linker_that_answers_anything_is_refused(request_, uploads):
         else:
             line.send(now)
 
-    with blocking.serve(LINKER, handle, options=Options(timeout_s=5)) as server:
-        one = service.RemoteLinker(
-            "linker", f"127.0.0.1:{server.port}", STATCAN, Options(timeout_s=1)
-        )
-        calls = {
-            "send": lambda: one.send(a, wait_s=1)[0],
-            "ask": lambda: one.ask(ASKED),
-            "wait": lambda: one.wait_until_linked(ASKED.session, wait_s=1),
-        }
+    with blocking.serve(LINKER, handle, options=Options(timeout_s=20)) as server:
         believed = {}
         for name, reply["now"] in REPLIES.items():
+            wait_s = 1 if reply["now"] is None else 20
+            mine = STATCAN, Options(timeout_s=wait_s)
+            one = service.RemoteLinker("linker", f"127.0.0.1:{server.port}", *mine)
+            calls = {
+                "send": lambda one=one: one.send(a, wait_s=20)[0],
+                "ask": lambda one=one: one.ask(ASKED),
+                "wait": lambda one=one, s=wait_s: one.wait_until_linked(ASKED.session, wait_s=s),
+            }
             ended = outcome(calls[request_])
             if not isinstance(ended, Exception):
                 believed[name] = ended
@@ -328,6 +329,14 @@ def test_labels_of_another_column_party_or_key_are_not_opened(uploads):
         combine([true, swapped], result.left.link_key)
 
 
+def ended_at(server):
+    """Wait until the server has ended its calls too: one upload of a party refuses the next."""
+    calls, give_up = server._server._inner._tasks, time.monotonic() + 60
+    while calls:
+        assert time.monotonic() < give_up, "A call did not end."
+        time.sleep(0.005)
+
+
 @pytest.mark.parametrize("how", DEVIATIONS)
 def test_one_frame_that_is_not_as_agreed_ends_an_upload(how, uploads):
     result, a, b = uploads
@@ -343,26 +352,29 @@ def test_one_frame_that_is_not_as_agreed_ends_an_upload(how, uploads):
 
     frames, at = [], NEVER
     quick = Options(timeout_s=0.8 if how in WAITED_FOR else 20)
-    with contextlib.closing(
-        service.LinkerServer(linker.Linker(("statcan", "cbs")), LINKER, options=quick)
-    ) as server:
+    one = linker.Linker(("statcan", "cbs"))
+    with contextlib.closing(service.LinkerServer(one, LINKER, options=quick)) as server:
         evil = Deviates("linker", f"127.0.0.1:{server.port}", STATCAN, quick)
         accepted = []
         for at in range(7):  # the header, and announcement, rows and end of labels and of rows
-            server.linker._waiting.clear()
-            ended = outcome(lambda: evil.send(a, wait_s=2)[0])
+            one._waiting.clear()
+            ended = outcome(lambda: evil.send(a, wait_s=20)[0])
+            ended_at(server)
             if not isinstance(ended, Exception):
                 accepted.append((at, ended))
             else:
                 assert refused(ended), at
-                assert not server.linker._waiting
+                assert not one._waiting
         # A header is the party's own word: with a bit flipped it is that of another upload.
         assert [at for at, pairs in accepted if at] == [6] * (how == "sends it twice")
         assert all(pairs == -1 for _, pairs in accepted)
-        assert not server.linker.is_linked(result.left.session)
-        at = NEVER
-        server.linker._waiting.clear()
-        assert evil.send(a, wait_s=2)[0] == -1
-        assert len(frames[0]) == 7
-        honest = service.RemoteLinker("linker", evil.address, CBS, Options(timeout_s=20))
-        assert honest.send(b, wait_s=2)[0] == 40
+        assert not one.is_linked(result.left.session)
+    at = NEVER
+    one._waiting.clear()
+    patient = Options(timeout_s=20)
+    with contextlib.closing(service.LinkerServer(one, LINKER, options=patient)) as server:
+        parties = (Deviates, STATCAN, a), (service.RemoteLinker, CBS, b)
+        for (kind, party, table), pairs in zip(parties, (-1, 40), strict=True):
+            honest = kind("linker", f"127.0.0.1:{server.port}", party, patient)
+            assert honest.send(table, wait_s=20)[0] == pairs
+    assert len(frames[0]) == 7
