@@ -13,6 +13,7 @@ import collections
 import functools
 import importlib
 import logging
+import os
 import socket
 import ssl
 import sys
@@ -28,6 +29,7 @@ from .errors import Cheating, agreed
 from .messages import Member
 
 CONNECT_S = 10.0
+MOST_UNPROVEN = 64  # connections that have shown no certificate yet
 MOST_UNREAD = 2**28
 """Bytes that a party may send ahead; a number's share has 16 or more."""
 MPYC = ("asyncoro", "mpctools", "random", "secgroups", "seclists", "secpols", "sectypes")
@@ -74,12 +76,9 @@ class Mesh:
         rt, loop, link = self.runtime, asyncio.get_running_loop(), _link_class()
         for party in rt.parties:
             party.protocol = loop.create_future() if party.pid == self.party_index else None
-        server = None
+        door = loop.create_task(self._let_in(link)) if self.party_index else None
         try:
             async with asyncio.timeout(within):
-                if self.party_index:
-                    sock, tls = self.listener.dup(), self.endpoint.server
-                    server = await loop.create_server(lambda: link(self, None), sock=sock, ssl=tls)
                 for index in range(self.party_index + 1, len(self.names)):
                     await self._reach(index, link)
                 await rt.parties[self.party_index].protocol
@@ -88,8 +87,26 @@ class Mesh:
             who = absent[0] if absent else "a party"
             raise PeerLost(who, f"{who} did not come to the computation.") from None
         finally:
-            if server is not None:
-                server.close()
+            if door is not None:
+                door.cancel()
+
+    async def _let_in(self, link: Any) -> None:
+        """Accept connections; of those without a certificate so far the oldest makes room."""
+        loop, unproven = asyncio.get_running_loop(), list[asyncio.Task[Any]]()
+        try:
+            while True:
+                sock, _ = await loop.sock_accept(self.listener)
+                unproven = [task for task in unproven if not task.done()]
+                if len(unproven) >= MOST_UNPROVEN:
+                    unproven.pop(0).cancel()
+                handshake = loop.connect_accepted_socket(
+                    lambda: link(self, None), sock, ssl=self.endpoint.server
+                )
+                unproven.append(loop.create_task(handshake))
+                unproven[-1].add_done_callback(lambda task: task.cancelled() or task.exception())
+        finally:
+            for task in unproven:
+                task.cancel()
 
     async def _reach(self, index: int, link: Any) -> None:
         member = self.parties[index]
@@ -129,13 +146,14 @@ class Mesh:
 def _runtime(party_index: int, members: Sequence[Member], threshold: int) -> Any:
     """A new mpyc runtime, made the one of this process."""
     argv, sys.argv = sys.argv, ["pet-lab"]  # mpyc reads the command line when it is imported
+    logging.disable(logging.INFO)
+    os.environ["MPYC_NOUVLOOP"] = "1"  # else it changes the loops of the process, where it can
     try:
         runtimes = importlib.import_module("mpyc.runtime")
         modules = [importlib.import_module(f"mpyc.{name}") for name in (*MPYC, "statistics")]
     finally:
         sys.argv = argv
     logging.getLogger().setLevel(logging.WARNING)
-    logging.disable(logging.INFO)
     off = ("no_prss", "no_async", "no_barrier", "mix32_64bit", "ssl")
     options = SimpleNamespace(
         threshold=threshold, no_log=True, sec_param=30, bit_length=32, **dict.fromkeys(off, False)

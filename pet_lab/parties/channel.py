@@ -351,17 +351,22 @@ async def serve(
     """Listen, and call `handle` with a channel to each peer whose certificate is accepted.
 
     A PartyError from `handle` is sent to the peer, of any other error only that there was one.
-    `turned_away` gets one sentence for each peer whose certificate is not accepted; connections
-    beyond `at_most` at one time are closed at once.
+    `turned_away` gets one sentence for each peer whose certificate is not accepted. Of `at_most`
+    connections at one time the oldest that has shown no certificate makes room for another; with
+    calls on all of them the other is closed at once.
     """
     options, context = options or Options(), server_context(credentials)
     tasks: set[asyncio.Task[Any]] = set()
+    unproven: dict[asyncio.StreamWriter, asyncio.Task[Any]] = {}
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(tasks) >= at_most:
-            writer.transport.abort()
-            return
-        task = asyncio.create_task(one(reader, writer))
+            oldest = next(iter(unproven), writer)
+            oldest.transport.abort()
+            if oldest is writer:
+                return
+            unproven.pop(oldest).cancel()
+        unproven[writer] = task = asyncio.create_task(one(reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
@@ -378,6 +383,8 @@ async def serve(
                 turned_away(str(error))
             writer.transport.abort()
             return
+        finally:
+            unproven.pop(writer, None)
         channel = Channel(
             reader, writer, party=credentials.name, peer=peer, options=options, record=record
         )

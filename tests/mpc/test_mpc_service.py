@@ -1,26 +1,32 @@
 """Parties as processes over mutual TLS: answers equal the clear ones, and every refusal."""
 
 import asyncio
+import contextlib
 import dataclasses
 import os
+import socket
+import threading
+import time
 from collections import Counter
 
 import msgspec
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from mpc_examples import POOLED, STATISTICS, X, Y, people
 from msgspec.structs import replace
 
-from pet_lab.mpc import clear, messages, node
+from pet_lab.mpc import clear, mesh, messages, node
+from pet_lab.mpc.catalogue import PublicFacts
 from pet_lab.mpc.clear import same
 from pet_lab.mpc.errors import Cheating, TaskError
 from pet_lab.mpc.service import PERMISSIVE, Owned, Service, heads
 from pet_lab.mpc.tasks import in_hours
 from pet_lab.parties import channel
-from pet_lab.parties.certificates import TestAuthority
+from pet_lab.parties.certificates import TestAuthority, client_context, load
 from pet_lab.parties.errors import PartyError, PeerLost, Refused
-from pet_lab.parties.log import read, verify
+from pet_lab.parties.log import canonical, digest, read, verify
 from pet_lab.studies.deviating.__main__ import Faults, Send
 
 DEVIATING = "pet_lab.studies.deviating"
@@ -122,6 +128,20 @@ def test_small_groups_and_dominated_totals_do_not_leave(three, tables):
     assert made.table["sum"].isna().tolist() == (share > limit).tolist()
 
 
+# Every field that an entry about a task may have: none of them tells how many rows match.
+LOGGED = {
+    "prepared": {"data", "function"},
+    "requested": {"task", "function"},
+    "approved": {"task", "function", "owners", "output", "purpose", "epsilon", "data", "warnings"},
+    "handed in": {"task", "data", "epsilon", "owners"},
+    "deposited": {"task", "owner"},
+    "started": {"task", "approvals"},
+    "finished": {"task", "answer"},
+    "received": {"task", "answers"},
+    "witnessed": {"party", "n", "sha256", "signature"},
+}
+
+
 @pytest.mark.parametrize(
     ("function", "parameters", "terms"),
     [
@@ -142,15 +162,26 @@ def test_only_what_the_checks_saw_leaves(three, tables, function, parameters, te
         for entry in three.log(name)[0][n:]:
             body = {k: v for k, v in entry.body.items() if k != "approvals"}
             assert exact not in body.values(), (name, entry)
-            assert "public" not in body
+            assert set(entry.body) == LOGGED[entry.kind], (name, entry)
             if entry.kind == "received":
                 received = set(body["answers"])
             elif entry.kind == "finished":
                 finished.add(body["answer"])
     assert received == finished
-    assert len(finished) == 3, "salted, so that a hash of a small answer tells nothing"
+    assert len(finished) == 3
     sent = three.order("pz", node.TakeSent(), node.Messages)
     assert sent.costs == [], "products tell matches: costs stay with the processing parties"
+
+
+def test_a_regression_of_few_rows_is_withheld_and_no_log_tells_that(three, tables):
+    rows = len(tables[0].merge(tables[1], on="id"))
+    with pytest.raises(TaskError, match="too few rows"):
+        three.compute("joined_linear_regression", LINEAR, min_group=rows + 1)
+    for name in THREE:
+        body = [e.body for e in three.log(name)[0] if e.kind == "finished"][-1]
+        facts = PublicFacts(withheld=(0,))
+        guess = messages.SignedShares(body["task"], name, facts, (), "")
+        assert body["answer"] != digest(canonical(guess)), "salted: nobody can try out the facts"
 
 
 def test_noise_is_added_by_the_parties(three, tables):
@@ -430,6 +461,112 @@ def test_a_lying_owner_is_excluded_and_no_honest_party(owned):
         for name in (*THREE, "pz"):
             entries, _ = service.log(name)
             assert [e.body["party"] for e in entries if e.kind == "excluded"] == ["px"]
+
+
+# --- the port of shares -------------------------------------------------------------------------
+
+
+HALF = b"\x16\x03\x01\x02\x00\x01"  # a TLS handshake that never goes on
+FRAME = (7).to_bytes(8, "little") + (200).to_bytes(4, "little") + bytes(200)  # of mpyc
+GREETING = bytes(2) + bytes(16)  # of party 0 to mpyc, with a key for the shared randomness
+
+
+class Strangers:
+    """Connections to the port of shares of a party, always `most` of them open, until closed."""
+
+    def __init__(self, port, first, most, *, tls=None, name=""):
+        self.address, self.first, self.most = ("127.0.0.1", port), first, most
+        self.tls, self.name = tls, name
+        self.tried = self.heard = 0
+        self._open, self._stop = [], threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        while not self._stop.is_set():
+            try:
+                line = socket.create_connection(self.address, timeout=1)
+                self._open.append(line)
+                self.tried += 1
+                if self.tls is not None:
+                    line = self._open[-1] = self.tls.wrap_socket(line, server_hostname=self.name)
+                line.sendall(self.first)
+                self.heard += 1
+            except OSError:
+                time.sleep(0.01)  # turned away, or nobody accepts now
+            while len(self._open) > self.most:
+                self._open.pop(0).close()
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join(20)
+        for line in self._open:
+            line.close()
+        assert not self._thread.is_alive()
+
+
+def in_time(service, *, within=60):
+    """What comes of a task, which may be an error, and that it ends in time."""
+    start = time.monotonic()
+    try:
+        return service.compute("join_size", SIZE).table
+    except PartyError as error:
+        return error
+    finally:
+        assert time.monotonic() - start < within
+
+
+@pytest.mark.parametrize("who", ["silent", "half a handshake", "plain text", "other authority"])
+def test_strangers_at_the_port_of_shares_stop_no_task(three, tables, who):
+    """They hold 200 connections at each of two parties, which keep no more than they must."""
+    first = {"half a handshake": HALF, "plain text": b"GET / HTTP/1.0\r\n\r\n"}.get(who, b"")
+    tls = None
+    if who == "other authority":
+        stranger = TestAuthority().issue("pp-1")
+        tls = client_context(replace_ca(stranger, three.authority.certificate))
+    with contextlib.ExitStack() as stack:
+        floods = [
+            stack.enter_context(
+                Strangers(three.members[name].data_port, first, 200, tls=tls, name=name)
+            )
+            for name in ("pp-2", "pp-3")
+        ]
+        for _ in range(2):
+            assert same(in_time(three), expected("join_size", SIZE, tables))
+            files = psutil.Process(three.processes["pp-3"].popen.pid).num_fds()
+            assert files < mesh.MOST_UNPROVEN + 40
+        assert all(flood.tried > (0 if tls else 20) for flood in floods)
+
+
+@pytest.mark.parametrize(
+    ("who", "first"),
+    [
+        ("px", GREETING + FRAME),
+        ("pp-1", b""),
+        ("pp-1", FRAME * 50),
+        ("pp-1", GREETING + FRAME),
+        ("pp-1", GREETING + b"\xff" * 4000),
+    ],
+    ids=["no party", "silent", "no greeting", "frames", "rubbish"],
+)
+def test_a_member_that_sends_rubbish_to_the_port_of_shares_spoils_one_task_at_most(
+    three, tables, who, first
+):
+    """px is no party of the computation and is not heard; pp-1 is one and can end it."""
+    tls = client_context(load(three.folder / who))
+    with Strangers(three.members["pp-3"].data_port, first, 3, tls=tls, name="pp-3") as flood:
+        for _ in range(10):
+            made = in_time(three)
+            if flood.heard:
+                break
+    assert flood.heard
+    if who == "px" or not isinstance(made, PartyError):
+        assert same(made, expected("join_size", SIZE, tables))
+    assert same(in_time(three), expected("join_size", SIZE, tables))
+    assert set(three.audit()["verdict"]) == {"holds"}
 
 
 @pytest.mark.slow

@@ -187,6 +187,24 @@ def test_a_number_has_one_hash_however_it_is_written():
             },
             "1 to 200",
         ),
+        (
+            {
+                "function": "joined_logistic_regression",
+                "parameters": {
+                    "key": "id",
+                    "join": "opened",
+                    "target": "ill",
+                    "predictors": ["age"],
+                    "iterations": 5,
+                },
+                "level": "checked",
+            },
+            "runs at majority, not 'checked'",
+        ),
+        (
+            {"function": "join_size", "parameters": {"key": "id", "join": "aligned"}},
+            "Of aligned files the join's size is public",
+        ),
     ],
 )
 def test_what_the_catalogue_refuses(change, says):

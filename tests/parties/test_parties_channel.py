@@ -289,6 +289,27 @@ def test_more_connections_than_allowed_are_closed():
     with_server(talk, hold, at_most=1)
 
 
+@pytest.mark.parametrize("first", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["silent", "half"])
+def test_who_shows_no_certificate_makes_room(first):
+    """A hundred handshakes that never end, at a server of two: both members are served at once."""
+
+    async def talk(port):
+        strangers = [await asyncio.open_connection("127.0.0.1", port) for _ in range(100)]
+        for _, writer in strangers:
+            writer.write(first)
+        async with asyncio.timeout(channel.HANDSHAKE_S / 2):
+            async with await dial(port) as one, await dial(port) as other:
+                for line in (one, other):
+                    await line.send(Ask(3))
+                    assert (await line.receive(Ask)).number == 3
+                with pytest.raises((PeerLost, Refused)):
+                    await dial(port)  # members do not make room for others
+        for _, writer in strangers:
+            writer.transport.abort()
+
+    with_server(talk, at_most=2, options=Options())
+
+
 # --- certificates ---------------------------------------------------------------------------------
 
 
