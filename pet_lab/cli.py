@@ -564,8 +564,14 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    workspace: Annotated[
+        Path | None,
+        typer.Option(help="A folder of your own: notebooks/, and published/ beside it."),
+    ] = None,
 ) -> None:
     """Run, sweep, score and report experiments on privacy-enhancing technologies."""
+    if workspace is not None:
+        os.environ["PET_LAB_HOME"] = str(workspace.resolve())
 
 
 def main(args: Sequence[str] | None = None) -> None:

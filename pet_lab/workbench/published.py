@@ -7,6 +7,7 @@ computed by :mod:`pet_lab.workbench.scorecard`, contradictions by
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -153,9 +154,13 @@ class _Heading(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class PrintedTable(_Heading, frozen=True, kw_only=True):
-    """One printed table: its cells, where it stands, and the notebook that reproduces it."""
+    """One printed table: its cells, where it stands, and the notebook that reproduces it.
+
+    publication  the folder it lies in
+    """
 
     cells: tuple[Cell, ...]
+    publication: str = ""
 
     def cause(self, cell: Cell, reading: str) -> str:
         """Known cause of a difference in this cell and reading, or "" where none is known."""
@@ -171,15 +176,26 @@ def load(ws_or_path: Workspace | Path | str | None = None) -> list[PrintedTable]
     """Read printed tables, in the order of their ids.
 
     A folder is read with its folders, one per publication; a workspace means its `published`
-    folder, nothing the tables shipped with the package. PublishedError if a file is not TOML, has
-    unknown keys, a cell without unit or margin, a number that is not a number, or if two files or
-    cells say the same thing twice.
+    folder; nothing means the tables shipped with the package and, in a workspace of the user's own
+    (the variable PET_LAB_HOME), those of its `published` folder. PublishedError if a file is not
+    TOML, has unknown keys, a cell without unit or margin, a number that is not a number, or if two
+    files or cells say the same thing twice.
     """
-    given: Any = PACKAGED if ws_or_path is None else ws_or_path
-    path = Path(given if isinstance(given, str | Path) else given.published)
-    files = sorted(path.rglob("*.toml")) if path.is_dir() else [path]
+    given: Any = ws_or_path
+    if given is None:
+        own = Path(os.environ.get("PET_LAB_HOME") or PACKAGED.parent) / "published"
+        folders = [PACKAGED, own] if own.is_dir() and own != PACKAGED else [PACKAGED]
+    else:
+        folders = [Path(given if isinstance(given, str | Path) else given.published)]
+    files = [
+        file
+        for path in folders
+        for file in (sorted(path.rglob("*.toml")) if path.is_dir() else [path])
+    ]
     if not files:
-        raise PublishedError(f"{path}: expected at least one .toml of printed numbers, found none.")
+        raise PublishedError(
+            f"{folders[0]}: expected at least one .toml of printed numbers, found none."
+        )
     tables: dict[str, PrintedTable] = {}
     for file in files:
         table = _table(file)
@@ -190,7 +206,7 @@ def load(ws_or_path: Workspace | Path | str | None = None) -> list[PrintedTable]
 
 
 def named(*tables: PrintedTable | str) -> list[PrintedTable]:
-    """The tables, of those given by their id the shipped ones; PublishedError if there is none."""
+    """The tables, those given by their id as `load` knows them; PublishedError if there is none."""
     if all(isinstance(t, PrintedTable) for t in tables):
         return cast(list[PrintedTable], list(tables))
     known = {t.id: t for t in load()}
@@ -275,7 +291,8 @@ def _table(file: Path) -> PrintedTable:
         if not any(note.covers(cell, note.reading) for cell in cells.values()):
             raise PublishedError(f"{name}, notes[{i}]: no cell has these conditions and metric.")
     heading = {k: getattr(raw, k) for k in _Heading.__struct_fields__}
-    return PrintedTable(**heading, cells=tuple(cells.values()))
+    publication = file.resolve().parent.name
+    return PrintedTable(**heading, cells=tuple(cells.values()), publication=publication)
 
 
 _T = TypeVar("_T")

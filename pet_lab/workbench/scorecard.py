@@ -12,6 +12,7 @@ NaN where fewer than 20 complete runs of the table's one-run cells are known.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import isfinite, isinf, isnan, nan, sqrt
 from pathlib import Path
@@ -341,6 +342,23 @@ def tally(df: pd.DataFrame) -> dict[str, Any]:
         "inconsistent": int(keys[df["inconsistent"] != ""].nunique()),
         "sentence": headline(df),
     }
+
+
+def by_publication(df: pd.DataFrame, tables: Iterable[PrintedTable]) -> dict[str, pd.DataFrame]:
+    """The scorecard of each publication, by its name, in the order of their first tables.
+
+    A publication is a folder of printed tables; the source of most of them names it, else the
+    folder does.
+    """
+    folders: dict[str, list[PrintedTable]] = {}
+    for table in tables:
+        folders.setdefault(table.publication, []).append(table)
+    parts = {}
+    for folder, own in folders.items():
+        source, times = Counter(t.source for t in own).most_common(1)[0]
+        named = source if 2 * times > len(own) else folder.replace("_", " ").capitalize()
+        parts[named] = df[df["table"].isin([t.id for t in own])]
+    return {name: part for name, part in parts.items() if len(part)}
 
 
 def headline(df: pd.DataFrame) -> str:

@@ -16,7 +16,7 @@ _NAMED_PET_LAB = re.compile(r"""^\s*name\s*=\s*["']pet[-_]lab["']""", re.MULTILI
 class Workspace:
     """The folders of one checkout; nothing is created by looking.
 
-    root  folder that holds `notebooks/` and `pyproject.toml`
+    root  folder that holds `notebooks/`; a checkout also has `pyproject.toml`
     """
 
     root: Path
@@ -46,9 +46,13 @@ class Workspace:
 
     @property
     def published(self) -> Path:
-        """Printed numbers as TOML: of this workspace, or those that ship with the package."""
-        own = self.root / "pet_lab" / "published"
-        return own if own.is_dir() else Path(__file__).resolve().parents[1] / "published"
+        """Printed numbers as TOML: of this workspace, or those that ship with the package.
+
+        A workspace of the user's own keeps them in `published/` beside its `notebooks/`.
+        """
+        own = [self.root / "published", self.root / "pet_lab" / "published"]
+        packaged = Path(__file__).resolve().parents[1] / "published"
+        return next((folder for folder in own if folder.is_dir()), packaged)
 
     def shown(self, path: Path) -> str:
         """A path as a user types it in the workspace; in full where it lies outside."""
@@ -68,8 +72,8 @@ class Workspace:
         if home:
             if not (Path(home) / "notebooks").is_dir():
                 raise WorkspaceError(
-                    f"PET_LAB_HOME is {home}, but there is no folder notebooks/ in it; "
-                    "set it to a pet_lab checkout or unset it."
+                    f"PET_LAB_HOME (or --workspace) is {home}, but there is no folder notebooks/ "
+                    "in it; make one, or name a folder that has it."
                 )
             return cls(Path(home))
         here = Path(start or Path.cwd()).resolve()

@@ -462,7 +462,25 @@ def _card(ws: Workspace, name: str, scored: pd.DataFrame, profile: str | None) -
 
 
 def _scorecard(ws: Workspace, scored: pd.DataFrame) -> str:
-    titles = {t.id: t.title for t in published.load(ws)}
+    printed = published.load(ws)
+    titles = {t.id: t.title for t in printed}
+    publications = []
+    for source, whole in scorecard.by_publication(scored, printed).items():
+        anchor = "publication-" + exporter.slug(source)
+        content = {"name": source, "anchor": anchor, "sentence": scorecard.headline(whole)}
+        publications.append({**content, "tables": _tables(ws, whole, titles)})
+    return _render(
+        ws,
+        "scorecard.html.j2",
+        SCORECARD,
+        sentence=scorecard.headline(scored),
+        counts=_counts(scored),
+        publications=publications,
+        toc=[(p["anchor"], p["name"]) for p in publications],
+    )
+
+
+def _tables(ws: Workspace, scored: pd.DataFrame, titles: Mapping[str, str]) -> list[dict[str, Any]]:
     tables = []
     for name in scored["table"].unique():
         part = scored[scored["table"] == name]
@@ -478,15 +496,7 @@ def _scorecard(ws: Workspace, scored: pd.DataFrame) -> str:
                 "folded": len(part) if (part["verdict"] == "not run").all() else 0,
             }
         )
-    return _render(
-        ws,
-        "scorecard.html.j2",
-        SCORECARD,
-        sentence=scorecard.headline(scored),
-        counts=_counts(scored),
-        tables=tables,
-        toc=[(t["anchor"], t["name"]) for t in tables],
-    )
+    return tables
 
 
 def _problems(
