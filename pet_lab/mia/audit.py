@@ -216,6 +216,30 @@ def _one_run_p(records: int, guesses: int, right: int, epsilon: float, delta: fl
     return min(1.0, tail + 2 * records * delta * float(np.max(mass / i)) if right else 1.0)
 
 
+def one_run_bound(records: int, guesses: int, right: int, *, delta: float, error: float) -> float:
+    """The largest epsilon that so many right guesses refute, with error at most `error`.
+
+    The guesses are on `records` records, each in the training by a fair coin; their number is fixed
+    beforehand (arXiv:2305.08846, corollary 5.4 and appendix D).
+    """
+    checks.whole(0, right=right)
+    checks.require(
+        right <= guesses <= records,
+        f"Expected right <= guesses <= records, got {right}, {guesses} and {records}.",
+    )
+    checks.require(0 < error < 1, f"error is a probability in (0, 1), got {error}.")
+
+    def excess(epsilon: float) -> float:
+        return _one_run_p(records, guesses, right, epsilon, delta) - error
+
+    if excess(0.0) > 0:
+        return 0.0
+    high = 1.0
+    while high < 64 and excess(high) <= 0:
+        high *= 2
+    return float(optimize.brentq(excess, 0.0, high, xtol=1e-6))
+
+
 def one_run_epsilon_lower_bound(
     scores: ArrayLike,
     member: ArrayLike,
@@ -258,14 +282,5 @@ def one_run_epsilon_lower_bound(
     for g in tries:
         half = g // 2
         right = int(coins[order[:half]].sum() + (~coins[order[-half:]]).sum())
-
-        def excess(epsilon: float, answered: int = 2 * half, right: int = right) -> float:
-            return _one_run_p(s.size, answered, right, epsilon, delta) - error
-
-        if excess(0.0) > 0:
-            continue
-        high = 1.0
-        while high < 64 and excess(high) <= 0:
-            high *= 2
-        best = max(best, float(optimize.brentq(excess, 0.0, high, xtol=1e-6)))
+        best = max(best, one_run_bound(s.size, 2 * half, right, delta=delta, error=error))
     return best
