@@ -36,6 +36,7 @@ Way = Literal["strong", "moments", "renyi", "loss", "replaced", "clt", "clt_unif
 
 # tensorflow-privacy's deprecated compute_dp_sgd_privacy looks at these Renyi orders only.
 _CLAIM_ORDERS = (1.25, 1.5, 1.75, 2, 2.25, 2.5, 3, 3.5, 4, 4.5, *range(5, 64), 128, 256, 512)
+_NO_NOISE = 1e-100  # its square still has an inverse
 _LARGEST_NOISE, _SMALLEST_NOISE = 1e6, 1e-3
 _COARSEST_GRID = 200.0
 
@@ -400,7 +401,7 @@ def _check_reach(at: Callable[[float], float], target: float, setting: dict[str,
 
 def _composed(z: float, times: int, delta: float, accountant: str) -> float:
     """Epsilon of `times` Gaussian mechanisms with noise multiplier z."""
-    if z == 0:
+    if z <= _NO_NOISE:
         return math.inf
     if accountant == "pld":
         return gaussian_epsilon(mu=math.sqrt(times) / z, delta=delta)
@@ -411,7 +412,7 @@ def _renyi(
     z: float, q: float, steps: int, delta: float, orders: Sequence[float] | None = None
 ) -> float:
     """Epsilon of Gaussian mechanisms on Poisson samples at rate q; None: dp-accounting's orders."""
-    if z == 0:
+    if z <= _NO_NOISE:
         return math.inf
     # At next to no noise some orders overflow; they are useless there.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -444,7 +445,7 @@ def _poisson(
     z: float, q: float, steps: int, delta: float, *, accountant: str, replaced: bool
 ) -> float:
     """Epsilon of Gaussian mechanisms on Poisson samples at rate q: the smallest of what holds."""
-    if z == 0:
+    if z <= _NO_NOISE:
         return math.inf
     if q >= 1:
         return _composed(z / 2 if replaced else z, steps, delta, accountant)

@@ -364,6 +364,14 @@ def test_unreachable_epsilons_are_refused():
         noise_for(1e-6, sampling="shuffle", accountant="pld", **(REPORT | {"delta": 1e-12}))
 
 
+@pytest.mark.parametrize("sampling", ["shuffle", "poisson"])
+@pytest.mark.parametrize("accountant", ["rdp", "pld"])
+@pytest.mark.parametrize("noise", [1e-300, 1e-101, 1e-99, 1e-12])
+def test_noise_that_vanishes_guarantees_next_to_nothing(noise, accountant, sampling):
+    got = epsilon(noise, sampling=sampling, accountant=accountant, **REPORT).epsilon
+    assert got == math.inf if noise < 1e-100 else got > 1e20
+
+
 def test_a_tiny_epsilon_costs_much_noise_and_nothing_else():
     how = {"sampling": "shuffle", "accountant": "pld", **REPORT}
     noise = noise_for(1e-300, **how)

@@ -14,6 +14,8 @@ Activation = Literal["relu", "tanh"]
 Optimiser = Literal["sgd", "momentum", "adam"]
 Engine = Literal["batched", "tensorflow-privacy", "tensorflow-privacy-vectorized"]
 
+LARGEST = 1e30  # of step size and clip: beyond it 32-bit numbers and libraries overflow
+
 # Settings that may differ between the replicas of one program; all others fix array shapes or code.
 PER_REPLICA = ("learning_rate", "epochs", "clip", "noise_multiplier")
 
@@ -65,8 +67,11 @@ class Config:
         units = f"hidden layers need at least one unit each, got {self.hidden}."
         require(all(h > 0 for h in self.hidden), units)
         checks.positive(learning_rate=self.learning_rate)
+        checks.between(0, LARGEST, learning_rate=self.learning_rate)
         checks.whole(1, epochs=self.epochs)
         require(self.clip > 0, f"clip must be > 0, got {self.clip}; inf means no clipping.")
+        if math.isfinite(self.clip):
+            checks.between(0, LARGEST, clip=self.clip, hint="leave the noise out to clip nothing")
         finite = f"noise_multiplier must be finite and >= 0, got {self.noise_multiplier}."
         require(0 <= self.noise_multiplier < math.inf, finite)
         require(

@@ -9,6 +9,8 @@ Certificates and processes are those of `pet_lab.parties`.
 
 from __future__ import annotations
 
+import functools
+import io
 import logging
 import math
 import os
@@ -42,6 +44,7 @@ from pet_lab.files import write_atomic
 from pet_lab.parties import certificates
 from pet_lab.parties.errors import PartyError, PeerLost
 from pet_lab.parties.launch import Process, stop_all
+from pet_lab.parties.state import kept
 
 SERVER = "server"
 _TENSOR = "pet_lab"
@@ -287,7 +290,8 @@ class FederationTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @classmethod
     def read(cls, folder: Path) -> FederationTask:
         """The task in a folder."""
-        return msgspec.json.decode((folder / "task.json").read_bytes(), type=cls)
+        decode = functools.partial(msgspec.json.decode, type=cls)
+        return kept(folder / "task.json", decode, what="the task of a federation")
 
 
 class FederationResult(msgspec.Struct, frozen=True):
@@ -378,10 +382,11 @@ def processes(
                     office.name, (modules or {}).get(office.name, __package__), "office", address
                 )
             server.wait_for("finished", task.limit_s)
-            raw = (home / "result.msgpack").read_bytes()
+            decode = functools.partial(msgspec.msgpack.decode, type=FederationResult)
+            again = "run the federation again"
+            result = kept(home / "result.msgpack", decode, what="the server's result", fix=again)
         finally:
             stop_all(started)
-    result = msgspec.msgpack.decode(raw, type=FederationResult)
     require(not result.error, result.error, RoundVoid if result.void else PartyError)
     weights = scheme.decrypt(result.model.message, result.model.share)
     seconds = time.perf_counter() - wall
@@ -516,11 +521,15 @@ def join(folder: Path, address: str, program: type[Client] = Client) -> None:
 
 
 def _client(folder: Path, task: FederationTask, name: str, program: type[Client]) -> Client:
-    with np.load(folder / "data.npz") as stored:
-        office = Office(name=name, users=(), **stored)
+    def arrays(raw: bytes) -> Office:
+        with np.load(io.BytesIO(raw)) as stored:
+            return Office(name=name, users=(), **stored)
+
+    office = kept(folder / "data.npz", arrays, what="the arrays of an office")
     key, key_file = None, folder / "paillier.key"
     if key_file.exists():
-        key = paillier.PrivateKey.from_secret_bytes(key_file.read_bytes())
+        decode = paillier.PrivateKey.from_secret_bytes
+        key = kept(key_file, decode, what="a Paillier key of ours")
     number, scheme = list(task.shares).index(name), task.scheme.scheme(key)
     how = (task.network, task.training, scheme, task.seed)
     return program(office, number, task.shares[name], *how)

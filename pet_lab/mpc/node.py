@@ -10,6 +10,7 @@ A module of another name that calls `run` with a subclass of `Console` is starte
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 import traceback
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ import msgspec
 
 from pet_lab.parties.channel import Refusal, Sent
 from pet_lab.parties.errors import PartyError, Refused
+from pet_lab.parties.state import kept
 
 from .messages import Member, TaskCost
 from .output import OutputParty
@@ -96,7 +98,8 @@ class Console:
     orders: ClassVar[Any] = Members | Compute | SetPolicy | Bar | ShowLog | TakeSent
 
     def __init__(self, home: Path) -> None:
-        config = msgspec.json.decode((home / "config.json").read_bytes(), type=NodeConfig)
+        decode = functools.partial(msgspec.json.decode, type=NodeConfig)
+        config = kept(home / "config.json", decode, what="host and policy of a party")
         self.host, self.party = config.host, self.party_type(home, config.policy, config.delay_s)
 
     async def obey(self, order: Any) -> Any:
@@ -142,7 +145,10 @@ class Console:
 async def run(home: Path, console_type: type[Console] = Console) -> None:
     """Listen, report who this is, and obey the console until it is closed."""
     answers, sys.stdout = sys.stdout, sys.stderr  # mpyc and others print: not among the answers
-    console = console_type(home)
+    try:
+        console = console_type(home)
+    except PartyError as error:  # what the operator, or the caller of this process, reads
+        raise SystemExit(str(error)) from None
     member = await console.party.listen(console.host)
     print(msgspec.json.encode(member).decode(), flush=True, file=answers)
     reader = asyncio.StreamReader(limit=MAX_LINE)

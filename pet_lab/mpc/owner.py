@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import time
@@ -16,11 +17,12 @@ import numpy as np
 from msgspec.structs import replace
 
 from pet_lab import shares
-from pet_lab.parties.errors import Refused
+from pet_lab.parties.errors import PartyError, Refused
+from pet_lab.parties.state import kept
 
 from . import catalogue
 from . import messages as m
-from .errors import TaskError, agreed
+from .errors import agreed
 from .party import Party, Steps, from_output_party
 from .policy import check_approvals, objections, spent
 from .tasks import ColumnSchema, DataRef, Task
@@ -64,7 +66,8 @@ class Owner(Party):
         from pet_lab.data.reader import read_table  # only owners need it, and it is slow to load
 
         with self._discreet():
-            schema = msgspec.json.decode(path.read_bytes(), type=dict[str, ColumnSchema])
+            decode = functools.partial(msgspec.json.decode, type=dict[str, ColumnSchema])
+            schema = kept(path, decode, what="the columns of the data")
             text = [k for k, c in schema.items() if c.kind != "number"]
             return schema, read_table(self.home / "data.csv", as_text=text).frame
 
@@ -73,7 +76,7 @@ class Owner(Party):
         """What is wrong with the data is for this party's own operator alone (stderr)."""
         try:
             yield
-        except (TaskError, ValueError) as error:
+        except (PartyError, ValueError) as error:
             log.warning("the data of %s: %s", self.name, error)
             sentence = "are not as their schema says; its operator knows more."
             raise Refused(f"The data of {self.name} {sentence}") from None

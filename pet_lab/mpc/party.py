@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ from pet_lab.parties import channel
 from pet_lab.parties.channel import Channel, Options, Sent
 from pet_lab.parties.errors import PartyError
 from pet_lab.parties.log import Head, SignedLog, Signer, verify, verify_signature
+from pet_lab.parties.state import kept
 
 from . import messages as m
 from .errors import agreed
@@ -42,7 +44,9 @@ class Party:
         self.home, self.policy = home, policy
         self.endpoint = Endpoint(home, delay_s=delay_s)
         self.name = self.endpoint.name
-        self.signer = Signer(self.name, (home / "sign.key").read_bytes())
+        self.signer = kept(
+            home / "sign.key", functools.partial(Signer, self.name), what="the key of a log"
+        )
         self.log = SignedLog(self.signer, home / "audit.jsonl")
         self.members: dict[str, m.Member] = {}
         self.sent: list[Sent] = []

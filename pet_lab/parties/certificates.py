@@ -103,13 +103,27 @@ def load(folder: Path | None = None) -> Credentials:
         )
     except OSError as error:
         raise PartyError(
-            f"Credentials are a folder with ca.pem, cert.pem and key.pem: {error.strerror}."
+            f"Credentials are a folder with ca.pem, cert.pem and key.pem, got: {error.strerror}; "
+            "name another folder, or have them issued."
         ) from None
     except (ValueError, x509.ExtensionNotFound):
-        raise PartyError("cert.pem is not a certificate that names an identity.") from None
+        raise PartyError(
+            "Expected a certificate that names an identity in cert.pem, got something else; have "
+            "it issued anew."
+        ) from None
     if len(names) != 1:
-        raise PartyError(f"A certificate names one identity, this one names {len(names)}.")
-    return Credentials(names[0], ca, certificate, key)
+        raise PartyError(
+            f"A certificate names one identity, this one names {len(names)}; have it issued anew."
+        )
+    credentials = Credentials(names[0], ca, certificate, key)
+    try:
+        client_context(credentials)
+    except (ssl.SSLError, ValueError):
+        raise PartyError(
+            "Expected a certificate, its key and its authority in cert.pem, key.pem and ca.pem, "
+            "got files that are damaged or do not belong together; have them issued anew."
+        ) from None
+    return credentials
 
 
 def server_context(credentials: Credentials) -> ssl.SSLContext:

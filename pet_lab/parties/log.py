@@ -22,6 +22,7 @@ from msgspec.structs import asdict, replace
 from pet_lab.files import canonical_json, sha256
 
 from .errors import PartyError
+from .state import kept
 
 
 def _start(party: str) -> str:
@@ -50,7 +51,9 @@ class Signer:
     def __init__(self, name: str, raw: bytes | None = None) -> None:
         self.name = name
         self._key = (
-            Ed25519PrivateKey.from_private_bytes(raw) if raw else Ed25519PrivateKey.generate()
+            Ed25519PrivateKey.generate()
+            if raw is None
+            else Ed25519PrivateKey.from_private_bytes(raw)
         )
 
     @property
@@ -123,7 +126,7 @@ class SignedLog:
         self.signer, self.path = signer, path
         self.entries: list[SignedEntry] = []
         if path is not None and path.exists():
-            torn = len(path.read_bytes().rpartition(b"\n")[2])
+            torn = len(kept(path, bytes, what="a log").rpartition(b"\n")[2])
             if torn:
                 with path.open("r+b") as file:
                     file.truncate(path.stat().st_size - torn)
@@ -160,11 +163,13 @@ class SignedLog:
 def read(path: Path) -> list[SignedEntry]:
     """Entries of a log file, not yet verified."""
     entries = []
-    for i, line in enumerate(path.read_bytes().splitlines()):
+    for i, line in enumerate(kept(path, bytes.splitlines, what="a log")):
         try:
             entries.append(msgspec.json.decode(line, type=SignedEntry))
         except (ValueError, RecursionError):
-            raise PartyError(f"Line {i + 1} of the log is damaged.") from None
+            raise PartyError(
+                f"Line {i + 1} of the log is damaged; restore the log from a copy."
+            ) from None
     return entries
 
 

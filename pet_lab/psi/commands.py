@@ -27,6 +27,7 @@ from pet_lab.files import write_atomic
 from pet_lab.parties.certificates import Credentials, TestAuthority, load, save
 from pet_lab.parties.channel import Options
 from pet_lab.parties.errors import PartyError
+from pet_lab.parties.state import kept
 
 from . import service
 from .disclosure import OutputRules, QueryLog
@@ -409,11 +410,9 @@ def _unpack_state(path: Path) -> tuple[Link, list[str]]:
     def rows(_: type, raw: bytes) -> np.ndarray:
         return np.frombuffer(raw, dtype="<i8").astype(np.int64)
 
-    try:
-        kept = tuple[list[str], Link]
-        on, link = msgspec.msgpack.decode(path.read_bytes(), type=kept, dec_hook=rows)
-    except (OSError, ValueError):
-        raise PsiError(f"{path.name} is not a session kept by serve or join.") from None
+    session = functools.partial(msgspec.msgpack.decode, type=tuple[list[str], Link], dec_hook=rows)
+    fix = "name the file that --state named there"
+    on, link = kept(path, session, what="a session of serve or join", fix=fix)
     return link, on
 
 

@@ -33,6 +33,7 @@ import numpy.typing as npt
 
 from pet_lab import checks
 from pet_lab.files import write_atomic
+from pet_lab.parties.state import kept
 
 from .protocol import PsiError, ensure
 
@@ -216,13 +217,14 @@ class QueryLog:
         left. It is removed, with a warning. Any other line that is damaged is a PsiError.
         """
         entries: list[QueryEntry] = []
-        *lines, torn = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        content = kept(path, bytes, what="a query log") if path.exists() else b""
+        *lines, torn = content.split(b"\n")
         for i, line in enumerate(lines):
             try:
                 entries.append(msgspec.json.decode(line, type=QueryEntry))
             except (ValueError, RecursionError):
                 raise PsiError(
-                    f"Line {i + 1} of the query log is damaged; restore the log."
+                    f"Line {i + 1} of the query log is damaged; restore it from a copy."
                 ) from None
         if torn:
             write_atomic(path, b"".join(line + b"\n" for line in lines), secret=True)

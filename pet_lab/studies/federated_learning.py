@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -491,7 +492,7 @@ def numbers(rows: pd.DataFrame) -> dict[str, Any]:
         "first_loss": fourth["first_round_loss_difference"],
         "gain": packed["times less than naive"],
         "bytes_gain": naive["kB up"] / packed["kB up"],
-        "masking_gain": packed["office CPU s"] / office_cpu["masking"],
+        "masking_gain": packed["office CPU s"] / (office_cpu["masking"] or math.nan),
         "read_one": read["one step", 1],
         "read_eight": read["one step", 8],
         "record_noise": most["noise_multiplier"],

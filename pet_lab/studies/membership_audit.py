@@ -102,6 +102,8 @@ def attack(s: Settings) -> dict[str, Attacked]:
     attacked = {}
     for name, config in s.trainings.items():
         coins = mia.coin_trainings(s.X, s.y, config, models=s.models, seed=s.seed)
+        all_lost = f"All {s.models} trainings ({name}) diverged; lower learning_rate or clip."
+        checks.require(len(coins.member), all_lost)
         scores, failed = {}, {}
         for online in (True, False):
             for variance in ("fixed", "per-example"):

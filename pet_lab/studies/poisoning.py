@@ -7,6 +7,7 @@ logistic regression (Biggio et al., arXiv:1206.6389; Koh and Liang, arXiv:1703.0
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -168,7 +169,8 @@ def gradient_check(settings: Settings) -> pd.DataFrame:
             )
             for h in (1e-4, -1e-4)
         ]
-        ratio = float((slope * way).sum() / ((after[0] - after[1]) / 2e-4))
+        difference = (after[0] - after[1]) / 2e-4 or math.nan  # a large penalty leaves none
+        ratio = float((slope * way).sum() / difference)
         rows.add(replicate=replicate, metrics={"gradient_ratio": ratio})
     return rows.frame()
 

@@ -67,7 +67,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         sentence = f"held_out is a share in (0, 1), got {self.held_out:g}; usual is 0.25."
-        checks.require(0 < self.held_out < 1, sentence)
+        checks.require(0 < self.held_out < 1 and self.members < len(self.y), sentence)
         checks.whole(1, shadow_models=self.shadow_models, replicates=self.replicates)
         checks.whole(16, lira_models=self.lira_models)
         checks.between(0, 1, confidence=self.confidence)
@@ -378,7 +378,8 @@ def takeaways(rows: pd.DataFrame, cells: pd.DataFrame, *, base_rate: float) -> l
     worst = table.iloc[int(gaps.argmax())]
     low, high = sorted(worst[["implied by the members", "implied by the non-members"]])
     beaten = int((table["always answering member"] > table["accuracy, printed"]).sum())
-    gain = (_means(rows, "accuracy") - _means(rows, "accuracy.always_member"))["non-private"].max()
+    gains = _means(rows, "accuracy") - _means(rows, "accuracy.always_member")
+    gain = gains[gains.index.get_level_values("target") == "non-private"].max()  # NaN: diverged
     known = _means(rows, "balanced_accuracy").groupby("target").mean()
     knows, private_knows = known.reindex(["non-private", "dp-sgd"])
     known_text = f"{knows:.2f} without DP and {private_knows:.2f} with it"

@@ -211,6 +211,8 @@ def test_an_ordinary_run_warns_of_nothing(small_task):
         ({"noise_multiplier": -1.0}, "noise_multiplier must be finite and >= 0, got -1.0"),
         ({"noise_multiplier": 1.0, "clip": math.inf}, "noise without clipping"),
         ({"clip": 0.0}, "clip must be > 0"),
+        ({"clip": 1e300}, "clip is a number from 0 to"),
+        ({"learning_rate": 1e300}, "learning_rate is a number from 0 to"),
         ({"learning_rate": 0.0}, "learning_rate is a number above 0"),
         ({"epochs": 0}, "epochs is a whole number of at least 1"),
         ({"batch_size": 0}, "batch_size is a whole number of at least 1"),

@@ -423,11 +423,11 @@ def test_credentials_are_for_their_owner_only(tmp_path, monkeypatch):
     monkeypatch.delenv("PET_LAB_CREDENTIALS")
     with pytest.raises(PartyError, match="No credentials"):
         load()
-    with pytest.raises(PartyError, match=r"ca\.pem, cert\.pem and key\.pem: No such file"):
+    with pytest.raises(PartyError, match=r"ca\.pem, cert\.pem and key\.pem, got: No such file"):
         load(tmp_path)
     home = save(ANNE, tmp_path / "anne")
     (home / "cert.pem").write_bytes(b"nothing")
-    with pytest.raises(PartyError, match="not a certificate"):
+    with pytest.raises(PartyError, match="Expected a certificate that names"):
         load(home)
 
 

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from pet_lab import psi
 from pet_lab.files import write_atomic
 from pet_lab.parties import certificates
+from pet_lab.parties.errors import PartyError
 from pet_lab.psi import commands, elements, end_to_end, rsa_blind, tokens
 from pet_lab.psi.disclosure import OutputRules
 from pet_lab.psi.elements import bytes_of
@@ -219,7 +220,7 @@ def test_commands_say_what_they_expected(tmp_path):
     assert "Engines are ecdh" in refused(tmp_path, "join", *data, "--engine", "plain")
     assert "nobody answers" in refused(tmp_path, "join", *data, "--wait", "0")
     assert "serves two parties, got 1" in refused(tmp_path, "linker", "--party", "a")
-    assert "is not a session kept" in refused(
+    assert "Expected a session of serve or join in" in refused(
         tmp_path, "query", "--state", file, "--linker", "l@h:1", "--by", "a:b"
     )
 
@@ -254,7 +255,7 @@ def test_a_kept_session_is_private_and_read_back(tmp_path):
     assert link.link_key == result.left.link_key
     assert link.rows.tolist() == result.left.rows.tolist()
     path.write_bytes(b"PK not one")
-    with pytest.raises(psi.PsiError, match="not a session kept"):
+    with pytest.raises(PartyError, match="a session of serve or join"):
         commands._unpack_state(path)
 
 

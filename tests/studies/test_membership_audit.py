@@ -56,6 +56,12 @@ def test_the_claim_is_for_the_training_that_is_protected_least(attacked, rows):
     assert (table["most_exposed_record"] <= table["provable_at_most"] + 1e-9).all()
 
 
+def test_trainings_that_all_diverge_are_one_sentence():
+    base = replace(BASE, learning_rate=1e12)
+    with pytest.raises(ValueError, match=r"All 24 trainings \(no DP\) diverged; lower"):
+        study.attack(settings(base=base))
+
+
 def test_one_record_more_can_mean_one_more_step_and_less_privacy():
     config = dpsgd.Config(
         epochs=200, batch_size=32, noise_multiplier=0.5, sampling="poisson", learning_rate=0.1
