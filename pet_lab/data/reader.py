@@ -51,7 +51,9 @@ SEPARATORS = {"\t": "tab", ";": "semicolon", "|": "bar", ",": "comma"}
 MARKS = re.compile(
     r"[:?*./\-–—…]{1,3}|:\s?[a-z]{1,2}|\.[a-zA-Z_]|#(N/A|NULL!|VALUE!|REF!|DIV/0!|NUM!|NAME\?)"
 )
-WORDS = frozenset({"na", "n/a", "nan", "none", "null"})
+WORDS = frozenset({"na", "n/a", "n.a.", "nan", "none", "null"})
+# What offices print in place of a number that they hold back.
+SUPPRESSED = re.compile(r"[\[(]?[cszx][\])]?|<\s?\d+|~", re.IGNORECASE)
 MOSTLY = 0.9  # from this share on a column is a number with odd cells
 FEW, MANY = 5, 20  # so many different odd cells beside so many different numbers do not make text
 LARGEST = 1e150  # beyond it the square of a value, and with it a variance, is no finite number
@@ -64,6 +66,7 @@ WESTERN = frozenset(
 BINARY = {b"PK\x03\x04": "a spreadsheet or zip archive", b"PAR1": "Parquet", b"\x1f\x8b": "gzip"}
 BINARY |= {b"\xd0\xcf\x11\xe0": "an old spreadsheet (.xls)", b"%PDF": "PDF"}
 _MARKUP = re.compile(r"\s*<(\?xml|!doctype|html|table|stata_dta)\b", re.IGNORECASE)
+_JSON = re.compile(r'\s*[\[{]\s*[\[{"]')
 
 # What has more digits than this is text: no number needs them, and reading them takes its time.
 _PLAIN = re.compile(r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d+)?")
@@ -73,7 +76,7 @@ _CURRENCY = r"(?:[$£¥¢\u20a0-\u20bf]|EUR|USD|GBP|CHF|SEK|NOK|DKK|PLN|CZK|HUF)
 _SIGNS = re.compile(rf"^([+-]?)({_CURRENCY})\s?|\s?({_CURRENCY}|[%‰])$")
 _FLAG = re.compile(r"(?<=\d)\s([bcdefinprsuz]{1,3})$")  # 12.3 p: provisional, estimated, ...
 _BRACKETS = re.compile(r"\(([^-+()]+)\)")
-_COMMA_GROUPS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
+_COMMA_GROUPS = re.compile(r"[+-]?\d{1,3}(,\d{2,3})*,\d{3}(\.\d+)?")  # 1,234,567 and 12,34,567
 _POINT_GROUPS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _INFINITE = re.compile(r"[+-]?(inf|infinity|∞)", re.IGNORECASE)
@@ -81,6 +84,9 @@ _DAY = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?:[T ]\d\d:\d\d\S*)?")
 _DAY_FIRST = re.compile(r"(\d{1,2})[-/.](\d{1,2})[-/.](\d{4})")
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH = re.compile(rf"(?<=\d)[- ]?({'|'.join(MONTHS)})[- ]?(?=\d{{4}}$)", re.IGNORECASE)
+_UNSEEN = "\ufeff\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069 "
+_NOTE = re.compile(r"(foot)?(notes?|sources?|remarks?)\s*:", re.IGNORECASE)
+_UNIT = re.compile(r"[\[(]?([^\W\d_]\D+|[%‰€$£°])[\])]?")  # one letter is a mark of offices
 _QUOTED = re.compile(r'(?<![^;\t|,\r\n])"[^"]*(?:""[^"]*)*"')  # a cell in quotation marks
 
 
@@ -190,6 +196,7 @@ def _read(content: bytes, *, as_text: bool | Sequence[str], separator: str | Non
     header, rows, lines = _rectangle(_lines(decoded, separator), decisions)
     kept = set(header) if as_text is True else set(as_text or ())
     cells = dict(zip(header, zip(*rows, strict=True), strict=True))
+    _check_second_header({k: v for k, v in cells.items() if k not in kept}, lines[0])
     commas = {
         name
         for name, column in cells.items()
@@ -219,11 +226,14 @@ def _decode(content: bytes) -> tuple[str, str]:
     for start, what in BINARY.items():
         refusal = f"Expected a table as text, got {what}; save it as CSV first."
         _require(not content.startswith(start), refusal)
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if content.startswith((b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")):
+        name = "UTF-32" if b"\x00\x00" in content[:4] else "UTF-16"
         try:
-            return content.decode("utf-16"), "UTF-16"
+            return content.decode(name), name
         except UnicodeDecodeError:
-            raise DataError("Expected text, got a damaged UTF-16 file; save it as UTF-8.") from None
+            raise DataError(
+                f"Expected text, got a damaged {name} file; save it as UTF-8."
+            ) from None
     try:
         text, encoding = content.decode("utf-8-sig"), "UTF-8"
     except UnicodeDecodeError as error:
@@ -245,6 +255,7 @@ def _decode(content: bytes) -> tuple[str, str]:
     _require(
         not _MARKUP.match(text), "Expected CSV text, got a page of HTML or XML; save it as CSV."
     )
+    _require(not _JSON.match(text), "Expected CSV text, got JSON; save it as CSV.")
     filled = text.strip("\ufeff \t\r\n;,|")
     _require(filled, EMPTY)
     return text.removeprefix("\ufeff"), encoding
@@ -271,6 +282,14 @@ def _separator(text: str) -> tuple[str, str]:
             "Expected cells separated by comma, semicolon, tab or bar, got a file that has only "
             "white space between them; save it as CSV, or put cells into quotation marks.",
         )
+        for other in "~^:#&":  # whose number of cells is the same in every line, the header's too
+            _require(
+                len(lines) < 2
+                or len({line.count(other) for line in lines}) > 1
+                or other not in lines[0],
+                "Expected cells separated by comma, semicolon, tab or bar, got a file that seems "
+                f"to be separated by {other!r}; save it as CSV.",
+            )
         return ",", ""
     best = max(scores, key=lambda separator: scores[separator])  # of equal ones the first
     rivals = [SEPARATORS[s] for s in scores if s != best and scores[s] == scores[best]]
@@ -300,7 +319,7 @@ def _lines(text: str, separator: str) -> list[tuple[int, list[str]]]:
 
 def _clean(cell: str) -> str:
     cell = cell.strip()
-    return cell if cell.isascii() else unicodedata.normalize("NFC", cell).strip("\ufeff\u200b ")
+    return cell if cell.isascii() else unicodedata.normalize("NFC", cell).strip(_UNSEEN)
 
 
 def _rectangle(
@@ -308,6 +327,8 @@ def _rectangle(
 ) -> tuple[list[str], list[list[str]], list[int]]:
     """Header, rows and the rows' line numbers, every row as wide as the header."""
     (first, header), body = lines[0], lines[1:]
+    for number, row in body:
+        _require(row != header, f"Line {number} repeats the header; delete it.")
     filled = [sum(map(bool, row)) for _, row in lines]
     usual = Counter(filled[1:] or filled).most_common(1)[0][0]
     if len(lines) > 2 and header[0] and filled[0] <= max(1, usual // 2) and usual > 1:
@@ -337,7 +358,13 @@ def _rectangle(
     _require(body, "Expected rows of data, got only a header.")
     last, cells = body[-1]
     footer = width > 2 and len(body) > 1 and cells[0] and not any(cells[1:])
+    _require(
+        not _NOTE.match(cells[0]) or any(map(_is_number, cells)),
+        f"Line {last} looks like a footer ({cells[0][:20]}); delete it.",
+    )
     _require(not footer, f"Line {last} looks like a footer (one cell is filled): delete it.")
+    if width == 1 and (blank := last - first - len(body)) > 0:
+        decisions.append(f"{blank} blank lines were left out; in one column they may be missing.")
     return header, [row for _, row in body], [number for number, _ in body]
 
 
@@ -355,6 +382,27 @@ def _check_header(header: Sequence[str], line: int) -> None:
             f"Line {line} looks like data, not a header: its cell {j} is a number; write the "
             "names of the columns into the first line.",
         )
+
+
+def _check_second_header(cells: Mapping[str, Sequence[str]], line: int) -> None:
+    """Refuse a first row that holds units, or names, above columns of numbers."""
+    if any(_is_number(column[0]) for column in cells.values()):
+        return
+    above, beside = [], []
+    for name, (cell, *rest) in cells.items():
+        below = [other for other in rest if other and not MARKS.fullmatch(other)]
+        if len(below) >= 2 and all(map(_is_number, below)):
+            above.append((name, cell))
+        else:
+            beside.append(cell)
+    units = all(not cell or MARKS.fullmatch(cell) or cell[0] in "[(" for cell in beside)
+    years = any(_PLAIN.fullmatch(name) for name, _ in above)
+    named = all(_UNIT.fullmatch(cell) and cell.lower() not in WORDS for _, cell in above)
+    _require(
+        not above or not named or not (units or years),
+        f"Line {line} looks like a second header ({', '.join(c for _, c in above[:SHOWN])} above "
+        "numbers): keep one line of names, with the units in it.",
+    )
 
 
 # --- from cells to a typed column ----------------------------------------------------------------
@@ -396,13 +444,16 @@ def _typed(
             f"Column {name} holds {infinite[0]!r} in line {at}; expected finite numbers: write "
             "the value itself, or leave the cell empty."
         )
-    days, note = _dates(list(present))
+    days, note = _dates([cell for cell in present if cell not in words])
     if days:
         return "date", *_filled(cells, days, "datetime64[s]"), note
     if share >= 0.5:
         bare = {cell: _bare(cell) for cell in present if cell not in words and _is_number(cell)}
         odd = len(present) - len(words) - len(bare)
-        if share >= MOSTLY or (odd <= FEW and len(bare) >= MANY):
+        held_back = [c for c in present if c not in words and c not in bare]
+        held_back = [c for c in held_back if SUPPRESSED.fullmatch(c)]
+        mostly = share >= MOSTLY or (odd <= FEW and len(bare) >= MANY)
+        if mostly or odd == len(held_back) <= 2:
             note = _code(bare)
             if not note:
                 plain, note = _notation(name, list(bare.values()), separator, commas)
@@ -412,10 +463,19 @@ def _typed(
         shown = sorted(words, key=lambda word: -present[word])[:SHOWN]
         kept = ", ".join(f"{word!r} ({present[word]})" for word in shown)
         note = f"{note} {kept} kept as values of text.".strip()
+    elif unit := _common_unit(list(present)):
+        note = f"Numbers with the unit {unit}, kept as text: write the unit into the header."
     elif not note and len(counted) == len(cells) > SHOWN:
         note = "All values differ: is it an identifier?"
     values = np.array([None if cell in holes else cell for cell in cells], object)
     return "text", values, sum(counted[cell] for cell in holes), note
+
+
+def _common_unit(present: Sequence[str]) -> str:
+    """What stands behind the number in every cell, such as kg."""
+    matches = [re.fullmatch(r"[+-]?\d[\d.,]*\s?([^\W\d_][^\d]{0,9})", c) for c in present]
+    units = {match[1] if match else "" for match in matches}
+    return units.pop() if len(units) == 1 and len(present) > 1 else ""
 
 
 def _filled(cells: Sequence[str], values: Mapping[str, Any], dtype: str) -> tuple[Any, int]:
@@ -451,7 +511,8 @@ def _code(bare: Mapping[str, str]) -> str:
     values = [float(text) for text in texts if _PLAIN.fullmatch(text)]
     if zeros and (len(set(map(len, bare))) == 1 or len(set(values)) < len(values)):
         return f"Leading zeros (such as {zeros[0]}): codes, kept as text."
-    digits = [text for text in bare.values() if _INTEGER.fullmatch(text)]
+    whole = (re.sub(r"\.0*$", "", text) for text in bare.values())
+    digits = [text for text in whole if _INTEGER.fullmatch(text)]
     largest = 2**63 - 1 if len(digits) == len(bare) else 2**53
     if long := [text for text in digits if abs(int(text)) > largest]:
         example = max(long, key=lambda text: abs(int(text)) > 2**63 - 1)
@@ -466,6 +527,12 @@ def _notation(
     groups = [c for c in bare if _COMMA_GROUPS.fullmatch(c)]
     points = [c for c in bare if _POINT_GROUPS.fullmatch(c)]
     if name in commas:
+        odd = next((c for c in bare if "." in c and not _POINT_GROUPS.fullmatch(c)), "")
+        _require(
+            not odd,
+            f"Column {name} holds numbers with a decimal comma and others such as {odd}; write all "
+            "of them with one sign.",
+        )
         return lambda c: c.replace(".", "").replace(",", "."), "Decimal comma."
     if groups:
         whole, decimal = groups[0].replace(",", ""), groups[0].replace(",", ".")
@@ -504,7 +571,7 @@ def _numbers(
             f"Column {name} holds {cell} in line {lines[cells.index(cell)]}, too large for its "
             "variance to be a number; expected values up to 1e150 in size: change the unit.",
         )
-    notes = [note, *_dropped(name, numeric)]
+    notes = [note, *_dropped(name, numeric), _code_for_missing(cells, values)]
     odd = [i for i, cell in enumerate(cells) if cell not in numeric and cell not in holes]
     if odd:
         examples = ", ".join(f"{cells[i][:20]!r} in line {lines[i]}" for i in odd[:SHOWN])
@@ -525,6 +592,18 @@ def _numbers(
 
         column = pd.array(column, dtype="Int64")
     return kind, column, missing, " ".join(filter(None, notes))
+
+
+def _code_for_missing(cells: Sequence[str], values: Mapping[str, float]) -> str:
+    """A doubt about 99, 999, -9, -99 and so on, far from all other numbers of the column."""
+    by_value = sorted(values, key=lambda cell: values[cell])
+    for cell, others in ((by_value[-1], by_value[:-1]), (by_value[0], by_value[1:])):
+        value, nines = values[cell], set(cell.lstrip("-")) == {"9"}
+        far = others and max(abs(values[c]) for c in others) < abs(value) / 2
+        alone = value < 0 and others and min(values[c] for c in others) >= 0
+        if nines and ((value > 9 and far) or alone):
+            return f"{cell} ({cells.count(cell)} cells) may stand for missing: if so, empty them."
+    return ""
 
 
 def _dropped(name: str, numeric: Mapping[str, str]) -> list[str]:

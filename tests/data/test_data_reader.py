@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 import time
 from pathlib import Path
 
@@ -225,6 +226,88 @@ def test_dates(cells, days):
     assert [str(value.date()) for value in values] == days
 
 
+UNITS = "years;EUR;kg\n31;2000;70\n45;3100;82\n"
+SECOND_HEADER = [
+    (f"age;income;weight\n{UNITS}", "Line 2 looks like a second header (years, EUR, kg above"),
+    ("a;b\n[years];[EUR]\n31;2000\n45;3100\n", "Line 2 looks like a second header ([years], [EUR]"),
+    ("name;income;city\n-;EUR;-\nA;2000;X\nB;3100;Y\n", "second header (EUR above"),
+    ("Table 5;2023\nregion;income\nA;1\nB;2\n", "Line 2 looks like a second header (income above"),
+    ("a;b\n1;2\na;b\n3;4\n", "Line 3 repeats the header; delete it."),
+    ("region;n\nA;1\nNote: p, q;r\n", "Line 3 looks like a footer (Note: p, q); delete it."),
+    (
+        "id;v\nx;1,5\ny;2.5\n",
+        "holds numbers with a decimal comma and others such as 2.5; write",
+    ),
+    ('{"a": 1}\n{"a": 2}\n', "Expected CSV text, got JSON; save it as CSV."),
+    ("a~b\n1~2\n3~4\n", "seems to be separated by '~'; save it as CSV."),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), SECOND_HEADER)
+def test_what_would_turn_numbers_into_text_or_into_others_is_refused(text, sentence):
+    with pytest.raises(DataError, match=re.escape(sentence)):
+        read_table(text.encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "region;n\nA;x\nB;12\nC;40\n",  # held back, in the first row
+        "name;n\nAnn;unknown\nBob;12\nCid;40\n",
+        "region;2020;2021\nA;1;2\nB;3;4\n",
+        "a;b\nx;y\nz;w\n",
+    ],
+)
+def test_a_first_row_of_data_is_no_second_header(text):
+    assert len(read_table(text.encode()).frame) == text.count("\n") - 1
+
+
+def test_keys_may_begin_with_a_word():
+    assert read_table(b"id\nABCD\n12\n13\n", as_text=["id"]).frame["id"].tolist()[0] == "ABCD"
+
+
+@pytest.mark.parametrize("mark", ["x", "c", "(c)", "[z]", "<5", "< 10", "~", "n.a."])
+def test_numbers_that_are_held_back_are_missing_however_many_there_are(mark):
+    kind, values, _ = column(one([mark, 12, 40, mark, 7]))
+    assert (kind, sum(map(math.isnan, values))) == ("integer", 2)
+
+
+def test_lettered_levels_beside_numbers_stay_text():
+    assert column(one([1, 2, 3, 4, "A", "B"]))[0] == "text"
+    assert column(one([1, 2, 3, 4, "c", "s", "x"]))[0] == "text"  # three of them: a code
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "decision"),
+    [
+        ([31, 999, 28, 45], "integer", "999 (1 cells) may stand for missing: if so, empty them."),
+        ([31, -99, 28, -99], "integer", "-99 (2 cells) may stand for missing"),
+        ([31, 99, 98, 45], "integer", ""),
+        ([999], "integer", ""),
+        ([-99, -98, 3], "integer", ""),
+        (["70 kg", "80 kg"], "text", "Numbers with the unit kg, kept as text: write the unit"),
+        (["70 kg", "80 lb"], "text", ""),
+        (["9007199254740993.0", "1.5"], "text", "Integers of 16 digits"),
+        (["1,23,456", "12,345", "99"], "integer", "Commas between thousands."),
+        (["\u200f12", "13"], "integer", ""),
+    ],
+)
+def test_doubts_are_said(cells, kind, decision):
+    got, _, said = column(one(cells, separator="\t"))
+    assert got == kind
+    assert said.startswith(decision) if decision else not said
+
+
+def test_words_for_missing_among_dates_are_missing():
+    reading = read_table(b"d;v\n2020-01-01;1\nNone;2\n2020-01-03;3\n")
+    assert [(c.kind, c.missing) for c in reading.columns] == [("date", 1), ("integer", 0)]
+
+
+def test_blank_lines_of_a_single_column_are_counted():
+    said = read_table(b"a\n1\n\n2\n").decisions
+    assert said[-1].startswith("1 blank lines were left out; in one column they may be missing.")
+
+
 def test_dates_that_may_be_read_in_two_ways_stay_text():
     kind, _, decision = column(one(["01/02/2020", "03/04/2020"]))
     assert kind == "text"
@@ -281,7 +364,7 @@ def test_mixed_and_old_encodings_are_refused_rather_than_misread(content):
         read_table(content)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
 def test_encodings(encoding):
     reading = read_table("name;x\nMüller;1\nGarçon;2\n".encode(encoding))
     assert reading.frame["name"].tolist() == ["Müller", "Garçon"]
