@@ -240,6 +240,27 @@ def test_nobody_is_guilty_by_an_opening_that_somebody_else_wrote(case):
     assert guilty(pp, lie, own, right, "7", "7") == {"pp-1"}
 
 
+def test_an_opening_counts_against_the_commitment_only(case):
+    """pp-1 put in another share, and opens that one as if px had given it."""
+    pp, signed, right = case
+    session = pp._session
+    p, n = catalogue.modulus(session.task), catalogue.length(session.task, 0) + 1
+    row = [6] * n
+    used = f"{shares.check_value(row, 2, p):x}"
+    bare = m.Opening(task=session.task.sha256, owner="px", party="pp-1", fits=False)
+    bare = replace(bare, share=shares.pack(row, p), salt=session.deposits["px"].salt)
+    own = replace(bare, signature=pp.signer.sign(bare.signed))
+    assert guilty(pp, signed(right), own, used, "7", "7") == {"pp-1"}
+
+
+def test_nobody_is_guilty_where_what_was_measured_is_what_was_signed(case):
+    pp, signed, _ = case
+    lie = signed("abc")
+    opening = answer(pp, "pz", lie)
+    assert guilty(pp, lie, opening, "abc", "7", "7") == set()
+    assert guilty(pp, lie, opening) == set()  # or where nothing was measured here
+
+
 # --- the own log ----------------------------------------------------------------------------------
 
 

@@ -157,6 +157,8 @@ def test_only_what_the_checks_saw_leaves(three, tables, function, parameters, te
     before = {name: len(three.log(name)[0]) for name in three.processes}
     made = three.compute(function, parameters, **terms)
     assert set(msgspec.to_builtins(made.public)) == {"withheld", "singular"}
+    assert messages.Finished.__struct_fields__ == ("answer", "signature", "head")
+    assert messages.SignedShares.__struct_fields__ == ("task", "party", "public", "shares", "salt")
     received, finished = {}, set()
     for name, n in before.items():
         for entry in three.log(name)[0][n:]:

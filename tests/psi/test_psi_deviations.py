@@ -129,6 +129,27 @@ def test_an_initiator_that_returns_the_victims_elements_finds_nothing():
     assert meet(honest, as_engine(honest, speak), victim="responder").cardinality == 0
 
 
+@pytest.mark.parametrize("how", ["all", "reversed", "one"])
+@pytest.mark.parametrize("honest", [psi.EcdhEngine(), EcdhProvedEngine()], ids=repr)
+def test_a_set_that_is_the_victims_own_is_refused_before_anything_is_answered(honest, how):
+    def speak(talk):
+        if isinstance(honest, EcdhProvedEngine):
+            talk.receive("public", width=32, count=1)
+        theirs = talk.receive("blinded", width=32, count=N)
+        if isinstance(honest, EcdhProvedEngine):
+            public = ristretto.times(ristretto.random_scalar(), ristretto.GENERATOR)
+            talk.send("public", bytes_of([public], 32))
+        other = points(N)
+        other[:1] = theirs[-1:]
+        echo = {"all": theirs, "reversed": np.ascontiguousarray(theirs[::-1]), "one": other}[how]
+        talk.send("blinded", echo)
+        return np.arange(N)
+
+    error = meet(honest, as_engine(honest, speak), victim="initiator")
+    assert isinstance(error, psi.MessageError)
+    assert str(error) == "The peer sent our own blinded elements back as its own."
+
+
 def test_what_remains_of_trust_is_which_of_the_common_keys():
     # One key is truly shared. A responder that reorders its answers before it commits makes another
     # key pass for it: no more than truly shared, but not the same. Stated in `pet_lab.psi.ecdh`.

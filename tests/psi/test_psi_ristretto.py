@@ -189,6 +189,24 @@ def test_what_is_no_element_is_refused_in_one_sentence(element):
         accepts(element, before, after, CONTEXT, proof)
 
 
+def test_a_proof_is_of_one_session_one_prover_and_one_place():
+    secret, public, before, after = pairs(3)
+
+    def context(session=bytes(16), prover="a", start=0, answers=after):
+        talk, rows = SimpleNamespace(session=session), slice(start, start + 3)
+        return ecdh_proved._context(talk, prover, rows, before, answers)
+
+    proof = prove(secret, public, before, after, context())
+    assert accepts(public, before, after, context(), proof)
+    for other in (
+        context(session=b"\1" + bytes(15)),
+        context(prover="b"),
+        context(start=ecdh_proved.STEP),
+        context(answers=after[::-1]),
+    ):
+        assert not accepts(public, before, after, other, proof)
+
+
 def test_the_library_leaves_no_file_behind():
     code = (
         "import os, sys, pet_lab.psi.ristretto; path = sys.modules['rbcl._sodium'].lib_path; "
