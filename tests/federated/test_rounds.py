@@ -132,6 +132,23 @@ def test_a_reply_under_paillier_tells_the_sum_and_not_how_it_splits(key):
         assert ((seen[units] - 100) ** 2 / 100).sum() < 119 + 5 * np.sqrt(2 * 119)
 
 
+def test_a_ciphertext_of_another_size_or_head_never_reaches_the_parser():
+    ckks = fl.Ckks.generate(100)
+    (good,) = ckks.encrypt(np.zeros(100), 0.5)
+
+    def parse(*_):
+        raise AssertionError("it was parsed")
+
+    ckks.__dict__["_parser"] = parse
+    bent = good[:5] + bytes([good[5] ^ 1]) + good[6:]
+    for message in ([], [good] * 2, [b""], [good[:3]], [good[:-1]], [good + b"\0"], [bent]):
+        for use in (ckks.check, lambda m: ckks.add([m, m]), lambda m: ckks.decrypt(m, 1.0)):
+            with pytest.raises(fl.Rejected, match=r"damaged or of another|Expected 1 ciph"):
+                use(message)
+    with pytest.raises(AssertionError, match="it was parsed"):
+        ckks.check([good])
+
+
 def test_a_reply_under_ckks_errs_alike_however_the_sum_splits():
     """Two samples of 2,048 errors: Kolmogorov-Smirnov, and standard deviations within 4 se."""
     pytest.importorskip("tenseal", reason="TenSEAL has no wheel for this platform")

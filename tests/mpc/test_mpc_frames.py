@@ -18,7 +18,7 @@ import pytest
 from pet_lab.mpc import mesh as meshes
 from pet_lab.mpc.arithmetic import Arithmetic
 from pet_lab.mpc.messages import Member
-from pet_lab.parties.errors import PartyError
+from pet_lab.parties.errors import PartyError, Refused
 
 SEED, PRIME = 20261127, 2**127 - 1
 NAMES = ("a", "b", "c")
@@ -197,6 +197,43 @@ def test_a_greeting_that_is_none_lets_nobody_in():
     for greeting in (b"", b"\x02\0" + bytes(16), b"\xff" * 18, rng.randbytes(40)):
         outcome = run(lambda frame: [frame], greeting)
         assert outcome in {"waits", "PeerLost"}, greeting
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (("DNS", "a"), ("DNS", "x")),
+        (("DNS", "x"), ("DNS", "a")),
+        (("DNS", "a"), ("email", "a@x")),
+        (("email", "a"),),
+        (("URI", "a"),),
+        (("DNS", "*"),),
+        (("DNS", "stranger"),),
+        (("DNS", "barred"),),
+        (),
+    ],
+    ids=str,
+)
+def test_only_a_party_by_its_one_name_has_a_connection(names):
+    async def let_in(names):
+        def admit(name):
+            if name == "barred":
+                raise Refused("barred is revoked or excluded.")
+
+        endpoint = SimpleNamespace(name="b", admit=admit, delay_s=0.0)
+        members = [Member(n, "127.0.0.1", 1, 2, "") for n in (*NAMES, "barred")]
+        with socket.socket() as listener:
+            mesh = meshes.Mesh(endpoint, members, 1, listener)
+        mirror = Mirror(0, lambda frame: [frame], [])
+        mirror.get_extra_info = lambda what: {"subjectAltName": names, "subject": ()}
+        mirror.link = meshes._link_class()(mesh, None)
+        mirror.link.connection_made(mirror)
+        await asyncio.sleep(0)
+        assert not mesh.trouble.done()  # who is nobody ends no computation
+        return mirror.closed, len(mesh._links)
+
+    assert asyncio.run(let_in((("DNS", "a"),))) == (False, 1)
+    assert asyncio.run(let_in(names)) == (True, 0)
 
 
 def test_what_is_sent_ahead_has_an_end(monkeypatch):

@@ -42,6 +42,13 @@ def test_the_console_survives_any_line(console, line):
     assert again["answer"]["entries"] == []
 
 
+def test_the_console_survives_an_error_that_nobody_foresaw(console, monkeypatch, capsys):
+    monkeypatch.setattr(console.party, "log_copy", lambda: 1 // 0)
+    answer = msgspec.json.decode(asyncio.run(console.answer(b'{"do":"showlog"}')))
+    assert answer["refusal"]["sentence"].startswith("ZeroDivisionError")
+    assert "Traceback" in capsys.readouterr().err  # for the operator
+
+
 def test_a_line_that_is_too_long_is_one_line_and_the_next_counts():
     async def read():
         reader = asyncio.StreamReader(limit=16)

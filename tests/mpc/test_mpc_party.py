@@ -100,6 +100,26 @@ def test_limits_are_checked_again_at_hand_in(party):
     assert not list(px.log.of("handed in"))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"function": "join_size", "parameters": {"key": "id", "join": "opened"}},
+        {"purpose": "marketing"},
+        {"min_group": 0},
+        {"processing_parties": ("pp-1", "pp-3", "pp-2")},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_data_that_was_prepared_is_for_that_task_only(party, change):
+    """All K approve another task under the same nonce; the owner prepared for the first."""
+    px = party("px")
+    asked = draft()
+    prepared = prepare(px, asked)
+    with pytest.raises(Refused, match="not the one that the data was prepared for"):
+        hand_in(px, replace(asked, **change), prepared)
+    assert not list(px.log.of("handed in"))
+
+
 def test_an_account_is_of_a_data_set_whoever_the_partner_is(party):
     px = party("px", epsilon_total=Decimal(1))
     for partner in ("py", "pp-9"):

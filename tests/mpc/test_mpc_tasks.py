@@ -110,6 +110,7 @@ def test_expiry():
 
 
 WHOLE = msgspec.to_builtins(task())
+WIDE = {"kind": "number", "low": 0, "high": 1.1e15}
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,7 @@ WHOLE = msgspec.to_builtins(task())
         {**WHOLE, "min_group": 10**9},
         {**WHOLE, "min_group": 10**400},
         {**WHOLE, "inputs": [{**WHOLE["inputs"][0], "rows": 10**400}, WHOLE["inputs"][1]]},
+        {**WHOLE, "inputs": [{**WHOLE["inputs"][0], "schema": {"a": WIDE}}, WHOLE["inputs"][1]]},
         {**WHOLE, "processing_parties": ["x" * 101, "y", "z"]},
         {**WHOLE, "parameters": {"key": {"a": 1}}},
         {**WHOLE, "inputs": WHOLE["inputs"][:1]},

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from test_psi_linker import BOTH, files, linked, query
 
 from pet_lab import psi
 from pet_lab.psi import disclosure, tokens
+from pet_lab.psi import linker as linker_module
 from pet_lab.psi.disclosure import OutputRules, QueryLog, Released, protect
 from pet_lab.psi.linker import combine
 
@@ -149,6 +151,19 @@ def test_the_budget_is_spent_once_per_question_and_then_ends():
     clear = left.frame.merge(right.frame, on="id").groupby(["size", "pref"]).size()
     table = first.table(result.left.link_key).set_index(["size", "pref"])["count"]
     assert (table.astype(int) - clear).abs().max() < 80  # 40 scales: chance below 1e-16
+
+
+def test_the_linkers_noise_is_of_the_budget_that_is_charged(monkeypatch):
+    """Not of a rounded one: 0.00006 was once charged and 0.0001 used."""
+    scales, draw = [], linker_module.discrete_laplace
+    monkeypatch.setattr(
+        linker_module, "discrete_laplace", lambda scale: scales.append(scale) or draw(scale)
+    )
+    left, right, _ = files(n=40)
+    (one,), result = linked(left, right, rules=OutputRules(min_cell=0, epsilon_per_query=0.00006))
+    one.answer(query(result, *BOTH), "cbs")
+    assert set(scales) == {1 / Fraction(0.00006)}
+    assert one.log.spent() == 0.00006
 
 
 def test_noisy_totals_need_a_bound_and_have_it_once():
