@@ -203,7 +203,7 @@ def test_many_schedules(play, schedules):
 
 def test_a_sweep_inside_another_after_an_edit_leaves_no_runs_behind(play):
     play([("edit",), ("sweep", 0, False, 1), ("edit",), ("overlap", 0, True, 0)])
-    search(draw, play, [3848])
+    list(search(draw, play, [3848]))
 
 
 @pytest.mark.parametrize("force", [False, True])
