@@ -81,7 +81,7 @@ def test_a_child_that_hangs_is_ended_in_time(frail):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system keeps to a limit of memory")
 def test_a_child_that_wants_too_much_memory_gets_none(frail):
-    with pytest.raises(Turned, match=r"MemoryError|only this message"):
+    with pytest.raises(Turned, match="MemoryError"):
         frail("eat")
     assert frail("echo") == [b"hello"]
 
