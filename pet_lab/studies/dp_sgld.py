@@ -1,0 +1,308 @@
+"""Langevin dynamics as a private mechanism: one sample of a posterior against all iterates.
+
+Teaching code, not for use (numpy's noise): SGD, DP-SGD and stochastic gradient Langevin dynamics
+(Welling and Teh 2011) of a mean under squared loss, where every density is Gaussian and every
+epsilon exact; and of two wells, where densities are computed on a grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from pet_lab import accounting
+from pet_lab.checks import distinct, positive, require, whole
+from pet_lab.rows import Claim, Rows, concat, streams, summarise
+
+Array = NDArray[np.float64]
+LABELS = {
+    "records": "records",
+    "sd": "spread of the last iterate (SD)",
+    "stationary_sd": "spread of the last iterate (SD)",
+    "sd_theory": "spread of the last iterate, in closed form",
+    "step": "step, in units of 1 / curvature",
+    "steps": "steps before the release",
+    "released": "what is released",
+    "epsilon_spent": "epsilon",
+    "distance": "total variation to the posterior",
+    "barrier": "barrier between the wells / temperature",
+    "theta": "parameter",
+    "density": "density",
+}
+PENALTY, CHANGE = 1.0, 2.0  # of the squared parameter; how far a record in [-1, 1] can move
+SGD, DP_SGD, SGLD = "SGD", "DP-SGD", "Langevin (SGLD)"
+WORDS = {"spread": "full", "batch": "in batches"}
+LAST, ALL, POSTERIOR = "last iterate", "all iterates", "one posterior sample"
+GRID = np.linspace(-2.0, 2.0, 321)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Parameters of the notebook, checked; steps are in units of 1 / (records + penalty)."""
+
+    records: int
+    batch: int
+    temperature: float
+    delta: float
+    steps: Sequence[float]
+    barriers: Sequence[float]
+    chains: int
+    replicates: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        distinct(steps=self.steps, barriers=self.barriers)
+        whole(1, records=self.records, batch=self.batch)
+        require(
+            self.batch <= self.records,
+            f"batch is at most the {self.records} records, got {self.batch}.",
+        )
+        positive(temperature=self.temperature)
+        for step in self.steps:
+            positive(step=step)
+            require(step < 2, f"step is below 2, where training diverges, got {step}.")
+        for barrier in self.barriers:
+            positive(barrier=barrier)
+        require(0 < self.delta < 1, f"delta is a number between 0 and 1, got {self.delta}.")
+        whole(2, chains=self.chains, replicates=self.replicates)
+        whole(0, seed=self.seed)
+
+    @property
+    def curvature(self) -> float:
+        """Second derivative of the loss sum (theta - x)^2 / 2 + penalty theta^2 / 2."""
+        return self.records + PENALTY
+
+    @property
+    def posterior_sd(self) -> float:
+        return math.sqrt(self.temperature / self.curvature)
+
+
+def noise(method: str, settings: Settings, step: float) -> float:
+    """Standard deviation of what a step adds: the slides' 2 rho sigma, or sqrt(2 rho sigma)."""
+    rho = step / settings.curvature
+    return {
+        SGD: 0.0,
+        DP_SGD: 2 * rho * settings.temperature,
+        SGLD: math.sqrt(2 * rho * settings.temperature),
+    }[method]
+
+
+def spread(method: str, settings: Settings, step: float) -> float:
+    """Stationary standard deviation with full gradients: noise / sqrt(1 - (1 - step)^2)."""
+    return noise(method, settings, step) / math.sqrt(1 - (1 - step) ** 2)
+
+
+def last_iterates(
+    x: Array, method: str, settings: Settings, *, step: float, batch: int, seed: object
+) -> Array:
+    """Last iterates of `chains` chains from 0, long enough to forget the start; shape (chains,).
+
+    A batch smaller than the data is drawn with replacement and its gradient scaled up.
+    """
+    rng, n = np.random.default_rng(seed), settings.records  # type: ignore[arg-type]
+    rho, theta = step / settings.curvature, np.zeros(settings.chains)
+    for _ in range(math.ceil(6 / min(step, 2 - step))):
+        mean = np.full(settings.chains, x.mean())
+        if batch < n:
+            mean = x[rng.integers(0, n, (settings.chains, batch))].mean(axis=1)
+        slope = n * (theta - mean) + PENALTY * theta
+        theta = (
+            theta - rho * slope + rng.normal(0, 1, settings.chains) * noise(method, settings, step)
+        )
+    return theta
+
+
+def records(settings: Settings) -> Array:
+    """Made-up records in [-1, 1], the same for all replicates."""
+    x = np.random.default_rng(settings.seed).normal(0.27, 0.4, settings.records)
+    return np.clip(x, -1, 1)
+
+
+def spreads(settings: Settings) -> pd.DataFrame:
+    """Rows (method, step, replicate): mean and SD of last iterates; closed form for full gradients.
+
+    `part` is "spread" with full gradients, "batch" with batches, for which no closed form is given.
+    """
+    x, rows = records(settings), Rows(records=settings.records, temperature=settings.temperature)
+    for replicate, stream in streams(settings.seed, settings.replicates):
+        for step in settings.steps:
+            for part, batch in (("spread", settings.records), ("batch", settings.batch)):
+                for method, child in zip((SGD, DP_SGD, SGLD), stream.spawn(3), strict=True):
+                    got = last_iterates(x, method, settings, step=step, batch=batch, seed=child)
+                    metrics = {"mean": got.mean(), "sd": got.std(ddof=1)}
+                    if part == "spread":
+                        metrics["sd_theory"] = spread(method, settings, step)
+                    if method == SGLD and part == "spread" and step == min(settings.steps):
+                        metrics["stationary_sd"] = metrics["sd"]
+                    rows.add(
+                        part=part, method=method, step=step, replicate=replicate, metrics=metrics,
+                        gradients=WORDS[part],
+                    )  # fmt: skip
+    return rows.frame()
+
+
+# --- epsilon, exact: every release is a Gaussian of known shift and spread -------------------------
+
+
+def shift(released: str, settings: Settings, *, step: float, steps: int) -> float:
+    """Largest shift of what is released, in standard deviations, as one record is replaced.
+
+    All iterates: each step is a Gaussian mechanism, and their shifts add up in squares. The last
+    iterate: shift and variance are geometric sums. A posterior sample: the limit of small steps.
+    """
+    h, sd = settings.curvature, noise(SGLD, settings, step)
+    if released == POSTERIOR:
+        return CHANGE / h / settings.posterior_sd
+    if released == ALL:
+        return step / h * CHANGE / sd * math.sqrt(steps)
+    a = 1 - step
+    moved = CHANGE / h * (1 - a**steps)
+    return moved / (sd * math.sqrt((1 - a ** (2 * steps)) / (1 - a * a)))
+
+
+def budgets(settings: Settings) -> pd.DataFrame:
+    """Rows (released, steps): epsilon at `delta`, replacing one record, full gradients."""
+    rows, step = Rows(part="budget"), min(settings.steps)
+    for steps in (1, 4, 16, 64, 256, 1024, 4096):
+        for released in (ALL, LAST, POSTERIOR):
+            mu = shift(released, settings, step=step, steps=steps)
+            epsilon = accounting.gaussian_epsilon(mu=mu, delta=settings.delta)
+            rows.add(released=released, steps=steps, metrics={"epsilon_spent": epsilon})
+    # On [-1, 1] a record moves the loss by at most 2: the exponential mechanism, with delta 0.
+    rows.add(metrics={"exponential": 2 * 2.0 / settings.temperature})
+    return rows.frame()
+
+
+# --- two wells, on a grid --------------------------------------------------------------------------
+
+
+def wells(barrier: float, tilt: float) -> tuple[Array, Array]:
+    """Posterior and transition matrix of Langevin steps for barrier (t^2 - 1)^2 - tilt t."""
+    slope = 4 * barrier * GRID * (GRID**2 - 1) - tilt
+    rho = 0.02 / barrier
+    centre = GRID - rho * slope
+    kernel = np.exp(-((GRID[:, None] - centre) ** 2) / (4 * rho))  # [to, from]
+    posterior = np.exp(-(barrier * (GRID**2 - 1) ** 2 - tilt * GRID))
+    return posterior / posterior.sum(), kernel / kernel.sum(axis=0)
+
+
+def epsilon_between(p: Array, q: Array, delta: float) -> float:
+    """Smallest epsilon of two distributions at `delta`, in both directions, by bisection."""
+    low, high = 0.0, 50.0
+    for _ in range(60):
+        e = math.exp((low + high) / 2)
+        gap = max(np.maximum(p - e * q, 0).sum(), np.maximum(q - e * p, 0).sum())
+        low, high = ((low + high) / 2, high) if gap > delta else (low, (low + high) / 2)
+    return high
+
+
+def two_wells(settings: Settings) -> pd.DataFrame:
+    """Rows (barrier, steps): distance of the last iterate, begun in the left well, to the posterior,
+    and its epsilon against a neighbour whose record tilts the wells by 1; at steps = inf the
+    posterior's."""
+    rows = Rows(part="wells")
+    for barrier in settings.barriers:
+        sides = [wells(barrier, tilt) for tilt in (0.0, 1.0)]
+        powers = [kernel for _, kernel in sides]
+        start = (np.abs(GRID + 1) < 1e-9).astype(float)
+        claimed = epsilon_between(sides[0][0], sides[1][0], settings.delta)
+        for doubling in range(17):
+            now, neighbour = (power @ start for power in powers)
+            metrics = {
+                "distance": np.abs(now - sides[0][0]).sum() / 2,
+                "epsilon_spent": epsilon_between(now, neighbour, settings.delta),
+                "claimed": claimed,
+            }
+            rows.add(barrier=barrier, steps=2**doubling, metrics=metrics)
+            powers = [power @ power for power in powers]
+    return rows.frame()
+
+
+def simulate(settings: Settings) -> pd.DataFrame:
+    """All rows; `part`: spread, batch, budget, wells."""
+    return concat(spreads(settings), budgets(settings), two_wells(settings))
+
+
+def densities(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """Langevin's stationary density at each step (a Gaussian of the measured mean and SD), and the
+    exact posterior."""
+    here = rows[(rows["part"] == "spread") & (rows["method"] == SGLD)]
+    means = summarise(here, ["step", "metric"]).set_index(["step", "metric"])["mean"]
+    centre, exact = records(settings).sum() / settings.curvature, settings.posterior_sd
+    theta = np.linspace(centre - 4 * exact, centre + 4 * exact, 161)
+    curves = {f"Langevin, step {s:g}": (means[s, "mean"], means[s, "sd"]) for s in settings.steps}
+    curves["exact posterior"] = (centre, exact)
+    parts = [
+        pd.DataFrame({"method": name, "theta": theta, "value": stats.norm(m, s).pdf(theta)})
+        for name, (m, s) in curves.items()
+    ]
+    return pd.concat(parts, ignore_index=True).assign(metric="density")
+
+
+def assumptions(settings: Settings) -> str:
+    """The privacy statement."""
+    return (
+        f"Langevin dynamics: epsilon at delta = {settings.delta:g}, one record in [-1, 1] replaced, full gradients "
+        "of a squared loss; the adversary sees the last iterate, or all, and knows all other records, the loss, step "
+        "and start. The noise is numpy's: a simulation, not a release. Batches and two wells have no guarantee here."
+    )
+
+
+def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
+    """What these rows say; the first is the headline."""
+    smallest = rows["step"] == min(settings.steps)
+    chosen = rows[smallest & rows["metric"].isin(["mean", "sd"])]
+    means = summarise(chosen, ["part", "method", "metric"])
+    mean = means.set_index(["part", "method", "metric"])["mean"]
+    budget = rows[(rows["part"] == "budget") & (rows["metric"] == "epsilon_spent")]
+    final = budget[budget["steps"] == budget["steps"].max()].set_index("released")["value"]
+    pure = float(rows[rows["metric"] == "exponential"]["value"].iloc[0])
+    far = rows[(rows["part"] == "wells") & (rows["barrier"] == max(settings.barriers))]
+    at = far[far["steps"] == 1024].set_index("metric")["value"]
+    worst = far[far["metric"] == "epsilon_spent"]["value"].max()
+    numbers = {
+        "mean": mean["spread", SGLD, "mean"], "sd": mean["spread", SGLD, "sd"],
+        "centre": records(settings).sum() / settings.curvature, "exact": settings.posterior_sd,
+        "dpsgd": mean["spread", DP_SGD, "sd"], "batch": mean["batch", SGLD, "sd"],
+        "steps": budget["steps"].max(), "all": final[ALL], "last": final[LAST],
+        "one": final[POSTERIOR], "delta": settings.delta, "pure": pure,
+        "barrier": max(settings.barriers), "distance": at["distance"], "claimed": at["claimed"],
+        "early": at["epsilon_spent"], "worst": worst,
+    }  # fmt: skip
+    claims = [
+        ("After {steps:,.0f} steps the last iterate costs epsilon {last:.2g}, all iterates {all:.3g} "
+         "(delta {delta:g}, one record replaced).", numbers["last"] < numbers["all"]),
+        ("Langevin dynamics ends at {mean:.3f} +- {sd:.3f}, the posterior is {centre:.3f} +- "
+         "{exact:.3f}.", abs(numbers["sd"] / numbers["exact"] - 1) < 0.05),
+        ("DP-SGD's spread with the same parameter is {dpsgd:.4f}: no posterior's.",
+         numbers["dpsgd"] < numbers["exact"] / 2),
+        ("Batches add noise of their own: SGLD's spread is {batch:.3f} instead of {sd:.3f}.",
+         numbers["batch"] > 1.02 * numbers["sd"]),
+        ("The same posterior as an exponential mechanism on [-1, 1] is private at epsilon {pure:.2g} "
+         "with delta 0; as a Gaussian at {one:.2g} with delta {delta:g}.", pure > numbers["one"]),
+        ("Across a barrier of {barrier:g} the iterate after 1,024 steps is still {distance:.0%} away "
+         "from the posterior: the posterior's epsilon, {claimed:.2g}, is not that of the release, {early:.2g}.",
+         numbers["distance"] > 0.05),
+        ("From this start epsilon never passed the posterior's: {worst:.2g} at most, against "
+         "{claimed:.2g}. That is what was computed here, not a guarantee.",
+         worst <= numbers["claimed"] * 1.001),
+    ]  # fmt: skip
+    return [Claim(sentence, holds=holds, **numbers) for sentence, holds in claims]
+
+
+def explore(records: int, temperature: float, step: float, steps: int) -> pd.DataFrame:
+    """Epsilon at delta = 1e-5 of what is released."""
+    settings = Settings(
+        records=records, batch=1, temperature=temperature, delta=1e-5, steps=[step],
+        barriers=[1.0], chains=2, replicates=2, seed=0,
+    )  # fmt: skip
+    what = [ALL, LAST, POSTERIOR]
+    shifts = [shift(released, settings, step=step, steps=steps) for released in what]
+    epsilons = [accounting.gaussian_epsilon(mu=mu, delta=1e-5) for mu in shifts]
+    return pd.DataFrame({"released": what, "epsilon": epsilons})
