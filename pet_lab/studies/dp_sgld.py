@@ -1,7 +1,7 @@
 """Langevin dynamics as a private mechanism: one sample of a posterior against all iterates.
 
 Teaching code, not for use (numpy's noise): SGD, DP-SGD and stochastic gradient Langevin dynamics
-(Welling and Teh 2011) of a mean under squared loss, where every density is Gaussian and every
+(Welling et al. 2011) of a mean under squared loss, where every density is Gaussian and every
 epsilon exact; and of two wells, where densities are computed on a grid.
 """
 
@@ -18,7 +18,7 @@ from scipy import stats
 
 from pet_lab import accounting
 from pet_lab.checks import distinct, positive, require, whole
-from pet_lab.rows import Claim, Rows, concat, streams, summarise
+from pet_lab.rows import Claim, Rows, claims, concat, streams, summarise
 
 Array = NDArray[np.float64]
 LABELS = {
@@ -80,6 +80,7 @@ class Settings:
 
     @property
     def posterior_sd(self) -> float:
+        """Standard deviation of the exact posterior, a Gaussian for this loss."""
         return math.sqrt(self.temperature / self.curvature)
 
 
@@ -275,7 +276,7 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
         "barrier": max(settings.barriers), "distance": at["distance"], "claimed": at["claimed"],
         "early": at["epsilon_spent"], "worst": worst,
     }  # fmt: skip
-    claims = [
+    sentences = [
         ("After {steps:,.0f} steps the last iterate costs epsilon {last:.2g}, all iterates {all:.3g} "
          "(delta {delta:g}, one record replaced).", numbers["last"] < numbers["all"]),
         ("Langevin dynamics ends at {mean:.3f} +- {sd:.3f}, the posterior is {centre:.3f} +- "
@@ -293,7 +294,7 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
          "{claimed:.2g}. That is what was computed here, not a guarantee.",
          worst <= numbers["claimed"] * 1.001),
     ]  # fmt: skip
-    return [Claim(sentence, holds=holds, **numbers) for sentence, holds in claims]
+    return claims(sentences, **numbers)
 
 
 def explore(records: int, temperature: float, step: float, steps: int) -> pd.DataFrame:
