@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import stats
 
 from pet_lab import accounting
-from pet_lab.checks import distinct, positive, require, whole
+from pet_lab.checks import between, distinct, positive, require, whole
 from pet_lab.rows import Claim, Rows, claims, concat, streams, summarise
 
 Array = NDArray[np.float64]
@@ -37,7 +38,8 @@ LABELS = {
 }
 PENALTY, CHANGE = 1.0, 2.0  # of the squared parameter; how far a record in [-1, 1] can move
 SGD, DP_SGD, SGLD = "SGD", "DP-SGD", "Langevin (SGLD)"
-WORDS = {"spread": "full", "batch": "in batches"}
+WORDS = {"spread": "full gradients", "batch": "gradients in batches"}
+EXACT = "exact posterior"
 LAST, ALL, POSTERIOR = "last iterate", "all iterates", "one posterior sample"
 GRID = np.linspace(-2.0, 2.0, 321)
 
@@ -68,7 +70,7 @@ class Settings:
             positive(step=step)
             require(step < 2, f"step is below 2, where training diverges, got {step}.")
         for barrier in self.barriers:
-            positive(barrier=barrier)
+            between(1, 50, barrier=barrier, hint="the grid of the two wells resolves no other")
         require(0 < self.delta < 1, f"delta is a number between 0 and 1, got {self.delta}.")
         whole(2, chains=self.chains, replicates=self.replicates)
         whole(0, seed=self.seed)
@@ -100,14 +102,13 @@ def spread(method: str, settings: Settings, step: float) -> float:
 
 
 def last_iterates(
-    x: Array, method: str, settings: Settings, *, step: float, batch: int, seed: object
+    x: Array, method: str, settings: Settings, *, step: float, batch: int, rng: Generator
 ) -> Array:
     """Last iterates of `chains` chains from 0, long enough to forget the start; shape (chains,).
 
     A batch smaller than the data is drawn with replacement and its gradient scaled up.
     """
-    rng, n = np.random.default_rng(seed), settings.records  # type: ignore[arg-type]
-    rho, theta = step / settings.curvature, np.zeros(settings.chains)
+    n, rho, theta = settings.records, step / settings.curvature, np.zeros(settings.chains)
     for _ in range(math.ceil(6 / min(step, 2 - step))):
         mean = np.full(settings.chains, x.mean())
         if batch < n:
@@ -135,7 +136,8 @@ def spreads(settings: Settings) -> pd.DataFrame:
         for step in settings.steps:
             for part, batch in (("spread", settings.records), ("batch", settings.batch)):
                 for method, child in zip((SGD, DP_SGD, SGLD), stream.spawn(3), strict=True):
-                    got = last_iterates(x, method, settings, step=step, batch=batch, seed=child)
+                    rng = np.random.default_rng(child)
+                    got = last_iterates(x, method, settings, step=step, batch=batch, rng=rng)
                     metrics = {"mean": got.mean(), "sd": got.std(ddof=1)}
                     if part == "spread":
                         metrics["sd_theory"] = spread(method, settings, step)
@@ -145,6 +147,10 @@ def spreads(settings: Settings) -> pd.DataFrame:
                         part=part, method=method, step=step, replicate=replicate, metrics=metrics,
                         gradients=WORDS[part],
                     )  # fmt: skip
+                rows.add(
+                    part=part, method=EXACT, step=step, replicate=replicate, gradients=WORDS[part],
+                    metrics={"sd": settings.posterior_sd},
+                )  # fmt: skip
     return rows.frame()
 
 
@@ -238,7 +244,7 @@ def densities(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     centre, exact = records(settings).sum() / settings.curvature, settings.posterior_sd
     theta = np.linspace(centre - 4 * exact, centre + 4 * exact, 161)
     curves = {f"Langevin, step {s:g}": (means[s, "mean"], means[s, "sd"]) for s in settings.steps}
-    curves["exact posterior"] = (centre, exact)
+    curves[EXACT] = (centre, exact)
     parts = [
         pd.DataFrame({"method": name, "theta": theta, "value": stats.norm(m, s).pdf(theta)})
         for name, (m, s) in curves.items()
@@ -257,10 +263,11 @@ def assumptions(settings: Settings) -> str:
 
 def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
     """What these rows say; the first is the headline."""
-    smallest = rows["step"] == min(settings.steps)
-    chosen = rows[smallest & rows["metric"].isin(["mean", "sd"])]
-    means = summarise(chosen, ["part", "method", "metric"])
-    mean = means.set_index(["part", "method", "metric"])["mean"]
+    small, large = min(settings.steps), max(settings.steps)
+    ends = summarise(
+        rows[rows["metric"].isin(["mean", "sd"])], ["part", "method", "metric", "step"]
+    )
+    mean = ends.set_index(["part", "method", "metric", "step"])["mean"]
     budget = rows[(rows["part"] == "budget") & (rows["metric"] == "epsilon_spent")]
     final = budget[budget["steps"] == budget["steps"].max()].set_index("released")["value"]
     pure = float(rows[rows["metric"] == "exponential"]["value"].iloc[0])
@@ -268,31 +275,44 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
     at = far[far["steps"] == 1024].set_index("metric")["value"]
     worst = far[far["metric"] == "epsilon_spent"]["value"].max()
     numbers = {
-        "mean": mean["spread", SGLD, "mean"], "sd": mean["spread", SGLD, "sd"],
+        "mean": mean["spread", SGLD, "mean", small], "sd": mean["spread", SGLD, "sd", small],
         "centre": records(settings).sum() / settings.curvature, "exact": settings.posterior_sd,
-        "dpsgd": mean["spread", DP_SGD, "sd"], "batch": mean["batch", SGLD, "sd"],
-        "steps": budget["steps"].max(), "all": final[ALL], "last": final[LAST],
-        "one": final[POSTERIOR], "delta": settings.delta, "pure": pure,
-        "barrier": max(settings.barriers), "distance": at["distance"], "claimed": at["claimed"],
-        "early": at["epsilon_spent"], "worst": worst,
+        "dpsgd": mean["spread", DP_SGD, "sd", small], "small": small, "large": large,
+        "fine": mean["batch", SGLD, "sd", small], "batch": mean["batch", SGLD, "sd", large],
+        "full": mean["spread", SGLD, "sd", large], "steps": budget["steps"].max(),
+        "all": final[ALL], "last": final[LAST], "one": final[POSTERIOR], "delta": settings.delta,
+        "pure": pure, "barrier": max(settings.barriers), "distance": at["distance"],
+        "claimed": at["claimed"], "early": at["epsilon_spent"], "worst": worst,
     }  # fmt: skip
     sentences = [
         ("After {steps:,.0f} steps the last iterate costs epsilon {last:.2g}, all iterates {all:.3g} "
-         "(delta {delta:g}, one record replaced).", numbers["last"] < numbers["all"]),
-        ("Langevin dynamics ends at {mean:.3f} +- {sd:.3f}, the posterior is {centre:.3f} +- "
-         "{exact:.3f}.", abs(numbers["sd"] / numbers["exact"] - 1) < 0.05),
-        ("DP-SGD's spread with the same parameter is {dpsgd:.4f}: no posterior's.",
-         numbers["dpsgd"] < numbers["exact"] / 2),
-        ("Batches add noise of their own: SGLD's spread is {batch:.3f} instead of {sd:.3f}.",
-         numbers["batch"] > 1.02 * numbers["sd"]),
+         "(delta {delta:g}, one record replaced).", numbers["last"] < numbers["all"],
+         "After {steps:,.0f} steps the last iterate costs as much as all: epsilon {last:.2g}."),
+        ("At a step of {small:g} Langevin dynamics ends at {mean:.3f} ± {sd:.3f}; the posterior is "
+         "{centre:.3f} ± {exact:.3f}.", abs(numbers["sd"] / numbers["exact"] - 1) < 0.05,
+         "A step of {small:g} is too large: Langevin dynamics ends at {mean:.3f} ± {sd:.3f}, the "
+         "posterior is {centre:.3f} ± {exact:.3f}."),
+        ("DP-SGD with the same parameter has a spread of {dpsgd:.4f}, far from the posterior's.",
+         numbers["dpsgd"] < numbers["exact"] / 2,
+         "DP-SGD with the same parameter has a spread of {dpsgd:.4f}, the posterior {exact:.4f}."),
+        ("Batches add noise of their own: at a step of {large:g} they widen Langevin's spread from "
+         "{full:.3f} to {batch:.3f}, at {small:g} from {sd:.3f} to {fine:.3f}.",
+         numbers["batch"] > 1.02 * numbers["full"],
+         "Batches hardly widen Langevin's spread here: {batch:.3f} against {full:.3f} with full "
+         "gradients, at a step of {large:g}."),
         ("The same posterior as an exponential mechanism on [-1, 1] is private at epsilon {pure:.2g} "
-         "with delta 0; as a Gaussian at {one:.2g} with delta {delta:g}.", pure > numbers["one"]),
+         "with delta 0; as a Gaussian at {one:.2g} with delta {delta:g}.", pure > numbers["one"],
+         "As an exponential mechanism on [-1, 1] the posterior costs epsilon {pure:.2g} with delta "
+         "0, no more than the {one:.2g} of the Gaussian with delta {delta:g}."),
         ("Across a barrier of {barrier:g} the iterate after 1,024 steps is still {distance:.0%} away "
-         "from the posterior: the posterior's epsilon, {claimed:.2g}, is not that of the release, {early:.2g}.",
-         numbers["distance"] > 0.05),
+         "from the posterior: the posterior's epsilon, {claimed:.2g}, is not that of the release, "
+         "{early:.2g}.", numbers["distance"] > 0.05,
+         "Across a barrier of {barrier:g} the iterate after 1,024 steps is within {distance:.0%} of "
+         "the posterior."),
         ("From this start epsilon never passed the posterior's: {worst:.2g} at most, against "
          "{claimed:.2g}. That is what was computed here, not a guarantee.",
-         worst <= numbers["claimed"] * 1.001),
+         worst <= numbers["claimed"] * 1.001,
+         "Epsilon of the release passed the posterior's: {worst:.2g} against {claimed:.2g}."),
     ]  # fmt: skip
     return claims(sentences, **numbers)
 

@@ -82,7 +82,8 @@ def test_densities_integrate_to_one_and_claims_turn(rows):
     assert study.takeaways(rows, settings())[0].holds
     wide = rows.assign(value=rows["value"].mask(rows["metric"] == "sd", 1.0))
     texts = [claim.text for claim in study.takeaways(wide, settings())]
-    assert any(text.startswith("Not here: Langevin dynamics ends at") for text in texts)
+    assert any(text.startswith("A step of 0.1 is too large") for text in texts)
+    assert any(text.startswith("Batches hardly widen") for text in texts)
 
 
 def test_the_panel_agrees_with_the_rows(rows):
@@ -109,7 +110,8 @@ def test_one_seed_one_result(rows):
         {"steps": []},
         {"steps": [2.0]},
         {"steps": [0.0]},
-        {"barriers": [-1.0]},
+        {"barriers": [0.5]},
+        {"barriers": [60.0]},
         {"chains": 1},
         {"replicates": 1},
         {"seed": -1},
