@@ -296,7 +296,7 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
          numbers["dpsgd"] < numbers["exact"] / 2,
          "DP-SGD with the same parameter has a spread of {dpsgd:.4f}, the posterior {exact:.4f}."),
         ("Batches add noise of their own: at a step of {large:g} they widen Langevin's spread from "
-         "{full:.3f} to {batch:.3f}, at {small:g} from {sd:.3f} to {fine:.3f}.",
+         "{full:.4f} to {batch:.4f}, at {small:g} from {sd:.4f} to {fine:.4f}.",
          numbers["batch"] > 1.02 * numbers["full"],
          "Batches hardly widen Langevin's spread here: {batch:.3f} against {full:.3f} with full "
          "gradients, at a step of {large:g}."),
