@@ -10,6 +10,10 @@ records classified rightly: ``accuracy.train`` on the records trained on, ``accu
 those of the same table held out, ``accuracy.original`` on all original records,
 ``accuracy.heldout`` on original records that neither the synthesiser nor the network has seen. A
 diverged training gives NaN; records of one class teach that class.
+
+The reading *as published* is what the authors' program does, so tensorflow-privacy's optimiser and
+smartnoise-synth's MST run it too (`by_library`). Our engines supply the many replicates where their
+runs and the libraries' are not told apart (`agreement`); elsewhere the libraries' runs are scored.
 """
 
 from __future__ import annotations
@@ -18,12 +22,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from pet_lab import accounting, checks, data, dpsgd, stump, synth
+from pet_lab.dpsgd.config import Engine
 from pet_lab.rows import Claim, Rows, concat, streams, summarise, wide
 
 LABELS = {
@@ -36,6 +42,9 @@ HOLD_OUT = 0.2
 """Share of records held out, as in the report."""
 MARGIN = 0.05
 RULE = "one threshold, no privacy"
+LIBRARIES = {"dp-sgd": "tensorflow-privacy", "mst": "smartnoise-synth"}
+"""Whose program the publication ran, by mechanism."""
+OURS = "our engine"
 NO_RULE = "one threshold on one column was left out, because no column holds numbers"
 # DP gradient descent on all records at once: few good steps suit small data. Steps and rate were
 # picked from six combinations (20 or 60 steps, rates 0.5, 1, 2) on the student data at epsilon 1, so
@@ -57,6 +66,8 @@ class Settings:
     data_epsilons   budgets of synthetic tables and of the rivals
     learning_rate, clip, batch_size, epochs     see `dpsgd.Config`
     replicates, data_replicates     trainings; synthetic tables per budget and way of drawing
+    engine, mechanism   who trains, as in `dpsgd.train`; "mst", or "mst-smartnoise": the package
+    library_runs    trainings and tables a budget by the two libraries, beside ours
     """
 
     frame: pd.DataFrame
@@ -72,10 +83,15 @@ class Settings:
     replicates: int
     data_replicates: int
     seed: int
+    engine: Engine = "batched"
+    mechanism: str = "mst"
+    library_runs: int = 0
 
     def __post_init__(self) -> None:
         checks.whole(1, replicates=self.replicates, data_replicates=self.data_replicates)
-        checks.whole(0, seed=self.seed)
+        checks.whole(0, seed=self.seed, library_runs=self.library_runs)
+        checks.one_of(get_args(Engine), engine=self.engine)
+        checks.one_of(("mst", "mst-smartnoise"), mechanism=self.mechanism)
         checks.distinct(epsilons=self.epsilons, data_epsilons=self.data_epsilons)
         hint = "leave it out: training without privacy is always run"
         for name in ("epsilons", "data_epsilons"):
@@ -101,6 +117,11 @@ class Settings:
     def table(self) -> pd.DataFrame:
         """The original table with a binary target."""
         return data.binarise(self.frame, self.target)
+
+    @property
+    def checked(self) -> bool:
+        """Whether a library runs beside an engine of ours."""
+        return self.library_runs > 0 and (self.engine == "batched" or self.mechanism == "mst")
 
     @property
     def members(self) -> int:
@@ -170,7 +191,7 @@ def simulate(s: Settings) -> pd.DataFrame:
         if s.configs[name]
     )
     plain = concat(described, published).query("epsilon == inf").assign(mechanism="none")
-    mst = {"mechanism": "mst"}
+    mst = {"mechanism": s.mechanism}
     star = {"mechanism": "task", "target": s.target, "method": "sample", "domain": s.domain}
     tables = [
         private_data(s, mst | {"method": "round"}, mechanism="mst", reading="published"),
@@ -182,7 +203,76 @@ def simulate(s: Settings) -> pd.DataFrame:
     for reading in ("described", "published"):
         base.add(reading=reading, metrics={"accuracy": s.base_rate})
     ours = concat(described, published, *sampled, *tables[:2], plain, rivals(s), *tables[2:])
-    return concat(ours.assign(base_rate=False), base.frame())
+    runs = judged(concat(ours, by_library(s))) if s.checked else ours
+    return concat(runs.assign(base_rate=False), base.frame())
+
+
+def by_library(s: Settings) -> pd.DataFrame:
+    """The reading as published by the libraries' own programs: `library_runs` a budget.
+
+    Mechanisms "dp-sgd, tensorflow-privacy" and "mst, smartnoise-synth", each where `s` lets our
+    engine run that part. Hold-outs, initial weights and batches are those of our runs of the same
+    number, the noise is the libraries'.
+    """
+    few = replace(s, replicates=s.library_runs, data_replicates=s.library_runs)
+    few = replace(few, engine="tensorflow-privacy", mechanism="mst-smartnoise")
+    names = {kind: f"{kind}, {library}" for kind, library in LIBRARIES.items()}
+    parts = []
+    if s.engine == "batched":
+        private = {e: config for e, config in s.configs["published"].items() if config.private}
+        factors: dict[str, Any] = {"mechanism": names["dp-sgd"], "reading": "published"}
+        parts.append(private_training(few, private, **factors))
+    if s.mechanism == "mst":
+        how = {"mechanism": few.mechanism, "method": "round"}
+        parts.append(private_data(few, how, mechanism=names["mst"], reading="published"))
+    return concat(*parts)
+
+
+def agreement(rows: pd.DataFrame) -> pd.DataFrame:
+    """Our engines beside the libraries, as published: one line per mechanism, budget and metric.
+
+    Columns: mechanism, epsilon, metric; runs, mean and SD of ours; runs and mean of the library's;
+    p, two-sided, that the difference is luck, both being draws of one law with the spread of ours;
+    low and high, the 90 % interval of the difference; and `finding`: "equivalent" where the
+    interval is within MARGIN (two one-sided tests at 5 %), "differs" where p is below 5 % shared
+    by all lines, else "open". No line where a library did not run, or ours only once.
+    """
+    shown, keys = rows[rows["reading"] == "published"], ["epsilon", "metric"]
+    parts = []
+    for kind, library in LIBRARIES.items():
+        runs = shown[shown["mechanism"].isin([kind, f"{kind}, {library}", f"{kind}, {OURS}"])]
+        scored = set(runs.loc[runs["mechanism"] == f"{kind}, {OURS}", "epsilon"])
+        plain = runs["mechanism"] == kind
+        theirs = (runs["mechanism"] == f"{kind}, {library}") | (
+            plain & runs["epsilon"].isin(scored)
+        )
+        sides = (runs[side].groupby(keys)["value"] for side in (~theirs, theirs))
+        ours, peer = (side.agg(["count", "mean", "std"]) for side in sides)
+        part = ours.join(peer[["count", "mean"]], how="inner", rsuffix=" library").reset_index()
+        parts.append(part.assign(mechanism=kind))
+    table = pd.concat(parts).dropna().reset_index(drop=True)
+    n, m = table["count"], table["count library"]
+    difference = table["mean library"] - table["mean"]
+    error = (table["std"] * np.sqrt(1 / n + 1 / m)).clip(lower=1e-12)
+    table["p"] = 2 * stats.t.sf(difference.abs() / error, n - 1)
+    half = stats.t.ppf(0.95, n - 1) * error
+    table["low"], table["high"] = difference - half, difference + half
+    within = (table["low"] > -MARGIN) & (table["high"] < MARGIN)
+    differs = ~within & (table["p"] < 0.05 / max(len(table), 1))
+    table["finding"] = np.select([within, differs], ["equivalent", "differs"], "open")
+    names = {"count": "runs", "std": "SD", "count library": "runs library"}
+    return table[["mechanism", *table.columns.drop("mechanism")]].rename(columns=names)
+
+
+def judged(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the libraries' runs in the place of ours wherever `agreement` says "differs"."""
+    table, names = agreement(rows), rows["mechanism"].copy()
+    lines = table.loc[table["finding"] == "differs", ["mechanism", "epsilon"]].drop_duplicates()
+    for kind, epsilon in lines.itertuples(index=False):
+        here = (rows["reading"] == "published") & (rows["epsilon"] == epsilon)
+        ours, theirs = (here & (names == n) for n in (kind, f"{kind}, {LIBRARIES[kind]}"))
+        names[ours], names[theirs] = f"{kind}, {OURS}", kind
+    return rows.assign(mechanism=names)
 
 
 def private_training(
@@ -198,7 +288,8 @@ def private_training(
     for replicate, stream in streams(s.seed, s.replicates):
         children = stream.spawn(first + len(configs))
         train, held_out = _split(len(y), children[0])
-        answers = _predict(X, X[train], y[train], [*configs.values()], children[first:])
+        how: dict[str, Any] = {"seeds": children[first:], "engine": s.engine}
+        answers = _predict(X, X[train], y[train], [*configs.values()], **how)
         for epsilon, classes in zip(configs, answers, strict=True):
             shares = {
                 "accuracy.train": _share(classes[train], y[train]),
@@ -232,7 +323,8 @@ def private_data(
             features = data.standardise(coded.X, original.X)
             used = slice(None) if unseen else train
             asked = np.concatenate([X, features])
-            classes = _predict(asked, features[used], coded.y[used], [config], [child])[0]
+            known = features[used], coded.y[used]
+            classes = _predict(asked, *known, [config], seeds=[child])[0]
             real, drawn = np.split(classes, [len(X)])
             shares = {"accuracy.heldout": _share(real[held_out], original.y[held_out])}
             if not unseen:
@@ -294,12 +386,12 @@ def _predict(
     X: np.ndarray,
     y: np.ndarray,
     configs: Sequence[dpsgd.Config],
-    seeds: Sequence[np.random.SeedSequence],
+    **how: Any,
 ) -> np.ndarray:
     """Classes (configs, asked) by networks trained on X and y; NaN where a training diverged."""
     if y.min() == y.max():
         return np.full((len(configs), len(asked)), float(y[0]))
-    runs = dpsgd.train(X, y, configs, seeds=seeds, curve_every=0)
+    runs = dpsgd.train(X, y, configs, curve_every=0, **how)
     return np.where(runs.diverged[:, None], math.nan, runs.predict(asked) > 0)
 
 
@@ -337,6 +429,13 @@ def proven(s: Settings) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def engines(s: Settings) -> pd.DataFrame:
+    """`dpsgd.agreement` as published, at the smallest budget, on one hold-out."""
+    train = _split(len(s.encoded.y), np.random.SeedSequence(s.seed))[0]
+    X, config = data.standardise(s.encoded.X), s.configs["published"][min(s.epsilons)]
+    return dpsgd.agreement(X[train], s.encoded.y[train], config, seed=s.seed, delta=s.delta)
+
+
 def learning_curves(s: Settings, *, runs: int = 8) -> pd.DataFrame:
     """Validation accuracy by epoch of `runs` trainings on one hold-out, per set-up and budget.
 
@@ -366,6 +465,7 @@ def learning_curves(s: Settings, *, runs: int = 8) -> pd.DataFrame:
 def example_tables(s: Settings) -> dict[str, synth.Synthetic]:
     """One MST table a budget, by independent draws: {"ε = 1": Synthetic, ...}."""
     how: dict[str, Any] = {"method": "sample", "delta": s.delta, "rng_seed": s.seed}
+    how["mechanism"] = s.mechanism
     return {f"ε = {e:g}": synth.synthesise(s.table, epsilon=e, **how) for e in s.data_epsilons}
 
 
@@ -426,7 +526,7 @@ def ways(rows: pd.DataFrame) -> pd.DataFrame:
     kind, published = rows["mechanism"], rows["reading"] == "published"
     tables = kind.isin(["mst", "target margins"])
     counted = rows["metric"] == np.where(tables, "accuracy.original", "accuracy.validation")
-    left_out = ((kind == "mst") & published) | (kind == "dp-sgd, Poisson samples")
+    left_out = ((kind == "mst") & published) | kind.str.startswith(("dp-sgd, ", "mst, "))
     way = kind.where(kind != "dp-sgd", "dp-sgd as " + rows["reading"])
     shown = rows.assign(way=way, metric="share")[counted & np.isfinite(rows["epsilon"]) & ~left_out]
     return shown[["way", "epsilon", "replicate", "metric", "value"]]

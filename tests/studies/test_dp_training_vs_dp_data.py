@@ -266,3 +266,83 @@ def test_parameters_that_cannot_go_together_are_refused_in_one_sentence(change, 
     with pytest.raises(ValueError, match=sentence) as refusal:
         settings(**{"frame": frame} | change)
     assert "\n" not in str(refusal.value)
+
+
+# --- the libraries beside our engines ------------------------------------------------------------
+
+
+def published_runs(mechanism, values, epsilon=1.0):
+    base = {"mechanism": mechanism, "reading": "published", "metric": "accuracy.validation"}
+    each = enumerate(values)
+    return pd.DataFrame([base | {"epsilon": epsilon, "replicate": r, "value": v} for r, v in each])
+
+
+def test_findings_of_the_agreement_by_definition():
+    """Equivalent, differs and open, each where a t-test by scipy says so."""
+    rng = np.random.default_rng(7)
+    ours = rng.normal(0.7, 0.03, 400)
+    same, other, few = rng.normal(0.7, 0.03, 10), rng.normal(0.8, 0.03, 10), np.array([0.72])
+    rows = [
+        published_runs(name, values, epsilon)
+        for epsilon, theirs in ((1.0, same), (10.0, other), (100.0, few))
+        for name, values in (("mst", ours), ("mst, smartnoise-synth", theirs))
+    ]
+    table = study.agreement(pd.concat(rows)).set_index("epsilon")
+    assert table["finding"].to_dict() == {1.0: "equivalent", 10.0: "differs", 100.0: "open"}
+    by_scipy = study.stats.ttest_ind(same, ours)  # pools both spreads, ours is 40 times as long
+    assert table.loc[1.0, "p"] == pytest.approx(by_scipy.pvalue, abs=0.05)
+    assert table.loc[10.0, "low"] > 0.05
+    assert table.loc[[1.0, 10.0], "runs library"].eq(10).all()
+
+
+def test_two_draws_of_one_law_rarely_differ():
+    """Calibration: at most 5 % of tables of two lines, here 2,000, and three standard errors."""
+    rng = np.random.default_rng(8)
+    wrong = 0
+    for _ in range(200):
+        rows = [
+            published_runs(name, rng.normal(0.6, 0.08, size), epsilon)
+            for epsilon in (1.0, 10.0)
+            for name, size in (("dp-sgd", 20), ("dp-sgd, tensorflow-privacy", 3))
+        ]
+        wrong += study.agreement(pd.concat(rows))["finding"].eq("differs").any()
+    assert wrong / 200 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)
+
+
+def test_where_they_differ_the_library_is_scored_and_the_table_still_shows_both():
+    rng = np.random.default_rng(9)
+    rows = pd.concat(
+        published_runs(name, rng.normal(mean, 0.02, size), epsilon)
+        for epsilon, mean in ((1.0, 0.9), (10.0, 0.6))
+        for name, mean, size in (("mst", 0.6, 30), ("mst, smartnoise-synth", mean, 10))
+    )
+    judged = study.judged(rows)
+    means = judged.groupby(["mechanism", "epsilon"])["value"].mean()
+    assert means["mst", 1.0] == pytest.approx(0.9, abs=0.03)  # the library's
+    assert means["mst, our engine", 1.0] == pytest.approx(0.6, abs=0.03)
+    assert means["mst", 10.0] == pytest.approx(0.6, abs=0.03)
+    pd.testing.assert_frame_equal(study.agreement(judged), study.agreement(rows))
+
+
+@pytest.mark.slow
+def test_the_libraries_run_and_are_held_against_ours(table):
+    """Both packages for real: a table of four columns, one run each."""
+    s = settings(table, replicates=4, data_replicates=4, library_runs=1)
+    rows = study.simulate(s)
+    shown = study.agreement(rows)
+    assert set(shown["mechanism"]) == {"dp-sgd", "mst"}
+    assert shown["runs library"].eq(1).all()
+    assert shown["runs"].eq(4).all()
+    assert not set(study.ways(rows)["way"]) & {
+        "mst, smartnoise-synth",
+        "dp-sgd, tensorflow-privacy",
+    }
+
+
+@pytest.mark.slow
+def test_the_whole_study_by_the_libraries(table):
+    """`engine` and `mechanism` reach every training and every table; nothing is left to compare."""
+    s = settings(table, engine="tensorflow-privacy", mechanism="mst-smartnoise", library_runs=1)
+    rows = study.simulate(s)
+    assert study.agreement(rows).empty
+    assert rows.query("mechanism == 'mst'")["value"].between(0, 1).all()
