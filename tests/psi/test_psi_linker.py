@@ -11,7 +11,7 @@ from hostile import Line, check_hostile
 
 from pet_lab import psi
 from pet_lab.parties.errors import PartyError
-from pet_lab.psi import linker, tokens
+from pet_lab.psi import disclosure, linker, tokens
 from pet_lab.psi.disclosure import OutputRules, QueryLog
 from pet_lab.psi.linker import Linker, LinkerAnswer, Query, combine
 
@@ -321,6 +321,31 @@ def test_a_restarted_linker_asks_for_the_tables_and_refuses_answered_sessions(tm
     path.write_text("not json\n")
     with pytest.raises(psi.PsiError, match="Line 1 of the query log is damaged"):
         QueryLog.open(path)
+
+
+def test_an_answer_is_on_the_disk_before_it_leaves(tmp_path, monkeypatch):
+    """A disk that takes no more: no answer, and none that is remembered and then given away."""
+    left, right, _ = files(n=40)
+    path = tmp_path / "queries.jsonl"
+    noisy = OutputRules(min_cell=0, epsilon_per_query=0.5)
+    (one,), result = linked(left, right, rules=noisy, log=QueryLog.open(path))
+    synced = []
+
+    def full(descriptor):
+        synced.append(path.read_bytes())
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(disclosure.os, "fsync", full)
+    asked = query(result, *BOTH)
+    with pytest.raises(OSError, match="No space left"):
+        one.answer(asked, "cbs")
+    assert json.loads(synced[0])["state"] == "answered"
+    assert not one._linked[asked.session].remembered
+    assert one.log.spent() == 0.5
+    monkeypatch.undo()
+    one.answer(asked, "cbs")  # other noise, which costs again
+    assert one.log.spent() == 1.0
+    assert path.stat().st_mode & 0o077 == 0
 
 
 def test_a_torn_last_line_of_the_log_is_removed_and_said(tmp_path, caplog):
