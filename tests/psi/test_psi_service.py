@@ -497,16 +497,18 @@ def test_an_upload_that_falls_silent_ends_in_time_and_neither_party_keeps_the_ot
         server.close()
 
 
-def test_a_file_of_common_rows_is_0600(tmp_path):
+def test_files_of_common_rows_and_of_a_session_are_0600(tmp_path):
     left, right = parties(30)
     served = Served(right)
     left.frame.to_csv(tmp_path / "left.csv", index=False)
     home = certificates.save(STATCAN, tmp_path / "home")
     words = f"join --data {tmp_path}/left.csv --on id --peer cbs --connect {served.address}"
     more = f" --credentials {home} --out {tmp_path}/rows.csv --timeout 5 --wait 5"
+    more += f" --state {tmp_path}/kept"
     done = CliRunner().invoke(commands.app, (words + more).split())
     assert done.exit_code == 0, done.output
-    assert (tmp_path / "rows.csv").stat().st_mode & 0o777 == 0o600
+    for file in ("rows.csv", "kept"):
+        assert (tmp_path / file).stat().st_mode & 0o777 == 0o600
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 1 + served.result().cardinality
 
 
