@@ -40,7 +40,11 @@ def _zip_members(
     with zipfile.ZipFile(source) as archive:
         files = [info for info in archive.infolist() if not info.is_dir()]
         size = sum(info.file_size for info in files)
-        require(size <= _MAX_BYTES, "the archive unpacks to more than 2 GiB", zipfile.BadZipFile)
+        require(
+            size <= _MAX_BYTES,
+            "the archive unpacks to more than 2 GiB; unpack it and name the file",
+            zipfile.BadZipFile,
+        )
         for info in sorted(files, key=lambda i: i.filename):
             name = PurePosixPath(info.filename).name
             if wanted(name):

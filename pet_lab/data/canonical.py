@@ -136,8 +136,11 @@ def parse_csv(content: bytes | str, *, delimiter: str | None = None) -> Table:
                 "is this a CSV file, saved as UTF-8?"
             ) from None
     content = content.removeprefix("\ufeff")
-    require("\x00" not in content, "Expected CSV text, got binary content (a zero byte).")
-    require(content.strip(), "Expected a CSV with a header line, got an empty file.")
+    require(
+        "\x00" not in content,
+        "Expected CSV text, got binary content (a zero byte); save it as CSV.",
+    )
+    require(content.strip(), "Expected a CSV with a header line, got an empty file; fetch it anew.")
     header = re.sub(r'"[^"]*"', "", content.lstrip("\r\n").splitlines()[0])
     if delimiter is None:  # a header with none of them is that of one column
         delimiter = max(_DELIMITERS, key=header.count) if {*header} & {*_DELIMITERS} else ","

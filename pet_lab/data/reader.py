@@ -57,7 +57,7 @@ SUPPRESSED = re.compile(r"[\[(]?[cszx][\])]?|<\s?\d+|~", re.IGNORECASE)
 MOSTLY = 0.9  # from this share on a column is a number with odd cells
 FEW, MANY = 5, 20  # so many different odd cells beside so many different numbers do not make text
 LARGEST = 1e150  # beyond it the square of a value, and with it a variance, is no finite number
-EMPTY = "Expected a table with a header line, got an empty file."
+EMPTY = "Expected a table with a header line, got an empty file; save the table again."
 SHOWN = 3  # examples in a sentence
 MOST_LOOKED_AT = 10_000  # different cells that tell a long column of text from numbers
 WESTERN = frozenset(
@@ -251,7 +251,9 @@ def _decode(content: bytes) -> tuple[str, str]:
             "Expected UTF-8 text, got a file that seems to mix encodings or to be from DOS "
             f"(near byte {mixed.start() if mixed else 0}); save it as UTF-8.",
         )
-    _require("\x00" not in text, "Expected CSV text, got binary content (a zero byte).")
+    _require(
+        "\x00" not in text, "Expected CSV text, got binary content (a zero byte); save it as CSV."
+    )
     _require(
         not _MARKUP.match(text), "Expected CSV text, got a page of HTML or XML; save it as CSV."
     )
@@ -355,7 +357,7 @@ def _rectangle(
             f"Expected {width} cells in each line, as in the header, got {len(row)} in line "
             f"{number}; {note}",
         )
-    _require(body, "Expected rows of data, got only a header.")
+    _require(body, "Expected rows of data, got only a header; add them below it.")
     last, cells = body[-1]
     footer = width > 2 and len(body) > 1 and cells[0] and not any(cells[1:])
     _require(

@@ -101,7 +101,9 @@ def _read(entry: Entry, source: Path) -> tuple[Parsed, dict[str, bytes]]:
     """Parse a source; a damaged one raises DataMismatch with the reason."""
     try:
         contents = dict(members(source, entry.wanted))
-        require(contents, f"Expected {entry.file} or its contents, found nothing of it.")
+        require(
+            contents, f"Expected {entry.file} or its contents, found nothing of it; fetch it anew."
+        )
         return entry.parse(contents), contents
     except (*_DAMAGED, ValueError) as error:
         reason = str(error) or type(error).__name__

@@ -30,13 +30,17 @@ def check_plan(y: ArrayLike, *, batch_size: int, delta: float, members: int | No
     """
     records, classes = np.size(y), np.unique(y)
     checks.require(records >= 6, f"Expected at least 6 records, got {records}; use a larger table.")
-    one_class = f"Expected two classes, got {records} records of class {classes[0]:g} alone."
+    one_class = (
+        f"Expected two classes, got {records} records of class {classes[0]:g} alone; choose "
+        "another target."
+    )
     checks.require(classes.size >= 2, one_class)
     if members is None:
         members = report_split(records, np.random.default_rng(0)).train.size
     checks.require(
         batch_size <= members,
-        f"batch_size = {batch_size} is larger than the {members} records that a training sees.",
+        f"batch_size = {batch_size} is larger than the {members} records that a training sees; "
+        "lower it.",
     )
     checks.require(0 < delta < 1, f"delta is strictly between 0 and 1, got {delta:g}.")
 

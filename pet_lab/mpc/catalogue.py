@@ -81,7 +81,7 @@ def _check_join(task: Task) -> None:
     well_formed(even, "Aligned files have the same rows; run a private set intersection first.")
     for d in task.inputs:
         keyed = key in d.schema and d.schema[key].kind == "key"
-        well_formed(keyed, f"{d.owner} has no key column {key!r}.")
+        well_formed(keyed, f"{d.owner} has no key column {key!r}; name one of its schema.")
 
 
 def _check_need(task: Task, f: Function, name: str, kind: str) -> None:
@@ -497,8 +497,13 @@ def decode(task: Task, opened: Sequence[int], public: PublicFacts) -> pd.DataFra
         return pd.DataFrame({"count": [math.nan if public.withheld else numbers[0]]})
     if "group" in task.parameters:
         return _decode_statistics(task, numbers, public.withheld)
-    well_formed(not public.withheld, "The join has too few rows for this regression.")
-    well_formed(not public.singular, "The predictors are collinear: there is no unique solution.")
+    well_formed(
+        not public.withheld, "The join has too few rows for this regression; use fewer columns."
+    )
+    well_formed(
+        not public.singular,
+        "The predictors are collinear: there is no unique solution; leave one out.",
+    )
     cells = design(task)
     schemas = [column(task, name) for name, _ in cells]
     if "iterations" in task.parameters:

@@ -85,7 +85,9 @@ class Mesh:
         except TimeoutError:
             absent = [self.names[q.pid] for q in rt.parties if q.protocol is None]
             who = absent[0] if absent else "a party"
-            raise PeerLost(who, f"{who} did not come to the computation.") from None
+            raise PeerLost(
+                who, f"{who} did not come to the computation; start it and ask again."
+            ) from None
         finally:
             if door is not None:
                 door.cancel()

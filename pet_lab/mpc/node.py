@@ -129,7 +129,7 @@ class Console:
         """The answer to one line of the console: {"answer": ...} or {"refusal": ...}."""
         try:
             if line is None:
-                raise Refused(f"An order is one line of at most {MAX_LINE} bytes.")
+                raise Refused(f"An order is one line of at most {MAX_LINE} bytes; split it.")
             order = msgspec.json.decode(line, type=self.orders)
             return msgspec.json.encode({"answer": await self.obey(order)})
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -62,7 +62,10 @@ class Owner(Party):
     def _read(self) -> tuple[dict[str, ColumnSchema], pd.DataFrame]:
         """Columns and table of the data."""
         path = self.home / "schema.json"
-        agreed(path.exists(), f"{self.name} offers no data.")
+        agreed(
+            path.exists(),
+            f"{self.name} offers no data; put data.csv and schema.json into its folder.",
+        )
         from pet_lab.data.reader import read_table  # only owners need it, and it is slow to load
 
         with self._discreet():
@@ -130,7 +133,9 @@ class Owner(Party):
         task = request.task
         split = self._prepared.pop(task.nonce, None)
         if split is None or peer != task.output_party or split.until < time.monotonic():
-            raise Refused("No data was prepared for this task, or it was handed in already.")
+            raise Refused(
+                "No data was prepared for this task, or it was handed in already; ask anew."
+            )
         bare = (replace(d, commitments=("",) * task.k) for d in task.inputs)
         same = task.with_data(*bare) == split.draft and task.input(self.name) == split.ref
         agreed(same, "The task is not the one that the data was prepared for.")

@@ -153,7 +153,7 @@ class Processor(Party):
             agreed(not started, "This task was started before; an approval is used only once.")
             check_approvals(task, request.approvals, self.publics)
             absent = ", ".join(sorted(set(task.owners) - set(self._safe.get(task.sha256, {}))))
-            agreed(not absent, f"{absent} has not handed in its data.")
+            agreed(not absent, f"{absent} has not handed in its data; wait for it, or ask anew.")
         if self._session is not None:
             idle = time.monotonic() - self._session.touched >= IDLE_S
             agreed(idle, f"{self.name} is computing another task; ask again later.")

@@ -99,17 +99,22 @@ def number(column: ColumnSchema, name: str, value: Any) -> int:
         exact = Decimal(str(value)) * 10**column.decimals
         whole = int(exact)
     except (InvalidOperation, ValueError, OverflowError):
-        raise TaskError(f"Column {name} holds a value that is not a number.") from None
+        raise TaskError(
+            f"Column {name} holds a value that is not a number; mend the data."
+        ) from None
     well_formed(exact == whole, f"Column {name} keeps {column.decimals} decimals; round it first.")
     inside = column.low <= float(value) <= column.high
-    well_formed(inside, f"Column {name} has a value outside [{column.low:g}, {column.high:g}].")
+    well_formed(
+        inside,
+        f"Column {name} has a value outside [{column.low:g}, {column.high:g}]; mend one of them.",
+    )
     return whole
 
 
 def check_table(frame: pd.DataFrame, schema: Mapping[str, ColumnSchema]) -> None:
     """Refuse a table that is not as its schema says; values are never quoted in the message."""
     lacks = ", ".join(sorted(set(schema) - set(frame.columns)))
-    well_formed(not lacks, f"The schema names {lacks}, which the table lacks.")
+    well_formed(not lacks, f"The schema names {lacks}, which the table lacks; mend one of them.")
     for name, column in schema.items():
         cells, texts = frame[name], frame[name].astype(str)
         empty = cells.isna().any() or (texts == "").any()
@@ -117,7 +122,9 @@ def check_table(frame: pd.DataFrame, schema: Mapping[str, ColumnSchema]) -> None
         once = column.kind != "key" or not texts.duplicated().any()
         well_formed(once, f"Key {name} repeats; an exact join needs each key once in a file.")
         known = column.kind != "category" or set(texts) <= set(column.levels)
-        well_formed(known, f"Column {name} has a level that its schema does not list.")
+        well_formed(
+            known, f"Column {name} has a level that its schema does not list; add it there."
+        )
         if column.kind == "number":
             for value in cells:
                 number(column, name, value)

@@ -228,7 +228,9 @@ class PrivateKey(PublicKey):
             values = json.loads(raw)
             return cls(int(values["p"], 16), int(values["q"], 16), int(values["base"], 16))
         except (ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError):
-            raise PaillierError("The file holds no Paillier key of ours.") from None
+            raise PaillierError(
+                "The file holds no Paillier key of ours; restore it, or make a new key."
+            ) from None
 
     @cached_property
     def phe(self) -> Any:

@@ -55,7 +55,8 @@ class TestAuthority:
         """Credentials for one identity; a negative `days` makes a certificate that has expired."""
         if not IDENTITY.fullmatch(name):
             raise PartyError(
-                f"An identity is small letters, digits, dots and dashes, got {name[:80]!r}."
+                f"An identity is small letters, digits, dots and dashes, got {name[:80]!r}; "
+                "rename it."
             )
         now = datetime.datetime.now(datetime.UTC)
         leaf = self._authority.issue_cert(

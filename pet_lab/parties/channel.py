@@ -299,7 +299,9 @@ async def connect(
                     host, port, ssl=context, server_hostname=peer, limit=2**18
                 )
             if identity(writer.get_extra_info("peercert")) != peer:  # not only a match, as of "*.x"
-                raise Refused(f"The certificate at {host}:{port} is not that of {peer}.")
+                raise Refused(
+                    f"The certificate at {host}:{port} is not that of {peer}; check the address."
+                )
             break
         except ssl.SSLCertVerificationError as error:
             raise Refused(
@@ -308,11 +310,15 @@ async def connect(
         except ssl.SSLError as error:
             raise Refused(f"{peer} turned us away: {_alert(error)}.") from None
         except TimeoutError:
-            raise PeerLost(peer, f"{peer} at {host}:{port} did not answer in time.") from None
+            raise PeerLost(
+                peer, f"{peer} at {host}:{port} did not answer in time; ask who runs it."
+            ) from None
         except (OSError, OverflowError):
             if loop.time() >= give_up:
                 raise PeerLost(
-                    peer, f"{peer} cannot be reached: nobody answers at {host}:{port}."
+                    peer,
+                    f"{peer} cannot be reached: nobody answers at {host}:{port}; start it, or "
+                    "check the address.",
                 ) from None
             await asyncio.sleep(0.05)
     await asyncio.sleep(4 * options.delay_s)  # handshakes of TCP and TLS 1.3: two round trips

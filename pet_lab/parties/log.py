@@ -183,12 +183,17 @@ def verify(
     previous = _start(party)
     for i, entry in enumerate(entries):
         if entry.n != i:
-            raise PartyError(f"The log has entry {entry.n} in place {i}: one is missing or moved.")
+            raise PartyError(
+                f"The log has entry {entry.n} in place {i}: one is missing or moved; restore a "
+                "copy."
+            )
         if entry.previous != previous:
             before = "the one before it" if i else f"the start of a log of {party}"
             raise PartyError(f"Entry {i} of the log does not follow {before}.")
         if not verify_signature(public, entry.signed, entry.signature):
-            raise PartyError(f"Entry {i} of the log was changed after it was signed.")
+            raise PartyError(
+                f"Entry {i} of the log was changed after it was signed; restore a copy."
+            )
         previous = entry.sha256
     for head in witnesses:
         if head.party != party or not verify_signature(public, head.signed, head.signature):

@@ -260,7 +260,10 @@ def linker(
     log: Annotated[Path | None, Option(help="Query log, JSON lines; read at start.")] = None,
 ) -> None:
     """Serve two parties until stopped: match rows, count, total, check what leaves."""
-    ensure(len(parties) == 2, f"A linker serves two parties, got {len(parties)}.")
+    ensure(
+        len(parties) == 2,
+        f"A linker serves two parties, got {len(parties)}; name both with --party.",
+    )
     try:
         rules = OutputRules(
             min_cell=min_cell,

@@ -85,7 +85,9 @@ def serve(
     with _listen(listen, credentials, handle, options) as server:
         started(server.port)
         if not begun.wait(wait_s):
-            raise PeerLost(peer, f"{peer} did not come within {wait_s:g} s.")
+            raise PeerLost(
+                peer, f"{peer} did not come within {wait_s:g} s; start both sides, or wait longer."
+            )
         return session.result()  # every message has its own time limit
 
 
@@ -117,7 +119,9 @@ def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     plain = host and all(c.isalnum() or c in ".-" for c in host)
     number = port.isascii() and port.isdigit() and int(port) < 1 << 16
-    ensure(plain and number, f"An address is host:port, got {address[:80]!r}.")
+    ensure(
+        plain and number, f"An address is host:port, such as 10.0.0.2:7000, got {address[:80]!r}."
+    )
     return host, int(port)
 
 

@@ -255,7 +255,7 @@ def simulate(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         If a column is not in the table, or a person would be alone in it.
     """
     _in_table(frame, (*settings.known, settings.sensitive, settings.group))
-    require(len(frame) > 1, f"Expected two people or more, the table has {len(frame)}.")
+    require(len(frame) > 1, f"Expected two people or more, the table has {len(frame)}; add some.")
     printed = joiner(before=(120, 180_000), after=(121, 181_000), rounded_to=1000)
     wage = float(printed["value"].iloc[0])
     return concat(

@@ -303,7 +303,10 @@ def inversion(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         rng = np.random.default_rng(stream)
         members = rng.permutation(len(field)) < len(field) // 2
         x, y = base.X[members], base.y[members]
-        require(len(np.unique(y)) == 2, "Expected both outcomes among the members, got one.")
+        require(
+            len(np.unique(y)) == 2,
+            "Expected both outcomes among the members, got one; choose another target.",
+        )
         forest = RandomForestClassifier(50, random_state=int(rng.integers(2**31))).fit(x, y)
         plain = fitted(x / scale, y, strength=10)
         prior = np.array([(field[members] == v).mean() for v in values])

@@ -108,7 +108,10 @@ def split(x: Array, y: Labels, teachers: int, rng: np.random.Generator) -> Divis
     ValueError
         If there is one class, or there are more teachers than private records.
     """
-    require(len(np.unique(y)) > 1, f"Expected two classes or more, got one in {len(y)} records.")
+    require(
+        len(np.unique(y)) > 1,
+        f"Expected two classes or more, got one in {len(y)} records; choose another target.",
+    )
     order, cuts = rng.permutation(len(y)), [int(0.6 * len(y)), int(0.8 * len(y))]
     private, public, test = np.split(order, cuts)
     require(

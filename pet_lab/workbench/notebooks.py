@@ -100,7 +100,9 @@ def read(source: Path) -> dict[str, Any]:
     try:
         notebook = json.loads(source.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise NotebookError(f"There is no notebook {source.name} in {source.parent}.") from None
+        raise NotebookError(
+            f"There is no notebook {source.name} in {source.parent}; see pet-lab list."
+        ) from None
     except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
         raise NotebookError(
             f"{source.name} is no notebook: it is not valid JSON ({error}); restore it from git."
@@ -173,7 +175,8 @@ def check_form(source: Path) -> dict[str, Parameter]:
         )
     if not (spec["name"].startswith("python") or spec.get("language") == "python"):
         raise NotebookError(
-            f"{source.name} asks for the kernel {spec['name']!r}, but only python3 is supported."
+            f"{source.name} asks for the kernel {spec['name']!r}, but only python3 is supported; "
+            "choose that one in JupyterLab."
         )
     declared = parameters(source)
     if RUNNER_SETS not in declared:
@@ -221,11 +224,13 @@ def parse_cell(text: str, where: str = "the notebook") -> dict[str, Parameter]:
         ) from None
     except (ValueError, RecursionError, MemoryError):  # a zero byte; brackets in brackets
         raise NotebookError(
-            f"The parameters cell of {where} is no Python that can be read."
+            f"The parameters cell of {where} is no Python that can be read; mend its syntax."
         ) from None
     numbers = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant))
     if any(isinstance(n, int) and n.bit_length() > LONGEST_INT for n in numbers):
-        raise NotebookError(f"The parameters cell of {where} holds an integer of over 300 digits.")
+        raise NotebookError(
+            f"The parameters cell of {where} holds an integer of over 300 digits; shorten it."
+        )
     helps = {
         token.start[0]: token.string.lstrip("#").strip()
         for token in tokenize.generate_tokens(io.StringIO(text).readline)
