@@ -6,7 +6,7 @@
 """
 
 # ruff: noqa: F401 - the package's face
-from . import hapt, student
+from . import hapt, shipped, student
 from .entry import Dataset, Entry
 from .errors import DataError, DataMismatch, DataMissing
 from .reader import Column, TableReading, read_table

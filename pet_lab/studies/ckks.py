@@ -6,12 +6,10 @@ The scheme is Microsoft SEAL's, through tenseal (J. H. Cheon, A. Kim, M. Kim, Y.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pet_lab.checks import between, distinct, require, whole
 from pet_lab.rows import Claim, Rows, claims, concat, wide
+from pet_lab.seal import SCALE, Seal
 
 Array = NDArray[np.float64]
 LABELS = {
@@ -46,8 +45,6 @@ ASSUMPTIONS = (
     "follows the protocol; whoever decrypts learns the results, and nothing here is made for sharing "
     "them."
 )
-SCALE = 2.0**40
-LARGEST = 2.0**12  # what a result may reach: a wrong key or an overflow gives numbers far above it
 # The slides' "native operations cheat sheet" for CKKS, as powers of (n, log n, levels); log Q is
 # proportional to the levels.
 PRINTED = {
@@ -145,99 +142,6 @@ def encoding() -> pd.DataFrame:
     return rows.frame()
 
 
-# --- SEAL, with sentences instead of its errors ---------------------------------------------------
-
-
-class Seal:
-    """Keys and operations of one CKKS context; `bits` are the sizes of its primes, the last one
-    serves key switching. Raises ValueError where SEAL calls them less than 128-bit secure."""
-
-    def __init__(self, degree: int, bits: Sequence[int]) -> None:
-        import tenseal.sealapi as api
-
-        self.api, parameters = api, api.EncryptionParameters(api.SCHEME_TYPE.CKKS)
-        parameters.set_poly_modulus_degree(degree)
-        parameters.set_coeff_modulus(api.CoeffModulus.Create(degree, list(bits)))
-        self.context = api.SEALContext(parameters, True, api.SEC_LEVEL_TYPE.TC128)
-        secure = self.context.parameters_set()
-        require(secure, f"{sum(bits)} bits at degree {degree} are less than 128-bit secure.")
-        self.slots, self.moduli = degree // 2, [m.value() for m in parameters.coeff_modulus()]
-        keys = api.KeyGenerator(self.context)
-        self.secret_key = keys.secret_key()
-        self.public_key, self.relin_keys, galois = (
-            api.PublicKey(),
-            api.RelinKeys(),
-            api.GaloisKeys(),
-        )
-        keys.create_public_key(self.public_key)
-        keys.create_relin_keys(self.relin_keys)
-        keys.create_galois_keys([3], galois)  # element 3 turns the slots by one
-        self.galois_keys, self.run = galois, api.Evaluator(self.context)
-        self.encoder = api.CKKSEncoder(self.context)
-
-    def new(self) -> Any:
-        """An empty ciphertext, for results."""
-        return self.api.Ciphertext()
-
-    def plain(self, values: Any, scale: float = SCALE, *, like: Any = None) -> Any:
-        """Values, or one number for all slots, as a plaintext at the level of `like`."""
-        if not isinstance(values, float):
-            values = np.asarray(values, float).tolist()
-            fits = len(values) <= self.slots
-            require(fits, f"{len(values)} values do not fit {self.slots} slots: split them.")
-        plain, at = self.api.Plaintext(), [] if like is None else [like.parms_id()]
-        try:
-            self.encoder.encode(values, *at, scale, plain)
-        except ValueError as error:
-            text = f"Values do not fit scale 2^{np.log2(scale):.0f} and this modulus: {error}."
-            raise ValueError(text) from None
-        return plain
-
-    def encrypt(self, values: Any, scale: float = SCALE) -> Any:
-        """A fresh ciphertext of up to `slots` numbers."""
-        out, plain = self.new(), self.plain(values, scale)
-        self.api.Encryptor(self.context, self.public_key).encrypt(plain, out)
-        return out
-
-    def decrypt(self, ciphertext: Any, *, secret_key: Any = None) -> Array:
-        """All slots. ValueError where one is so large that the key is wrong or it overflowed."""
-        plain = self.api.Plaintext()
-        reader = self.api.Decryptor(self.context, secret_key or self.secret_key)
-        reader.decrypt(ciphertext, plain)
-        values = np.array(self.encoder.decode_double(plain))
-        reach = np.abs(values).max()
-        sense = f"Decrypted numbers reach {reach:.2g}, expected at most {LARGEST:g}: "
-        require(reach <= LARGEST, sense + "wrong key, or the modulus overflowed.")
-        return values
-
-    def square(self, ciphertext: Any) -> Any:
-        """Square, relinearise, rescale. ValueError where no rescaling prime is left."""
-        out = self.new()
-        require(ciphertext.coeff_modulus_size() > 1, "No rescaling prime is left to multiply with.")
-        self.run.square(ciphertext, out)
-        self.run.relinearize_inplace(out, self.relin_keys)
-        self.run.rescale_to_next_inplace(out)
-        return out
-
-    def save(self, ciphertext: Any) -> bytes:
-        """As it is sent."""
-        with tempfile.TemporaryDirectory() as folder:
-            ciphertext.save(str(Path(folder) / "x"))
-            return (Path(folder) / "x").read_bytes()
-
-    def load(self, message: bytes) -> Any:
-        """ValueError where the bytes are no ciphertext of this context."""
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "x").write_bytes(message)
-            out = self.new()
-            try:
-                out.load(self.context, str(Path(folder) / "x"))
-            except (RuntimeError, ValueError, MemoryError):
-                text = f"Expected a ciphertext of this context, got {len(message)} other bytes."
-                raise ValueError(text) from None
-        return out
-
-
 def _seconds(call: Callable[[], Any], repeats: int = 1) -> float:
     """The least CPU time of `repeats` calls."""
     times = [time.process_time()]
@@ -266,7 +170,11 @@ def depth(settings: Settings) -> pd.DataFrame:
             size = len(seal.save(ciphertext)) / values.nbytes
             rows.add(**here, multiplications=done, metrics={"error": error, "expansion": size})
             try:
-                ciphertext, values, done = seal.square(ciphertext), values**2, done + 1
+                ciphertext, values, done = (
+                    seal.multiply(ciphertext, ciphertext),
+                    values**2,
+                    done + 1,
+                )
             except ValueError:
                 break
         rows.add(**here, multiplications=done, metrics={"reached": done})
@@ -368,9 +276,8 @@ def encrypted(seal: Seal, layers: Layers, columns: list[Any]) -> Any:
                 if i:
                     seal.run.add_inplace(total, product)
             seal.run.rescale_to_next_inplace(total)
-            constant = seal.plain(float(offset), total.scale, like=total)
-            seal.run.add_plain_inplace(total, constant)
-            outputs.append(total if layer == len(layers) - 1 else seal.square(total))
+            total = seal.shift(total, float(offset))
+            outputs.append(total if layer == len(layers) - 1 else seal.multiply(total, total))
         columns = outputs
     return columns[0]
 

@@ -21,9 +21,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from pet_lab import files
 from pet_lab.checks import between, distinct, positive, require, whole
-from pet_lab.rows import Claim, Rows, concat, streams, wide
+from pet_lab.data import scaling, shipped, split
+from pet_lab.rows import Claim, Rows, claims, concat, streams, wide
 
 Array = NDArray[np.float64]
 Poly = NDArray[np.int64]  # (primes, n), transformed; or (n,) plain coefficients
@@ -354,33 +354,14 @@ def models(x: Array, settings: Settings, rng: Generator) -> dict[str, Array]:
     }
 
 
-def provenance() -> dict[str, str]:
-    """Of the records: scikit-learn's copy, hashed as the bytes of its features and classes."""
-    from sklearn.datasets import load_breast_cancer
-
-    raw, y = load_breast_cancer(return_X_y=True)
-    return {
-        "name": "breast_cancer",
-        "kind": "real",
-        "sha256": files.sha256(raw.astype("<f8").tobytes() + y.astype("<i8").tobytes()),
-        "licence": "CC BY 4.0",
-        "citation": "W. Wolberg, O. Mangasarian, N. Street, W. Street (1993). Breast Cancer "
-        "Wisconsin (Diagnostic). UCI Machine Learning Repository, doi.org/10.24432/C5DW2B, as "
-        "shipped with scikit-learn.",
-    }
-
-
 def training(settings: Settings) -> pd.DataFrame:
     """Rows (model, replicate): `accuracy` by `how`; the first division of the records is also
     trained under encryption, by each number of parties, with `score_error`, the largest difference
     of a score from the same steps in clear, `agreement` of classes, `setup_mb` and `megabytes`.
     """
-    from sklearn.datasets import load_breast_cancer
     from sklearn.linear_model import LogisticRegression
 
-    from pet_lab.data import scaling, split
-
-    raw, y = load_breast_cancer(return_X_y=True)
+    raw, y, _ = shipped.tumours()
     rows, ring = Rows(part="training"), Ring()
     for replicate, stream in streams(settings.seed, settings.replicates):
         rng = np.random.default_rng(stream)
@@ -495,7 +476,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
         "most": packed.index.max(), "first": packed.iloc[0], "last": packed.iloc[-1],
         "bare": reply["product alone"], "hidden": reply["with an encryption of 0"],
     }  # fmt: skip
-    claims = [
+    sentences = [
         ("{few:.0f} to {many:.0f} parties train one logistic regression that none of them can read: "
          "{agreement:.1%} of its classes at least are those of the same steps in clear (largest "
          "error of a score {error:.1g}).", numbers["agreement"] >= 0.99,
@@ -519,7 +500,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
         ("A reply without an encryption of 0 on top gives {bare:.0%} of a party's numbers away to "
          "the coordinator, with it {hidden:.0%}.", numbers["bare"] > numbers["hidden"], ""),
     ]  # fmt: skip
-    return [Claim(text, holds=holds, otherwise=other, **numbers) for text, holds, other in claims]
+    return claims(sentences, **numbers)
 
 
 def explore(parties: int, features: int, steps: int) -> pd.DataFrame:

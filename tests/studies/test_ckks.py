@@ -1,4 +1,4 @@
-"""CKKS: the encoder by definition, SEAL against plain numbers, the key that leaks, refusals."""
+"""CKKS: the encoder by definition, the inference, the key that leaks, refusals."""
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,6 @@ pytest.importorskip("tenseal", reason="TenSEAL has no wheel for this platform")
 def settings(**changes):
     values = {"primes": [1, 2], "degrees": [4096, 8192], "hidden": [3], "filter_bits": 200}
     return study.Settings(**values | {"records": 20, "repeats": 1, "seed": 3} | changes)
-
-
-@pytest.fixture(scope="module")
-def seal():
-    return study.Seal(8192, [60, 40, 40, 60])
 
 
 @pytest.fixture(scope="module")
@@ -77,46 +72,7 @@ def test_what_cannot_be_encoded_is_one_sentence(values, scale, match):
         study.encode(values, scale)
 
 
-# --- SEAL
-
-
-def test_parameters_below_128_bits_are_refused():
-    with pytest.raises(ValueError, match="less than 128-bit secure"):
-        study.Seal(4096, [60, 60, 60])
-
-
-def test_vectors_longer_than_the_slots_and_values_outside_the_scale_are_refused(seal):
-    with pytest.raises(ValueError, match="4097 values do not fit 4096 slots"):
-        seal.encrypt(np.zeros(4097))
-    with pytest.raises(ValueError, match="do not fit scale"):
-        seal.encrypt([1e60])
-
-
-def test_depth_exceeded_is_refused(seal):
-    once = seal.square(seal.square(seal.encrypt([0.5, -1])))
-    assert seal.decrypt(once)[:2] == pytest.approx([0.0625, 1], abs=1e-5)
-    with pytest.raises(ValueError, match="No rescaling prime is left"):
-        seal.square(once)
-
-
-def test_a_wrong_key_and_an_overflow_give_no_numbers(seal):
-    other = study.Seal(8192, [60, 40, 40, 60])
-    last = seal.square(seal.square(seal.encrypt([0.5])))
-    for ciphertext in (seal.encrypt([0.5]), last):
-        with pytest.raises(ValueError, match="wrong key, or the modulus overflowed"):
-            seal.decrypt(ciphertext, secret_key=other.secret_key)
-    with pytest.raises(ValueError, match="expected at most 4096"):
-        seal.decrypt(seal.encrypt([5000.0]))
-
-
-def test_ciphertexts_survive_the_wire_and_damaged_ones_are_refused(seal):
-    message = seal.save(seal.encrypt([1.5]))
-    assert seal.decrypt(seal.load(message))[0] == pytest.approx(1.5, abs=1e-5)
-    strange = study.Seal(4096, [36, 36, 36])
-    foreign = strange.save(strange.encrypt([1.0], 2.0**30))
-    for wrong in (b"", message[:100], message[:-10], b"x" * 500, foreign):
-        with pytest.raises(ValueError, match="Expected a ciphertext of this context"):
-            seal.load(wrong)
+# --- depth and costs
 
 
 def test_each_rescaling_prime_is_one_multiplication(rows):
