@@ -113,6 +113,7 @@ class Seal:
         require(left, "No rescaling prime is left to multiply with.")
         high = self.lowered(ciphertext, primes + 1)
         factor = self.plain(weights, scale * self.moduli[primes] / high.scale, like=high)
+        require(not factor.is_zero(), "Weights all round to 0 at this scale: leave them out.")
         self.run.multiply_plain(high, factor, out)
         self.run.rescale_to_next_inplace(out)
         out.scale = scale

@@ -61,6 +61,12 @@ def test_what_is_weighed_has_the_level_and_scale_to_be_added(seal):
     assert seal.decrypt(total)[0] == pytest.approx(0.75, abs=1e-6)
 
 
+def test_weights_that_vanish_are_refused(seal):
+    for nothing in (0.0, 1e-30, np.zeros(5)):
+        with pytest.raises(ValueError, match="Weights all round to 0"):
+            seal.weigh(seal.encrypt([0.5]), nothing)
+
+
 def test_a_wrong_key_and_an_overflow_give_no_numbers(seal):
     other = Seal(8192, [60, 40, 40, 60])
     fresh = seal.encrypt([0.5])

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
-from pet_lab.checks import between, distinct, positive, require, whole
+from pet_lab.checks import between, distinct, require, whole
 from pet_lab.data import scaling, shipped, split
 from pet_lab.rows import Claim, Rows, claims, concat, streams, wide
 from pet_lab.seal import Seal
@@ -63,7 +63,7 @@ class Settings:
         between(1, 512, fewest_trees=min(self.trees), most_trees=max(self.trees))
         hint = f"{DEGREE} coefficients hold no modulus for more"
         between(3, 16, hint=hint, least_degree=min(self.degrees), most_degree=max(self.degrees))
-        positive(steepness=self.steepness)
+        between(1, 100, steepness=self.steepness)
         whole(1, records=self.records)
         whole(2, replicates=self.replicates)
         whole(0, seed=self.seed)
@@ -232,7 +232,7 @@ def polynomial(seal: Seal, x: Any, coefficients: Array) -> Any:
             seal.run.sub_inplace(product, seal.weigh(terms[2 * a - i], 1.0, **at))
         terms[i] = product if i < 2 * a else seal.shift(product, -1.0)
     primes = min(t.coeff_modulus_size() for t in terms.values()) - 1
-    odd = range(1, degree + 1, 2)
+    odd = [i for i in range(1, degree + 1, 2) if abs(coefficients[i]) * seal.scale > 1]
     parts = [seal.weigh(terms[i], float(coefficients[i]), primes=primes) for i in odd]
     return seal.total(parts)
 

@@ -10,7 +10,7 @@ pytest.importorskip("tenseal", reason="TenSEAL has no wheel for this platform")
 
 
 def settings(**changes):
-    values = {"depths": [1, 2], "trees": [2, 3], "degrees": [3, 4], "steepness": 8.0}
+    values = {"depths": [1, 2], "trees": [2, 3], "degrees": [4], "steepness": 8.0}
     return study.Settings(**values | {"records": 3, "replicates": 2, "seed": 3} | changes)
 
 
@@ -80,10 +80,11 @@ def test_slots_hold_each_record_and_tree_in_its_place():
 # --- under encryption
 
 
-@pytest.mark.parametrize("degree", [3, 5, 16])
-def test_an_encrypted_polynomial_is_that_polynomial(degree):
+@pytest.mark.parametrize(("degree", "steepness"), [(3, 8.0), (5, 8.0), (16, 8.0), (16, 1.0)])
+def test_an_encrypted_polynomial_is_that_polynomial(degree, steepness):
+    """At steepness 1 the last coefficients are less than the scale can say."""
     seal, z = study.keys(degree, 1), np.linspace(-1, 1, 500)
-    coefficients, x = study.soft(8.0, degree), seal.encrypt(z)
+    coefficients, x = study.soft(steepness, degree), seal.encrypt(z)
     result = study.polynomial(seal, x, coefficients)
     got = seal.decrypt(result)[:500]
     assert got == pytest.approx(chebyshev.chebval(z, coefficients), abs=2e-3)
@@ -160,7 +161,7 @@ def test_a_reply_tells_leaf_terms_only_without_its_mask(rows):
 def test_claims_follow_the_rows(rows):
     claims = study.takeaways(rows)
     assert claims[0].text.startswith("A forest of 3 trees of depth 2 gives all 3 encrypted records")
-    assert claims[1].text.startswith("Polynomials of degree 3 to 4 use 9 to 9 rescaling primes")
+    assert claims[1].text.startswith("Polynomials of degree 4 to 4 use 9 to 9 rescaling primes")
     worse = rows.copy()
     worse.loc[worse["metric"] == "agrees_with_clear", "value"] = 1 / 3
     worse.loc[worse["metric"] == "levels", "value"] = 7
@@ -186,9 +187,9 @@ def test_the_panel_computes_in_clear():
         {"depths": [7]},
         {"trees": [0]},
         {"trees": [2, 2]},
-        {"degrees": [2]},
+        {"degrees": [2, 4]},
         {"degrees": [32]},
-        {"steepness": 0},
+        {"steepness": 0.5},
         {"records": 0},
         {"replicates": 1},
         {"seed": -1},
