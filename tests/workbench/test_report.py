@@ -294,6 +294,16 @@ def test_the_rows_that_write_returns_are_not_shown():
     assert "<table" not in exporter.export(content, link=lambda _: None).html
 
 
+@pytest.mark.parametrize("opened", ["<b>x", "<div><i>x", "<table><tr><td>x", "<p>x<!--", "<b"])
+def test_what_an_output_leaves_open_ends_with_it(opened):
+    content = output_cell(**{"text/html": opened})
+    content.cells.append(nbformat.v4.new_markdown_cell("And *after* it."))
+    tree = BeautifulSoup(exporter.export(content, link=lambda _: None).html, "html5lib")
+    (after,) = [em for em in tree.select("em") if em.text == "after"]
+    assert not after.find_parent(["b", "i", "table", "td"])
+    assert not after.find_parent(class_="output")
+
+
 def test_an_error_output_is_refused():
     error = nbformat.v4.new_output("error", ename="ValueError", evalue="x", traceback=[])
     content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[error])])
