@@ -281,6 +281,17 @@ def test_all_linked_once_is_a_perfect_recall():
     assert fit.precision == pytest.approx(1.0)
 
 
+def test_degrees_of_freedom_are_effective_blocks_less_one():
+    """Kish's effective number, of the shares of the blocks in the variance of the recall."""
+    ones, linked, each = np.ones(20), np.arange(20) < 15, np.arange(20)
+    assert fit_slope(ones, linked, each).df == pytest.approx(19)
+    assert fit_slope(ones, linked, each // 2).df == pytest.approx(9)
+    heavy = np.where(each < 5, 3.0, 1.0)
+    assert fit_slope(ones, linked, each, weights=heavy).df == pytest.approx(60**2 / 420 - 1)
+    alone = np.where(each < 1, 100.0, 1.0)
+    assert fit_slope(ones, linked, each, weights=alone).df == 1
+
+
 def test_no_second_blocked_neighbour_means_recall_is_the_share_linked():
     fit = fit_slope(np.ones(100), np.arange(100) < 80, np.arange(100))
     assert (fit.recall, fit.ratio) == (pytest.approx(0.8), 0.0)
