@@ -25,7 +25,7 @@ PAPER, PACKED, WIRE = "keys and shares of 256 bits", "our messages, smallest rin
 ITEM_BITS = 256  # of a key, and of a share, in the paper
 
 
-class Sent(NamedTuple):
+class RoundCounts(NamedTuple):
     """What one user sends and receives in a round, the sum that comes back not counted."""
 
     keys: float
@@ -33,7 +33,7 @@ class Sent(NamedTuple):
     overhead_bytes: float
 
 
-def one_round(users: int, entries: int = 4) -> Sent:
+def one_round(users: int, entries: int = 4) -> RoundCounts:
     """A round of our own protocol in which nobody falls silent, its messages counted."""
     threshold = users // 2 + 1
     offices = {i: masking.MaskingOffice(users, threshold, i) for i in range(1, users + 1)}
@@ -52,14 +52,14 @@ def one_round(users: int, entries: int = 4) -> Sent:
     keys = len(server.public[1]) * users  # the own ones up, those of all others down
     pairs = len(wrapped[1]) + sum(1 in sent for sent in wrapped.values())
     overhead = costs.up_bytes + costs.down_bytes - vectors
-    return Sent(keys, 2 * pairs + len(revealed), overhead)
+    return RoundCounts(keys, 2 * pairs + len(revealed), overhead)
 
 
-def of_many(users: int) -> Sent:
+def of_many(users: int) -> RoundCounts:
     """`one_round` of any number of users: every count grows by the same with each user."""
     few, more = one_round(3), one_round(7)
     slope = [(b - a) / 4 for a, b in zip(few, more, strict=True)]
-    return Sent(*(a + s * (users - 3) for a, s in zip(few, slope, strict=True)))
+    return RoundCounts(*(a + s * (users - 3) for a, s in zip(few, slope, strict=True)))
 
 
 def expansions(users: int, entries: int, value_bits: int) -> dict[str, float]:
@@ -131,5 +131,5 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
 
 def explore(log2_users: int, log2_entries: int, value_bits: int) -> pd.DataFrame:
     """Expansion of one round by way of counting."""
-    found = expansions(2**log2_users, 2**log2_entries, value_bits)
-    return pd.DataFrame({"counted as": list(found), "expansion": list(found.values())})
+    ratios = expansions(2**log2_users, 2**log2_entries, value_bits)
+    return pd.DataFrame({"counted as": list(ratios), "expansion": list(ratios.values())})
