@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from pet_lab.workbench import scorecard
+from pet_lab.workbench import published, scorecard
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,3 +22,18 @@ def test_the_committed_scorecard_has_every_printed_cell():
     assert len(table) == len(fresh)
     assert (table[keys].to_numpy() == fresh[keys].to_numpy()).all()
     assert (table["published"] == fresh["published"]).all()
+
+
+def test_the_shelf_of_the_readme_is_that_of_the_committed_scorecard():
+    """A line a publication beside the report and the primers, reproduced as described or as run."""
+    table = scorecard.read(ROOT / "reports" / "scorecard.csv")
+    shelf = table[table["notebook"].str.startswith("literature/")]
+    lines = []
+    for name, part in scorecard.by_publication(shelf, published.load()).items():
+        described = part[part["as"] == "described"]
+        ran = part[(part["as"] == "published") & (part["verdict"] == "reproduced")]
+        counts = [len(described), (described["verdict"] == "reproduced").sum(), len(ran) or "–"]
+        lines.append("| " + " | ".join([name, *map(str, counts)]) + " |")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"<!-- shelf -->(.*)<!-- /shelf -->", readme, re.DOTALL).group(1)
+    assert shown.split("\n")[4:-1] == lines, "put these lines between the marks of the README"
