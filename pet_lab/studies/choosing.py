@@ -113,11 +113,14 @@ class Wire:
         """Share of the first 50 values that a party other than `own` holds as they are: numbers as
         doubles or as whole hundredths, words as text."""
         others = b"\n".join(c for party, h in self._held.items() if party not in own for c in h)
-        forms: list[list[bytes]] = [
-            [v.encode()] if isinstance(v, str) else [np.float64(v).tobytes(), _hundredths(v).tobytes()]
-            for v in list(values)[:50]
-        ]  # fmt: skip
-        return float(np.mean([any(form in others for form in f) for f in forms]))
+        return float(np.mean([any(f in others for f in _forms(v)) for v in list(values)[:50]]))
+
+
+def _forms(value: Any) -> list[bytes]:
+    if isinstance(value, str):
+        return [value.encode()]
+    large = abs(value) >= 100  # the hundredths of smaller ones are mostly zero bytes
+    return [np.float64(value).tobytes()] + [_hundredths(value).tobytes()] * large
 
 
 def _hundredths(values: Any) -> Whole:
@@ -420,7 +423,7 @@ def encrypted_scores(
 
 def shared_scores(setup: Setup, data: Patients, x: Array, wire: Wire) -> Scored:
     """Two servers multiply shares of the records and of the weights, in fixed point."""
-    values = x, np.broadcast_to(data.weights, x.shape), np.array([data.bias * SCALE])
+    values = x, np.broadcast_to(data.weights, x.shape), np.array([data.bias])
     whole = [np.rint(v * SCALE).astype(np.int64) for v in values]
     left, right, bias = map(partial(share, wire), (PERSON, OWNER, OWNER), whole)
     sums = [p.sum(axis=1, dtype=np.uint64) for p in beaver(wire, left, right)]
@@ -639,7 +642,7 @@ def traffic(setup: Setup) -> pd.DataFrame:
     }
     rows = Rows(part="traffic")
     for protocol, size in sizes.items():
-        rows.add(protocol=protocol, metrics={"bytes_each": size})
+        rows.add(protocol=protocol, metrics={"bytes_each": size}, se={"bytes_each": 0.0})
     return rows.frame()
 
 
@@ -659,11 +662,17 @@ def simulate(settings: Settings) -> pd.DataFrame:
 # --- tables ---------------------------------------------------------------------------------------
 
 
+def largest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of each task at its largest size."""
+    part = rows[rows["part"] == "tasks"]
+    return part[part["records"] == part.groupby("task")["records"].transform("max")]
+
+
 def last(rows: pd.DataFrame, task: str) -> pd.DataFrame:
-    """Means of a task at its largest size, a line for each technique that ran, in order."""
-    part = rows[(rows["part"] == "tasks") & (rows["task"] == task)]
-    table = wide(part[part["records"] == part["records"].max()], index=["technique", "records"])
-    return table.set_index("technique").loc[[t for t in TECHNIQUES if t in RUNS[task]]]
+    """Their means for one task, a line for each technique that ran, in order."""
+    part = largest(rows[rows["task"] == task])
+    table = wide(part, index=["technique", "records"]).set_index("technique")
+    return table.loc[[t for t in TECHNIQUES if t in RUNS[task]]]
 
 
 def task_table(rows: pd.DataFrame, task: str) -> pd.DataFrame:
