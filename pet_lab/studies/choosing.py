@@ -783,11 +783,13 @@ def cost(measured: pd.DataFrame, task: str, technique: str, records: float) -> d
     """
     table = measured.loc[[(task, technique)]]
     n = table["records"].to_numpy()
+    packed = task == "prediction" and technique in (HE, NOISY_HE)  # 4,096 records a ciphertext
+    times, at = (-(-records // 4096), 4096) if packed and records > 4096 else (1, records)
     out = {"rounds": float(table["rounds"].iloc[-1])}
     for metric in ("cpu_s", "bytes"):
         y = table[metric].to_numpy()
         slope, start = np.polyfit(n, y, 1) if len(n) > 1 else (y[0] / n[0], 0.0)
-        out[metric] = float(start + slope * records if slope > 0 else y.mean())
+        out[metric] = float(times * (start + slope * at if slope > 0 else y.mean()))
     noisy = technique in PRIVATE and task != "prediction"
     errors = table["error"].to_numpy()
     return out | {"error": float((errors * n).mean() / records if noisy else errors.mean())}
