@@ -64,6 +64,8 @@ class Settings:
     rounds: int
     delay_ms: float
     megabits: float
+    size: int
+    error_percent: float
     replicates: int
     seed: int
 
@@ -75,7 +77,8 @@ class Settings:
         whole(2, offices=self.offices)
         between(2, 10, offices=self.offices, hint="300 training records are divided among them")
         between(0.1, 50, epsilon=self.epsilon)
-        whole(1, rounds=self.rounds, replicates=self.replicates)
+        whole(1, rounds=self.rounds, replicates=self.replicates, size=self.size)
+        between(0, 100, error_percent=self.error_percent)
         positive(delay_ms=self.delay_ms, megabits=self.megabits)
         whole(0, seed=self.seed)
 
@@ -833,16 +836,16 @@ def remaining(
     return pd.DataFrame(lines).sort_values("remains", ascending=False, kind="stable")
 
 
-def advice(rows: pd.DataFrame, *, records: int, error_percent: float) -> pd.DataFrame:
-    """The aid as a table: what remains, by task, trust and reader of the answer."""
+def advice(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+    """The aid as a table: what remains for `size` rows, by task, trust and reader of the answer."""
     measured, lines = sizes(rows), []
     for holds, task in QUESTIONS["holds"].items():
         for trusted in QUESTIONS["trusted"]:
             line = {"task": task, "trusted": trusted}
             for answer in QUESTIONS["answer"]:
                 table = remaining(
-                    measured, holds=holds, answer=answer, records=records,
-                    error_percent=error_percent, trusted=trusted,
+                    measured, holds=holds, answer=answer, records=settings.size,
+                    error_percent=settings.error_percent, trusted=trusted,
                 )  # fmt: skip
                 line[answer] = "; ".join(
                     f"{t['technique']} ({t['cpu_s']:.2g} s, {t['bytes'] / 1e6:.2g} MB, {t['error']:.1%})"

@@ -10,7 +10,11 @@ from pet_lab.studies import choosing as study
 
 def settings(**changes):
     values = {"records": [40], "offices": 3, "epsilon": 1.0, "rounds": 1, "delay_ms": 25.0}
-    return study.Settings(**values | {"megabits": 100.0, "replicates": 1, "seed": 5} | changes)
+    return study.Settings(
+        **values
+        | {"megabits": 100.0, "size": 100, "error_percent": 5.0, "replicates": 1, "seed": 5}
+        | changes
+    )
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +136,7 @@ def test_the_aid_leaves_what_the_answers_allow(rows):
     join = list(study.QUESTIONS["holds"])[2]
     assert aid(rows, holds=join).loc[study.PSI, "remains"]
     assert "not applicable" in aid(rows, holds=join).loc[study.FEDERATED, "why not"]
-    assert len(study.advice(rows, records=100, error_percent=5.0)) == 16
+    assert len(study.advice(rows, settings())) == 16
 
 
 def test_costs_lie_on_a_line_and_noisy_errors_fall():
@@ -178,6 +182,8 @@ def test_answers_outside_the_questions_are_one_sentence(rows, changes, sentence)
         {"delay_ms": 0},
         {"megabits": float("inf")},
         {"replicates": 0},
+        {"size": 0},
+        {"error_percent": -1.0},
         {"seed": -1},
     ],
 )
