@@ -488,7 +488,7 @@ def people(n: int, rng: np.random.Generator) -> tuple[Array, Array, Files]:
     return incomes, groups, (keys[:n], keys[-n:], keys)
 
 
-def grid(setup: Setup, data: Patients, n: int, **at: Any) -> pd.DataFrame:
+def grid(setup: Setup, data: Patients, n: int, *, replicate: int = 0) -> pd.DataFrame:
     """Rows (task, technique): CPU seconds of all parties, bytes, rounds, `error`, the largest as a
     share of the answer, of predictions the share in another class; and `read`.
 
@@ -497,7 +497,7 @@ def grid(setup: Setup, data: Patients, n: int, **at: Any) -> pd.DataFrame:
     """
     incomes, groups, files = people(n, setup.rng)
     x, y = data.x[:n], data.y[:n]
-    offices, rows = [f"office {i}" for i in range(setup.settings.offices)], Rows(part="tasks", **at)
+    offices, rows = [f"office {i}" for i in range(setup.settings.offices)], Rows(part="tasks")
     tables = {
         "sum": incomes[:, None],
         "mean by group": np.hstack([groups * incomes[:, None], groups]),
@@ -529,7 +529,8 @@ def grid(setup: Setup, data: Patients, n: int, **at: Any) -> pd.DataFrame:
                 of_files = wire.read(files[0], FILES[0])
                 metrics["read"] = of_files if task == "join" else wire.read(incomes, *offices)
             records = len(x) if task == "prediction" else n
-            rows.add(task=task, technique=technique, records=records, metrics=metrics)
+            at: dict[str, Any] = {"task": task, "technique": technique, "records": records}
+            rows.add(**at, replicate=replicate, metrics=metrics)
     return rows.frame()
 
 

@@ -27,7 +27,7 @@ def rows(setup):
     data = study.patients(setup.settings, setup.rng)
     once = study.collusion(setup), study.known_attacks(setup), study.slowdown(setup)
     return study.concat(
-        study.grid(setup, data, 40), *once, study.polynomials(), study.traffic(setup)
+        study.grid(setup, data, 40, replicate=3), *once, study.polynomials(), study.traffic(setup)
     )
 
 
@@ -72,6 +72,10 @@ def test_noise_has_the_scale_of_its_budget(setup):
     wanted = np.array([5000.0] * 3 + [1.0] * 3) * 2 / 50  # two kinds share epsilon = 50
     assert deviations == pytest.approx(wanted, rel=0.2)  # 5 standard errors of 0.04
     assert study.noise(setup, 1).shape == (1,)
+
+
+def test_rows_of_a_replicate_say_so(rows):
+    assert (rows.loc[rows["part"] == "tasks", "replicate"] == 3).all()
 
 
 def test_every_task_by_every_technique(rows):
