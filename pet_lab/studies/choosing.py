@@ -32,6 +32,8 @@ from pet_lab.federated.model import LocalTraining, Network
 from pet_lab.noise import discrete_laplace
 from pet_lab.parties.log import Signer
 from pet_lab.rows import Claim, Rows, claims, concat, streams, wide
+from pet_lab.seal import SCALE as CKKS_SCALE
+from pet_lab.seal import Seal
 from pet_lab.shares import ring_join, ring_split
 
 from . import ckks
@@ -142,7 +144,7 @@ class Setup:
         self.packing = paillier.Packing(
             key_bits=KEY_BITS, max_terms=most, limit=limit, value_bits=44
         )
-        self.seal = ckks.Seal(8192, [60, 40, 60])
+        self.seal = Seal(8192, [60, 40, 60])
 
 
 # --- pieces that several protocols use ------------------------------------------------------------
@@ -594,7 +596,7 @@ def slowdown(setup: Setup) -> pd.DataFrame:
         return min(timeit.repeat(call, number=10, repeat=5)) / 10
 
     add, multiply = (least(partial(f, x, x)) / len(x) for f in (np.add, np.multiply))
-    product = least(partial(seal.square, full))
+    product = least(partial(seal.multiply, full, full))
     ratios = {
         "CKKS sum, a ciphertext of 4,096": least(partial(seal.run.add, full, full, out))
         / len(x)
@@ -616,7 +618,7 @@ def polynomials() -> pd.DataFrame:
 
     bits = [60, 40, 40, 40, 60]
     context = ts.context(ts.SCHEME_TYPE.CKKS, 16384, coeff_mod_bit_sizes=bits, n_threads=1)
-    context.global_scale = ckks.SCALE
+    context.global_scale = CKKS_SCALE
     at, rows = np.linspace(-1, 1, 401), Rows(part="polynomials")
     ciphertext = ts.ckks_vector(context, at.tolist())
     for degree in (1, 3, 5, 7):
