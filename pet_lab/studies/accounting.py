@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import optimize
 
 from pet_lab import accounting
-from pet_lab.checks import distinct, positive, require
+from pet_lab.checks import distinct, positive, require, whole
 from pet_lab.rows import Claim, Rows, claims, concat
 
 LABELS = {
@@ -46,6 +46,20 @@ ORDERS: Mapping[str, list[float] | None] = {
 SETTING = ("records", "batch", "way")
 
 
+def check(
+    printed: pd.DataFrame, *, epochs: Sequence[int], rate: float, noise: float, seed: int
+) -> None:
+    """Refuse what `simulate` cannot use, before its work; ValueError in one sentence."""
+    missing = [name for name in SETTING if name not in printed]
+    require(
+        not missing, f"Expected printed numbers with {', '.join(SETTING)}; there is no {missing}."
+    )
+    distinct(epochs=epochs)
+    whole(1, fewest_epochs=min(epochs), most_epochs=max(epochs))
+    whole(0, seed=seed)
+    positive(rate=rate, noise=noise)
+
+
 def simulate(
     printed: pd.DataFrame, *, epochs: Sequence[int], rate: float, noise: float
 ) -> pd.DataFrame:
@@ -60,12 +74,6 @@ def simulate(
     "shelf"): `today`, the least epsilon known for the same training, and `share_left`, by what it
     is of the print; (shown, passed, `part` = "curve"): `epsilon_at` delta 1e-5.
     """
-    missing = [name for name in SETTING if name not in printed]
-    require(
-        not missing, f"Expected printed numbers with {', '.join(SETTING)}; there is no {missing}."
-    )
-    distinct(epochs=epochs)
-    positive(rate=rate, noise=noise)
     rows = Rows(part="printed")
     for record in printed.to_dict("records"):
         described, ran = _conditions(record)

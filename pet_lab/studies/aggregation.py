@@ -82,6 +82,14 @@ def expansions(users: int, entries: int, value_bits: int) -> dict[str, float]:
     }
 
 
+def check(*, users: Sequence[int], entries: int, value_bits: int, seed: int) -> None:
+    """Refuse what `simulate` cannot use, before its work; ValueError in one sentence."""
+    distinct(users=users)
+    whole(2, fewest_users=min(users), most_users=max(users))
+    whole(1, entries=entries, value_bits=value_bits)
+    whole(0, seed=seed)
+
+
 def simulate(
     printed: pd.DataFrame, *, users: Sequence[int], entries: int, value_bits: int
 ) -> pd.DataFrame:
@@ -92,7 +100,6 @@ def simulate(
     counted, `part` = "curve"): `expansion_by`; (users, `part` = "round"): keys, shares and
     overhead_bytes of rounds that ran.
     """
-    distinct(users=users)
     rows, curve, rounds = (Rows(part=part) for part in ("printed", "curve", "round"))
     for record in printed.to_dict("records"):
         known = record["metric"] == "expansion"

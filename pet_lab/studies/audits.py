@@ -32,6 +32,13 @@ SCORES: Mapping[str, tuple[Any, Any]] = {  # members, others
 SHARES = (1.0, 0.95, 0.75)
 
 
+def check(*, records: int, guesses: Sequence[int], seed: int) -> None:
+    """Refuse what `simulate` cannot use, before its work; ValueError in one sentence."""
+    distinct(guesses=guesses)
+    whole(2, records=records, smallest_number_of_guesses=min(guesses))
+    whole(0, seed=seed)
+
+
 def simulate(printed: pd.DataFrame, *, records: int, guesses: Sequence[int]) -> pd.DataFrame:
     """Every printed number computed anew, and what guesses can prove at all.
 
@@ -40,8 +47,6 @@ def simulate(printed: pd.DataFrame, *, records: int, guesses: Sequence[int]) -> 
     delta; `part` = "ceiling"): `ceiling`, the epsilon that so many right guesses on `records`
     records prove at 95 %.
     """
-    distinct(guesses=guesses)
-    whole(2, records=records, smallest_number_of_guesses=min(guesses))
     rows, ceiling = Rows(part="printed"), Rows(part="ceiling")
     for record in printed.to_dict("records"):
         kept = {k: v for k, v in record.items() if k not in ("printed", "text") and pd.notna(v)}

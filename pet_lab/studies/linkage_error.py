@@ -27,6 +27,13 @@ PAIRS = (("french", "quebec"), ("night", "nacht"), ("context", "contact"), ("fer
 SMALL = 1000  # items; of larger filters ten are enough
 
 
+def check(*, bits: Sequence[int], hashes: int, replicates: int, seed: int) -> None:
+    """Refuse what `simulate` cannot use, before its work; ValueError in one sentence."""
+    distinct(bits=bits)
+    whole(1, hashes=hashes, replicates=replicates, shortest_filter=min(bits))
+    whole(0, seed=seed)
+
+
 def simulate(
     printed: pd.DataFrame, *, bits: Sequence[int], hashes: int, replicates: int, seed: int
 ) -> pd.DataFrame:
@@ -36,8 +43,6 @@ def simulate(
     Returns rows (table and conditions, replicate, `part` = "printed"): the metric; (pair, bits,
     replicate, `part` = "collisions"): `encoded_dice`, a key each, and `true_dice` of the sets.
     """
-    distinct(bits=bits)
-    whole(1, hashes=hashes, replicates=replicates, shortest_filter=min(bits))
     rows, collisions = Rows(part="printed"), Rows(part="collisions")
     for record in printed.to_dict("records"):
         kept = {k: v for k, v in record.items() if k not in ("printed", "text") and pd.notna(v)}

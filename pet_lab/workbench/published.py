@@ -213,7 +213,9 @@ def named(*tables: PrintedTable | str) -> list[PrintedTable]:
     for name in tables:
         if isinstance(name, str) and name not in known:
             near = get_close_matches(name, known, n=3, cutoff=0.3) or sorted(known)
-            raise PublishedError(f"no printed table {name!r}; did you mean {', '.join(near)}?")
+            shown = name if len(name) <= 40 else f"{name[:40]}..."
+            listed = ", ".join(near)
+            raise PublishedError(f"There is no printed table {shown!r}; take one of {listed}.")
     return [known[t] if isinstance(t, str) else t for t in tables]
 
 

@@ -285,5 +285,5 @@ def test_cells_as_rows_carry_their_conditions():
     assert epsilon["text"].tolist() == ["1.01E+07", "3.10E+06", "1.39E+06"]
     assert epsilon["printed"].tolist() == [1.01e7, 3.10e6, 1.39e6]
     assert epsilon["noise_multiplier"].tolist() == [0.4, 0.5, 0.6]
-    with pytest.raises(PublishedError, match=r"no printed table '9\.9'"):
+    with pytest.raises(PublishedError, match=r"There is no printed table '9\.9'"):
         published.cells("9.9")
