@@ -522,8 +522,12 @@ def in_time(service, *, within=60):
 
 
 @pytest.mark.parametrize("who", ["silent", "half a handshake", "plain text", "other authority"])
-def test_strangers_at_the_port_of_shares_stop_no_task(three, tables, who):
-    """They hold 200 connections at each of two parties, which keep no more than they must."""
+def test_strangers_at_the_port_of_shares_hold_nobody_up(three, tables, who):
+    """They hold 200 connections at each of two parties, which keep no more than they must.
+
+    A member's handshake may be the oldest of a flood and make room: the task ends, in time and with
+    a sentence, and one of the next is answered.
+    """
     first = {"half a handshake": HALF, "plain text": b"GET / HTTP/1.0\r\n\r\n"}.get(who, b"")
     tls = None
     if who == "other authority":
@@ -536,11 +540,20 @@ def test_strangers_at_the_port_of_shares_stop_no_task(three, tables, who):
             )
             for name in ("pp-2", "pp-3")
         ]
-        for _ in range(2):
-            assert same(in_time(three), expected("join_size", SIZE, tables))
+        answered = 0
+        for _ in range(30):  # the port is open during a task only, and a quick one sees few
+            outcome = in_time(three)
+            if isinstance(outcome, PartyError):
+                assert str(outcome).endswith(".")
+            else:
+                assert same(outcome, expected("join_size", SIZE, tables))
+                answered += 1
             files = psutil.Process(three.processes["pp-3"].popen.pid).num_fds()
             assert files < mesh.MOST_UNPROVEN + 40
-        assert all(flood.tried > (0 if tls else 20) for flood in floods)
+            if answered > 1 and all(flood.tried > (0 if tls else 20) for flood in floods):
+                break
+        else:
+            pytest.fail(f"{answered} answers, strangers: {[flood.tried for flood in floods]}")
 
 
 @pytest.mark.parametrize(

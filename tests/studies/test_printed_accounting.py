@@ -115,7 +115,7 @@ def test_what_cannot_be_computed_is_refused(changes, sentence):
 
 def test_a_table_without_a_setting_is_refused():
     with pytest.raises(ValueError, match=r"there is no \['batch'\]"):
-        simulate(printed().drop(columns="batch"))
+        study.check(printed().drop(columns="batch"), epochs=[1], rate=0.01, noise=4.0, seed=0)
 
 
 def test_claims_turn_with_their_rows():

@@ -158,7 +158,7 @@ def test_tables_are_named_or_given_and_a_typo_is_answered():
     mixed = score(pd.DataFrame(), ["3.2", table(cell())], contradictions=())
     assert list(dict.fromkeys(mixed["table"])) == ["3.2", "t"]
     assert len(score(pd.DataFrame(), contradictions=())) == LINES
-    with pytest.raises(PublishedError, match=r"did you mean .*fig-3\.10"):
+    with pytest.raises(PublishedError, match=r"take one of .*fig-3\.10"):
         score(pd.DataFrame(), "fig3.10")
     with pytest.raises(ValueError, match="metric and value"):
         score(pd.DataFrame({"k": [1]}), table(cell()))
