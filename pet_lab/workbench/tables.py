@@ -96,9 +96,13 @@ def table(
     Raises
     ------
     ValueError
-        On an empty caption, an unknown kind, or a table of more than `MOST_ROWS` rows.
+        On an empty caption, an unknown kind, or a table of more than `MOST_ROWS` rows; of a schema
+        the first are shown, and the caption says so.
     """
     frame = frame.reset_index() if index else frame
+    if kind == "schema" and len(frame) > MOST_ROWS:  # as many columns as a user's table has
+        caption = f"{caption} The first {MOST_ROWS} of {len(frame)}."
+        frame = frame.head(MOST_ROWS)
     markup = table_html(frame, caption=caption, formats=formats, kind=kind)
     display({"text/html": markup, "text/plain": f"{caption}\n{frame.to_string(index=False)}"})
 

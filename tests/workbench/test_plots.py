@@ -110,6 +110,14 @@ def test_table_refuses_records():
         plots.table(frame.head(), caption="head", formats={"b": ".2f"})
 
 
+def test_of_a_long_schema_the_first_columns_are_shown_and_it_says_so(displayed):
+    frame = pd.DataFrame({"column": [f"c{i}" for i in range(plots.MOST_ROWS + 1)]})
+    plots.table(frame, caption="What the reader decided.", kind="schema")
+    page = BeautifulSoup(displayed[0][0]["text/html"], "html.parser")
+    assert len(page.tbody.find_all("tr")) == plots.MOST_ROWS
+    assert "The first 400 of 401." in page.caption.text
+
+
 def test_missing_index_and_multiindex(displayed):
     frame = pd.DataFrame({"v": [1.5, None]}, index=pd.Index(["x", "y"], name="error_rate"))
     plots.table(frame, caption="c", index=True, formats={"v": ".2f"})
