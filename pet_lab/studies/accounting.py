@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import optimize
 
 from pet_lab import accounting
-from pet_lab.checks import distinct, positive, require, whole
+from pet_lab.checks import between, distinct, positive, require, whole
 from pet_lab.rows import Claim, Rows, claims, concat
 
 LABELS = {
@@ -57,7 +57,8 @@ def check(
     distinct(epochs=epochs)
     whole(1, fewest_epochs=min(epochs), most_epochs=max(epochs))
     whole(0, seed=seed)
-    positive(rate=rate, noise=noise)
+    positive(rate=rate)
+    between(0.01, 1e6, noise=noise)  # below it a step's epsilon has no exponential
 
 
 def simulate(
