@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pet_lab.studies import linkage_error as study
+from pet_lab.studies import encodings as study
 from pet_lab.workbench import published, scorecard
 
 KEY = bytes(range(16))
