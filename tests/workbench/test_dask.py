@@ -162,7 +162,8 @@ def test_other_code_on_the_worker_is_refused(cluster, make_workspace, monkeypatc
 
 def test_a_stopped_sweep_leaves_nothing_running_on_the_cluster(cluster, tmp_path):
     text = f"""
-import sys, threading, time, _thread
+import signal, sys, threading, time, _thread
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell had it ignored
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from tiny_notebooks import *
