@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -33,9 +33,10 @@ from . import service
 from .disclosure import OutputRules, QueryLog
 from .engines import engine_named
 from .linker import Linker, Query, combine
+from .messages import NO_SESSION
 from .protocol import VARIANTS, DataHolder, Link, PsiError, PsiOutcome, Role, Variant, ensure
-from .session import check_variant, run_party
-from .tokens import tables_for_linkers, whole_numbers
+from .session import check_file, check_variant, run_party
+from .tokens import check_upload, tables_for_linkers, whole_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,6 +101,24 @@ def _read(path: Path, separator: str) -> pd.DataFrame:
         raise PsiError(str(error)) from None
 
 
+def _holder(
+    name: str, data: Path, separator: str, on: Sequence[str]
+) -> tuple[DataHolder, dict[str, str]]:
+    """The file, its key columns under the names that the parties agreed on, and own -> agreed.
+
+    A key column is written NAME, or OWN=NAME where the file calls it otherwise.
+    """
+    frame, names = _read(data, separator), {}
+    for text in on:
+        own, _, agreed = (text, "", "") if text in frame.columns else text.partition("=")
+        names[own] = agreed or own
+    DataHolder(name, frame).check_columns(names)
+    for own, agreed in names.items():
+        taken = own != agreed and agreed in frame.columns
+        ensure(not taken, f"{name} has a column {agreed!r} beside {own!r}; rename or drop it.")
+    return DataHolder(name, frame.rename(columns=names)), names
+
+
 def _report(**items: Any) -> None:
     """Print one JSON line: what programs that start parties read."""
     typer.echo(json.dumps(items))
@@ -132,7 +151,10 @@ def certificates(
 def hold_session(
     ctx: typer.Context,
     data: Data,
-    on: Annotated[list[str], Option(help="Key column; repeat for a key of several columns.")],
+    on: Annotated[
+        list[str],
+        Option(help="Key column, or OWN=NAME where the peer calls it NAME; repeat for several."),
+    ],
     peer: Annotated[str, Option(help="Name in the peer's certificate.")],
     address: Annotated[
         str,
@@ -165,10 +187,12 @@ def hold_session(
 ) -> None:
     """Hold one session: serve waits for the peer, join connects to it; then send and query."""
     role: Role = "responder" if ctx.info_name == "serve" else "initiator"
+    patience = wait if wait is not None else 600 if role == "responder" else 60
     calls = role == "responder" or address
     ensure(calls, "join needs the address of a peer that serves: --connect HOST:PORT.")
     mine, begun = load(credentials), time.monotonic()
-    holder = DataHolder(mine.name, _read(data, separator))
+    holder, names = _holder(mine.name, data, separator, on)
+    agreed = list(names.values())
     rowless = out is not None and variant == "cardinality"
     ensure(not rowless, "--out needs rows; cardinality returns only a count.")
     speaker = engine_named(engine, strangers=True)
@@ -179,14 +203,34 @@ def hold_session(
         f"The engine {engine} tells the party that joins only, so the other has no rows for "
         "--out or a linker; use ecdh, ecdh-proved or rsa-3072.",
     )
+    # Everything that can be wrong here is refused now: before the peer or a linker hears anything.
+    enriches = variant == "enrichment"
+    check_file(holder, on=agreed, columns=columns if enriches else (), unique=enriches)
+    useless = bool(columns and not enriches) or bool(values or by or total)
+    ensure(linkers or not useless, "Columns, values and queries need a linker; name --linker.")
+    ensure(by or not total, "A total is by something; name --by PARTY:COLUMN.")
+    remote = _remote(linkers, mine)
+    upload = _upload(holder, columns, values, labels, value_bound, remote) if remote else {}
+    if by:
+        for owner, colon, column in (text.partition(":") for text in [*by, *filter(None, [total])]):
+            ours = {mine.name: {*columns, *upload["values"]}}
+            known = owner == peer or column in ours.get(owner, ())
+            ensure(
+                colon and known,
+                f"A query names a column that {mine.name} or {peer} sends, as PARTY:COLUMN; "
+                f"{owner[:40]}:{column[:40]} is none.",
+            )
+        Query.of(NO_SESSION, by, total)
+    for one in remote:
+        one.check(wait_s=patience)
     speak = functools.partial(
         run_party,
         speaker,
         holder=holder,
         role=role,
-        on=on,
+        on=agreed,
         variant=cast(Variant, variant),
-        columns=columns if variant == "enrichment" else (),
+        columns=columns if enriches else (),
     )
     options = Options(timeout_s=timeout, delay_s=delay / 1000)
     if role == "responder":
@@ -196,11 +240,10 @@ def hold_session(
             credentials=mine,
             listen=address or "127.0.0.1:0",
             options=options,
-            wait_s=600 if wait is None else wait,
+            wait_s=patience,
             started=lambda port: _report(event="listening", port=port),
         )
     else:
-        patience = 60 if wait is None else wait
         outcome = speak(service.connect(mine, peer, address, options=options, wait_s=patience))
     _report(
         event="session",
@@ -218,20 +261,21 @@ def hold_session(
     if state is not None:
         write_atomic(state, _pack_state(outcome, on), secret=True)
     if out is not None and outcome.rows is not None:
-        rows = _common_rows(holder, outcome).to_csv(index=False)
+        rows = _common_rows(holder, outcome, names).to_csv(index=False)
         write_atomic(out, rows.encode(), secret=True)
-    if linkers:
-        _send(holder, outcome, on, _remote(linkers, mine), columns, values, labels, value_bound)
+    if remote:
+        _send(holder, outcome, agreed, remote, upload)
     if by:
-        _query(outcome, _remote(linkers, mine), by, total)
+        _query(outcome, remote, by, total)
 
 
-def _common_rows(holder: DataHolder, outcome: PsiOutcome) -> pd.DataFrame:
+def _common_rows(holder: DataHolder, outcome: PsiOutcome, names: Mapping[str, str]) -> pd.DataFrame:
     """The rows of the intersection, with the columns that the peer handed over for them."""
     rows, positions = outcome.rows, outcome.positions
     assert rows is not None
     assert positions is not None
-    table = holder.frame.iloc[rows].reset_index(drop=True)
+    own = {agreed: name for name, agreed in names.items()}
+    table = holder.frame.iloc[rows].reset_index(drop=True).rename(columns=own)
     if outcome.enriched is None:
         return table
     # Keys are unique in this variant and numbered as they appear: rows ascend as positions do.
@@ -303,8 +347,12 @@ def send(
     """Send the tokens of the intersection to one linker, or shares to several."""
     mine = load(credentials)
     link, on = _unpack_state(state)
-    holder = DataHolder(mine.name, _read(data, separator))
-    _send(holder, link, on, _remote(linkers, mine), columns, values, labels, value_bound)
+    holder, names = _holder(mine.name, data, separator, on)
+    remote = _remote(linkers, mine)
+    upload = _upload(holder, columns, values, labels, value_bound, remote)
+    for one in remote:
+        one.check()
+    _send(holder, link, list(names.values()), remote, upload)
 
 
 @app.command()
@@ -355,31 +403,38 @@ def _remote(linkers: list[str], credentials: Credentials) -> list[service.Remote
     return remote
 
 
-def _send(
+def _upload(
     holder: DataHolder,
-    link: Link,
-    on: list[str],
-    linkers: Sequence[service.RemoteLinker],
     columns: list[str],
     values: list[str],
     labels: list[str],
     value_bound: int | None,
-) -> None:
+    linkers: Sequence[service.RemoteLinker],
+) -> dict[str, Any]:
+    """What `tables_for_linkers` takes beside the session, checked against the whole file."""
     public: dict[str, list[str]] = {}
     for text in labels:
         column, equals, label = text.partition("=")
         ensure(equals, f"A public label is written COLUMN=LABEL, got {text[:80]!r}.")
         public.setdefault(column, []).append(label)
-    tables = tables_for_linkers(
-        holder,
-        link,
-        on=on,
-        columns=columns,
-        values=whole_numbers(holder, values),
-        public=public,
-        value_bound=value_bound,
-        linkers=len(linkers),
-    )
+    upload: dict[str, Any] = {
+        "columns": columns,
+        "values": whole_numbers(holder, values),
+        "public": public,
+        "linkers": len(linkers),
+    }
+    check_upload(holder, **upload)
+    return upload | {"value_bound": value_bound}
+
+
+def _send(
+    holder: DataHolder,
+    link: Link,
+    on: list[str],
+    linkers: Sequence[service.RemoteLinker],
+    upload: dict[str, Any],
+) -> None:
+    tables = tables_for_linkers(holder, link, on=on, **upload)
     for table, one in zip(tables, linkers, strict=True):
         pairs, sent = one.send(table)
         _report(event="sent", linker=one.name, rows=len(table), pairs=pairs, bytes_sent=sent)

@@ -25,7 +25,7 @@ from pet_lab.parties.channel import Options
 from pet_lab.parties.errors import PeerLost
 
 from .linker import Linker, LinkerAnswer, Query
-from .messages import SessionId
+from .messages import NO_SESSION, SessionId
 from .protocol import PsiOutcome, ensure, expect
 from .session import PsiSession, refusing
 from .tokens import TOKEN_WIDTH, TableHeader, TokenTable, unpack
@@ -218,6 +218,12 @@ class RemoteLinker:
                 session.send("tokens", labels)
             session.send("tokens", table.pack())
             return channel.receive(Receipt).pairs, session.bytes_sent
+
+    def check(self, *, wait_s: float = 0.0) -> None:
+        """PartyError unless the linker is there, is who it should be, and serves this party."""
+        with self._call(wait_s) as channel:
+            channel.send(StatusRequest(NO_SESSION))
+            channel.receive(Status)
 
     def ask(self, query: Query) -> LinkerAnswer:
         """The answer to a query, or PartyError: a refusal, or an answer to another query."""

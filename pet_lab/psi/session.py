@@ -277,11 +277,8 @@ def run_party(
         other = f"The certificate is for {session.party}, the data holder is {holder.name}."
         ensure(holder.name == session.party, other)
         check_variant(engine, variant)
-        holder.check_columns(columns)
         with session.stage("read keys", len(holder.frame)):
-            keys = holder.key_set(names, missing=missing)
-        repeat = f"{holder.name}: enrichment needs a unique key, but some keys of {names} repeat."
-        require(keys.unique or not enriches, repeat, OwnFileError)
+            keys = check_file(holder, on=names, columns=columns, unique=enriches, missing=missing)
         alone = "Columns are handed over in the enrichment variant only; choose it, or name none."
         ensure(enriches or not columns, alone)
         with session.stage("greet", 0):
@@ -308,6 +305,28 @@ def run_party(
         enriched=enriched,
         stages=tuple(session.stages),
     )
+
+
+def check_file(
+    holder: DataHolder,
+    *,
+    on: Sequence[str],
+    columns: Sequence[str] = (),
+    unique: bool = False,
+    missing: Literal["refuse", "drop"] = "refuse",
+) -> KeySet:
+    """The keys of a file that can take part in a session, or OwnFileError.
+
+    `columns` are those to hand over, of which no cell is too long; `unique`: no key may repeat.
+    """
+    holder.check_columns(columns)
+    keys = holder.key_set(on, missing=missing)
+    repeat = f"{holder.name}: enrichment needs a unique key, but some keys of {[*on]} repeat."
+    require(keys.unique or not unique, repeat, OwnFileError)
+    for column in columns:
+        for cell in holder.frame[column].astype(str).unique():
+            _pack_cell(cell)
+    return keys
 
 
 def check_variant(engine: PsiEngine, variant: str) -> None:

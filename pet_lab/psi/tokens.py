@@ -248,13 +248,7 @@ def tables_for_linkers(
     if outcome.rows is None:
         raise PsiError("After this session nobody here knows the rows; choose analytics and ecdh.")
     values, public = dict(values or {}), dict(public or {})
-    sent = set(public) <= set(columns)
-    ensure(sent, "Public labels belong to columns that are sent; name those too.")
-    ensure(
-        not values or linkers >= 2,
-        "Totals by additive shares need two linkers that do not collude; with one linker use "
-        "pet_lab.psi.totals.",
-    )
+    check_upload(party, columns=columns, values=values, joins=joins, public=public, linkers=linkers)
     keys = party.key_set(on, missing=missing)
     # Rows of one key must not stay in the order of the file.
     rows = outcome.rows[secret_permutation(len(outcome.rows))]
@@ -265,21 +259,14 @@ def tables_for_linkers(
     order = np.argsort(strings(tags), kind="stable")
     tags, rows = tags[order], rows[order]
     texts: dict[str, tuple[str, npt.NDArray[np.object_]]] = {}  # whose tokens they are; labels
-    party.check_columns(columns)
     for name in columns:
-        gaps = party.frame[name].isna().any()
-        lacks = f"{party.name}: column {name} has missing values; give them a label."
-        ensure(not gaps, lacks)
         texts[name] = (party.name, party.frame[name].astype(str).to_numpy(dtype=object)[rows])
     for name, parts in (joins or {}).items():
-        ensure(name not in texts, f"A join needs a name of its own, got {name!r}.")
         further = party.key_set(parts, missing=missing)
         hashed = [t.tobytes()[:15].hex() for t in row_tags(further.encoded, outcome.link_key)]
         # A row without this key agrees with none: its token is random.
         alone = [os.urandom(15).hex() if c < 0 else hashed[c] for c in further.codes[rows]]
         texts[name] = (ANYONE, np.array(alone, dtype=object))
-    named = all(COLUMN_NAME.fullmatch(name) for name in (*texts, *values))
-    ensure(named, "A column name has 1 to 63 letters, digits, dots, dashes or spaces.")
     cipher = ColumnCipher(outcome.link_key)
     labels, codes = {}, {}
     for name, (owner, text) in texts.items():
@@ -306,6 +293,49 @@ def tables_for_linkers(
         header_of_part = checked(TableHeader, part=part, **header)
         tables.append(TokenTable(header_of_part, tags, labels, codes, own))
     return tables
+
+
+def check_upload(
+    party: DataHolder,
+    *,
+    columns: Sequence[str] = (),
+    values: Mapping[str, npt.ArrayLike] | None = None,
+    joins: Mapping[str, Sequence[str]] | None = None,
+    public: Mapping[str, Sequence[str]] | None = None,
+    linkers: int = 1,
+) -> None:
+    """Refuse (PsiError) what `tables_for_linkers` could not send, before anything is disclosed.
+
+    The whole file is looked at, so that a refusal says nothing about the intersection.
+    """
+    values, public, joins = values or {}, public or {}, joins or {}
+    party.check_columns(columns)
+    sent = set(public) <= set(columns)
+    ensure(sent, "Public labels belong to columns that are sent; name those too.")
+    ensure(
+        not values or linkers >= 2,
+        "Totals by additive shares need two linkers that do not collude; with one linker use "
+        "pet_lab.psi.totals.",
+    )
+    for name in joins:
+        ensure(name not in columns, f"A join needs a name of its own, got {name!r}.")
+    for name in (*columns, *joins, *values):
+        named = f"A column name has 1 to 63 letters, digits, dots, dashes or spaces, not {name!r}."
+        ensure(COLUMN_NAME.fullmatch(name), named)
+    for name in columns:
+        labels = party.frame[name].unique()
+        lacks = f"{party.name}: column {name} has missing values; give them a label."
+        ensure(not party.frame[name].isna().any() and "" not in labels, lacks)
+        longest = max((len(str(label).encode()) for label in labels), default=0)
+        ensure(
+            longest <= LABEL_BYTES,
+            f"Values of a token column have at most {LABEL_BYTES} bytes; {name} has one of "
+            f"{longest}: shorten its labels.",
+        )
+        unlisted = f"Column {name} has labels that are not in its public list; complete it."
+        ensure(set(map(str, labels)) <= set(public.get(name, map(str, labels))), unlisted)
+    for name, given in values.items():
+        _summable(np.asarray(given), len(party.frame), name)
 
 
 def _summable(raw: npt.NDArray[np.generic], n: int, name: str) -> npt.NDArray[np.int64]:

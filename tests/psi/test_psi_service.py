@@ -512,6 +512,74 @@ def test_files_of_common_rows_and_of_a_session_are_0600(tmp_path):
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 1 + served.result().cardinality
 
 
+COMMAND = "join --data {folder}/left.csv --on id --peer cbs --connect {peer} --wait 1"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("--on nowhere", "statcan has no column 'nowhere'; its columns are id, pref, long, gap"),
+        ("--on gap", "rows lack a part of"),
+        ("--on pref=gap", "has a column 'gap' beside 'pref'; rename or drop it"),
+        ("--variant enrichment --column nowhere", "no column 'nowhere'"),
+        ("--column pref", "need a linker; name --linker"),
+        ("--linker {linker} --column nowhere", "no column 'nowhere'"),
+        ("--linker {linker} --column gap", "missing values; give them a label"),
+        ("--linker {linker} --column long", "at most 31 bytes; long has one of 40"),
+        ("--linker {linker} --column pref --label pref=100", "not in its public list"),
+        ("--linker {linker} --column pref --label long=x", "belong to columns that are sent"),
+        ("--linker {linker} --value pref:0", "two linkers that do not collude"),
+        ("--linker {linker} --value pref", "written COLUMN:DECIMALS"),
+        ("--linker {linker} --column pref --by statcan:size", "statcan:size is none"),
+        ("--linker {linker} --column pref --by pref", "as PARTY:COLUMN"),
+        ("--linker {linker} --column pref --total cbs:v", "name --by PARTY:COLUMN"),
+        ("--linker linker --column pref", "written NAME@HOST:PORT"),
+        ("--linker linker@127.0.0.1:9 --column pref", "linker"),
+        ("--linker clerk@{address} --column pref", "clerk"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_peer_hears_anything(tmp_path, linked, more, said):
+    left = parties(30)[0].frame.assign(long="x" * 40, gap=["", *"y" * 29])
+    left.to_csv(tmp_path / "left.csv", index=False)
+    with socket.socket() as peer:
+        peer.bind(("127.0.0.1", 0))
+        peer.listen()
+        peer.settimeout(0.1)
+        words = {"folder": tmp_path, "peer": f"127.0.0.1:{peer.getsockname()[1]}"}
+        words |= {"address": linked[1], "linker": f"linker@{linked[1]}"}
+        home = certificates.save(STATCAN, tmp_path / "home")
+        command = f"{COMMAND} {more} --credentials {home}".format(**words)
+        done = CliRunner().invoke(commands.app, command.split())
+        assert done.exit_code == 1
+        assert said in done.output
+        assert done.output.count("\n") == 1
+        with pytest.raises(TimeoutError):
+            peer.accept()
+
+
+def test_a_linker_that_serves_others_is_noticed_before_the_session(tmp_path, linked):
+    parties(30)[0].frame.to_csv(tmp_path / "left.csv", index=False)
+    home = certificates.save(ISTAT, tmp_path / "home")
+    command = COMMAND.format(folder=tmp_path, peer="127.0.0.1:9")
+    command += f" --credentials {home} --linker linker@{linked[1]} --column pref"
+    done = CliRunner().invoke(commands.app, command.split())
+    assert "serves statcan and cbs only" in done.output
+
+
+def test_the_key_may_have_another_name_on_each_side(tmp_path):
+    left, right = parties(30)
+    served = Served(right)
+    left.frame.rename(columns={"id": "person"}).to_csv(tmp_path / "left.csv", index=False)
+    home = certificates.save(STATCAN, tmp_path / "home")
+    command = COMMAND.format(folder=tmp_path, peer=served.address).replace("id", "person=id")
+    command += f" --credentials {home} --out {tmp_path}/rows.csv --timeout 5"
+    done = CliRunner().invoke(commands.app, command.split())
+    assert done.exit_code == 0, done.output
+    common = pd.read_csv(tmp_path / "rows.csv", dtype=str)
+    assert list(common.columns) == ["person", "pref"]
+    assert set(common["person"]) == set(left.frame["id"]) & set(right.frame["id"])
+
+
 def send(table, address, credentials):
     return at(address, credentials).send(table, wait_s=1)
 
