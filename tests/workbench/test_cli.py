@@ -15,6 +15,7 @@ import pytest
 from tiny_notebooks import BODY, IMPORTS, WRITE
 
 from pet_lab import __version__, cli, data
+from pet_lab.cli import shared
 from pet_lab.data import DataMissing
 
 
@@ -263,7 +264,7 @@ def test_scorecard_lists_every_printed_cell_run_or_not(call):
 
 
 def test_a_defect_of_ours_is_not_hidden(call, monkeypatch):
-    monkeypatch.setattr(cli.notebooks, "find", lambda ws: 1 / 0)
+    monkeypatch.setattr(shared.notebooks, "find", lambda ws: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(["list"])
 

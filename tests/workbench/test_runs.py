@@ -295,7 +295,8 @@ def test_changed_data_is_stale_and_unknown_data_is_not(make_workspace):
 
 
 def test_real_data_that_is_not_visible_any_more_leaves_the_evidence(make_workspace, monkeypatch):
-    from pet_lab import cli, data
+    from pet_lab import data
+    from pet_lab.cli import shared
 
     entry = data.REGISTRY["student_mat"]
     monkeypatch.setenv("PET_LAB_CACHE", str(make_workspace().root / "cache"))
@@ -304,12 +305,12 @@ def test_real_data_that_is_not_visible_any_more_leaves_the_evidence(make_workspa
     (spec,) = sweep.plan(ws, "tiny")
     item = {"name": entry.name, "sha256": entry.sha256, "kind": "real"}
     fake_run(ws, spec, data=[item])
-    assert why(ws, spec, data_fingerprint=cli._data_fingerprint) == []
+    assert why(ws, spec, data_fingerprint=shared.data_fingerprint) == []
     now = data.fingerprint(entry.name)
     fake_run(ws, spec, data=[item | {"kind": "stand-in", "sha256": now}])
-    assert why(ws, spec, data_fingerprint=cli._data_fingerprint) == []
+    assert why(ws, spec, data_fingerprint=shared.data_fingerprint) == []
     fake_run(ws, spec, data=[item | {"kind": "stand-in", "sha256": "older"}])
-    changed = why(ws, spec, data_fingerprint=cli._data_fingerprint)
+    changed = why(ws, spec, data_fingerprint=shared.data_fingerprint)
     assert changed == ["stale: the data set student_mat changed"]
 
 

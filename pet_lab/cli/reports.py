@@ -1,0 +1,127 @@
+"""Commands on what the runs say: reports, scorecard, rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pet_lab import files
+from pet_lab.cli.shared import (
+    FAILED,
+    ExecutorOption,
+    Force,
+    Jobs,
+    Json,
+    Names,
+    Timeout,
+    Which,
+    app,
+    chosen_names,
+    data_fingerprint,
+    execute,
+    exit_for,
+    print_json,
+    print_scorecard,
+)
+from pet_lab.workbench import runs, sweep
+from pet_lab.workbench.errors import ParameterError
+from pet_lab.workbench.workspace import Workspace
+
+
+@app.command()
+def report(
+    names: Names = None,
+    profile: Annotated[Which | None, typer.Option(help="Whose runs to show.")] = None,
+    run_id: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="Report on this one run instead.")
+    ] = None,
+) -> None:
+    """Make the offline HTML reports, one file per notebook, and their index."""
+    from pet_lab.workbench import report as reports
+
+    ws = Workspace.find()
+    if run_id is None:
+        reports.build(ws, chosen_names(ws, names), profile)
+        return
+    matches = [r for r in runs.records(ws) if r.run_id.startswith(run_id) and r.ok]
+    if len(matches) != 1:
+        word = "No finished run has" if not matches else f"{len(matches)} runs have"
+        raise ParameterError(f"{word} the id {run_id!r}; `pet-lab status` lists them.")
+    typer.echo(ws.shown(reports.build_run(ws, matches[0])))
+
+
+@app.command()
+def scorecard(
+    profile: Annotated[Which | None, typer.Option(help="Whose runs count.")] = None,
+    as_json: Json = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Also write reports/scorecard.csv.")
+    ] = False,
+) -> None:
+    """Show our number beside every printed one, with a verdict."""
+    from pet_lab.workbench import scorecard as cards
+
+    ws = Workspace.find()
+    table = cards.from_runs(ws, profile, data_fingerprint=data_fingerprint)
+    if write:
+        cards.write(table, ws.reports / "scorecard.csv")
+    if as_json:
+        print_json(cards.to_json(table))
+    else:
+        print_scorecard(table)
+
+
+@app.command()
+def reproduce(
+    names: Names = None,
+    profile: Annotated[Which, typer.Option(help="Named choice of runs.")] = Which.quick,
+    jobs: Jobs = None,
+    executor: ExecutorOption = "local",
+    timeout: Timeout = None,
+    force: Force = False,
+) -> None:
+    """Run a profile of the notebooks (default: of all), report, and print the scorecard."""
+    from pet_lab.workbench import report as reports
+    from pet_lab.workbench import scorecard as cards
+
+    ws = Workspace.find()
+    chosen = chosen_names(ws, names)
+    specs = [spec for name in chosen for spec in sweep.plan_profile(ws, name, profile)]
+    records = execute(ws, specs, jobs=jobs, executor=executor, timeout=timeout, force=force)
+    refused = False
+    try:
+        reports.build(ws, chosen, profile)
+    except reports.RefusedReports as error:
+        typer.echo(f"pet-lab: {error}", err=True)
+        refused = True
+    table = cards.from_runs(ws, profile, data_fingerprint=data_fingerprint)
+    if profile is Which.full and names is None:
+        cards.write(table, ws.reports / "scorecard.csv")
+    print_scorecard(table)
+    typer.echo(f"Reports: {ws.shown(ws.reports / 'index.html')}")
+    exit_for(records)
+    if refused:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def rows(
+    name: str,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write them to this CSV file.")] = None,
+    parquet: Annotated[Path | None, typer.Option("--parquet", help="Or to this file.")] = None,
+) -> None:
+    """Print the rows of all done runs of a notebook as CSV, or write them to a file."""
+    from pet_lab.workbench import results
+
+    frame = results.read(Workspace.find(), name)
+    for file in filter(None, (csv, parquet)):
+        with files.replacing(file) as stream:
+            if file is csv:
+                frame.to_csv(stream, index=False)
+            else:
+                frame.to_parquet(stream, index=False)
+        typer.echo(f"{len(frame)} rows: {file}", err=True)
+    if not (csv or parquet):
+        typer.echo(frame.to_csv(index=False), nl=False)

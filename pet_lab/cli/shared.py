@@ -1,0 +1,152 @@
+"""What the commands share: options, exit codes, how things are run and printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from pet_lab.workbench import notebooks, sweep
+from pet_lab.workbench.runs import RunRecord, RunSpec
+from pet_lab.workbench.workspace import Workspace
+
+FAILED, USAGE, MISSING, STOPPED = 1, 2, 3, 130
+
+app = typer.Typer(
+    name="pet-lab",
+    help="Run, sweep, score and report experiments on privacy-enhancing technologies.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Which(StrEnum):
+    """Profiles that every notebook has."""
+
+    quick = "quick"
+    full = "full"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Set = Annotated[
+    list[str] | None, typer.Option("-p", "--set", metavar="KEY=VALUE", help="Set a parameter.")
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", min=1, help="Runs at a time; if not given, as many as cores."),
+]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Stop longer runs.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Run also what is done and fresh.")]
+ExecutorOption = Annotated[
+    str, typer.Option("--executor", metavar="local|dask:ADDRESS", help="Where runs execute.")
+]
+Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", show_default=False)]
+
+
+def data_fingerprint(name: str, kind: str) -> str | None:
+    """Hash of what would be read now of a data set; see `runs.stale`."""
+    from pet_lab import data
+
+    return data.fingerprint(name, stand_in=kind == "stand-in")
+
+
+def chosen_names(ws: Workspace, names: Sequence[str] | None) -> list[str]:
+    """Full names of the named notebooks, or of all."""
+    return [notebooks.resolve(ws, n) for n in names] if names else notebooks.find(ws)
+
+
+def execute(ws: Workspace, specs: Sequence[RunSpec], **how: Any) -> list[RunRecord]:
+    """Execute runs with progress on stderr; Ctrl-C ends the command, and it says how to resume."""
+    how |= {"progress": sweep.print_progress, "data_fingerprint": data_fingerprint}
+    try:
+        return sweep.execute(ws, specs, **how)
+    except KeyboardInterrupt as stop:  # printed here: typer itself ends silently
+        typer.echo(f"pet-lab: {stop or 'stopped; the same command resumes'}", err=True)
+        raise typer.Exit(STOPPED) from None
+
+
+def record_json(record: RunRecord) -> dict[str, Any]:
+    """What `--json` prints of a run."""
+    stored = record.to_json()
+    keep = ("notebook", "run_id", "parameters", "state", "wall_s", "cpu_s", "started", "profile")
+    return {**{k: stored[k] for k in keep}, "skipped": record.skipped, "problem": record.problem}
+
+
+def exit_for(records: Sequence[RunRecord]) -> None:
+    """Say what failed, and end with the exit code for it; return where nothing did."""
+    failed = [r for r in records if not r.ok]
+    if not failed:
+        return
+    for r in failed:
+        typer.echo(f"{r.notebook} {r.run_id} {r.state}: {r.problem}", err=True)
+    missing = all(r.error and r.error.get("name") == "DataMissing" for r in failed)
+    raise typer.Exit(MISSING if missing else FAILED)
+
+
+def in_words(parameters: Mapping[str, Any]) -> str:
+    """Parameters as `name=value` on one line."""
+    return ", ".join(f"{name}={json.dumps(value)}" for name, value in parameters.items())
+
+
+def print_json(value: Any) -> None:
+    """Print indented JSON."""
+    # NaN is not JSON: a number that was not measured is null.
+    clean = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
+    typer.echo(json.dumps(clean, indent=1, ensure_ascii=False))
+
+
+def print_items(as_json: bool, items: Sequence[Any], columns: Mapping[str, Any]) -> None:
+    """The items as JSON, or a table of `columns`: head -> key of an item, or what to show of it."""
+    if as_json:
+        print_json(items)
+    else:
+        shown = [[c(i) if callable(c) else i[c] for c in columns.values()] for i in items]
+        print_table([*columns], shown)
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[Any]], width: int = 0) -> None:
+    """Plain text; with a `width` (where this is no terminal) cells may hold rich's markup."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(str, row))
+    tty = sys.stdout.isatty()
+    if width:
+        Console(width=None if tty else width).print(table)
+    else:
+        Console(soft_wrap=not tty, markup=False).print(table)
+
+
+def print_scorecard(table: Any) -> None:
+    """Print a line for each printed cell that was run, and the tally."""
+    from pet_lab.workbench import scorecard as cards
+    from pet_lab.workbench.published import where_text
+
+    colours = {
+        "reproduced": "green",
+        "compatible": "green",
+        "differs": "red",
+        "undecided": "yellow",
+    }
+    rows = []
+    for row in table[table["verdict"] != "not run"].to_dict("records"):
+        ours = "" if row["ours"] != row["ours"] else f"{row['ours']:.6g}"
+        se = "" if row["se"] != row["se"] else f"{row['se']:.2g}"
+        verdict = row["verdict"] + (" (print is inconsistent)" if row["inconsistent"] else "")
+        colour = colours.get(row["verdict"], "default")
+        cells = (row["table"], where_text(row["where"]), row["metric"], row["as"], row["published"])
+        rows.append((*cells, ours, se, f"[{colour}]{verdict}[/]"))
+    heads = ("table", "where", "metric", "as", "printed", "ours", "± se", "verdict")
+    print_table(heads, rows, width=160)
+    typer.echo(cards.tally(table)["sentence"])

@@ -1,0 +1,79 @@
+"""Commands beside the workbench: parties, JupyterLab, the state of this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pet_lab.cli.shared import (
+    FAILED,
+    app,
+)
+from pet_lab.workbench.workspace import Workspace
+
+
+@app.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+def party(ctx: typer.Context) -> None:
+    """Private set intersection as processes of their own: data holders and a linker."""
+    from pet_lab.psi import commands  # a group of commands, loaded only when it is asked for
+
+    code = commands.app(args=ctx.args, prog_name="pet-lab party", standalone_mode=False)
+    raise typer.Exit(code or 0)
+
+
+@app.command()
+def lab(
+    browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on the loopback address.")
+    ] = 8888,
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="-- OPTION...", help="Passed on to JupyterLab.")
+    ] = None,
+) -> None:
+    """Open JupyterLab on the start page that links the notebooks."""
+    import subprocess
+
+    ws = Workspace.find()
+    command = [sys.executable, "-m", "jupyterlab", f"--port={port}", "--ServerApp.ip=127.0.0.1"]
+    command += [
+        f"--ServerApp.root_dir={ws.root}",
+        "--LabApp.default_url=/lab/tree/notebooks/README.md",
+    ]
+    # An office machine is often offline: never ask the network for a newer JupyterLab.
+    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    command += ["--no-browser"] * (not browser) + (more or [])
+    # Markdown opens as a page with links, not as source; no question about news at the start.
+    settings = str(Path(__file__).resolve().parents[1] / "workbench" / "jupyter")
+    path = os.pathsep.join(filter(None, (settings, os.environ.get("JUPYTER_CONFIG_PATH"))))
+    environment = os.environ | {"JUPYTER_CONFIG_PATH": path}
+    raise typer.Exit(subprocess.run(command, check=False, env=environment).returncode)  # noqa: S603
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: environment, kernel, folders, data, browser."""
+    from pet_lab import data
+    from pet_lab.workbench import health
+
+    ws = Workspace.find()
+    checks = health.check(ws)
+    for item in data.listing():
+        ok = bool(item["ok"]) or item["kind"] == "stand-in"
+        state = (
+            item["state"] if item["ok"] else "absent" + (": stand-in used" if item["kind"] else "")
+        )
+        fix = f"run `pet-lab data fetch {item['name']}`, or `pet-lab data import FILE`"
+        checks.append(health.MachineCheck(f"data {item['name']}", ok, state, fix))
+    for c in checks:
+        fix = "" if c.ok else f"; {c.fix}"
+        typer.echo(f"{'ok  ' if c.ok else 'FIX '} {c.what}: {c.state}{fix}")
+    if not all(c.ok for c in checks):
+        raise typer.Exit(FAILED)
