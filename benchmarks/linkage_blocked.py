@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import time
 import warnings
@@ -27,6 +26,7 @@ import numpy as np
 
 from pet_lab import linkage
 from pet_lab.linkage.filters import dice_kernel
+from pet_lab.psi.commands import peak_mib
 from pet_lab.studies.linkage_simulation import chunk_study
 
 T = TypeVar("T")
@@ -137,9 +137,9 @@ def main() -> None:
         print(f"published R program, as given: {given.published_seconds.read_text().strip()} s")
     if given.million:
         big = linkage.trade_declarations(1_000_000, rng=np.random.default_rng(1))
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        before = peak_mib()
         total_s, link_s, links = ours(big)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak = peak_mib()
         print(
             f"1 M x 1 M: {links.blocks.n_pairs:,} pairs compared, {len(links):,} links, "
             f"{total_s:.2f} CPU s with encoding, {link_s:.2f} linking alone; memory at most "

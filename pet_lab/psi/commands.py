@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import json
 import logging
-import resource
 import signal
 import sys
 import threading
@@ -125,10 +124,19 @@ def _report(**items: Any) -> None:
 
 
 def _used() -> dict[str, float]:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    per_mib = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    cpu_s, peak_mib = used.ru_utime + used.ru_stime, used.ru_maxrss / per_mib
-    return {"cpu_s": round(cpu_s, 3), "peak_mib": round(peak_mib, 1)}
+    return {"cpu_s": round(time.process_time(), 3), "peak_mib": round(peak_mib(), 1)}
+
+
+def peak_mib() -> float:
+    """Largest memory that this process has held so far, in MiB."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return float(psutil.Process().memory_info().peak_wset) / (1 << 20)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / (1 << 20 if sys.platform == "darwin" else 1 << 10)  # macOS counts in bytes
 
 
 @app.command()

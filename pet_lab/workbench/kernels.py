@@ -60,6 +60,7 @@ class Kernels:
         self._preload = [*ALWAYS, *modules]
         self.forks = (
             sys.platform == "linux"
+            and hasattr(os, "fork")
             and not multiprocessing.current_process().daemon
             and os.environ.get("PET_LAB_NO_FORK", "") in ("", "0")
         )
@@ -220,7 +221,7 @@ def end(manager: Any) -> None:
     for process in started:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    if sys.platform != "win32":  # a kernel that was killed has left its children to its group
+    if hasattr(os, "killpg"):  # a kernel that was killed has left its children to its group
         with contextlib.suppress(OSError):
             os.killpg(pid, signal.SIGKILL)
 

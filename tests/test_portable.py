@@ -1,0 +1,109 @@
+"""No module needs what only Unix has: all are imported, and one run is made, without it.
+
+The blocks are in a `sitecustomize`, so that kernels and other children meet them too. Libraries
+see the system as it is: only imports from pet_lab are refused.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from pet_lab.psi import commands
+
+sys.path.insert(0, str(Path(__file__).parent / "workbench"))
+from tiny_notebooks import build_workspace
+
+BLOCKS = """
+import builtins, errno, fcntl, os, types
+
+ordinary = builtins.__import__
+
+def guarded(name, globals=None, *rest, **more):
+    if (globals or {}).get("__name__", "").startswith("pet_lab"):
+        if name in ("resource", "fcntl", "pwd", "grp", "termios", "pty", "prctl"):
+            raise ImportError(f"{name} is not on this system")
+        if name == "msvcrt":
+            return types.SimpleNamespace(locking=locking, LK_NBLCK=2)
+    return ordinary(name, globals, *rest, **more)
+
+def locking(handle, mode, size):
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OSError(errno.EACCES, "locked") from None
+
+builtins.__import__ = guarded
+for name in ("fork", "forkpty", "killpg", "setsid", "sched_getaffinity"):
+    delattr(os, name)
+"""
+MODULES = """
+import importlib, pkgutil, pet_lab
+names = [m.name for m in pkgutil.walk_packages(pet_lab.__path__, "pet_lab.")]
+names = [n for n in names if not n.endswith("__main__")]
+for name in names:
+    importlib.import_module(name)
+print(len(names))
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """Runs `python ...` where nothing of Unix is left; returns what it prints."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(BLOCKS)
+
+    def python(*arguments, **environment):
+        path = os.pathsep.join([str(tmp_path / "site"), str(Path(__file__).parents[1])])
+        env = os.environ | {"PYTHONPATH": path} | environment
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    return python
+
+
+@pytest.mark.slow
+def test_every_module_can_be_imported(elsewhere):
+    assert int(elsewhere("-c", MODULES)) > 150
+
+
+@pytest.mark.slow
+def test_a_run_is_made_and_found_again(elsewhere, tmp_path):
+    ws = build_workspace(tmp_path)()
+    command = ("-m", "pet_lab.cli", "run", "tiny")
+    assert elsewhere(*command, PET_LAB_HOME=str(ws.root)).startswith("done: ")
+    assert elsewhere(*command, PET_LAB_HOME=str(ws.root)).startswith("done before: ")
+    (record,) = ws.runs.rglob("run.json")
+    assert json.loads(record.read_text())["state"] == "done"
+
+
+def test_two_processes_do_not_hold_one_lock(elsewhere, tmp_path):
+    code = (
+        "import pathlib, sys; from pet_lab.workbench import locks\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "with locks.lock(path):\n    print(locks.is_locked(path))\nprint(locks.is_locked(path))"
+    )
+    assert elsewhere("-c", code, str(tmp_path / "lock")).split() == ["True", "False"]
+
+
+@pytest.mark.parametrize(("platform", "reported"), [("linux", 5 << 10), ("darwin", 5 << 20)])
+def test_memory_is_in_mib_whatever_the_system_counts_in(monkeypatch, platform, reported):
+    used = types.SimpleNamespace(ru_maxrss=reported)
+    fake = types.SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda _: used)
+    monkeypatch.setitem(sys.modules, "resource", fake)
+    monkeypatch.setattr(commands.sys, "platform", platform)
+    assert commands.peak_mib() == 5
+
+
+def test_memory_on_windows_is_what_psutil_knows(monkeypatch):
+    psutil = pytest.importorskip("psutil")
+    monkeypatch.setitem(sys.modules, "resource", None)
+    memory = types.SimpleNamespace(peak_wset=7 << 20)
+    monkeypatch.setattr(psutil.Process, "memory_info", lambda self: memory)
+    assert commands.peak_mib() == 7
