@@ -45,7 +45,8 @@ class Settings:
     The records (X, shape (n, d), and y, 0 or 1) are trained on by `base` (epochs, batch size and
     clip as described) at every step size with every noise, and for each of `overfit_epochs` without
     DP; `slow_attacks` see two models of the first setting only. `replicates` are hold-outs, each
-    with its own weights and noise.
+    with its own weights and noise; settings that are not among the `printed` pairs of step size and
+    noise, if any are given, and longer training get at most `others`.
     """
 
     X: np.ndarray
@@ -57,6 +58,8 @@ class Settings:
     slow_attacks: Sequence[str] = ()
     overfit_epochs: Sequence[int]
     replicates: int
+    others: int = 40
+    printed: Sequence[tuple[float, float]] = ()
     delta: float
     engine: Engine = "batched"
     seed: int
@@ -72,7 +75,8 @@ class Settings:
         for rate in self.learning_rates:
             checks.positive(learning_rate=rate)
         checks.whole(0, seed=self.seed)
-        checks.whole(1, replicates=self.replicates, overfit_epochs=min(self.overfit_epochs))
+        checks.whole(1, replicates=self.replicates, others=self.others)
+        checks.whole(1, overfit_epochs=min(self.overfit_epochs))
         mia.check_plan(self.y, batch_size=self.base.batch_size or 1, delta=self.delta)
 
     @property
@@ -125,9 +129,9 @@ def attack(
         # The same folds for every setting: they are compared like with like.
         rng = np.random.default_rng(target.seed)
         results = (
-            mia.holdout_logistic(*sides, slices=slices, rng=rng)
+            mia.holdout_logistic(*sides, slices=slices, rng=rng, fast=True)
             if reading == "published"
-            else mia.run_suite(*sides, attacks=s.attacks, slices=slices, rng=rng)
+            else mia.run_suite(*sides, attacks=s.attacks, slices=slices, rng=rng, fast=True)
         )
         if results["slice"].nunique() > 1:
             ok = results[results["status"] == "ok"].groupby("attack", sort=False, as_index=False)
@@ -146,13 +150,19 @@ def simulate(s: Settings) -> pd.DataFrame:
     first, *_ = s.configs
     plain = replace(first, learning_rate=0.1, noise_multiplier=0.0, clip=math.inf)
     longer = [replace(plain, epochs=epochs) for epochs in s.overfit_epochs]
-    loss = replace(s, attacks=mia.ATTACKS[:1])
+    few = replace(s, replicates=min(s.replicates, s.others))
+    printed = {
+        config: (config.learning_rate, config.noise_multiplier) in s.printed for config in s.configs
+    }
     parts = [
-        attack(s, s.configs),
-        attack(s, [replace(c, microbatches=1) for c in s.configs], reading="published"),
-        attack(loss, longer, slices=[WHOLE], prefix="overfit."),
+        attack(replace(few, attacks=mia.ATTACKS[:1]), longer, slices=[WHOLE], prefix="overfit."),
         epsilons(s),
     ]
+    for how, wanted in ((s, True), (few, False)):
+        chosen = [c for c, known in printed.items() if (known or not s.printed) == wanted]
+        for reading, groups in MICROBATCHES.items() if chosen else ():
+            configs = [replace(c, microbatches=groups) for c in chosen]
+            parts.append(attack(how, configs, reading=reading))
     if s.slow_attacks:
         slow = replace(s, attacks=s.slow_attacks, replicates=2)
         parts.append(attack(slow, [first], slices=[WHOLE], prefix="slow."))

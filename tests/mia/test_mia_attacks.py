@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pet_lab import mia
-from pet_lab.mia.attacks import slice_masks
+from pet_lab.mia.attacks import GridLogistic, slice_masks
 
 
 def outputs(n, shift, seed, failing=0.4):
@@ -187,3 +187,36 @@ def test_the_best_of_many_guesses_flatters():
 def test_bad_input_is_refused_in_a_sentence(call, words):
     with pytest.raises(ValueError, match=words):
         call(np.random.default_rng(0))
+
+
+def test_logistic_fits_side_by_side_are_the_optimum_that_scikit_learn_searches():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+
+    rng, far = np.random.default_rng(5), []
+    for shift in (0.0, 0.5, 1.0, 2.0, 8.0):  # the last: separable, Newton's steps overshoot
+        y = np.repeat([1, 0], 30)
+        p = np.clip(rng.beta(4, 2, 60) + 0.05 * shift * y, 1e-3, 1 - 1e-3)
+        X = np.column_stack([p, -np.log(p) + shift * y])
+        model = LogisticRegression(tol=1e-10, max_iter=10_000)
+        search = GridSearchCV(model, {"C": GridLogistic.GRID}, cv=3).fit(X, y)
+        ours = GridLogistic()
+        ours.train_model(X, y)
+        far.append(np.abs(ours.predict(X) - search.predict_proba(X)[:, 1]).max())
+    assert max(far) < 1e-4
+
+
+def test_fast_attacks_on_the_suites_own_folds():
+    sides = [(outputs(100, 2.0, s), outputs(40, 1.5, 100 + s)) for s in range(6)]
+    for run in (mia.run_suite, mia.holdout_logistic):
+        how = {"attacks": ["LOGISTIC_REGRESSION"]} if run is mia.run_suite else {}
+        slow, fast = (
+            [
+                run(*pair, slices=["Entire dataset"], fast=f, **how, rng=np.random.default_rng(2))
+                for pair in sides
+            ]
+            for f in (False, True)
+        )
+        gaps = [a["auc"][0] - b["auc"][0] for a, b in zip(slow, fast, strict=True)]
+        assert [a["members"][0] for a in slow] == [b["members"][0] for b in fast]
+        assert abs(np.mean(gaps)) < 0.02

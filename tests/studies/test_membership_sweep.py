@@ -58,6 +58,21 @@ def test_every_metric_for_every_setting_and_reproducible():
     assert not first.duplicated(KEYS).any()
 
 
+def test_settings_that_are_not_printed_get_fewer_hold_outs():
+    few = GOOD | {"replicates": 3, "others": 1, "printed": [(0.5, 1.0), (0.01, 0.4)]}
+    rows = study.simulate(study.Settings(**few))
+    trained = rows[rows["metric"] == "score.test"]
+    counts = trained.groupby(["reading", "noise_multiplier"])["replicate"].nunique()
+    assert counts.tolist() == [1, 3, 1, 3]
+    assert rows[rows["metric"] == "overfit.score.gap"]["replicate"].nunique() == 1
+    everywhere = study.simulate(study.Settings(**(few | {"printed": ()})))
+    assert everywhere.groupby("metric")["replicate"].nunique()["score.test"] == 3
+    keys = ["reading", "noise_multiplier", "replicate"]
+    first = trained.set_index(keys)["value"]
+    again = everywhere[everywhere["metric"] == "score.test"].set_index(keys)["value"]
+    np.testing.assert_array_equal(first, again[first.index])
+
+
 @pytest.mark.slow
 def test_tensorflow_privacy_trains_the_same_targets():
     how = GOOD | {"replicates": 1}
