@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -29,7 +30,7 @@ from pet_lab.cli.shared import (
     record_json,
 )
 from pet_lab.workbench import notebooks, runs, sweep
-from pet_lab.workbench.runs import RunSpec
+from pet_lab.workbench.runs import RunRecord, RunSpec
 from pet_lab.workbench.workspace import Workspace
 
 
@@ -141,7 +142,21 @@ def sweep_(
         skipped, failed = sum(r.skipped for r in records), sum(not r.ok for r in records)
         counts = f"{done} done now, {skipped} done before, {failed} failed."
         typer.echo(f"{len(records)} runs: {counts}")
+        _page(ws, records)
     exit_for(records)
+
+
+def _page(ws: Workspace, records: Sequence[RunRecord]) -> None:
+    """Write the page of a sweep and say where it is; a part that is refused is said, no more."""
+    from pet_lab.workbench import report as reports
+
+    try:
+        page = reports.build_sweep(ws, records)
+    except reports.RefusedReports as error:
+        typer.echo(f"pet-lab: {error}", err=True)
+        page = next(iter(error.written), None)
+    if page:
+        typer.echo(f"Page: {ws.shown(page)}")
 
 
 @app.command()
@@ -151,11 +166,14 @@ def status(names: Names = None, as_json: Json = False) -> None:
     items = []
     for name in chosen_names(ws, names):
         records = runs.records(ws, name)
+        vary = runs.varied(records)
         now = runs.fingerprints(ws, name) if records else {}
         for record in records:
             current = runs.current(ws, RunSpec.of(name, record.parameters))
             stale = runs.stale(record, now, data_fingerprint) if current.ok else []
-            items.append({**record_json(record), "state": current.state, "stale": stale})
+            items.append(
+                {**record_json(record), "state": current.state, "stale": stale, "varies": vary}
+            )
         for sentence in runs.damaged(ws, name):
             typer.echo(f"pet-lab: {sentence}", err=True)
     if not items and not as_json:
@@ -164,8 +182,20 @@ def status(names: Names = None, as_json: Json = False) -> None:
     shown = {
         "notebook": "notebook",
         "run": "run_id",
+        "parameters that vary": lambda i: in_words(
+            {k: i["parameters"][k] for k in i["varies"] if k in i["parameters"]}
+        ),
         "state": "state",
         "wall": lambda i: files.duration(i["wall_s"]),
         "note": lambda i: i["problem"] or ("stale: " + "; ".join(i["stale"]) if i["stale"] else ""),
     }
     print_items(as_json, items, shown)
+
+
+@app.command()
+def forget(run_ids: Annotated[list[str], typer.Argument(metavar="RUN...")]) -> None:
+    """Remove runs with their rows and pages; the start of an id is enough where it is unique."""
+    ws = Workspace.find()
+    for name in runs.forget(ws, run_ids):
+        (ws.reports / f"{name.replace('/', '-')}.html").unlink(missing_ok=True)
+        typer.echo(f"forgotten: {name}")

@@ -45,11 +45,10 @@ def report(
     if run_id is None:
         reports.build(ws, chosen_names(ws, names), profile)
         return
-    matches = [r for r in runs.records(ws) if r.run_id.startswith(run_id) and r.ok]
-    if len(matches) != 1:
-        word = "No finished run has" if not matches else f"{len(matches)} runs have"
-        raise ParameterError(f"{word} the id {run_id!r}; `pet-lab status` lists them.")
-    typer.echo(ws.shown(reports.build_run(ws, matches[0])))
+    record = runs.load(runs.by_id(ws, run_id))
+    if record is None or not record.ok:
+        raise ParameterError(f"Run {run_id} is not finished; `pet-lab status` says more.")
+    typer.echo(ws.shown(reports.build_run(ws, record)))
 
 
 @app.command()
@@ -82,7 +81,7 @@ def reproduce(
     timeout: Timeout = None,
     force: Force = False,
 ) -> None:
-    """Run a profile of the notebooks (default: of all), report, and print the scorecard."""
+    """Run a profile of the notebooks (default: of all), report, and print the tally."""
     from pet_lab.workbench import report as reports
     from pet_lab.workbench import scorecard as cards
 
@@ -99,7 +98,8 @@ def reproduce(
     table = cards.from_runs(ws, profile, data_fingerprint=data_fingerprint)
     if profile is Which.full and names is None:
         cards.write(table, ws.reports / "scorecard.csv")
-    print_scorecard(table)
+    typer.echo(cards.tally(table)["sentence"])
+    typer.echo("Cell by cell: pet-lab scorecard")
     typer.echo(f"Reports: {ws.shown(ws.reports / 'index.html')}")
     exit_for(records)
     if refused:

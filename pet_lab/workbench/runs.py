@@ -29,7 +29,7 @@ import msgspec
 
 from pet_lab import files
 from pet_lab.workbench import closure, locks, notebooks
-from pet_lab.workbench.errors import NotebookError, WorkspaceError
+from pet_lab.workbench.errors import NotebookError, ParameterError, WorkspaceError
 from pet_lab.workbench.workspace import Workspace
 
 STATES = ("planned", "running", "done", "failed", "interrupted")
@@ -131,6 +131,12 @@ class RunRecord:
         return self.folder / (NOTEBOOK if self.ok else FAILED_NOTEBOOK)
 
     @property
+    def written(self) -> float:
+        """When its record was stored, in seconds as files count them."""
+        assert self.folder is not None
+        return (self.folder / RECORD).stat().st_mtime
+
+    @property
     def problem(self) -> str:
         """What went wrong as one line, or ""."""
         if self.error is None:
@@ -197,6 +203,39 @@ def records(ws: Workspace, notebook: str | None = None) -> list[RunRecord]:
     """All recorded runs of one notebook, or of all, sorted by notebook and start."""
     loaded = [load(folder) for folder in _folders(ws, notebook)]
     return sorted((r for r in loaded if r is not None), key=lambda r: (r.notebook, r.started))
+
+
+def varied(records: Sequence[RunRecord]) -> list[str]:
+    """Parameters that differ between runs; the seed alone is a replicate, not a factor."""
+    names = dict.fromkeys(key for record in records for key in record.parameters)
+    seen = {n: {files.canonical_json(r.parameters.get(n)) for r in records} for n in names}
+    differ = [name for name, values in seen.items() if len(values) > 1]
+    return [name for name in differ if name != "seed"] or differ
+
+
+def by_id(ws: Workspace, start: str) -> Path:
+    """Folder of the one recorded run whose id starts so; a ParameterError if it is not one."""
+    matches = [f for f in _folders(ws, None) if start and f.name.startswith(start)]
+    if len(matches) != 1:
+        word = "No run has" if not matches else f"{len(matches)} runs have"
+        raise ParameterError(f"{word} the id {start!r}; `pet-lab status` lists them.")
+    return matches[0]
+
+
+def forget(ws: Workspace, starts: Sequence[str]) -> list[str]:
+    """Remove runs, given by the start of their ids, with all that they left; returns their names.
+
+    ParameterError before anything is removed if one is unknown; WorkspaceError if one is running.
+    """
+    folders = list(dict.fromkeys(by_id(ws, start) for start in starts))
+    for folder in folders:
+        try:
+            with locks.lock(folder / LOCK):
+                (folder / RECORD).unlink()  # first: from now on it is no run
+        except locks.Busy:
+            raise WorkspaceError(f"Run {folder.name} is being executed; stop it first.") from None
+        shutil.rmtree(folder)
+    return [folder.relative_to(ws.runs).as_posix() for folder in folders]
 
 
 def damaged(ws: Workspace, notebook: str) -> list[str]:

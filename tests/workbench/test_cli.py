@@ -17,6 +17,7 @@ from tiny_notebooks import BODY, IMPORTS, WRITE
 from pet_lab import __version__, cli, data
 from pet_lab.cli import shared
 from pet_lab.data import DataMissing
+from pet_lab.workbench import locks
 
 
 @pytest.fixture
@@ -142,6 +143,50 @@ def test_a_sweep_runs_resumes_and_reports_failures(call):
         "group/broken": "failed",
         "group/needs_data": "failed",
     }
+
+
+def test_a_sweep_ends_with_a_page_and_a_run_can_be_forgotten(call):
+    code, out, _ = call("sweep", "tiny", "--grid", "level=3,4,5", "--set", "steps=4")
+    assert code == 0
+    page = re.search(r"^Page: (reports/group-tiny-sweep-[0-9a-f]{8}\.html)$", out, re.MULTILINE)
+    text = (call.ws.root / page[1]).read_text()
+    ids = [r.run_id for r in shared.sweep.runs.records(call.ws, "group/tiny")]
+    assert all(f'<a href="group-tiny-{run}.html">' in text for run in ids)
+
+    code, out, _ = call("status")
+    assert all(f"level={value}.0 " in out for value in (3, 4, 5))
+    assert "steps" not in out, "it is the same in all"
+    code, _, err = call("forget", ids[0], "zzz")
+    assert code == 2
+    assert "'zzz'" in err
+    code, out, _ = call("forget", ids[0], ids[1][:6])
+    assert (code, out) == (0, f"forgotten: group/tiny/{ids[0]}\nforgotten: group/tiny/{ids[1]}\n")
+    assert [i["run_id"] for i in json.loads(call("status", "--json")[1])] == ids[2:]
+    assert {p.name for p in call.ws.reports.glob("group-tiny-??????*.html")} == {
+        page[1].rpartition("/")[2],
+        f"group-tiny-{ids[2]}.html",
+    }
+    assert not (call.ws.runs / "group" / "tiny" / ids[0]).exists()
+
+
+def test_a_running_run_is_not_forgotten(call):
+    assert call("run", "tiny")[0] == 0
+    (record,) = call.ws.runs.rglob("run.json")
+    with locks.lock(record.parent / ".lock"):
+        code, _, err = call("forget", record.parent.name)
+    assert code == 1
+    assert "is being executed" in err
+    assert record.exists()
+
+
+def test_reproduce_prints_the_tally_and_where_the_page_is(call):
+    code, out, _ = call("reproduce", "tiny")
+    assert code == 0
+    lines = out.splitlines()
+    assert re.match(r"Of \d+ printed cells", lines[0])
+    assert lines[-1] == "Reports: reports/index.html"
+    assert len(lines) <= 5
+    assert call("scorecard")[1].startswith("  ") or "verdict" in call("scorecard")[1]
 
 
 def test_missing_data_exits_3_with_the_fix(call, monkeypatch, tmp_path):

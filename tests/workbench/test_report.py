@@ -117,6 +117,41 @@ def test_a_sweep_averages_over_replicates_only(built):
     assert first == sorted(first)
 
 
+def test_the_page_of_a_sweep_opens_with_its_grid(built, tmp_path):
+    shutil.copytree(built[0].root, tmp_path / "copy")
+    ws = type(built[0])(tmp_path / "copy")
+    records = runs.records(ws, "psi/typos")
+    failed = runs.of_spec(sweep.plan(ws, "psi/typos", {"error_rate": 0.9})[0], ws, state="failed")
+    path = report.build_sweep(ws, [*records[:2], failed])
+    assert path.name.startswith("psi-typos-sweep-")
+    assert path == report.build_sweep(ws, [failed, *records[1::-1]]), "a name of the grid alone"
+    page = soup(path)
+    assert "3 runs over share of records with a typo" in page.select_one(".headline").text
+    assert "; 1 is not done" in page.select_one(".headline").text
+    heads = [th.text for th in page.select("#grid ~ .pl-table th")]
+    assert heads == ["share of records with a typo", "recall, actual", "total", "runtime", "run"]
+    lines = [
+        [td.text for td in tr.select("td")] for tr in page.select("#grid ~ .pl-table tbody tr")
+    ]
+    assert lines[0][:1] + lines[0][3:] == ["0.9", "failed", failed.run_id]
+    assert [line[0] for line in lines[1:]] == [
+        str(r.parameters["error_rate"]) for r in records[1::-1]
+    ]
+    rows = results.read(ws, "psi/typos", [records[0].run_id]).query("metric == 'recall_actual'")
+    one = rows[(rows["threshold"] == 0.5) & (rows["method"] == "naive")]["value"]
+    mean, half = map(float, lines[2][1].split(" ± "))
+    assert mean == pytest.approx(one.mean(), abs=0.0006)
+    assert half == pytest.approx(1.96 * one.sem(), abs=0.0006)
+    assert "at threshold = 0.5, method = naive" in page.caption.text
+    links = [a["href"] for a in page.select("#grid ~ .pl-table a")]
+    assert links == [f"psi-typos-{r.run_id}.html" for r in records[1::-1]]
+    assert all((ws.reports / link).is_file() for link in links)
+
+    assert report.build_sweep(ws, records).name == "psi-typos-sweep.html", "a profile's grid"
+    assert report.build_sweep(ws, records[:1]).name == f"psi-typos-{records[0].run_id}.html"
+    assert report.build_sweep(ws, [failed]) is None
+
+
 def test_failures_tell_the_error_but_no_path(built):
     page = soup(built[0].reports / "failures.html")
     assert "FileNotFoundError: no file …" in page.text

@@ -2,4 +2,10 @@
 
 # ruff: noqa: F401
 from pet_lab.workbench.report.guard import GuardError, guard, objections, sanitise
-from pet_lab.workbench.report.pages import RefusedReports, build, build_index, build_run
+from pet_lab.workbench.report.pages import (
+    RefusedReports,
+    build,
+    build_index,
+    build_run,
+    build_sweep,
+)

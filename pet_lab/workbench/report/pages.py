@@ -16,10 +16,9 @@ import nbformat
 import pandas as pd
 
 from pet_lab import files
-from pet_lab.rows import summarise
-from pet_lab.workbench import explore, notebooks, plots, published, results, runs, scorecard, sweep
+from pet_lab.workbench import notebooks, plots, published, results, runs, scorecard, sweep
 from pet_lab.workbench.errors import WorkbenchError
-from pet_lab.workbench.report import exporter
+from pet_lab.workbench.report import exporter, sweeps
 from pet_lab.workbench.report.guard import guard, sanitise
 from pet_lab.workbench.runs import RunRecord
 from pet_lab.workbench.workspace import Workspace
@@ -42,7 +41,7 @@ NOTICES = {
     "not run.",
 }
 PARTS = (("parameters-of-this-run", "Parameters"), ("provenance", "Provenance"))  # of any report
-MOST_METRICS = 12  # pictures on a sweep page
+MOST_RUN_PAGES = 24  # written beside the page of a sweep; more of them on demand
 
 
 class RefusedReports(WorkbenchError):
@@ -59,8 +58,7 @@ class RefusedReports(WorkbenchError):
 
 def page_name(notebook: str, *, sweep: bool = False, run: str = "") -> str:
     """File of a notebook's report: "psi/typos" -> "psi-typos.html", of one run with its id."""
-    ending = "-sweep" if sweep else f"-{run}" if run else ""
-    return notebook.replace("/", "-") + ending + ".html"
+    return notebook.replace("/", "-") + "-sweep" * sweep + f"-{run}" * bool(run) + ".html"
 
 
 # --- building ----------------------------------------------------------------------------------
@@ -128,6 +126,40 @@ def build_run(ws: Workspace, record: RunRecord) -> Path:
         raise
     except Exception as error:
         raise RefusedReports([], {record.notebook: _reason(ws, error)}) from None
+
+
+def build_sweep(ws: Workspace, records: Sequence[RunRecord]) -> Path | None:
+    """Write the page of a sweep of one notebook, whatever its grid, and of its runs.
+
+    A page of its own is written for each of at most `MOST_RUN_PAGES` finished runs that have none
+    yet. Returns the path: of the profile's page where the grid is a profile's, of the run's own
+    page where it is one run, None where no run is finished. RefusedReports as for `build`.
+    """
+    done = [r for r in records if r.ok]
+    if not done:
+        return None
+    name, ids, refused = done[0].notebook, {r.run_id for r in records}, dict[str, str]()
+    for record in done[:MOST_RUN_PAGES]:
+        page = ws.reports / page_name(name, run=record.run_id)
+        try:
+            if not page.is_file() or page.stat().st_mtime < record.written:
+                build_run(ws, record)
+        except RefusedReports as error:
+            refused[f"{name} {record.run_id}"] = error.reasons[name]
+    if len(ids) == 1:
+        if refused:
+            raise RefusedReports([], refused)
+        return page
+    known = {p: {s.run_id for s in sweep.plan_profile(ws, name, p)} for p in PROFILES}
+    profile = next((p for p in PROFILES if known[p] == ids), "")
+    own = "" if profile else files.sha256(" ".join(sorted(ids)).encode())[:8]
+    target = ws.reports / page_name(name, sweep=True, run=own)
+    shown = Shown(done, profile, False)
+    html = _sweep_page(ws, shown, target.name, records)
+    _write(ws, target, html, shown.summary.get("guard_rows"))
+    if refused:
+        raise RefusedReports([target], refused)
+    return target
 
 
 def build_index(
@@ -269,13 +301,8 @@ class Shown(NamedTuple):
 
     @property
     def varied(self) -> list[str]:
-        """Parameters that differ between runs; the seed alone is a replicate, not a factor."""
-        values = {
-            key: {files.canonical_json(r.parameters.get(key)) for r in self.runs}
-            for key in self.runs[0].parameters
-        }
-        varied = [key for key, seen in values.items() if len(seen) > 1]
-        return [k for k in varied if k != "seed"] or varied
+        """Parameters that differ between the runs."""
+        return runs.varied(self.runs)
 
 
 def chosen_runs(ws: Workspace, name: str, profile: str | None = None) -> Shown:
@@ -347,66 +374,31 @@ def _link(ws: Workspace, source: Path, target: str) -> str | None:
 # --- a sweep -----------------------------------------------------------------------------------
 
 
-def _sweep_page(ws: Workspace, shown: Shown) -> str:
-    """Every run of the grid in one page; empty where one run is all."""
-    if len(shown.runs) < 2:
+def _sweep_page(
+    ws: Workspace, shown: Shown, here: str = "", records: Sequence[RunRecord] = ()
+) -> str:
+    """Every run of a grid in one page: the finished ones `shown`, of `records` (default: those).
+
+    Empty where one run is all.
+    """
+    records = records or shown.runs
+    if len(records) < 2:
         return ""
-    name, varied = shown.runs[0].notebook, shown.varied
-    rows = results.read(ws, name, [r.run_id for r in shown.runs])
-    factors = list(dict.fromkeys([*(c for c in varied if c in rows), *explore.factors(rows)]))
-    factors = [f for f in factors if f != "seed"]
-    metrics = list(rows.groupby("metric", sort=False))
-    sections = [
-        _sweep_section(str(metric), part, factors, varied)
-        for metric, part in metrics[:MOST_METRICS]
-    ]
-    listed = pd.DataFrame(
-        {k: _value(r.parameters[k]) for k in varied}
-        | {"run": r.run_id, "runtime": files.duration(r.wall_s)}
-        for r in shown.runs[: plots.MOST_ROWS]
-    )
+    name, report = records[0].notebook, page_name(records[0].notebook)
+    pages = {r.run_id: page_name(name, run=r.run_id) for r in shown.runs}
+    links = {run: page for run, page in pages.items() if (ws.reports / page).is_file()}
+    grid = sweeps.content(records, results.read(ws, name, list(pages)), links)
+    toc = [("grid", "The grid"), *((s["anchor"], s["name"]) for s in grid["sections"])]
     return _render(
         ws,
         "sweep.html.j2",
-        page_name(name, sweep=True),
+        here or page_name(name, sweep=True),
         shown=shown,
         track=track(name),
-        rows=len(rows),
-        metrics=len(metrics),
-        report=page_name(name),
-        sections=sections,
-        toc=[*((s["anchor"], s["name"]) for s in sections), ("runs", "Runs")],
-        runs=plots.table_html(listed, caption="The runs behind this page"),
+        report=report if (ws.reports / report).is_file() else "",
+        toc=toc,
+        **grid,
     )
-
-
-def _sweep_section(
-    metric: str, rows: pd.DataFrame, factors: Sequence[str], varied: Sequence[str]
-) -> dict[str, Any]:
-    """One metric: a picture per varied parameter, another factor as lines, and the table of means.
-
-    Nothing is averaged over a factor: what is neither axis nor line is held at its first value.
-    """
-    factors = [f for f in factors if rows[f].nunique(dropna=False) > 1]
-    pictures = []
-    for x in [f for f in factors if f in varied]:
-        lines = [f for f in reversed(factors) if f != x and rows[f].nunique() <= len(plots.COLOURS)]
-        hue = lines[0] if lines else None
-        held = {f: rows[f].iloc[0] for f in factors if f not in (x, hue)}
-        fig, what = explore.picture(rows, x=x, metric=metric, hue=hue, held=held)
-        width = round(fig.get_figwidth() * 100)
-        pictures.append({"uri": plots.render(fig)[2], "width": width, "what": what})
-    table = summarise(rows, [*factors, "metric"]).drop(columns="metric")
-    table = table.rename(columns={"n": "replicates"})
-    shown = table.sort_values(factors).head(plots.MOST_ROWS) if factors else table
-    left_out = f" (the first {len(shown)} of {len(table)} rows)" if len(shown) < len(table) else ""
-    caption = f"Means of {plots.label(metric)} over replicates{left_out}"
-    return {
-        "name": plots.label(metric),
-        "anchor": "metric-" + exporter.slug(metric),
-        "pictures": pictures,
-        "table": plots.table_html(shown, caption=caption),
-    }
 
 
 # --- index, scorecard, failures ----------------------------------------------------------------
