@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pet_lab.rows import summarise
-from pet_lab.workbench import plots, results, runs, scorecard, tables
+from pet_lab.workbench import explore, plots, results, runs, scorecard, tables
 from pet_lab.workbench.workspace import Workspace
 
 PARAMETERS = """\
@@ -55,7 +55,7 @@ CELLS = [
     "its own, which widens the intervals by about a tenth.",
     "results.write(rows, out, headline=...)",
     "## Explore",
-    "explore.rows(rows, x='threshold', out=out)",
+    "explore.rows(rows, x='threshold')\nexplore.call(study.power, {'n': (1, 99)}, out=out)",
 ]
 
 
@@ -138,7 +138,23 @@ def executed(rows: pd.DataFrame, scored: pd.DataFrame) -> dict[int, list]:
             alt="Two heat maps of correlations, actual and estimated, with the same pattern.",
             caption="The estimate keeps the pattern of correlations.",
         )
+    with captured() as outputs[len(CELLS) - 1]:
+        explore.rows(rows, x="threshold", hue="method", out="a/run")
+        sliders = {
+            "n": (1, 99, 1, 20),
+            "shift": (0.0, 1.0),
+            "known": True,
+            "test": ["t", "z", "sign"],
+        }
+        explore.call(power, sliders, caption="Power of a made-up test", out="a/run")
     return outputs
+
+
+def power(n: int, shift: float, known: bool, test: str) -> dict[str, float]:
+    if test == "sign" and n < 5:
+        raise ValueError("A sign test needs 5 records or more, got <few>.")
+    loss = 0.64 if test == "sign" else 1.0
+    return {"z": shift * np.sqrt(n * loss), "records": n if known else n - 1}
 
 
 def notebook(title: str | None = None, outputs: dict[int, list] | None = None):

@@ -195,3 +195,30 @@ def test_mathematics_is_drawn_without_a_script(chrome, reports):
     assert len(sizes) >= 6
     assert all(height > 5 and words for height, words in sizes)
     assert max(height for height, _ in sizes) > 30  # the displayed fraction
+
+
+def test_a_panel_answers_without_a_script(chrome, reports):
+    """Each choice leaves the rows of its settings, by mouse and by keyboard."""
+    from selenium.webdriver import ActionChains, Keys
+    from selenium.webdriver.common.by import By
+
+    def visible(panel):
+        rows = panel.find_elements(By.CSS_SELECTOR, "tbody tr")
+        return [r.text for r in rows if r.is_displayed()]
+
+    chrome.look()
+    chrome.open(reports / "psi-typos.html")
+    stored, power = chrome.driver.find_elements(By.CSS_SELECTOR, ".whatif")
+    assert len(visible(stored)) == 10  # five thresholds, two methods
+    chooser = stored.find_element(By.XPATH, ".//label[span='naive']/input")
+    ActionChains(chrome.driver).click(chooser).perform()
+    assert len(visible(stored)) == 5
+    assert all("naive" in text for text in visible(stored))
+    assert visible(power) == ["z 2.012", "records 20"]
+    sign = power.find_element(By.XPATH, ".//label[span='sign']/input")
+    ActionChains(chrome.driver).click(sign).perform()
+    assert visible(power) == ["z 1.61", "records 20"]
+    ActionChains(chrome.driver).send_keys(Keys.ARROW_UP).perform()  # back to the z test
+    assert visible(power) == ["z 2.012", "records 20"]
+    assert len(visible(stored)) == 5
+    assert chrome.run("return document.scripts.length") == 0

@@ -1,6 +1,7 @@
 """Panels to explore a notebook by hand: they redraw from stored rows or from one cheap call.
 
-Nothing is built in a batch run: there a panel would only leave dead widgets in the report.
+A batch run has no use for widgets; in a run's folder it leaves the same panel as data instead, with
+points that are computed at once, and the report shows it without a kernel (`whatif`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pet_lab.checks import one_of, require
-from pet_lab.workbench import plots
+from pet_lab.workbench import plots, whatif
 
 Control = tuple[Any, ...] | Sequence[Any] | bool
 MEASURES = {"metric", "value", "se", "replicate", "replicates_n", "run_id", "seed"}
@@ -52,17 +53,20 @@ def rows(
 ) -> None:
     """Panel over tidy rows: choose metric, axis, lines, and a value for each remaining factor.
 
-    `x`, `metric` and `hue` are drawn first. A panel is shown only where `out`, the notebook's run
-    folder, is empty. Means are over replicates alone: a factor that is neither axis nor line is
-    held at one value.
+    `x`, `metric` and `hue` are drawn first. Where `out` is the folder of a run, the panel is the
+    report's. Means are over replicates alone: a factor that is neither axis nor line is held at one
+    value.
     """
-    if batch(out):
+    if batch(out) and not out:
         return
     names = factors(rows)
     metrics = list(dict.fromkeys(rows["metric"]))
     metric = metric or metrics[0]
-    one_of(names, x=x, hue=hue or x)
     one_of(metrics, metric=metric)
+    if batch(out):
+        whatif.from_rows(rows, names, metric=metric, x=x, hue=hue)
+        return
+    one_of(names, x=x, hue=hue or x)
     first = rows[rows["metric"] == metric].iloc[0]
     values = {
         f: {plots.number(v): v for v in rows[f].drop_duplicates().sort_values()} for f in names
@@ -71,18 +75,19 @@ def rows(
     controls: dict[str, Any] = {
         "metric": _choice("Metric", [(plots.label(m), m) for m in metrics], metric),
         "x": _choice("Against", axes, x),
-        "hue": _choice("Lines by", [("nothing", None), *axes], hue),
+        "hue": _choice("Lines by", [("nothing", ""), *axes], hue or ""),
     }
     for factor in names:
         start = plots.number(first[factor])
         controls[f"at {factor}"] = _choice(plots.label(factor), list(values[factor]), start)
 
-    def draw(metric: str, x: str, hue: str | None, **settings: str) -> None:
+    def draw(metric: str, x: str, hue: str, **settings: str) -> None:
         for factor in names:
             controls[f"at {factor}"].disabled = factor in (x, hue)
         held = {f: values[f][settings[f"at {f}"]] for f in names if f not in (x, hue)}
         try:
-            fig, what = picture(rows, x=x, metric=metric, hue=hue if hue != x else None, held=held)
+            lines = hue if hue not in ("", x) else None
+            fig, what = picture(rows, x=x, metric=metric, hue=lines, held=held)
         except ValueError as error:
             print(f"{error} Choose other values.")
             return
@@ -112,13 +117,18 @@ def call(
         (low, high), (low, high, step) or (low, high, step, start): a slider, whole numbers if all
         are; a list: a choice, the first one chosen; a bool: a tick box.
     out : str
-        The notebook's run folder; a panel is shown only where it is empty.
+        The notebook's run folder. Where it is given, the function is called for at least 100
+        points, and the panel is the report's.
     caption : str
         What the result is; needed for tables and figures, default the function's first line.
     """
-    if batch(out):
+    if batch(out) and not out:
         return
     words = caption or (fn.__doc__ or "").strip().partition("\n")[0] or "Result of the settings"
+    full = {name: _spec(name, spec) for name, spec in controls.items()}
+    if batch(out):
+        whatif.from_calls(fn, full, lambda result: _frame(result, words), words.rstrip("."))
+        return
 
     def draw(**chosen: Any) -> None:
         settings = ", ".join(f"{plots.label(k)} = {plots.number(v)}" for k, v in chosen.items())
@@ -129,21 +139,26 @@ def call(
             return
         _show(result, words, f"{words} ({settings})")
 
-    _panel(draw, {name: _control(name, spec) for name, spec in controls.items()})
+    _panel(draw, {name: _control(name, spec) for name, spec in full.items()})
 
 
 def _show(result: Any, words: str, caption: str) -> None:
-    if is_dataclass(result) and not isinstance(result, type):
-        result = asdict(result)
+    frame = _frame(result, words)
     if isinstance(result, Figure | Axes):
         plots.show(result, alt=f"Figure: {caption}", caption=caption)
-    elif isinstance(result, pd.DataFrame):
-        plots.table(result, caption=caption)
-    elif isinstance(result, Mapping):
-        frame = pd.DataFrame({"quantity": list(result), "value": list(result.values())})
+    elif frame is not None:
         plots.table(frame, caption=caption)
-    elif result is not None:
-        print(f"{words}: {plots.number(result)}")
+
+
+def _frame(result: Any, words: str) -> pd.DataFrame | None:
+    """The result as a table; None for a picture and for nothing."""
+    if is_dataclass(result) and not isinstance(result, type):
+        result = asdict(result)
+    if isinstance(result, Mapping):
+        return pd.DataFrame({"quantity": list(result), "value": list(result.values())})
+    if result is None or isinstance(result, pd.DataFrame | Figure | Axes):
+        return result if isinstance(result, pd.DataFrame) else None
+    return pd.DataFrame({"quantity": [words], "value": [result]})
 
 
 def picture(
@@ -188,15 +203,10 @@ def _choice(description: str, options: Sequence[Any], value: Any) -> Any:
     )
 
 
-def _control(name: str, spec: Control) -> Any:
-    """The widget of one specification; sliders report when let go, not while dragged."""
-    import ipywidgets
-
-    description = plots.label(name)
-    if isinstance(spec, bool):
-        return ipywidgets.Checkbox(value=spec, description=description, indent=False)
-    if isinstance(spec, list) and spec:
-        return _choice(description, [(plots.number(v), v) for v in spec], spec[0])
+def _spec(name: str, spec: Control) -> Any:
+    """The specification with all its parts: (low, high, step, start), a list, or a bool."""
+    if isinstance(spec, bool) or (isinstance(spec, list) and spec):
+        return spec
     slider = isinstance(spec, tuple) and 2 <= len(spec) <= 4
     refusal = f"control {name!r} is (low, high[, step[, start]]), a list or a bool, got {spec!r}."
     require(slider, refusal)
@@ -204,8 +214,22 @@ def _control(name: str, spec: Control) -> Any:
     require(low < high, f"slider {name!r} needs low < high, got {spec}.")
     step = more[0] if more else (1 if whole else (high - low) / 20)
     start = more[1] if more[1:] else low + (high - low) // (2 * step) * step
+    return low, high, step, start
+
+
+def _control(name: str, spec: Any) -> Any:
+    """The widget of a whole specification; sliders report when let go, not while dragged."""
+    import ipywidgets
+
+    description = plots.label(name)
+    if isinstance(spec, bool):
+        return ipywidgets.Checkbox(value=spec, description=description, indent=False)
+    if isinstance(spec, list):
+        return _choice(description, [(plots.number(v), v) for v in spec], spec[0])
+    low, high, step, start = spec
     limits = {"value": start, "min": low, "max": high, "step": step}
     look = {"description": description, "style": WIDE, "layout": CELL}
+    whole = all(isinstance(v, int) for v in spec)
     kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
     return kind(**limits, **look, continuous_update=False)
 

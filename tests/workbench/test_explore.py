@@ -32,10 +32,8 @@ def rows():
     return demo.rows_of(0.2, 7, replicates=3)
 
 
-def test_nothing_is_built_in_batch(monkeypatch, rows):
+def test_nothing_is_built_in_batch_without_a_run(monkeypatch, rows):
     monkeypatch.setattr("IPython.display.display", lambda *_: pytest.fail("displayed"))
-    explore.rows(rows, x="threshold", out="a/run/folder")
-    explore.call(lambda a: pytest.fail("called"), {"a": (0, 1)}, out="a/run/folder")
     monkeypatch.setenv("PET_LAB_BATCH", "1")
     explore.rows(rows, x="threshold")
     explore.call(lambda a: pytest.fail("called"), {"a": (0, 1)})
@@ -130,8 +128,9 @@ def test_call_shows_what_comes_back(panel, capsys):
     explore.call(lambda a: pd.DataFrame({"x": [a]}), {"a": [1]}, caption="A table")
     assert "<table" in drawn[-1]["text/html"]
     explore.call(lambda a: 0.25, {"a": [1]}, caption="A number")
+    assert "A number   0.25" in drawn[-1]["text/plain"]
     explore.call(lambda a: None, {"a": [1]}, caption="Nothing")
-    assert capsys.readouterr().out.replace(CLEARED, "") == "A number: 0.25\n"
+    assert capsys.readouterr().out.replace(CLEARED, "") == ""
 
 
 def test_a_refused_setting_shows_its_sentence(panel, capsys):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import jinja2
 from bs4 import BeautifulSoup, Comment
 from latex2mathml.converter import convert as latex_to_mathml
 from nbconvert.exporters import TemplateExporter
@@ -25,6 +26,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 from traitlets.config import Config
 
+from pet_lab.workbench import whatif
 from pet_lab.workbench.report.guard import GuardError, content, parse
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
@@ -178,7 +180,7 @@ def prepare(notebook: Any) -> Any:
             continue
         if cell.cell_type == "markdown":
             if re.match(r"\s*#+\s*Explore\b", cell.source):
-                continue  # its panel is not built in batch
+                continue  # the panel, where there is one, has a heading of its own
             cell.source = _without_title(cell.source) if number == 1 else cell.source
         elif EXPLORE.search(cell.source) and not cell.outputs:
             continue
@@ -186,9 +188,8 @@ def prepare(notebook: Any) -> Any:
             if WRITE.search(cell.source):  # it returns the rows, which a notebook then shows
                 cell.outputs = [o for o in cell.outputs if o.output_type != "execute_result"]
             cell.outputs = [o for o in cell.outputs if _shown(o, number)]
-            for output in cell.outputs:  # a last value is shown like any other output
-                if output.output_type == "execute_result":
-                    output.output_type = "display_data"
+            for place, output in enumerate(cell.outputs):
+                _as_shown(output, f"{number}-{place}", heading=place == 0)
             if cells and cells[-1].cell_type == "code" and not cells[-1].outputs:
                 cell.source = f"{cells.pop().source}\n\n{cell.source}"  # one fold, not a row
         if cell.source.strip():
@@ -196,6 +197,16 @@ def prepare(notebook: Any) -> Any:
     kept.cells = cells
     kept.metadata.pop("widgets", None)
     return kept
+
+
+def _as_shown(output: Any, name: str, *, heading: bool) -> None:
+    """A last value like any other output, a panel's data as the panel."""
+    if output.output_type == "execute_result":
+        output.output_type = "display_data"
+    if panel := output.get("data", {}).get(whatif.MIME):
+        template = (TEMPLATES / "whatif.html.j2").read_text(encoding="utf-8")
+        page = jinja2.Template(template, autoescape=True)
+        output.data = {"text/html": page.render(panel, name=name, heading=heading)}
 
 
 def _without_title(text: str) -> str:

@@ -254,7 +254,11 @@ def _outputs(soup: BeautifulSoup, rows: Mapping[str, Any] | None) -> Iterator[Ob
         for part in output.find_all(True, recursive=False):
             kinds = set(part.get("class") or ())
             plain = bool(kinds & {"out", "prose"})
-            if not (plain or kinds & {"pl-table", "scorecard"} or part.name in ("figure", "table")):
+            if not (
+                plain
+                or kinds & {"pl-table", "scorecard", "whatif"}
+                or part.name in ("figure", "table")
+            ):
                 fix = "show it by plots.show, plots.table, scorecard.show or results.takeaways"
                 yield Objection(f"an output of an unknown kind <{part.name}>", cell, fix)
             texts = [t.get_text() for t in part.find_all(["figcaption", "caption"])]
