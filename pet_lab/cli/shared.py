@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pet_lab.workbench import notebooks, sweep
+from pet_lab.workbench.progress import Printer
 from pet_lab.workbench.runs import RunRecord, RunSpec
 from pet_lab.workbench.workspace import Workspace
 
@@ -65,7 +66,7 @@ def chosen_names(ws: Workspace, names: Sequence[str] | None) -> list[str]:
 
 def execute(ws: Workspace, specs: Sequence[RunSpec], **how: Any) -> list[RunRecord]:
     """Execute runs with progress on stderr; Ctrl-C ends the command, and it says how to resume."""
-    how |= {"progress": sweep.print_progress, "data_fingerprint": data_fingerprint}
+    how |= {"progress": Printer(), "data_fingerprint": data_fingerprint}
     try:
         return sweep.execute(ws, specs, **how)
     except KeyboardInterrupt as stop:  # printed here: typer itself ends silently

@@ -22,6 +22,7 @@ from pet_lab import files
 from pet_lab.workbench import closure, execute, notebooks, runs
 from pet_lab.workbench.errors import ExecutorError
 from pet_lab.workbench.kernels import Kernels, cores
+from pet_lab.workbench.progress import Tell
 
 CONNECT_S = 10  # an address that does not answer by then is wrong
 POLL_S = 0.5
@@ -55,7 +56,7 @@ class DaskExecutor:
         return max(QUEUED, 2 * sum(w["nthreads"] for w in workers))
 
     def run(
-        self, job: Mapping[str, Any], folder: Path, cancelled: Callable[[], bool]
+        self, job: Mapping[str, Any], folder: Path, cancelled: Callable[[], bool], tell: Tell
     ) -> dict[str, Any]:
         """Execute `job` on some worker and leave its files in `folder`."""
         from concurrent.futures import CancelledError
@@ -64,9 +65,9 @@ class DaskExecutor:
 
         started = runs.now()
         payload = {**job, "modules": self._prints[job["notebook"]]["modules"]}
-        future = self._client.submit(
-            perform, payload, key=f"pet_lab-{secrets.token_hex(8)}", pure=False, retries=RETRIES
-        )
+        key = f"pet_lab-{secrets.token_hex(8)}"
+        self._client.subscribe_topic(key, lambda event: tell(*event[1]))
+        future = self._client.submit(perform, payload, key=key, pure=False, retries=RETRIES)
         try:
             while True:
                 try:
@@ -85,6 +86,9 @@ class DaskExecutor:
             reason = f"the cluster gave this run up ({type(error).__name__}: {error})"
         else:
             return take(answer, folder)
+        finally:
+            with contextlib.suppress(OSError, ValueError):
+                self._client.unsubscribe_topic(key)
         return execute.not_run(started, reason)
 
     def _check_workers(self, limit: float) -> None:
@@ -174,7 +178,14 @@ def perform(payload: Mapping[str, Any]) -> dict[str, Any]:
         job = {**payload, "cwd": str(root), "env": {**payload["env"], "PET_LAB_HOME": str(root)}}
         packages = tuple(sorted(closure.third_party(notebooks.code(payload["source"]))))
         threads = max(1, cores() // max(1, worker.state.nthreads))
-        outcome = execute.run(job, folder, _taken_back(worker), kernels=_kernels(threads, packages))
+        topic = str(worker.get_current_task())
+        outcome = execute.run(
+            job,
+            folder,
+            _taken_back(worker),
+            lambda *cell: worker.log_event(topic, cell),
+            kernels=_kernels(threads, packages),
+        )
         outcome["versions"] = runs.versions()
         written = {n: (folder / n).read_bytes() for n in RESULTS if (folder / n).is_file()}
         return {"outcome": outcome, "files": written}

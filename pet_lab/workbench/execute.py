@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 import threading
 import time
@@ -20,6 +21,7 @@ import psutil
 
 from pet_lab import files
 from pet_lab.workbench.kernels import Kernels, end, kill_tree
+from pet_lab.workbench.progress import Tell
 from pet_lab.workbench.runs import FAILED_NOTEBOOK, NOTEBOOK, now
 
 KERNEL_LOG = "kernel.log"
@@ -37,6 +39,7 @@ def run(
     job: Mapping[str, Any],
     folder: Path,
     cancelled: Callable[[], bool] = lambda: False,
+    tell: Tell = lambda *_: None,
     *,
     kernels: Kernels,
 ) -> dict[str, Any]:
@@ -45,7 +48,7 @@ def run(
     `job` holds source (the notebook as JSON), parameters, out and cwd (the run's folder as the
     notebook sees it, and the kernel's working folder), env, timeout (seconds or None). `folder`
     gets notebook.ipynb, or failed.ipynb with the cells up to the error. `cancelled` is asked every
-    quarter of a second; when it says yes, the run is ended.
+    quarter of a second; when it says yes, the run is ended. `tell` is called as a code cell begins.
 
     Returns started, ended, wall_s, cpu_s, error (None, or name, value, cell) and undrawn: the same
     of each cell after `results.write` that failed, which costs the run only what the cell shows.
@@ -63,7 +66,7 @@ def run(
     notebook.metadata.papermill.update(input_path=None, output_path=None)
     # Not in the run's folder: the path of a local socket is limited to about 100 characters.
     with tempfile.TemporaryDirectory(prefix="pet_lab-run-", ignore_cleanup_errors=True) as sockets:
-        execution = _Execution(job, notebook, folder / KERNEL_LOG, kernels)
+        execution = _Execution(job, notebook, folder / KERNEL_LOG, kernels, tell)
         with _pictures_may_fail(notebook) as undrawn:
             error = execution.run(Path(sockets), cancelled)
     name = NOTEBOOK if error is None else FAILED_NOTEBOOK
@@ -106,8 +109,11 @@ def _pictures_may_fail(notebook: Any) -> Iterator[list[dict[str, Any]]]:
 class _Execution:
     """One execution: the notebook as far as it got, its kernel, its time limit."""
 
-    def __init__(self, job: Mapping[str, Any], notebook: Any, log: Path, kernels: Kernels) -> None:
+    def __init__(
+        self, job: Mapping[str, Any], notebook: Any, log: Path, kernels: Kernels, tell: Tell
+    ) -> None:
         self.job, self.notebook, self.log, self.kernels = job, notebook, log, kernels
+        self.tell, self.began = tell, time.perf_counter()
         self.kernel_cpu_s = 0.0
         self.timed_out = False
 
@@ -120,6 +126,14 @@ class _Execution:
 
         logger.disabled = True  # the run's record says what happened
         keeper = NotebookExecutionManager(self.notebook, progress_bar=False)
+        places, begin = _places(self.notebook), keeper.cell_start
+
+        def cell_start(cell: Any, cell_index: int) -> None:
+            begin(cell, cell_index)
+            if cell_index in places:
+                self.tell(*places[cell_index], time.perf_counter() - self.began)
+
+        keeper.cell_start = cell_start
         keeper.notebook_start()
         manager = self.kernels.manager(sockets)
         client = PapermillNotebookClient(
@@ -222,6 +236,18 @@ class _Execution:
             if cell.metadata.papermill.get("exception") is True:
                 return {"name": "CellExecutionError", "value": "a cell failed", "cell": index}
         return None
+
+
+def _places(notebook: Any) -> dict[int, tuple[int, int, str]]:
+    """For each code cell of the notebook as written: its number, how many, the heading above."""
+    places, heading = dict[int, tuple[int, str]](), ""
+    for index, cell in enumerate(notebook.cells):
+        if cell.cell_type == "markdown":
+            headings = re.findall(r"^#+\s+(.+?)\s*#*\s*$", cell.source, re.MULTILINE)
+            heading = [heading, *headings][-1]
+        elif "injected-parameters" not in cell.metadata.get("tags", ()):
+            places[index] = (len(places) + 1, heading)
+    return {index: (number, len(places), text) for index, (number, text) in places.items()}
 
 
 def not_run(started: str, reason: str, name: str = "NotRun") -> dict[str, Any]:

@@ -15,8 +15,6 @@ import queue
 import secrets
 import shutil
 import signal
-import statistics
-import sys
 import threading
 import time
 import tomllib
@@ -27,7 +25,9 @@ from typing import Any
 
 from pet_lab import files
 from pet_lab.workbench import closure, locks, notebooks, runs
+from pet_lab.workbench.clock import Clock, teaching_order
 from pet_lab.workbench.errors import ExecutorError, ParameterError, WorkbenchError, WorkspaceError
+from pet_lab.workbench.progress import Event, Progress, Running, Tell
 from pet_lab.workbench.runs import DataFingerprint, RunRecord, RunSpec
 from pet_lab.workbench.workspace import Workspace
 
@@ -196,81 +196,13 @@ def profile_runs(
     return [record for record in records if record.ok and (stale or not record.stale)]
 
 
-# --- progress ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Event:
-    """What just happened in a sweep.
-
-    kind      skipped | started | waiting | done | failed | interrupted
-    record    the run's record, once it ended
-    finished  runs that ended or were skipped, of `total`
-    left_s    estimate of the seconds left, or None while nothing is known
-    """
-
-    kind: str
-    spec: RunSpec
-    record: RunRecord | None
-    finished: int
-    total: int
-    left_s: float | None
-
-
-Progress = Callable[[Event], None]
-
-
-def print_progress(event: Event) -> None:
-    """Print one plain line to stderr when a run has ended or must wait."""
-    if event.kind == "started":
-        return
-    left = took = why = ""
-    if event.left_s is not None and event.finished < event.total:
-        left = f", about {files.duration(event.left_s)} left"
-    if event.record and event.kind == "done":
-        took = f" in {files.duration(event.record.wall_s)}"
-        why = f": {event.record.problem}" if event.record.undrawn else ""
-    elif event.record and event.kind in ("failed", "waiting"):
-        why = f": {event.record.problem}"
-    line = f"{event.kind}{took} {event.spec.notebook} {event.spec.run_id}{left}{why}"
-    print(f"[{event.finished}/{event.total}]", line, file=sys.stderr, flush=True)
-
-
-class _Clock:
-    """Estimates the time left from done runs of the same notebooks, of this sweep and before."""
-
-    def __init__(self, ws: Workspace, todo: Iterable[RunSpec], slots: int) -> None:
-        self._slots = slots
-        self._times: dict[str, list[float]] = {}  # by run: the last; by notebook: all
-        for name in {spec.notebook for spec in todo}:
-            for record in runs.records(ws, name):
-                self.ended(record)
-
-    def ended(self, record: RunRecord) -> None:
-        if record.ok and record.wall_s > 0 and not record.skipped:
-            self._times[record.run_id] = [record.wall_s]
-            self._times.setdefault(record.notebook, []).append(record.wall_s)
-
-    def left(self, waiting: Iterable[RunSpec], running: Mapping[RunSpec, float]) -> float | None:
-        """Seconds left, or None; `running` holds when each began."""
-        now, total, longest = time.monotonic(), 0.0, 0.0
-        for spec in {**dict.fromkeys(waiting), **running}:
-            times = self._times.get(spec.run_id) or self._times.get(spec.notebook)
-            if not times:
-                return None
-            expected = statistics.median(times)
-            # A run that takes longer than the last is never said to be over.
-            rest = max(expected / 10, expected - (now - running.get(spec, now)))
-            total += rest
-            longest = max(longest, rest) if spec in running else longest
-        return max(total / self._slots, longest)
-
-
 # --- executing ---------------------------------------------------------------------------------
 
 
-# Executes a job in a folder, gives up when the callable says so, returns `execute.run`'s outcome.
-Executor = Callable[[Mapping[str, Any], Path, Callable[[], bool]], dict[str, Any]]
+# Executes a job in a folder, gives up when the first callable says so, tells the second of cells;
+# returns `execute.run`'s outcome.
+Executor = Callable[[Mapping[str, Any], Path, Callable[[], bool], Tell], dict[str, Any]]
+TICK_S = 1.0  # so often the runs in execution are told
 
 
 class Interrupted(KeyboardInterrupt):
@@ -333,7 +265,7 @@ def execute(
             f"Unknown executor {executor!r}; expected local or dask:ADDRESS, "
             "such as dask:tcp://127.0.0.1:8786."
         )
-    todo = list(pending(ws, specs, data_fingerprint=data_fingerprint, force=force))
+    todo = teaching_order(pending(ws, specs, data_fingerprint=data_fingerprint, force=force))
     if todo:
         try:  # say once that the folder is read-only or full, rather than once per run
             ws.runs.mkdir(parents=True, exist_ok=True)
@@ -375,6 +307,9 @@ class _Sweep:
         self.prints = {n: runs.fingerprints(ws, n) for n in names}
         self.git = runs.git_state(ws.root) if todo else {}
         self.running: dict[RunSpec, float] = {}
+        self.cells: dict[RunSpec, list[Any]] = {}
+        self.began: dict[RunSpec, float] = {}  # on a cluster later than it was handed over
+        self.told = 0.0
         self.records: dict[RunSpec, RunRecord] = {}
         self.events: queue.Queue[tuple[str, RunSpec, Any]] = queue.Queue()
         self.tasks: queue.SimpleQueue[RunSpec] = queue.SimpleQueue()
@@ -385,7 +320,7 @@ class _Sweep:
     def run(self, where: str, jobs: int | None) -> list[RunRecord]:
         """Skip, execute, report; returns the records in the order of the specs."""
         slots = min(self._open(where, jobs), len(self.todo)) if self.todo else 1
-        clock = _Clock(self.ws, self.todo, slots)
+        clock = Clock(self.ws, self.todo, slots)
         todo = set(self.todo)
         for spec in (s for s in dict.fromkeys(self.specs) if s not in todo):
             runs.refresh_prose(self.ws, spec, self.prints[spec.notebook]["prose"])
@@ -400,6 +335,7 @@ class _Sweep:
                 for thread in threads:
                     thread.start()
                 while len(self.records) < self.total:
+                    self._tick(clock)
                     with contextlib.suppress(queue.Empty):
                         kind, spec, news = self.events.get(timeout=0.2)
                         if kind == "busy":
@@ -407,6 +343,8 @@ class _Sweep:
                         elif kind == "fatal":
                             self.gave_up = True
                             raise news
+                        elif kind == "cell":
+                            self._begun(spec, *news, clock=clock)
                         else:
                             self._tell(kind, spec, news, clock)
             except KeyboardInterrupt:
@@ -455,15 +393,32 @@ class _Sweep:
                 self.records[spec] = news
         return [self.records.get(spec) or runs.current(self.ws, spec) for spec in self.specs]
 
-    def _tell(self, kind: str, spec: RunSpec, record: RunRecord | None, clock: _Clock) -> None:
+    def _tick(self, clock: Clock) -> None:
+        """Tell of the runs in execution where nothing was told for a second."""
+        running = next(iter(self.running.copy()), None)
+        if running and time.monotonic() - self.told > TICK_S:
+            self._tell("running", running, None, clock)
+
+    def _begun(self, spec: RunSpec, *cell: Any, clock: Clock) -> None:
+        *self.cells[spec], seconds = cell
+        if spec not in self.began:
+            self.began[spec] = time.monotonic() - seconds
+            clock.started(spec, seconds)
+        self._tell("running", spec, None, clock)
+
+    def _tell(self, kind: str, spec: RunSpec, record: RunRecord | None, clock: Clock) -> None:
         if record is not None and kind != "waiting":
             self.records[spec] = record
             clock.ended(record)
         if self.progress:
-            waiting = [s for s in self.todo if s not in self.records]
-            running = {s: t for s, t in self.running.copy().items() if s not in self.records}
+            now = self.told = time.monotonic()
+            running = self.running.copy() | self.began
+            running = {s: t for s, t in running.items() if s not in self.records}
+            waiting = [s for s in self.todo if s not in self.records and s not in running]
             left = clock.left(waiting, running)
-            self.progress(Event(kind, spec, record, len(self.records), self.total, left))
+            cells = [Running(s, now - t, *self.cells.get(s, ())) for s, t in running.items()]
+            finished = len(self.records)
+            self.progress(Event(kind, spec, record, finished, self.total, left, tuple(cells)))
 
     # In a thread of its own from here on.
 
@@ -517,7 +472,9 @@ class _Sweep:
                 "timeout": self.timeout,
             }
             try:
-                outcome = self.executor(job, attempt, self.stopping.is_set)
+                outcome = self.executor(
+                    job, attempt, self.stopping.is_set, lambda *at: self._cell(spec, at)
+                )
                 record = runs.of_spec(
                     spec,
                     self.ws,
@@ -537,6 +494,9 @@ class _Sweep:
                 return record
             finally:
                 shutil.rmtree(attempt, ignore_errors=True)
+
+    def _cell(self, spec: RunSpec, at: tuple[int, int, str, float]) -> None:
+        self.events.put(("cell", spec, at))
 
 
 def _relative(folder: Path, root: Path) -> str:

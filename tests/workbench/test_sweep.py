@@ -275,10 +275,18 @@ def test_nothing_is_left_running(swept):
 
 
 def test_progress_tells_every_run_and_an_estimate(swept):
-    ended = [e for e in swept.events if e.kind != "started"]
+    ended = [e for e in swept.events if e.kind not in ("started", "running")]
     assert {e.kind for e in ended} == {"done", "failed"}
     assert ended[-1].finished == ended[-1].total == len(swept.specs)
     assert ended[-1].left_s == 0
+    assert all(e.left_s is None or e.left_s >= 1 for e in ended[:-1]), "while work remains"
+    fine = [s for s in swept.specs if s.parameters["label"] == "fine"]
+    cells = [
+        (r.cell, r.cells) for e in swept.events for r in e.running if r.spec in fine and r.cell
+    ]
+    assert [*dict.fromkeys(cells)] == [(n, 6) for n in range(1, 7)]
+    headings = {r.heading for e in swept.events for r in e.running if r.cell}
+    assert headings == {"A tiny notebook"}
 
 
 def test_only_what_is_not_done_runs_again(swept):
@@ -522,31 +530,6 @@ def test_profile_runs_are_those_done_and_fresh(make_workspace):
     assert len(sweep.profile_runs(ws, "tiny", "quick", stale=True)) == 1
     (first, _) = sweep.profile_records(ws, "tiny", "quick")
     assert first.stale == ("the notebook's code changed",)
-
-
-def test_progress_in_plain_lines(make_workspace, capsys):
-    ws = make_workspace()
-    (spec,) = sweep.plan(ws, "tiny")
-    show = sweep.print_progress
-    record = runs.of_spec(spec, ws, state="done", wall_s=61.2)
-    show(sweep.Event("started", spec, None, 0, 2, None))
-    show(sweep.Event("done", spec, record, 1, 2, 5.0))
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err == f"[1/2] done in 1 min 1 s group/tiny {spec.run_id}, about 5.0 s left\n"
-    show(sweep.Event("done", spec, record, 2, 2, 0.0))
-    assert "left" not in capsys.readouterr().err
-
-
-def test_the_estimate_uses_past_runs_of_the_same_parameters(make_workspace):
-    ws = make_workspace()
-    specs = sweep.plan(ws, "tiny", {}, {"level": [1, 2, 3, 4]})
-    clock = sweep._Clock(ws, specs, 2)
-    assert clock.left(specs, {}) is None
-    clock.ended(runs.of_spec(specs[0], ws, state="done", wall_s=10.0))
-    assert clock.left(specs[1:3], {}) == pytest.approx(10.0)
-    assert clock.left([], {specs[3]: time.monotonic() - 4}) == pytest.approx(6.0, abs=0.1)
-    assert clock.left([], {specs[3]: time.monotonic() - 40}) >= 1.0, "while work remains"
 
 
 def test_cores_are_those_we_may_use():
