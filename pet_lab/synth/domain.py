@@ -113,7 +113,8 @@ def code(frame: pd.DataFrame, domain: Mapping[str, Sequence[Any] | Bins] | None)
             continue
         levels = kinds[name] = tuple(kind)
         place = {level: i for i, level in enumerate(levels)}
-        codes[name] = np.array([place.get(value, -1) for value in values.tolist()], dtype=np.int64)
+        number, met = pd.factorize(values, use_na_sentinel=False)
+        codes[name] = np.array([place.get(v, -1) for v in met.tolist()], dtype=np.int64)[number]
         outside = int((codes[name] < 0).sum())
         require(
             not outside,
