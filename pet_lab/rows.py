@@ -8,7 +8,9 @@ with the condition under which it holds.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from pet_lab.checks import require
@@ -136,6 +138,37 @@ def symbols(text: str) -> str:
     return _INFINITE.sub(r"\1∞", _NOT_A_NUMBER.sub("–", text))
 
 
+_FIELDS = string.Formatter()
+
+
+def filled(template: str, values: Mapping[str, Any]) -> str:
+    """The template with the value of each field, written as the field says.
+
+    >>> filled("{p[0]:.1f} of {n}", {"p[0]": 0.25, "n": "nan"})
+    '0.2 of nan'
+    """
+    parts = []
+    for text, field, form, _ in _FIELDS.parse(template):
+        value = values[field] if field else ""
+        value = float(value) if value in ("nan", "inf", "-inf") else value
+        parts += [text, format(value, form or "")]
+    return "".join(parts)
+
+
+def retold(template: str, values: Mapping[str, Any]) -> str:
+    """The text of a claim, anew from its template and values; it says so if a number is missing."""
+    text = filled(template, values)
+    if _NOT_A_NUMBER.search(text):
+        text = f"{OPEN}: {text.removeprefix('Not here: ')}"
+    return symbols(text)
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy's as Python's; what JSON does not know as text."""
+    value = value.item() if hasattr(value, "item") else value
+    return value if isinstance(value, bool | int | float | str) else str(value)
+
+
 class Claim:
     """A sentence about rows, its numbers, and the condition under which it holds.
 
@@ -156,12 +189,26 @@ class Claim:
     def __init__(
         self, sentence: str, *, holds: bool = True, otherwise: str = "", **values: Any
     ) -> None:
-        self.holds = bool(holds)
-        template = sentence if holds else otherwise or f"Not here: {sentence}"
-        self.text = symbols(text := template.format(**values))
-        if _NOT_A_NUMBER.search(text):
-            bare = symbols(text.removeprefix("Not here: "))
-            self.holds, self.text = False, f"{OPEN}: {bare}"
+        self.template = sentence if holds else otherwise or f"Not here: {sentence}"
+        self.values = {
+            field: _plain(_FIELDS.get_field(field, (), values)[0])
+            for _, field, _, _ in _FIELDS.parse(self.template)
+            if field
+        }
+        self.text = retold(self.template, self.values)
+        self.holds = bool(holds) and not self.text.startswith(OPEN)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Template, values and text as JSON, by which each number can be traced."""
+        values = {
+            k: str(v) if isinstance(v, float) and not isfinite(v) else v
+            for k, v in self.values.items()
+        }
+        return {"template": self.template, "values": values, "text": self.text}
+
+    def __str__(self) -> str:
+        return self.text
 
     def __repr__(self) -> str:
         return f"Claim({self.text!r}, holds={self.holds})"

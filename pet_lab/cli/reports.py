@@ -73,6 +73,34 @@ def scorecard(
 
 
 @app.command()
+def trace(
+    names: Names = None,
+    profile: Annotated[Which | None, typer.Option(help="Whose runs to read.")] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Also write the runs' summaries to reports/rows/.")
+    ] = False,
+) -> None:
+    """List each number in a text that no row, parameter or declaration stands behind."""
+    from pet_lab.workbench import trace as tracing
+
+    ws = Workspace.find()
+    chosen = chosen_names(ws, names)
+    documents = [] if names else [d for d in tracing.DOCUMENTS if (ws.root / d).is_file()]
+    faults = [fault for name in (*chosen, *documents) for fault in tracing.check(ws, name)]
+    done = [record for name in chosen for record in tracing.fresh_runs(ws, name, profile)]
+    for record in done:
+        faults += tracing.check_run(ws, record)
+        if write:
+            tracing.write_summary(ws, record)
+    for fault in faults:
+        typer.echo(fault)
+    texts = f"{len(chosen)} notebooks, {len(documents)} documents, {len(done)} runs"
+    typer.echo(f"{len(faults)} numbers are unaccounted for in {texts}.", err=True)
+    if faults:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
 def reproduce(
     names: Names = None,
     profile: Annotated[Which, typer.Option(help="Named choice of runs.")] = Which.quick,
@@ -84,6 +112,7 @@ def reproduce(
     """Run a profile of the notebooks (default: of all), report, and print the tally."""
     from pet_lab.workbench import report as reports
     from pet_lab.workbench import scorecard as cards
+    from pet_lab.workbench import trace as tracing
 
     ws = Workspace.find()
     chosen = chosen_names(ws, names)
@@ -98,6 +127,8 @@ def reproduce(
     table = cards.from_runs(ws, profile, data_fingerprint=data_fingerprint)
     if profile is Which.full and names is None:
         cards.write(table, ws.reports / "scorecard.csv")
+        for record in records:
+            tracing.write_summary(ws, record)
     typer.echo(cards.tally(table)["sentence"])
     typer.echo("Cell by cell: pet-lab scorecard")
     typer.echo(f"Reports: {ws.shown(ws.reports / 'index.html')}")

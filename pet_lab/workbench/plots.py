@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from pet_lab.checks import require
+from pet_lab.rows import Claim
 from pet_lab.workbench import tables
 from pet_lab.workbench.tables import (  # noqa: F401  (plots is the one name that notebooks know)
     LABELS,
@@ -87,7 +88,7 @@ def figure(
     return fig, fig.subplots(nrows, ncols, **kwargs)
 
 
-def show(fig: Figure | Axes, *, alt: str, caption: str) -> None:
+def show(fig: Figure | Axes, *, alt: str | Claim, caption: str | Claim) -> None:
     """Display a figure with its text alternative and caption, and close it.
 
     `alt` says what the picture shows to readers who cannot see it: the kind of plot, the axes, the
@@ -95,7 +96,8 @@ def show(fig: Figure | Axes, *, alt: str, caption: str) -> None:
     allowed. ValueError if one of them is empty, or both are the same. Reports read the metadata
     ``{mime: {"alt", "caption", "width"}}``, JupyterLab, which ignores those, an HTML twin.
     """
-    alt, caption = tables.sentence(alt, "alt"), tables.sentence(caption, "caption")
+    claims = tables.traced(alt, caption)
+    alt, caption = (tables.sentence(t, n) for t, n in ((alt, "alt"), (caption, "caption")))
     require(
         alt != caption, "alt repeats the caption; describe the picture in alt, state the finding."
     )
@@ -110,7 +112,7 @@ def show(fig: Figure | Axes, *, alt: str, caption: str) -> None:
     )
     tables.display(
         {mime: data, "text/html": twin, "text/plain": f"[figure: {alt}]\n{caption}"},
-        {mime: {"alt": alt, "caption": caption, "width": width}},
+        {mime: {"alt": alt, "caption": caption, "width": width}, **claims},
     )
 
 
@@ -356,7 +358,7 @@ class _Layout:
     height: float | None = None
     sharey: bool = True
     ax: Axes | None = None
-    caption: str | None = None
+    caption: str | Claim | None = None
     alt: str | None = None
     legend: bool = True
 
@@ -444,7 +446,7 @@ def _root(picture: Figure | Axes) -> Figure:
     return fig
 
 
-def _shown(axes: Axes, caption: str | None, alt: str | None) -> Picture:
+def _shown(axes: Axes, caption: str | Claim | None, alt: str | None) -> Picture:
     """Show the picture where it has words, else hand it back."""
     fig = _root(axes)
     if caption is None and alt is None:

@@ -33,7 +33,7 @@ def write(
     out: str | Path,
     *,
     headline: str | Claim,
-    privacy: Sequence[str] = (),
+    privacy: Sequence[str | Claim] = (),
     simulation: bool = True,
     data: Sequence[Mapping[str, Any]] = (),
     counts: bool = True,
@@ -51,7 +51,7 @@ def write(
         The run's folder; "" when exploring by hand, and then nothing is written.
     headline : str or Claim
         The verdict in one sentence.
-    privacy : sequence of str
+    privacy : sequence of str or Claim
         Sentences on the guarantee: epsilon with its assumptions, or that there is none.
     simulation : bool
         Whether all parties ran on one machine, so that nothing here is a secure deployment.
@@ -68,11 +68,13 @@ def write(
         If the rows are not tidy, the summary is not complete, or the folder cannot be written.
     """
     frame = tidy(rows)
+    claims = [c.record for c in (headline, *privacy) if isinstance(c, Claim)]
     headline = headline.text if isinstance(headline, Claim) else headline
     one_line = isinstance(headline, str) and headline.strip() and "\n" not in headline.strip()
     _require(one_line, f"The headline must be one sentence on one line, but is {headline!r}.")
     sentences = not isinstance(privacy, str)
-    sentences = sentences and all(isinstance(s, str) and s.strip() for s in privacy)
+    spoken = [s.text if isinstance(s, Claim) else s for s in privacy]
+    sentences = sentences and all(isinstance(s, str) and s.strip() for s in spoken)
     _require(sentences, "privacy must be a list of sentences, each a non-empty str.")
     for item in data:
         missing = ", ".join(k for k in DATA_KEYS if k not in item)
@@ -88,7 +90,8 @@ def write(
         )
     summary = {
         "headline": headline.strip(),
-        "privacy": [s.strip() for s in privacy],
+        "claims": claims,
+        "privacy": [s.strip() for s in spoken],
         "simulation": bool(simulation),
         "counts": bool(counts),
         "data": [dict(item) for item in data],
@@ -281,4 +284,6 @@ def takeaways(claims: Iterable[Claim]) -> None:
     """Show claims as a list: what these rows bear out, and what they do not."""
     from IPython.display import Markdown, display
 
-    display(Markdown("\n".join(f"* {claim.text}" for claim in claims)))
+    claims = list(claims)
+    text = Markdown("\n".join(f"* {claim.text}" for claim in claims))
+    display(text, metadata={"claims": [claim.record for claim in claims]})

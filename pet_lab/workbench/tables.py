@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pet_lab.checks import one_of, require
-from pet_lab.rows import symbols
+from pet_lab.rows import Claim, symbols
 
 Format = str | Callable[[Any], str]
 
@@ -74,7 +74,7 @@ MOST_ROWS = 400  # a table of summaries that is longer is most likely a table of
 def table(
     frame: pd.DataFrame,
     *,
-    caption: str,
+    caption: str | Claim,
     formats: Mapping[str, Format] | None = None,
     kind: str = "aggregate",
     index: bool = False,
@@ -83,8 +83,8 @@ def table(
 
     Parameters
     ----------
-    caption : str
-        What the table says; not empty.
+    caption : str or Claim
+        What the table says; not empty. Numbers that no parameter holds come with a claim.
     formats : mapping from column to format spec (".3f", "{:.1%}") or function, optional
         Numbers in other columns get four significant digits.
     kind : {"aggregate", "schema", "synthetic"}
@@ -100,11 +100,14 @@ def table(
         the first are shown, and the caption says so.
     """
     frame = frame.reset_index() if index else frame
+    metadata, caption = traced(caption), sentence(caption, "caption")
     if kind == "schema" and len(frame) > MOST_ROWS:  # as many columns as a user's table has
         caption = f"{caption} The first {MOST_ROWS} of {len(frame)}."
         frame = frame.head(MOST_ROWS)
     markup = table_html(frame, caption=caption, formats=formats, kind=kind)
-    display({"text/html": markup, "text/plain": f"{caption}\n{frame.to_string(index=False)}"})
+    display(
+        {"text/html": markup, "text/plain": f"{caption}\n{frame.to_string(index=False)}"}, metadata
+    )
 
 
 def table_html(
@@ -152,8 +155,15 @@ def is_number(values: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
 
+def traced(*texts: str | Claim) -> dict[str, Any]:
+    """Metadata of an output whose texts are claims: their templates and values."""
+    claims = [text.record for text in texts if isinstance(text, Claim)]
+    return {"claims": claims} if claims else {}
+
+
 def sentence(text: Any, name: str) -> str:
     """The text on one line; ValueError where there is none."""
+    text = text.text if isinstance(text, Claim) else text
     refusal = f"{name} must say in words what the picture shows, got {text!r}."
     require(isinstance(text, str) and text.strip(), refusal)
     return symbols(" ".join(text.split()))

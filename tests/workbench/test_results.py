@@ -54,6 +54,7 @@ def test_written_and_read_back(tmp_path):
     assert pd.read_parquet(tmp_path / "rows.parquet")["way"].tolist() == ["a", "a", "b", "b"]
     assert results.summary(tmp_path) == {
         "headline": "It holds.",
+        "claims": [],
         "privacy": ["Epsilon 1."],
         "simulation": True,
         "counts": False,

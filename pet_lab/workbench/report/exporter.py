@@ -12,7 +12,7 @@ import copy
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -108,6 +108,13 @@ def inline(text: str) -> str:
     return whole(renderer(tokens, reader.block.state_cls()))
 
 
+def numbers(sources: Iterable[str] | None) -> str:
+    """A folded note on where the numbers of a claim come from; nothing where there are none."""
+    lines = "".join(f"<li>{html.escape(line)}</li>" for line in sources or ())
+    title = "<summary>Where these numbers come from</summary>"
+    return f'<details class="fold numbers">{title}<ul>{lines}</ul></details>' if lines else ""
+
+
 def whole(markup: str) -> str:
     """A fragment as a browser reads it alone: every element closed, no comment."""
     soup = parse(markup)
@@ -138,6 +145,7 @@ class _BodyExporter(TemplateExporter):
         yield from super().default_filters()
         yield "prose", lambda cell: markdown(cell.source, cell.get("attachments"))
         yield "caption", inline
+        yield "numbers", numbers
         yield "math", from_rows
         yield "whole", whole
         yield "python", lambda code: highlight(code, PythonLexer(), HtmlFormatter(nowrap=True))

@@ -16,7 +16,7 @@ import nbformat
 import pandas as pd
 
 from pet_lab import files
-from pet_lab.workbench import notebooks, plots, published, results, runs, scorecard, sweep
+from pet_lab.workbench import notebooks, plots, published, results, runs, scorecard, sweep, trace
 from pet_lab.workbench.errors import WorkbenchError
 from pet_lab.workbench.report import exporter, sweeps
 from pet_lab.workbench.report.guard import guard, sanitise
@@ -225,6 +225,7 @@ def _templates() -> jinja2.Environment:
         label=plots.label,
         slug=exporter.slug,
         inline=exporter.inline,
+        numbers=exporter.numbers,
     )
     return environment
 
@@ -329,6 +330,9 @@ def _report(ws: Workspace, shown: Shown, here: str = "") -> str:
     record = shown.runs[0]
     name, executed = record.notebook, shown.folder / runs.NOTEBOOK
     content = nbformat.read(executed, as_version=4)
+    for output in (o for cell in content.cells for o in cell.get("outputs", ())):
+        if claims := output.get("metadata", {}).get("claims"):
+            output.metadata["sources"] = trace.sources(ws, record, claims)
     body = exporter.export(content, link=functools.partial(_link, ws, ws.notebooks / name))
     known = notebooks.parameters(executed)
     changed = {
@@ -345,6 +349,7 @@ def _report(ws: Workspace, shown: Shown, here: str = "") -> str:
         shown=shown,
         record=record,
         summary=shown.summary,
+        sources=trace.sources(ws, record, shown.summary.get("claims", ())),
         track=track(name),
         body=body.html,
         toc=[*body.contents, *PARTS],
