@@ -9,10 +9,12 @@ from typing import Annotated
 
 import typer
 
+from pet_lab import __version__
 from pet_lab.cli.shared import (
     FAILED,
     app,
 )
+from pet_lab.workbench import notebooks, workspace
 from pet_lab.workbench.workspace import Workspace
 
 
@@ -29,6 +31,13 @@ def party(ctx: typer.Context) -> None:
 
 
 @app.command()
+def init(folder: Path) -> None:
+    """Make a workspace in FOLDER: the notebooks, and the data that stands in for real data."""
+    ws = workspace.init(folder, version=__version__)
+    typer.echo(f"{len(notebooks.find(ws))} notebooks in {folder}: change there, and `pet-lab lab`.")
+
+
+@app.command()
 def lab(
     browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
     port: Annotated[
@@ -42,10 +51,12 @@ def lab(
     import subprocess
 
     ws = Workspace.find()
+    workspace.keep_outputs_out_of_git(ws)
     command = [sys.executable, "-m", "jupyterlab", f"--port={port}", "--ServerApp.ip=127.0.0.1"]
     command += [
         f"--ServerApp.root_dir={ws.root}",
         "--LabApp.default_url=/lab/tree/notebooks/README.md",
+        "--FileContentsManager.post_save_hook=pet_lab.workbench.workspace.after_save",
     ]
     # An office machine is often offline: never ask the network for a newer JupyterLab.
     command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]

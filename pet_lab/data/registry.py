@@ -298,16 +298,15 @@ def _frame(entry: Entry, source: Path) -> pd.DataFrame:
 
 
 def _stand_in_path(entry: Entry) -> Path:
-    """Where the stand-in lies: ``data/`` of the workspace, else of the checkout of this package."""
-    file = entry.stand_in or ""
-    homes = [os.environ.get("PET_LAB_HOME"), Path(__file__).resolve().parents[2]]
+    """Where the stand-in lies: ``data/`` of the workspace, else of the checkout or the package."""
+    file, package = entry.stand_in or "", Path(__file__).resolve().parents[1]
+    homes = [os.environ.get("PET_LAB_HOME"), package.parent, package / "shipped"]
     for home in homes:
         if home and (place := Path(home) / "data" / file).is_file():
             return place
     raise DataMissing(
-        f"The stand-in {file} is shipped in the folder data/ of a checkout of pet_lab, not in the "
-        "installed package; set PET_LAB_HOME to a checkout, or run `pet-lab data import FILE` "
-        f"with the real {entry.file}."
+        f"The stand-in {file} is not in the folder data/ of the workspace or package: run "
+        f"`pet-lab data import FILE` with the real {entry.file}."
     )
 
 

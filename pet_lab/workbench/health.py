@@ -56,6 +56,8 @@ def check(ws: Workspace) -> list[MachineCheck]:
 def _packages(ws: Workspace, fix: str) -> MachineCheck:
     """Installed versions that differ from the lock; what is not installed belongs to an extra."""
     lock, restore = ws.root / "uv.lock", "restore it from git"
+    if not lock.is_file() and not (ws.root / "pyproject.toml").is_file():  # made by `init`
+        return MachineCheck("packages", True, "as pip chose them; uv.lock is in the checkout")
     if not lock.is_file():
         return MachineCheck("packages", False, "no uv.lock", restore)
     try:

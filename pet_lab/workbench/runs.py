@@ -42,6 +42,16 @@ KEY_PACKAGES = (
     *("scipy", "smartnoise-synth", "tensorflow-cpu", "tensorflow-empirical-privacy"),
     "tensorflow-privacy",
 )
+# Modules that only an extra of ours brings.
+EXTRAS = {
+    "tf": ("tensorflow", "tensorflow_privacy", "tf_privacy"),
+    "synth": ("snsynth", "snsql", "mbi", "jax"),
+    "fl": ("flwr", "grpc"),
+    "link": ("anonlink", "splink", "duckdb"),
+    "he": ("tenseal",),
+    "mpc": ("mpyc",),
+    "attacks": ("anonymeter", "art", "fairlearn", "pycanon"),
+}
 
 # (name of a data set, kind with which it was read) -> hash of what would be read now, None: unknown
 DataFingerprint = Callable[[str, str], "str | None"]
@@ -151,7 +161,12 @@ class RunRecord:
 
 def _told(error: Mapping[str, Any]) -> str:
     name, value, cell = error.get("name", ""), error.get("value", ""), error.get("cell")
-    return f"{name}: {value}" + (f" (cell {cell})" if cell is not None else "")
+    advice = ""
+    if name in ("ModuleNotFoundError", "PackageNotFoundError"):
+        words = set(re.findall(r"\w+", str(value)))
+        extra = next((extra for extra, brought in EXTRAS.items() if words & set(brought)), "")
+        advice = f"; install it with the extra {extra}, as the README says" if extra else ""
+    return f"{name}: {value}" + (f" (cell {cell})" if cell is not None else "") + advice
 
 
 def of_spec(spec: RunSpec, ws: Workspace, *, state: str = PLANNED, **known: Any) -> RunRecord:

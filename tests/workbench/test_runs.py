@@ -4,6 +4,8 @@ import itertools
 import json
 import shutil
 import textwrap
+import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -501,3 +503,11 @@ def test_a_failure_replaces_rows_that_no_longer_stand(done):
         record = record_of(ws, spec, state=runs.FAILED, error={"name": "E", "value": "", "cell": 1})
         runs.finish(attempt, folder, record)
     assert sorted(p.name for p in folder.iterdir()) == [".lock", "failed.ipynb", "run.json"]
+
+
+def test_what_an_extra_brings_is_named(tmp_path):
+    declared = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert set(runs.EXTRAS) < set(declared["project"]["optional-dependencies"])
+    error = {"name": "ModuleNotFoundError", "value": "No module named 'tenseal'", "cell": 3}
+    record = runs.RunRecord(notebook="a", run_id="b", parameters={}, state="failed", error=error)
+    assert record.problem.endswith("(cell 3); install it with the extra he, as the README says")
