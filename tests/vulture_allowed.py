@@ -35,3 +35,5 @@ _.loss_gradient, _.nb_classes
 _.false_links_se, _.alphas, _.symmetric, _.owner_cpu_seconds, _.linker_cpu_seconds
 _.absolute_error, _.relative_error
 _.correct
+# JupyterLab calls it by its name
+_.after_save
