@@ -9,6 +9,7 @@
 from . import hapt, shipped, student
 from .entry import Dataset, Entry
 from .errors import DataError, DataMismatch, DataMissing
+from .own import Bins, Domain, cuts, ends
 from .reader import Column, TableReading, read_table
 from .registry import (
     REGISTRY,
@@ -22,4 +23,4 @@ from .registry import (
     verify,
 )
 from .scaling import scale_by_range, standardise, unit_range
-from .tables import Encoded, binarise, encode, open_table, positives, read_csv, split
+from .tables import Encoded, binarise, encode, facts, open_table, positives, read_csv, split

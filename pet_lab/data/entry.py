@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from .own import Domain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,11 +21,17 @@ class Dataset:
     provenance  name, sha256 (of the canonical content), kind ("real", "stand-in", "own"),
                 licence, citation, rows, address; never a local path
     reading     of an own file: what the reader decided of each column
+    domain      of an own file: what its columns may hold, as far as that was stated
+    notes       of an own file: what no epsilon covers, for the report
+    record      what one row is, in words
     """
 
     frame: pd.DataFrame
     provenance: Mapping[str, Any]
     reading: pd.DataFrame | None = None
+    domain: Domain = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    record: str = "a row of the file"
 
     @property
     def counts(self) -> bool:
@@ -58,6 +66,7 @@ class Entry:
     parse        base name -> bytes of the wanted files, parsed; ValueError if they are damaged
     stand_in     file name of the synthetic stand-in in the folder data/, or None
     keep_frame   whether parsing takes so long that the frame is kept in the cache
+    record       what one row is, in words
     """
 
     name: str
@@ -73,10 +82,11 @@ class Entry:
     parse: Callable[[Mapping[str, bytes]], Parsed]
     stand_in: str | None = None
     keep_frame: bool = False
+    record: str = "a row"
 
     def dataset(self, frame: pd.DataFrame, kind: str, sha256: str, citation: str = "") -> Dataset:
         """The frame with its provenance."""
         source = {"name": self.name, "licence": self.licence, "address": self.address}
         content = {"sha256": sha256, "kind": kind, "rows": len(frame)}
         provenance = source | content | {"citation": citation or self.citation}
-        return Dataset(frame=frame, provenance=MappingProxyType(provenance))
+        return Dataset(frame=frame, provenance=MappingProxyType(provenance), record=self.record)

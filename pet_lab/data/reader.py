@@ -164,20 +164,24 @@ def read_table(
     if isinstance(source, bytes):
         content = source
     else:
-        file = Path(os.environ.get("PET_LAB_FOLDER", ""), source)
-        name = name or file.name
-        there = f"Expected a table, but there is no {file.name[:80]} at the path given; check it."
-        try:
-            require(file.is_file(), there, DataMissing)
-            content = file.read_bytes()
-        except OSError as error:  # a name that is too long, a file that is not ours
-            raise DataMissing(
-                f"{file.name[:80]} cannot be read ({error.strerror}); check the path."
-            ) from None
+        name, content = name or Path(source).name, content_of(source)
     try:
         return _read(content, as_text=as_text, separator=separator)
     except DataError as error:
         raise DataError(f"{name}: {error}" if name else str(error)) from None
+
+
+def content_of(source: Path | str, *, what: str = "a table") -> bytes:
+    """The bytes of a user's file; a relative path begins in PET_LAB_FOLDER, as in `read_table`."""
+    file = Path(os.environ.get("PET_LAB_FOLDER", ""), source)
+    there = f"Expected {what}, but there is no {file.name[:80]} at the path given; check it."
+    try:
+        require(file.is_file(), there, DataMissing)
+        return file.read_bytes()
+    except OSError as error:  # a name that is too long, a file that is not ours
+        raise DataMissing(
+            f"{file.name[:80]} cannot be read ({error.strerror}); check the path."
+        ) from None
 
 
 def _read(content: bytes, *, as_text: bool | Sequence[str], separator: str | None) -> TableReading:

@@ -77,6 +77,7 @@ ENTRY = Entry(
     also=("student.zip", "student+performance.zip", "student"),
     sha256="7b027dc5ca391dbf12af0e1cd728713d1f736c6314b3760b9e4232462eb175bf",
     rows=395,
+    record="a pupil",
     address="https://archive.ics.uci.edu/static/public/320/student+performance.zip",
     licence="CC BY 4.0",
     citation="P. Cortez (2008). Student Performance. UCI Machine Learning Repository. "

@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pet_lab.checks import require
+from pet_lab.checks import one_of, require
 
 from .entry import Dataset
 from .errors import DataError
+from .own import POLICIES, Domain, ends, prepare
 from .reader import read_table
 from .registry import REGISTRY, load
+from .scaling import unit_range
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Encoded", "binarise", "encode", "open_table", "positives", "read_csv", "split"]
+__all__ = ["Encoded", "binarise", "encode", "facts", "open_table", "positives", "read_csv", "split"]
 
 _COMPARISON = re.compile(r"\s*(?P<sign>>=|<=|==|!=|>|<)\s*(?P<value>.+?)\s*")
 _BEFORE = re.compile(r"\s*(?P<column>.+?)\s*(>=|<=|==|!=|>|<)")
@@ -46,12 +48,19 @@ class Encoded:
     y              int64, shape (n,): 1 for the positive class
     feature_names  one name per column of `X`, all different
     features       what each is: (column, level), the level None where the column is a number
+    ranges         (least, largest) of each feature where all were stated, shape (features, 2)
     """
 
     X: np.ndarray
     y: np.ndarray
     feature_names: tuple[str, ...]
     features: tuple[Feature, ...]
+    ranges: np.ndarray | None = None
+
+    @property
+    def unit(self) -> np.ndarray:
+        """`X` from 0 to 1, between the stated ends or else those of the data (`unit_range`)."""
+        return unit_range(self.X, None if self.ranges is None else self.ranges.T)
 
 
 def _target_column(columns: Sequence[str], target: str) -> tuple[str, str | None, str]:
@@ -156,7 +165,13 @@ def _compared(series: pd.Series, compare: Any, value: str, target: str) -> np.nd
     return compare(series.astype(str).to_numpy(), value.strip("'\""))
 
 
-def encode(frame: pd.DataFrame, *, target: str, like: Encoded | None = None) -> Encoded:
+def encode(
+    frame: pd.DataFrame,
+    *,
+    target: str,
+    like: Encoded | None = None,
+    domain: Domain = MappingProxyType({}),
+) -> Encoded:
     """Features of every column but the target's, and the target.
 
     Parameters
@@ -169,6 +184,8 @@ def encode(frame: pd.DataFrame, *, target: str, like: Encoded | None = None) -> 
         Give exactly these features in this order: a level that does not occur becomes a column of
         zeros (a synthetic table may lack a rare level, or one class). A level unknown to `like` is
         an error.
+    domain : mapping, optional
+        What columns may hold (`Dataset.domain`): levels and ranges are then not read off the data.
 
     Returns
     -------
@@ -186,7 +203,7 @@ def encode(frame: pd.DataFrame, *, target: str, like: Encoded | None = None) -> 
     _refuse_missing(rest)
     alone = f"Expected at least one column beside the target {column}, got none."
     require(rest.shape[1], alone, DataError)
-    columns = _features(rest)
+    columns = _features(rest, domain)
     features, names = (like.features, like.feature_names) if like else (tuple(columns), None)
     known = set(features)
     unknown = ["_".join(filter(None, key)) for key in columns if key not in known]
@@ -198,25 +215,32 @@ def encode(frame: pd.DataFrame, *, target: str, like: Encoded | None = None) -> 
     )
     nothing = np.zeros(len(rest))
     X = np.column_stack([columns.get(key, nothing) for key in features]).astype(np.float64)
-    return Encoded(X=X, y=y, feature_names=names or _names(features), features=features)
+    ranges = like.ranges if like else None
+    if set(rest) <= set(domain):
+        ranges = np.array(
+            [ends(domain[name]) if level is None else (0, 1) for name, level in features]
+        )
+    names = names or _names(features)
+    return Encoded(X=X, y=y, feature_names=names, features=features, ranges=ranges)
 
 
-def _features(frame: pd.DataFrame) -> dict[Feature, np.ndarray]:
+def _features(frame: pd.DataFrame, domain: Domain) -> dict[Feature, np.ndarray]:
     """Columns of numbers by (column, level); the level is None where the column is a number."""
     from pandas.api import types
 
     numbers: dict[Feature, np.ndarray] = {}
     levels: dict[Feature, np.ndarray] = {}
-    for name, column in frame.items():
+    for key, column in frame.items():
+        name = str(key)
         if types.is_datetime64_any_dtype(column):
             for part in ("year", "month", "day"):
                 numbers[f"{name} ({part})", None] = getattr(column.dt, part).to_numpy(np.float64)
         elif types.is_numeric_dtype(column):
-            numbers[str(name), None] = column.to_numpy(np.float64)
+            numbers[name, None] = column.to_numpy(np.float64)
         else:
             texts = column.astype(str)
-            for level in sorted(texts.unique()):
-                levels[str(name), level] = (texts == level).to_numpy(np.float64)
+            for level in sorted(domain.get(name, texts.unique())):  # type: ignore[arg-type]
+                levels[name, level] = (texts == level).to_numpy(np.float64)
     return numbers | levels
 
 
@@ -237,40 +261,85 @@ def _refuse_missing(frame: pd.DataFrame) -> None:
     require(
         not holes,
         f"Expected a complete table, values are missing in {holes}; "
-        "drop those rows or columns, or fill them, first.",
+        'drop those rows or columns, or fill them, first (missing="drop", "level" or "median").',
         DataError,
     )
 
 
-def open_table(name_or_path: str, *, target: str, stand_in: bool = False) -> Dataset:
+def open_table(
+    name_or_path: str,
+    *,
+    target: str,
+    stand_in: bool = False,
+    missing: str = "refuse",
+    bounds: str = "",
+    leave_out: Sequence[str] = (),
+) -> Dataset:
     """A registered data set by its name (`load`), else the CSV at that path (`read_csv`)."""
-    if name_or_path in REGISTRY:
-        return load(name_or_path, stand_in=stand_in)
-    return read_csv(name_or_path, target=target)
+    if name_or_path not in REGISTRY:
+        own: dict[str, Any] = {"missing": missing, "bounds": bounds, "leave_out": leave_out}
+        return read_csv(name_or_path, target=target, **own)
+    one_of(POLICIES, missing=missing)
+    only = (
+        f"bounds and leave_out are for an own table, {name_or_path} is described; leave them empty."
+    )
+    require(not bounds and not leave_out, only, DataError)
+    return load(name_or_path, stand_in=stand_in)
 
 
-def read_csv(path: str | Path, *, target: str) -> Dataset:
-    """Read a user's own CSV (`read_table`) and check that `target` (`positives`) can be predicted.
+def read_csv(
+    path: str | Path,
+    *,
+    target: str,
+    missing: str = "refuse",
+    bounds: str = "",
+    leave_out: Sequence[str] = (),
+) -> Dataset:
+    """Read a user's own CSV (`read_table`), fit it for learning `target` (`own.prepare`).
 
-    The Dataset is of kind "own", with the SHA-256 of the file's bytes and what the reader decided.
+    The Dataset is of kind "own", with the SHA-256 of the file's bytes and what was decided.
     DataMissing if there is no such file; DataError if the reader refuses it, the target is lacking
     or does not have two classes, or values are missing (the message counts them per column).
     """
     file = Path(path)
     reading = read_table(file)
-    _target_column([c.name for c in reading.columns], target)
+    column, _, _ = _target_column([c.name for c in reading.columns], target)
+    how: dict[str, Any] = {"missing": missing, "bounds": bounds, "leave_out": leave_out}
     try:
-        _refuse_missing(reading.frame)
-        positives(reading.frame, target)
+        frame, domain, decisions, notes = prepare(reading, target=column, **how)
+        _refuse_missing(frame)
+        positives(frame, target)
     except DataError as error:
-        raise DataError(f"{file.name}: {error}") from None
+        raise type(error)(f"{file.name}: {error}") from None
     provenance = {"name": file.name, "sha256": reading.sha256, "kind": "own"}
     provenance |= {"licence": "", "citation": "", "address": ""}
+    table = reading.table()
+    both = [
+        f"{d} {decisions.get(c, '')}"
+        for c, d in zip(table["column"], table["decision"], strict=True)
+    ]
     return Dataset(
-        frame=reading.frame,
-        provenance=MappingProxyType(provenance | {"rows": len(reading.frame)}),
-        reading=reading.table(),
+        frame=frame,
+        provenance=MappingProxyType(provenance | {"rows": len(frame)}),
+        reading=table.assign(decision=[text.strip() for text in both]),
+        domain=domain,
+        notes=notes,
     )
+
+
+def facts(source: Dataset, *, target: str) -> pd.DataFrame:
+    """What a report says of the table: one line per fact, columns what and number."""
+    import pandas as pd
+
+    encoded = encode(source.frame, target=target, domain=source.domain)
+    share = encoded.y.mean()
+    numbers = {
+        "records": len(source.frame),
+        "features": encoded.X.shape[1],
+        "of the positive class": int(encoded.y.sum()),
+        "share of the larger class": f"{max(share, 1 - share):.3f}",
+    }
+    return pd.DataFrame(numbers.items(), columns=["what", "number"])
 
 
 def split(

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, get_args
 
@@ -62,6 +62,7 @@ class Settings:
 
     frame, target   the original table; the column to predict, as in `data.positives`
     documented      whether it is the registered student table, whose domain is public
+    stated          of an own table, what its columns may hold (`data.Dataset.domain`)
     epsilons        budgets of DP training
     data_epsilons   budgets of synthetic tables and of the rivals
     learning_rate, clip, batch_size, epochs     see `dpsgd.Config`
@@ -86,6 +87,7 @@ class Settings:
     engine: Engine = "batched"
     mechanism: str = "mst"
     library_runs: int = 0
+    stated: data.Domain = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checks.whole(1, replicates=self.replicates, data_replicates=self.data_replicates)
@@ -105,13 +107,20 @@ class Settings:
         run = {"batch_size": self.batch_size, "epochs": self.epochs}
         for epsilon in self.epsilons:
             accounting.check_target(epsilon, claimed=True, **size, **run)
-        for epsilon in self.data_epsilons if self.documented else ():
+        for epsilon in self.data_epsilons if self.natural is not None else ():
             accounting.check_target(epsilon, **FULL_BATCH, **size)
 
     @cached_property
     def encoded(self) -> data.Encoded:
         """The original table as numbers."""
-        return data.encode(self.frame, target=self.target)
+        return data.encode(self.frame, target=self.target, domain=self.stated)
+
+    def scaled(self, table: data.Encoded) -> np.ndarray:
+        """Features of the table, or of a synthetic one, for a network: -1 to 1 between stated ends;
+        else standardised by the moments of the original, which no epsilon is charged for."""
+        if self.encoded.ranges is not None:
+            return 2 * table.unit - 1
+        return data.standardise(table.X, self.encoded.X)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -134,12 +143,39 @@ class Settings:
         return float(max(self.encoded.y.mean(), 1 - self.encoded.y.mean()))
 
     @property
-    def domain(self) -> dict[str, Sequence[Any]] | None:
-        """Column -> its possible values, where that is public knowledge."""
+    def domain(self) -> dict[str, Sequence[Any] | data.Bins] | None:
+        """Column -> its possible values, where they were stated without a look at the data."""
         if not self.documented:
-            return None
-        student: dict[str, Sequence[Any]] = dict(data.student.DOMAIN)
+            return {**self.stated, self.target: (0, 1)} if self.stated else None
+        student: dict[str, Sequence[Any] | data.Bins] = dict(data.student.DOMAIN)
         return {k: v for k, v in student.items() if k in self.table} | {self.target: (0, 1)}
+
+    @property
+    def stated_domain(self) -> dict[str, Any]:
+        """For MST: of an own table its domain; on the student table it reads it off the data."""
+        return {"domain": self.domain} if self.stated else {}
+
+    @cached_property
+    def ranges(self) -> dict[str, tuple[float, float]] | None:
+        """(least, largest) of each column of numbers; None unless each column's values are stated."""
+        known = self.domain or {}
+        if set(known) != set(self.table):
+            return None
+        names = self.table.drop(columns=self.target).select_dtypes("number")
+        return {name: data.ends(known[name]) for name in map(str, names)}
+
+    @cached_property
+    def natural(self) -> np.ndarray | None:
+        """Features scaled by public ranges alone, where there are any: for the rivals.
+
+        Those of the student table keep their units, in which clipping costs least.
+        """
+        if self.ranges is None:
+            return None
+        if not self.documented:
+            return self.scaled(self.encoded)
+        dummies = pd.get_dummies(self.table.drop(columns=self.target), dtype=float)
+        return data.scale_by_range(dummies, self.ranges, units={"absences": 46.5})  # half its range
 
     @property
     def training(self) -> dpsgd.Config:
@@ -191,7 +227,7 @@ def simulate(s: Settings) -> pd.DataFrame:
         if s.configs[name]
     )
     plain = concat(described, published).query("epsilon == inf").assign(mechanism="none")
-    mst = {"mechanism": s.mechanism}
+    mst = {"mechanism": s.mechanism} | s.stated_domain
     star = {"mechanism": "task", "target": s.target, "method": "sample", "domain": s.domain}
     tables = [
         private_data(s, mst | {"method": "round"}, mechanism="mst", reading="published"),
@@ -223,7 +259,7 @@ def by_library(s: Settings) -> pd.DataFrame:
         factors: dict[str, Any] = {"mechanism": names["dp-sgd"], "reading": "published"}
         parts.append(private_training(few, private, **factors))
     if s.mechanism == "mst":
-        how = {"mechanism": few.mechanism, "method": "round"}
+        how = {"mechanism": few.mechanism, "method": "round"} | s.stated_domain
         parts.append(private_data(few, how, mechanism=names["mst"], reading="published"))
     return concat(*parts)
 
@@ -283,7 +319,7 @@ def private_training(
     Features are standardised, or as in `X`; a rival's, whose streams start one later.
     """
     y, first = s.encoded.y, 1 if X is None else 2
-    X = data.standardise(s.encoded.X) if X is None else X
+    X = s.scaled(s.encoded) if X is None else X
     rows = Rows(**factors)
     for replicate, stream in streams(s.seed, s.replicates):
         children = stream.spawn(first + len(configs))
@@ -308,7 +344,7 @@ def private_data(
     held out and tests on those that are. `unique_rows` is the share of rows that are distinct.
     """
     original = s.encoded
-    X, config = data.standardise(original.X), replace(s.training, clip=math.inf)
+    X, config = s.scaled(original), replace(s.training, clip=math.inf)
     rows = Rows(**factors)
     for replicate, stream in streams(s.seed, s.data_replicates):
         splitting, holding, *seeds = stream.spawn(2 + len(s.data_epsilons))
@@ -320,7 +356,7 @@ def private_data(
             synthetic = synth.synthesise(seen, **spent, **how)
             coded = data.encode(synthetic.frame, target=s.target, like=original)
             train, test = _split(len(coded.y), splitting)
-            features = data.standardise(coded.X, original.X)
+            features = s.scaled(coded)
             used = slice(None) if unseen else train
             asked = np.concatenate([X, features])
             known = features[used], coded.y[used]
@@ -346,9 +382,8 @@ def rivals(s: Settings) -> pd.DataFrame:
     network, full batch": without one they would have to look at the data first.
     """
     y, table = s.encoded.y, s.table.drop(columns=s.target)
-    numeric, domain = table.select_dtypes("number"), s.domain or {}
-    values = {name: sorted(domain[name]) for name in numeric.columns if domain}
-    thresholds = {name: known[1:] for name, known in values.items()}
+    numeric, ranges, domain = table.select_dtypes("number"), s.ranges, s.domain or {}
+    thresholds = {name: data.cuts(domain[name]) for name in ranges or ()}
     rows = Rows(reading="described")
     for replicate, stream in streams(s.seed, s.replicates if numeric.shape[1] else 0):
         splitting, drawing = stream.spawn(2)
@@ -362,17 +397,16 @@ def rivals(s: Settings) -> pd.DataFrame:
             metrics = {"accuracy.validation": rule.accuracy(numeric.iloc[held_out], y[held_out])}
             rows.add(mechanism=mechanism, epsilon=epsilon, replicate=replicate, metrics=metrics)
     parts = [rows.frame()]
-    if domain:
-        ranges = {name: (known[0], known[-1]) for name, known in values.items()}
-        dummies = pd.get_dummies(table, dtype=float)
-        X = data.scale_by_range(dummies, ranges, units={"absences": 46.5})  # half their range
+    if s.natural is not None:
         size: dict[str, Any] = {"n": s.members, "delta": s.delta, "accountant": "pld"}
         noise = {e: accounting.noise_for(e, **FULL_BATCH, **size) for e in s.data_epsilons}
         networks = {"dp logistic regression": (), "dp network, full batch": s.training.hidden}
         for mechanism, hidden in networks.items():
             config = dpsgd.Config(hidden=hidden, **FULL_BATCH, **FULL_BATCH_STEP)
             configs = _with_noise(config, noise)
-            part = private_training(s, configs, X=X, mechanism=mechanism, reading="described")
+            part = private_training(
+                s, configs, X=s.natural, mechanism=mechanism, reading="described"
+            )
             parts.append(part[part["metric"] == "accuracy.validation"])
     return pd.concat(parts, ignore_index=True)
 
@@ -432,7 +466,7 @@ def proven(s: Settings) -> pd.DataFrame:
 def engines(s: Settings) -> pd.DataFrame:
     """`dpsgd.agreement` as published, at the smallest budget, on one hold-out."""
     train = _split(len(s.encoded.y), np.random.SeedSequence(s.seed))[0]
-    X, config = data.standardise(s.encoded.X), s.configs["published"][min(s.epsilons)]
+    X, config = s.scaled(s.encoded), s.configs["published"][min(s.epsilons)]
     return dpsgd.agreement(X[train], s.encoded.y[train], config, seed=s.seed, delta=s.delta)
 
 
@@ -441,7 +475,7 @@ def learning_curves(s: Settings, *, runs: int = 8) -> pd.DataFrame:
 
     Columns: reading, budget, replicate, epoch, metric ("accuracy.validation"), value.
     """
-    X, y = data.standardise(s.encoded.X), s.encoded.y
+    X, y = s.scaled(s.encoded), s.encoded.y
     rng, train, held_out = np.random.default_rng(s.seed), np.arange(0), np.arange(0)
     while len(set(y[train])) < 2:  # a rare class may be held out whole
         train, held_out = data.split(len(y), fraction=HOLD_OUT, rng=rng)
@@ -465,7 +499,7 @@ def learning_curves(s: Settings, *, runs: int = 8) -> pd.DataFrame:
 def example_tables(s: Settings) -> dict[str, synth.Synthetic]:
     """One MST table a budget, by independent draws: {"ε = 1": Synthetic, ...}."""
     how: dict[str, Any] = {"method": "sample", "delta": s.delta, "rng_seed": s.seed}
-    how["mechanism"] = s.mechanism
+    how |= {"mechanism": s.mechanism} | s.stated_domain
     return {f"ε = {e:g}": synth.synthesise(s.table, epsilon=e, **how) for e in s.data_epsilons}
 
 
@@ -555,10 +589,10 @@ def headline(rows: pd.DataFrame) -> Claim:
     )
 
 
-def takeaways(rows: pd.DataFrame, proven: pd.DataFrame) -> list[Claim]:
+def takeaways(rows: pd.DataFrame, proven: pd.DataFrame, *, counts: bool = True) -> list[Claim]:
     """What these rows, and the epsilons of `proven`, allow to be claimed.
 
-    A difference counts from five percentage points, the margin of the scorecard's tables.
+    Only a run that `counts` says something of the report. A difference counts from five percentage points, the margin of the scorecard's tables.
     """
     keys = ["mechanism", "reading", "metric", "epsilon"]
     means = summarise(rows, keys).set_index(keys)["mean"].to_dict()
@@ -603,8 +637,9 @@ def takeaways(rows: pd.DataFrame, proven: pd.DataFrame) -> list[Claim]:
         Claim(
             f"One threshold on one column, chosen with ε = {small:g} of pure DP, gets {chosen:.1%} "
             f"of held-out records right, without privacy {rule:.1%}, the best other private way "
-            f"({way}, ε = {most:g}) {best:.1%}. Paragraph 77 of the report, that no performant "
-            "model exists at viable budgets, does not hold.",
+            f"({way}, ε = {most:g}) {best:.1%}."
+            + " Paragraph 77 of the report, that no performant model exists at viable budgets, does "
+            "not hold." * counts,
             holds=chosen > max(best, rule - MARGIN),
             otherwise=f"{without}; the best private network or table is {way} with {best:.1%} at "
             f"ε = {most:g}.",
@@ -616,14 +651,14 @@ def takeaways(rows: pd.DataFrame, proven: pd.DataFrame) -> list[Claim]:
             holds=drawn > rounded + MARGIN,
         ),
         Claim(
-            "A budget spent on the target's pairs pays (paragraph 79 of the report): at "
+            f"A budget spent on the target's pairs pays{' (paragraph 79 of the report)' * counts}: at "
             f"ε = {middle:g} it gets {star:.0%} of records right that neither synthesiser nor "
             f"network saw, MST {general:.0%} of all records.",
             holds=star > general + MARGIN,
         ),
         Claim(
-            "Held-out *synthetic* rows (column Validation of table 3.3) say little of real ones: at "
-            f"ε = {small:g} a network gets {synthetic:.0%} of them right, and {original:.0%} of the "
+            f"Held-out *synthetic* rows{' (column Validation of table 3.3)' * counts} say little of real "
+            f"ones: at ε = {small:g} a network gets {synthetic:.0%} of them right, and {original:.0%} of the "
             "original records.",
             holds=abs(synthetic - original) > MARGIN,
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -31,7 +31,7 @@ class Settings:
 
     At each of `epsilons` and without privacy (inf), `target` (as in `data.positives`) of `frame` is
     learned by `base` with noise on `replicates` hold-outs, and from a synthetic table on the first
-    `data_replicates` of them.
+    `data_replicates` of them. `domain`: what columns may hold, as far as it was stated.
     """
 
     frame: pd.DataFrame
@@ -42,6 +42,7 @@ class Settings:
     data_replicates: int
     delta: float
     seed: int
+    domain: data.Domain = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checks.whole(1, replicates=self.replicates, data_replicates=self.data_replicates)
@@ -55,7 +56,7 @@ class Settings:
     @cached_property
     def encoded(self) -> data.Encoded:
         """The table as numbers."""
-        return data.encode(self.frame, target=self.target)
+        return data.encode(self.frame, target=self.target, domain=self.domain)
 
     @cached_property
     def members(self) -> int:
@@ -92,7 +93,7 @@ def attack_training(s: Settings) -> pd.DataFrame:
     rows, y = Rows(mechanism="dp-sgd"), s.encoded.y
     replicates = max(s.replicates, s.data_replicates)
     targets = mia.train_targets(
-        data.unit_range(s.encoded.X), y, [*s.configs.values()], seed=s.seed, replicates=replicates
+        s.encoded.unit, y, [*s.configs.values()], seed=s.seed, replicates=replicates
     )
     for i, target in enumerate(targets):
         factors: dict[str, Any] = {"epsilon": [*s.configs][i // replicates]}
@@ -113,8 +114,8 @@ def attack_synthetic(s: Settings) -> pd.DataFrame:
     "synthetic" table, the worst case.
     """
     table = data.binarise(s.frame, s.target)
-    original = data.encode(table, target=s.target)
-    x, y = data.unit_range(original.X), original.y
+    original, domain = data.encode(table, target=s.target, domain=s.domain), dict(s.domain)
+    x, y = original.unit, original.y
     records, rows = np.column_stack([x, y]), Rows(mechanism="mst")
     config = replace(s.configs[math.inf], clip=math.inf, sampling="shuffle")
     streams = mia.split_streams(len(y), seed=s.seed, replicates=s.data_replicates)
@@ -134,9 +135,12 @@ def attack_synthetic(s: Settings) -> pd.DataFrame:
                         rng_seed=int(child.generate_state(1)[0]),
                         mechanism="mst",
                         method="sample",
+                        domain=domain and {**domain, s.target: (0, 1)},
                     )
                     coded = data.encode(synthetic.frame, target=s.target, like=original)
-                    released = data.unit_range(coded.X, original.X), coded.y
+                    ends = original.X if original.ranges is None else original.ranges.T
+                    scaled = data.unit_range(coded.X, ends)
+                    released = scaled, coded.y
                 except ValueError as error:
                     status, released = f"no table to attack: {error}", None
                     network = status
@@ -168,7 +172,8 @@ def privacy(s: Settings) -> list[str]:
     private = [config for config in s.configs.values() if config.private]
     sentences = [f"DP-SGD: {accounting.of(config, **how)}" for config in private]
     budgets = ", ".join(f"{e:g}" for e in s.epsilons)
-    tables = f"MST tables: epsilon = {budgets} at delta = {s.delta:g}, bins not counted."
+    bins = "bins stated" if s.encoded.ranges is not None else "bins not counted"
+    tables = f"MST tables: epsilon = {budgets} at delta = {s.delta:g}, {bins}."
     return [*sentences, tables]
 
 

@@ -316,8 +316,9 @@ def _by_setting(rows: pd.DataFrame) -> pd.DataFrame:
     return summarise(part[part["metric"] == "mia.auc"], SETTING)
 
 
-def headline(rows: pd.DataFrame, points: pd.DataFrame) -> Claim:
-    """One sentence: what the suite's attack reaches, and what the printed epsilons are."""
+def headline(rows: pd.DataFrame, points: pd.DataFrame, *, counts: bool = True) -> Claim:
+    """One sentence: what the suite's attack reaches; if the run `counts`, what the printed epsilons
+    are."""
     means, point = _by_setting(rows)["mean"], points.iloc[0]
     reach = (
         f"The suite's logistic attack on all records has a mean AUC of {means.min():.2f} to "
@@ -326,17 +327,22 @@ def headline(rows: pd.DataFrame, points: pd.DataFrame) -> Claim:
     return Claim(
         f"{reach}; {len(points)} printed epsilons lost their decimal points ({point['printed']} is "
         f"{point['recomputed']:,.0f}).",
-        holds=len(means) > 0 and bool(points["explained"].all()),
+        holds=counts and len(means) > 0 and bool(points["explained"].all()),
         otherwise=f"{reach}.",
     )
 
 
-def takeaways(rows: pd.DataFrame, points: pd.DataFrame, cells: pd.DataFrame) -> list[Claim]:
-    """What these rows bear out; `points` from `decimal_points`, `cells` as printed."""
+def takeaways(
+    rows: pd.DataFrame, points: pd.DataFrame, cells: pd.DataFrame, *, counts: bool = True
+) -> list[Claim]:
+    """What these rows bear out; `points` from `decimal_points`, `cells` as printed.
+
+    Only a run that `counts` says something of the report.
+    """
     r = correlations(gap_and_attack(rows))
     correlation = f"correlation {r['within']:.2f}, 95 %: {r['low']:.2f} to {r['high']:.2f}"
     values, decimals = points["recomputed"], sorted(set(points["decimals"]))
-    return [
+    on_the_report = [
         Claim(
             f"All {len(points)} finite printed epsilons are recomputed ones of {values.min():,.0f} "
             f"to {values.max():,.0f}, written with {' or '.join(map(str, decimals))} decimals and "
@@ -344,6 +350,9 @@ def takeaways(rows: pd.DataFrame, points: pd.DataFrame, cells: pd.DataFrame) -> 
             holds=bool(points["explained"].all()),
         ),
         _printed_order(rows, cells),
+    ]
+    return [
+        *on_the_report[: 2 * counts],
         *(_fall(part) for _, part in _by_setting(rows).groupby("learning_rate")),
         _longer(rows),
         Claim(

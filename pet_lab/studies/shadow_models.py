@@ -115,10 +115,15 @@ class Settings:
         return accounting.of(victim.config, n=self.members, delta=self.delta, accountant="pld")
 
 
-def natural_units(frame: pd.DataFrame, target: str) -> np.ndarray:
-    """Features of the student table centred on their documented ranges, so that scaling reads
-    nothing off the data."""
-    table = data.binarise(frame, target).drop(columns=target)
+def natural_units(source: data.Dataset, target: str) -> np.ndarray | None:
+    """Features centred on documented or stated ranges, so that scaling reads nothing off the data.
+
+    Of the student table in their units, of an own one from -1 to 1; None where nothing is stated.
+    """
+    if source.provenance["name"] != data.student.ENTRY.name:
+        encoded = data.encode(source.frame, target=target, domain=source.domain)
+        return None if encoded.ranges is None else 2 * encoded.unit - 1
+    table = data.binarise(source.frame, target).drop(columns=target)
     domain: Any = data.student.DOMAIN
     ranges = {str(c): (min(domain[c]), max(domain[c])) for c in table.select_dtypes("number")}
     one_hot = pd.get_dummies(table, dtype=float)

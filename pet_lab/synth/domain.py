@@ -2,55 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pet_lab.checks import require
-
-_MAX_LEVELS = 150
-"""Whole numbers with fewer levels, over a shorter range, are levels: the rule of smartnoise."""
-_BINS = 10
-"""Bins of equal width of all other numbers that nobody stated: as many as smartnoise takes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bins:
-    """A numeric column cut into bins that are stated without looking at the data.
-
-    edges    increasing, one more than bins; a value belongs to the last edge not above it, values
-             outside fall into the first or last bin
-    integer  synthetic values are whole numbers in [edge, next edge - 1], the last edge included in
-             the last bin; otherwise uniform between the edges
-    """
-
-    edges: tuple[float, ...]
-    integer: bool = False
-
-    def __post_init__(self) -> None:
-        increasing = len(self.edges) > 1 and all(a < b for a, b in pairwise(self.edges))
-        require(increasing, f"edges must be at least two, increasing, got {self.edges}.")
-
-    def codes(self, values: np.ndarray) -> np.ndarray:
-        """Bin numbers, shape of `values`."""
-        inner = np.asarray(self.edges[1:-1], dtype=float)
-        return np.searchsorted(inner, np.asarray(values, dtype=float), side="right")
-
-    def draw(self, codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A value uniform in each bin."""
-        if not self.integer:
-            edges = np.asarray(self.edges, dtype=float)
-            return rng.uniform(edges[codes], edges[codes + 1])
-        starts = [math.ceil(edge) for edge in self.edges]
-        kind: Any = np.uint64 if starts[-1] >= 2**63 else np.int64
-        low = np.array(starts[:-1], dtype=kind)
-        high = np.array([edge - 1 for edge in starts[1:-1]] + starts[-1:], dtype=kind)
-        return rng.integers(low[codes], high[codes], endpoint=True, dtype=kind)
+from pet_lab.data.own import LEVELS, Bins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,10 +98,9 @@ def _levels_or_bins(values: np.ndarray) -> tuple[Any, ...] | Bins:
     if whole(values):
         levels = np.unique(values)
         low, high = int(levels[0]), int(levels[-1])
-        if levels.size < _MAX_LEVELS and high - low < _MAX_LEVELS:
+        if levels.size < LEVELS and high - low < LEVELS:
             return tuple(levels.tolist())
-        starts = {low + (high - low) * i // _BINS for i in range(_BINS)}
-        return Bins(edges=(*sorted(starts), high), integer=True)
+        return Bins.between(low, high, integer=True)
     least, most = float(values.min()), float(values.max())
     most = most if most > least else least + 1.0
-    return Bins(edges=tuple(np.linspace(least, most, _BINS + 1).tolist()))
+    return Bins.between(least, most, integer=False)

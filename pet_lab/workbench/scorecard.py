@@ -394,6 +394,11 @@ def _count(n: int, word: Verdict) -> str:
     return f"{n} {'is' if n == 1 else 'are'} {word}"
 
 
+NOT_HELD = (
+    "Nothing is held against the publication here: this run is not of the data that it reports on."
+)
+
+
 class _Html(str):
     """HTML that a notebook renders; its plain text is the headline."""
 
@@ -420,13 +425,18 @@ _BADGES: Mapping[Verdict, tuple[str, str]] = {
 _TEMPLATE = Path(__file__).resolve().parent / "templates" / "verdicts.html.j2"
 
 
-def show(df: pd.DataFrame, caption: str | None = None, *, one_table: bool = False) -> _Html:
+def show(
+    df: pd.DataFrame, caption: str | None = None, *, one_table: bool = False, counts: bool = True
+) -> _Html:
     """The scorecard as an accessible HTML table, for notebooks and reports.
 
     The caption is the headline unless given; with `one_table` no column repeats the table's id.
+    A run that does not count (`Dataset.counts`) gets a sentence and no verdicts.
     """
     import jinja2
 
+    if not counts:
+        return _Html(f"<p>{NOT_HELD}</p>")
     summary = headline(df)
     whole = _as_a_whole(df) if df["table"].nunique() == 1 else ""
     rows = df.assign(

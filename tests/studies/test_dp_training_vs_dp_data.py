@@ -178,7 +178,8 @@ def test_private_rivals_beat_the_base_rate_at_epsilon_one(real_data):
 
 def everything(file, target, **changes):
     """What the notebook computes and says, in its order, for a file in tests/cases."""
-    source = data.open_table(str(CASES / file), target=target)
+    out = ["iban_like"] if file == "long_ids.csv" else []
+    source = data.open_table(str(CASES / file), target=target, leave_out=out)
     budgets = {"epsilons": [1.0, 10.0], "data_epsilons": [1.0], "epochs": 2}
     s = settings(source.frame, target, **(budgets | changes))
     rows = study.simulate(s)

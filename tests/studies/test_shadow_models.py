@@ -16,7 +16,8 @@ Y = (X[:, 0] + 0.4 * RNG.normal(size=90) > 0.5).astype(int)
 DOMAIN = mia.Domain.of(X, [f"x{j}" for j in range(6)])
 PLAIN = dpsgd.Config(hidden=(8,), epochs=30, batch_size=12, learning_rate=0.5, clip=math.inf)
 CELLS = published.cells("3.5")
-FRAME = data.open_table("student_mat", target="G3>=10", stand_in=True).frame
+SOURCE = data.open_table("student_mat", target="G3>=10", stand_in=True)
+FRAME = SOURCE.frame
 GOOD = {"X": X, "y": Y, "domain": DOMAIN, "plain": PLAIN, "epsilon": 1.1, "delta": 1e-3}
 GOOD |= {"private": replace(PLAIN, epochs=5, learning_rate=1.0, clip=1.0)}
 GOOD |= {"shadow_models": 2, "replicates": 1, "lira_models": 16, "seed": 1}
@@ -88,7 +89,7 @@ def test_lira_with_too_few_trainings_is_a_row_that_says_why():
 def test_steps_on_all_records_at_once_spend_the_same_epsilon_and_learn():
     y = data.positives(FRAME, "G3>=10")
     how = GOOD | {"y": y, "replicates": 8, "seed": 0}
-    settings = study.Settings(**how, natural=study.natural_units(FRAME, "G3>=10"))
+    settings = study.Settings(**how, natural=study.natural_units(SOURCE, "G3>=10"))
     *_, rival = settings.victims
     assert settings.guarantee(rival).epsilon == pytest.approx(1.1, rel=1e-4)
     means = study.full_batch(settings, rival).groupby("metric")["value"].mean()
