@@ -6,7 +6,6 @@ pairs of edges that the check accepts run whole, as many as a few minutes allow.
 
 import ast
 import contextlib
-import functools
 import io
 import itertools
 import random
@@ -89,13 +88,25 @@ def refusal(name, code, given):
     return str(error)
 
 
+def cached(function):
+    """The function, called once for the same arguments, which may be lists."""
+    known = {}
+
+    def once(*args, **more):
+        key = repr((args, more))
+        known[key] = known.get(key) or function(*args, **more)
+        return known[key]
+
+    return once
+
+
 @pytest.fixture(scope="module", autouse=True)
 def offline(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PET_LAB_OFFLINE", "1")
         patch.setenv("PET_LAB_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("PET_LAB_DATA", raising=False)
-        patch.setattr(data, "open_table", functools.cache(data.open_table))  # a table is read once
+        patch.setattr(data, "open_table", cached(data.open_table))  # a table is read once
         yield
 
 

@@ -130,7 +130,7 @@ def prepare(
     out = [*leave_out, *(name for name, known in stated.items() if known is False)]
     unknown = ", ".join(name for name in out if name not in kinds or name == target)
     _require(not unknown, f"Expected features of the table to leave out, got {unknown}.")
-    work = _Work(decisions={name: ["Left out."] for name in out})
+    work = _Work(decisions={name: {"Left out.": None} for name in out})
     frame = work.rows(reading.frame.drop(columns=out), target, missing)
     filled: dict[str, pd.Series] = {}
     for name in map(str, frame.columns):
@@ -167,13 +167,13 @@ def prepare(
 class _Work:
     """What is decided on the way."""
 
-    decisions: dict[str, list[str]]
+    decisions: dict[str, dict[str, None]]
     notes: list[str] = field(default_factory=list)
     domain: dict[str, Sequence[Any] | Bins] = field(default_factory=dict)
     read_off: dict[str, None] = field(default_factory=dict)
 
     def decide(self, name: str, decision: str) -> None:
-        self.decisions.setdefault(name, []).append(decision)
+        self.decisions.setdefault(name, {})[decision] = None
 
     def rows(self, frame: pd.DataFrame, target: str, missing: str) -> pd.DataFrame:
         """Those with a target; for "drop" those without a missing value."""
@@ -202,7 +202,7 @@ class _Work:
         if known:
             low, high = (pd.Timestamp(v) if kind == "date" else v for v in known)
             if outside := int(((column < low) | (column > high)).sum()):
-                self.decide(name, f"{outside} values moved to the nearest bound.")
+                self.decide(name, f"Moved to the nearest bound: {outside} values.")
                 column = column.clip(low, high)  # type: ignore[arg-type]
         if kind == "date":
             self.decide(name, "Year, month and day are features.")
@@ -231,10 +231,10 @@ class _Work:
         else:
             value, how = column.quantile(0.5, interpolation="lower"), "the median"  # occurs
             if level:
-                marked[f"{part} {MISSING}"] = holes.astype(np.int64)
+                marked[f"{name} {MISSING}"] = holes.astype(np.int64)
                 if known is not None:
                     value, how = float(sum(ends(known)) // 2), "the middle of the bounds"
-                    self.domain[f"{part} {MISSING}"] = (0, 1)
+                    self.domain[f"{name} {MISSING}"] = (0, 1)
                 how += ", and a column that says so"
         if how.startswith("the median") or not how:
             self.read_off[name] = None

@@ -427,7 +427,7 @@ _TEMPLATE = Path(__file__).resolve().parent / "templates" / "verdicts.html.j2"
 
 def show(
     df: pd.DataFrame, caption: str | None = None, *, one_table: bool = False, counts: bool = True
-) -> _Html:
+) -> Any:
     """The scorecard as an accessible HTML table, for notebooks and reports.
 
     The caption is the headline unless given; with `one_table` no column repeats the table's id.
@@ -436,7 +436,9 @@ def show(
     import jinja2
 
     if not counts:
-        return _Html(f"<p>{NOT_HELD}</p>")
+        from IPython.display import Markdown
+
+        return Markdown(NOT_HELD)
     summary = headline(df)
     whole = _as_a_whole(df) if df["table"].nunique() == 1 else ""
     rows = df.assign(

@@ -67,7 +67,7 @@ def test_level_marks_what_was_missing(read):
     frame = dataset.frame
     assert frame["area"].tolist()[3] == "(missing)"
     assert frame["age (missing)"].tolist() == [0, 1, 0, 0, 0]
-    assert frame["joined (month) (missing)"].tolist() == [0, 0, 1, 0, 0]
+    assert frame["joined (missing)"].tolist() == [0, 0, 1, 0, 0]
     assert data.encode(frame, target="left").X.shape[0] == 5
 
 
@@ -75,7 +75,7 @@ def test_stated_bounds_make_domain_features_and_scale(read):
     dataset = read(missing="level", bounds=BOUNDS)
     assert set(dataset.domain) == set(dataset.frame) - {"left"}
     assert dataset.frame["age"].tolist() == [31, 54, 45, 28, 90]
-    assert "1 values moved to the nearest bound" in decision(dataset, "age")
+    assert "Moved to the nearest bound: 1 values" in decision(dataset, "age")
     assert "Left out." in decision(dataset, "id")
     assert dataset.notes[-1].startswith("What each feature may hold was stated")
     assert not any("filled" in note for note in dataset.notes)

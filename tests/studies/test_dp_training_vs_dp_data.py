@@ -360,3 +360,35 @@ def test_engine_and_mechanism_reach_every_private_run(table, monkeypatch):
     assert private == {"tensorflow-privacy", "mst-smartnoise", "task"}
     assert not s.checked
     assert study.agreement(rows).empty
+
+
+def test_stated_bounds_let_the_private_rivals_run_and_scale_by_them():
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame(
+        {"a": rng.integers(0, 9, 80), "b": rng.normal(5, 1, 80), "c": ["x", "y"] * 40}
+    )
+    frame["t"] = (frame["a"] > 4).astype(int)
+    stated = {
+        "a": range(12),
+        "b": data.Bins.between(0.0, 10.0, integer=False),
+        "c": ("w", "x", "y"),
+    }
+    s = settings(frame, stated=stated, data_epsilons=[10.0], replicates=2)
+    private = {"dp stump", "dp logistic regression", "dp network, full batch"}
+    assert set(study.rivals(s)["mechanism"]) == private | {"rule"}
+    assert s.scaled(s.encoded)[0, 0] == pytest.approx(2 * frame["a"][0] / 11 - 1)
+    assert s.encoded.feature_names == ("a", "b", "c_w", "c_x", "c_y")
+    assert not any("read off" in sentence for sentence in study.privacy(s, study.example_tables(s)))
+    partly = settings(frame, stated={"a": range(12)}, data_epsilons=[10.0], replicates=2)
+    assert set(study.rivals(partly)["mechanism"]) == {"rule"}, "b and c would be looked at"
+
+
+def test_on_own_data_nothing_is_said_of_the_report():
+    frame = pd.DataFrame({"a": range(40), "t": np.arange(40) % 2})
+    s = settings(frame, replicates=2)
+    rows, proven = study.simulate(s), study.proven(s)
+    said = [
+        " ".join(c.text for c in study.takeaways(rows, proven, counts=n)) for n in (True, False)
+    ]
+    assert "report" in said[0]
+    assert not any(word in said[1] for word in ("report", "aragraph", "table 3"))
