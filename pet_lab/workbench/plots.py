@@ -28,7 +28,7 @@ from matplotlib.text import Text
 
 from pet_lab.checks import require
 from pet_lab.rows import Claim
-from pet_lab.workbench import tables
+from pet_lab.workbench import results, tables
 from pet_lab.workbench.tables import (  # noqa: F401  (plots is the one name that notebooks know)
     LABELS,
     MOST_ROWS,
@@ -208,7 +208,7 @@ def lines(
             part = part.assign(**{x: part[x].cat.remove_unused_categories()})
         spread = _means(part, axes, looks, kind=kind, x=x, ordered=ordered)
         name = place.get("metric", metric if isinstance(metric, str) else "value")
-        if printed is not None:
+        if printed is not None and results.against_print(rows):
             here = printed[_same(printed, {"metric": name} | place)]
             _diamonds(here, part, axes, x=x, hue=hue, spread=spread)
         levels = dict(reference or {})

@@ -68,6 +68,9 @@ def write(
         If the rows are not tidy, the summary is not complete, or the folder cannot be written.
     """
     frame = tidy(rows)
+    for table in (frame, rows):  # what is drawn and scored of them knows it: see `against_print`
+        if hasattr(table, "attrs"):
+            table.attrs["counts"] = bool(counts)
     claims = [c.record for c in (headline, *privacy) if isinstance(c, Claim)]
     headline = headline.text if isinstance(headline, Claim) else headline
     one_line = isinstance(headline, str) and headline.strip() and "\n" not in headline.strip()
@@ -278,6 +281,11 @@ def summary(run: RunRecord | Path) -> dict[str, Any]:
         raise ResultsError(
             f"Run {getattr(folder, 'name', '')} has no readable summary; run its notebook again."
         ) from None
+
+
+def against_print(rows: pd.DataFrame) -> bool:
+    """Whether rows may be held against print: not those of a run that does not count."""
+    return bool(rows.attrs.get("counts", True))
 
 
 def takeaways(claims: Iterable[Claim]) -> None:

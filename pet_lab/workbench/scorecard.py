@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from pet_lab import files
-from pet_lab.workbench import consistency, published, verdicts
+from pet_lab.workbench import consistency, published, results, verdicts
 from pet_lab.workbench.consistency import Contradiction
 from pet_lab.workbench.published import (
     READINGS,
@@ -45,6 +45,7 @@ _JSON = (
     *("verdict", "as", "note", "inconsistent", "joint"),
 )
 
+NOT_COUNTED = "its runs used stand-in or own data, which cannot be held against print."
 _COMPLETE = 20  # runs of a whole table, so that a p value can fall below 5 %
 
 # ------------------------------------------------------------------ rows to verdicts
@@ -87,6 +88,8 @@ def score(
     odd: dict[tuple[str, str, str], dict[str, None]] = {}  # sentences, each once, in order
     for c in contradictions:
         odd.setdefault((c.table, where_text(c.where), c.metric), {})[c.sentence] = None
+    if not results.against_print(rows):
+        rows, not_run = rows.iloc[:0], not_run or NOT_COUNTED
     groups = _grouped(rows)
     records = []
     for table in chosen:
@@ -312,7 +315,7 @@ def _counted_rows(
     ws: Workspace, notebook: str, profile: str | None, **chosen: Any
 ) -> tuple[pd.DataFrame, str]:
     """Rows that may be held against print, or none and the reason."""
-    from pet_lab.workbench import notebooks, results, sweep
+    from pet_lab.workbench import notebooks, sweep
 
     nothing = pd.DataFrame()
     if notebook not in notebooks.find(ws):
@@ -325,7 +328,7 @@ def _counted_rows(
         return nothing, "its runs are out of date." if old else "no finished run."
     counted = [r.run_id for r in done if r.folder and results.summary(r.folder).get("counts", True)]
     if not counted:
-        return nothing, "its runs used stand-in or own data, which cannot be held against print."
+        return nothing, NOT_COUNTED
     return results.read(ws, notebook, counted), ""
 
 

@@ -14,7 +14,7 @@ from bs4 import BeautifulSoup
 
 from pet_lab import cli
 from pet_lab.rows import Claim
-from pet_lab.workbench import notebooks, plots, published, report, results, runs, trace
+from pet_lab.workbench import notebooks, plots, published, report, results, runs, scorecard, trace
 from pet_lab.workbench.workspace import Workspace
 
 WS = Workspace.find(__file__)
@@ -277,3 +277,24 @@ def test_a_report_says_below_each_claim_where_its_numbers_come_from(tiny):
     assert "2.5: the parameter budget" in words
     assert "mean of accuracy where method = stump (40 rows)" in words
     assert "gain, computed from the rows by the study" in words
+
+
+# --- runs that do not count --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_verdicts_and_printed_marks_appear_only_where_a_run_counts(counts):
+    """The rows that `results.write` returns, what is chosen from them, and the rows given to it."""
+    where = {"mechanism": "mst", "epsilon": 1, "reading": "published"}
+    given = pd.DataFrame(
+        {**where, "replicate": r, "metric": "accuracy.original", "value": 0.6} for r in range(3)
+    )
+    stored = results.write(given, "", headline="It holds.", counts=counts)
+    printed = pd.DataFrame({"epsilon": [1], "printed": [0.5]})
+    for rows in (given, stored, stored[stored["epsilon"] == 1].assign(way="mst")):
+        verdicts = set(scorecard.score(rows, "3.3")["verdict"])
+        assert (verdicts != {"not run"}) == counts
+        _, axes = plots.figure()
+        plots.points(rows, x="epsilon", metric="accuracy.original", printed=printed, ax=axes)
+        marks = [c for c in axes.get_children() if "printed" in str(c.get_label())]
+        assert bool(marks) == counts

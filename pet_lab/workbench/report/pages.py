@@ -296,6 +296,8 @@ class Shown(NamedTuple):
         """Why its numbers are not to be taken for the real ones."""
         kinds = [item["kind"] for item in self.summary.get("data", ())]
         notices = [text for kind, text in NOTICES.items() if kind in kinds]
+        if not (notices or self.summary.get("counts", True)):
+            notices = [NOTICES["stand-in"]]  # generated signals, say
         if self.stale:
             notices.append("Out of date: the code, data or environment changed after this run.")
         return notices
