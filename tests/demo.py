@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pet_lab.rows import summarise
-from pet_lab.workbench import explore, plots, results, runs, scorecard, tables
+from pet_lab.workbench import explore, plots, published, results, runs, scorecard, tables
 from pet_lab.workbench.workspace import Workspace
 
 PARAMETERS = """\
@@ -202,7 +202,7 @@ def add_run(ws: Workspace, name: str, content, rows: pd.DataFrame, *, parameters
         cpu_s=61.0,
         versions=runs.versions(),
         git={"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
-        fingerprints=runs.fingerprints(ws, name),
+        fingerprints=runs.fingerprints(ws, name) | {"margins": published.margins(ws, name)},
         data=summary.get("data", []),
         hashes={n: files.sha256_file(folder / n) for n in (runs.NOTEBOOK, runs.ROWS, runs.SUMMARY)},
     )

@@ -24,6 +24,7 @@ from pet_lab.cli.shared import (
     exit_for,
     print_json,
     print_scorecard,
+    print_tally,
 )
 from pet_lab.workbench import runs, sweep
 from pet_lab.workbench.errors import ParameterError
@@ -129,7 +130,7 @@ def reproduce(
         cards.write(table, ws.reports / "scorecard.csv")
         for record in records:
             tracing.write_summary(ws, record)
-    typer.echo(cards.tally(table)["sentence"])
+    print_tally(table)
     typer.echo("Cell by cell: pet-lab scorecard")
     typer.echo(f"Reports: {ws.shown(ws.reports / 'index.html')}")
     exit_for(records)

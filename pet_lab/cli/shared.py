@@ -131,7 +131,6 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[Any]], width: int 
 
 def print_scorecard(table: Any) -> None:
     """Print a line for each printed cell that was run, and the tally."""
-    from pet_lab.workbench import scorecard as cards
     from pet_lab.workbench.published import where_text
 
     colours = {
@@ -150,4 +149,13 @@ def print_scorecard(table: Any) -> None:
         rows.append((*cells, ours, se, f"[{colour}]{verdict}[/]"))
     heads = ("table", "where", "metric", "as", "printed", "ours", "± se", "verdict")
     print_table(heads, rows, width=160)
+    print_tally(table)
+
+
+def print_tally(table: Any) -> None:
+    """Print the tally of a scorecard, and its warnings on stderr."""
+    from pet_lab.workbench import scorecard as cards
+
     typer.echo(cards.tally(table)["sentence"])
+    for warning in table.attrs.get("warnings", ()):
+        typer.echo(f"pet-lab: {warning}.", err=True)

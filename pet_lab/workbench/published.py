@@ -13,14 +13,16 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from datetime import UTC, datetime
+from decimal import Decimal
 from difflib import get_close_matches
-from math import inf, isinf, isnan, sqrt
+from math import inf, isfinite, isinf, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast, get_args
 
 import msgspec
 
+from pet_lab import files
 from pet_lab.checks import require
 from pet_lab.workbench.errors import WorkbenchError
 
@@ -34,6 +36,8 @@ Reading = Literal["described", "published"]
 Value = bool | int | float | str
 
 READINGS: tuple[Reading, ...] = get_args(Reading)
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?inf", re.ASCII | re.IGNORECASE)
+_MOST_DIGITS = 17  # of a number that can be told from its neighbours
 PACKAGED = Path(__file__).resolve().parents[1] / "published"
 
 
@@ -117,7 +121,7 @@ class Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"rea
 class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the cells of one metric have in common; the fields are explained in the README."""
 
-    unit: str
+    unit: Annotated[str, msgspec.Meta(min_length=1)]
     kind: Kind
     margin: Annotated[float, msgspec.Meta(ge=0)] | None = None
     relative_margin: Annotated[float, msgspec.Meta(ge=0)] | None = None
@@ -133,6 +137,12 @@ class Metric(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             margins == 1 or (not margins and self.kind == "exact"),
             "give margin or relative_margin, one of them, fixed before any run; only"
             ' kind = "exact" needs none',
+        )
+        low, high = self.range
+        require(
+            (self.margin or 0.0) < high - low,
+            f"margin {self.margin} covers the whole range from {low} to {high}; give both in the"
+            f" unit {self.unit!r}",
         )
         require(
             self.repetitions >= 2 or self.kind not in ("mean", "sd"),
@@ -157,10 +167,18 @@ class PrintedTable(_Heading, frozen=True, kw_only=True):
     """One printed table: its cells, where it stands, and the notebook that reproduces it.
 
     publication  the folder it lies in
+    written      when its file last changed, UTC
     """
 
     cells: tuple[Cell, ...]
     publication: str = ""
+    written: str = ""
+
+    @property
+    def margins(self) -> str:
+        """Hash of what was fixed before any run: each cell's kind and margin."""
+        fixed = [[where_text(c.where), c.metric, c.kind, c.margin] for c in self.cells]
+        return files.sha256(files.canonical_json(sorted(fixed)).encode())
 
     def cause(self, cell: Cell, reading: str) -> str:
         """Known cause of a difference in this cell and reading, or "" where none is known."""
@@ -187,22 +205,29 @@ def load(ws_or_path: Workspace | Path | str | None = None) -> list[PrintedTable]
         folders = [PACKAGED, own] if own.is_dir() and own != PACKAGED else [PACKAGED]
     else:
         folders = [Path(given if isinstance(given, str | Path) else given.published)]
-    files = [
+    found = [
         file
         for path in folders
         for file in (sorted(path.rglob("*.toml")) if path.is_dir() else [path])
     ]
-    if not files:
+    if not found:
         raise PublishedError(
             f"{folders[0]}: expected at least one .toml of printed numbers, found none."
         )
     tables: dict[str, PrintedTable] = {}
-    for file in files:
+    for file in found:
         table = _table(file)
         if table.id in tables:
             raise PublishedError(f"{file.name}: table {table.id!r} is already in another file.")
         tables[table.id] = table
     return sorted(tables.values(), key=lambda t: _natural(t.id))
+
+
+def margins(ws: Workspace, notebook: str) -> dict[str, str]:
+    """`PrintedTable.margins` of each table that a notebook reproduces; {} if none can be read."""
+    with suppress(PublishedError):
+        return {t.id: t.margins for t in load(ws) if t.notebook == notebook}
+    return {}
 
 
 def named(*tables: PrintedTable | str) -> list[PrintedTable]:
@@ -294,7 +319,9 @@ def _table(file: Path) -> PrintedTable:
             raise PublishedError(f"{name}, notes[{i}]: no cell has these conditions and metric.")
     heading = {k: getattr(raw, k) for k in _Heading.__struct_fields__}
     publication = file.resolve().parent.name
-    return PrintedTable(**heading, cells=tuple(cells.values()), publication=publication)
+    written = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    known: dict[str, Any] = {"publication": publication, "written": written}
+    return PrintedTable(**heading, cells=tuple(cells.values()), **known)
 
 
 _T = TypeVar("_T")
@@ -321,11 +348,11 @@ def _cells(
         check(
             isinstance(text, str), f"{name}: write the number as printed, in quotes; got {text!r}."
         )
-        try:
-            value = float(Decimal(text))
-        except (InvalidOperation, ValueError):  # ValueError: a signalling NaN
-            value = float("nan")
-        check(not isnan(value), f"{name}: expected a printed number, got {text!r}.")
+        check(_NUMBER.fullmatch(text), f"{name}: expected a printed number, got {text!r}.")
+        value = float(text)
+        digits = 0 if "inf" in text.lower() else len(Decimal(text).as_tuple().digits)
+        fits = digits <= _MOST_DIGITS and (not digits or isfinite(value))
+        check(fits, f"{name}: {text} has more digits than can be compared ({_MOST_DIGITS}).")
         low, high = metrics[name].range
         check(low <= value <= high, f"{name}: printed {text}, but it ranges from {low} to {high}.")
         return value
@@ -348,6 +375,9 @@ def _cells(
         if name not in row:
             continue
         value = number(name)
+        stated, shown = metric.decimals, Decimal(row[name]).as_tuple().exponent
+        fits = stated is None or not isinstance(shown, int) or -shown <= stated
+        check(fits, f"{name}: {row[name]} has more than the {stated} decimals that are stated.")
         missing = [k for k in metric.match if k not in row]
         check(not missing, f"{name} is matched by {missing}, which the cell lacks.")
         has_sd = not metric.sd or metric.sd in row
@@ -357,6 +387,7 @@ def _cells(
             printed_se = value / sqrt(2 * (metric.repetitions - 1))
         elif metric.kind == "mean" and metric.sd:
             printed_se = number(metric.sd) / sqrt(metric.repetitions)
+        check(isfinite(printed_se), f"{name}: an infinite SD tells nothing; leave the cell out.")
         relative = (metric.relative_margin or 0.0) * abs(value)
         yield Cell(
             table=table.id,

@@ -93,7 +93,8 @@ class RunRecord:
     wall_s, cpu_s seconds; CPU with the kernel and its children included
     versions      Python and key packages where the run executed
     git           {"commit", "dirty"}, or {} outside a checkout
-    fingerprints  {"code", "prose", "lock", "modules": {module: hash}}
+    fingerprints  {"code", "prose", "lock", "modules": {module: hash}}, and what was fixed before
+                  the run: "margins", {printed table: hash of its margins}
     data          the data sets, as given to results.write
     inputs        SHA-256 of each file that a parameter names, by the path as given
     user_folder   what relative paths among those mean, as seen from the workspace

@@ -31,7 +31,7 @@ from pet_lab.workbench.published import (
     Value,
     where_text,
 )
-from pet_lab.workbench.runs import DataFingerprint
+from pet_lab.workbench.runs import DataFingerprint, RunRecord
 from pet_lab.workbench.verdicts import TINY, VERDICTS, Ours, Verdict
 from pet_lab.workbench.workspace import Workspace
 
@@ -300,36 +300,57 @@ def from_runs(
     """
     tables = published.load(ws)
     contradictions = consistency.check(tables)
-    parts = []
+    parts: list[pd.DataFrame] = []
+    late: dict[str, str] = {}
     for notebook in dict.fromkeys(t.notebook for t in tables):
         fresh = {"data_fingerprint": data_fingerprint, "stale": stale}
-        rows, reason = _counted_rows(ws, notebook, profile, **fresh)
+        counted, reason = _counted(ws, notebook, profile, **fresh)
+        rows = (
+            results.read(ws, notebook, [r.run_id for r in counted]) if counted else pd.DataFrame()
+        )
         mine = [t for t in tables if t.notebook == notebook]
+        late |= {t.id: _late(t, counted) for t in mine}
         parts.append(score(rows, mine, not_run=reason, contradictions=contradictions))
     order = {t.id: i for i, t in enumerate(tables)}
     df = pd.concat(parts, ignore_index=True)
-    return df.sort_values("table", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
+    df["note"] = [
+        ". ".join(filter(None, (note, late[table])))
+        for note, table in zip(df["note"], df["table"], strict=True)
+    ]
+    df = df.sort_values("table", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
+    df.attrs["warnings"] = [text for text in late.values() if text]
+    return df
 
 
-def _counted_rows(
+def _late(table: PrintedTable, counted: Iterable[RunRecord]) -> str:
+    """A warning where the margins are not those that stood when the rows were made."""
+    for record in counted:
+        then = record.fingerprints.get("margins")
+        if then is not None and then.get(table.id) != table.margins:
+            return (
+                f"Margins of table {table.id} were set after its rows: rows of "
+                f"{record.ended[:19]}, margins of {table.written[:19]} UTC; run it again with "
+                "another seed"
+            )
+    return ""
+
+
+def _counted(
     ws: Workspace, notebook: str, profile: str | None, **chosen: Any
-) -> tuple[pd.DataFrame, str]:
-    """Rows that may be held against print, or none and the reason."""
+) -> tuple[list[RunRecord], str]:
+    """Runs whose rows may be held against print, or none and the reason."""
     from pet_lab.workbench import notebooks, sweep
 
-    nothing = pd.DataFrame()
     if notebook not in notebooks.find(ws):
-        return nothing, f"there is no notebook {notebook} yet."
+        return [], f"there is no notebook {notebook} yet."
     done = sweep.profile_runs(ws, notebook, profile or "full", **chosen)
     if not profile and len(done) < len(sweep.plan_profile(ws, notebook, "full")):
         done = sweep.profile_runs(ws, notebook, "quick", **chosen)
     if not done:
         old = sweep.profile_runs(ws, notebook, profile or "quick", stale=True)
-        return nothing, "its runs are out of date." if old else "no finished run."
-    counted = [r.run_id for r in done if r.folder and results.summary(r.folder).get("counts", True)]
-    if not counted:
-        return nothing, NOT_COUNTED
-    return results.read(ws, notebook, counted), ""
+        return [], "its runs are out of date." if old else "no finished run."
+    counted = [r for r in done if r.folder and results.summary(r.folder).get("counts", True)]
+    return counted, "" if counted else NOT_COUNTED
 
 
 # ------------------------------------------------------------------ tell

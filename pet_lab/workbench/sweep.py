@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from pet_lab import files
-from pet_lab.workbench import closure, locks, notebooks, runs
+from pet_lab.workbench import closure, locks, notebooks, published, runs
 from pet_lab.workbench.clock import Clock, teaching_order
 from pet_lab.workbench.errors import ExecutorError, ParameterError, WorkbenchError, WorkspaceError
 from pet_lab.workbench.progress import Event, Progress, Running, Tell
@@ -305,6 +305,7 @@ class _Sweep:
         names = {spec.notebook for spec in specs}
         self.sources = {n: notebooks.read(notebooks.path(ws, n)) for n in names}
         self.prints = {n: runs.fingerprints(ws, n) for n in names}
+        self.margins = {n: published.margins(ws, n) for n in names} if todo else {}
         self.git = runs.git_state(ws.root) if todo else {}
         self.running: dict[RunSpec, float] = {}
         self.cells: dict[RunSpec, list[Any]] = {}
@@ -480,7 +481,7 @@ class _Sweep:
                     self.ws,
                     state=runs.FAILED if outcome["error"] else runs.DONE,
                     git=self.git,
-                    fingerprints=prints,
+                    fingerprints={**prints, "margins": self.margins[spec.notebook]},
                     inputs=inputs,
                     user_folder=_relative(self.user_folder, root) if inputs else "",
                     **{"versions": runs.versions(), **outcome},

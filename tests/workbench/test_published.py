@@ -244,15 +244,65 @@ def test_a_cause_is_found_by_conditions_metric_and_reading(tmp_path):
             "Invalid enum value 'x'",
         ),
         ("metrics.m = {", "metrics.m.n = {", "unknown field `n`"),
+        ('unit = "u"', 'unit = ""', "length >= 1"),
+        ('unit = "u"', "unit = 1", "Expected `str`"),
+        # Percentage points beside shares: with such a margin every number would agree.
+        ("margin = 0.1", "margin = 5, range = [0, 1]", "give both in the unit 'u'"),
+        ('m = "0.80"', 'm = "87"', "ranges from 0.0 to 1.0"),
+        ('m = "0.80"', 'm = "0.8O"', "expected a printed number"),
+        ('m = "0.80"', 'm = "0_80"', "expected a printed number"),
+        ('m = "0.80"', 'm = "\u0663"', "expected a printed number"),
+        ('m = "0.80"', 'm = "sNaN"', "expected a printed number"),
+        ('m = "0.80"', 'm = "1e400"', "more digits than can be compared"),
+        ('m = "0.80"', 'm = "0.800000000000000001"', "more digits than can be compared"),
+        ("margin = 0.1", "margin = 0.1, decimals = 1", "more than the 1 decimals"),
+        (
+            '"one_run", margin = 0.1 }',
+            '"mean", repetitions = 9, sd = "s", margin = 0.1 }\n'
+            'metrics.s = { unit = "u", kind = "sd", repetitions = 9, margin = 0.1 }',
+            "lacks it",
+        ),
     ],
 )
 def test_a_bad_file_is_refused_with_file_and_reason(tmp_path, old, new, says):
     assert old in GOOD
-    (tmp_path / "bad.toml").write_text(GOOD.replace(old, new, 1))
+    text = GOOD.replace(old, new, 1)
+    if new.endswith('"87"'):
+        text = text.replace("margin = 0.1", "margin = 0.1, range = [0, 1]")
+    (tmp_path / "bad.toml").write_text(text)
     with pytest.raises(PublishedError, match=re.escape(says)) as error:
         published.load(tmp_path)
     assert "bad.toml" in str(error.value)
     assert str(tmp_path) not in str(error.value)
+
+
+def test_infinite_prints_are_numbers_but_an_infinite_sd_is_none(tmp_path):
+    file = tmp_path / "1.toml"
+    for text in ("inf", "-inf", "Inf", "1e-7", "+3.", ".5"):
+        file.write_text(GOOD.replace("0.80", text, 1))
+        assert published.load(tmp_path)[0].cells[0].value == float(text)
+    sd = 'metrics.s = { unit = "u", kind = "sd", repetitions = 9, margin = 0.1 }'
+    mean = GOOD.replace('"one_run"', '"mean", repetitions = 9, sd = "s"').replace(
+        "cells", f"{sd}\ncells"
+    )
+    file.write_text(
+        mean.replace('m = "0.80"', 'm = "0.80", s = "inf"').replace("0.90", '0.9", s = "1')
+    )
+    with pytest.raises(PublishedError, match="infinite SD"):
+        published.load(tmp_path)
+
+
+def test_the_hash_of_margins_knows_margins_kinds_and_cells_and_nothing_else(tmp_path):
+    file = tmp_path / "1.toml"
+
+    def margins(text):
+        file.write_text(text)
+        return published.load(tmp_path)[0].margins
+
+    before = margins(GOOD)
+    assert margins(GOOD.replace("0.80", "0.81").replace('"t"', '"other title"')) == before
+    for old, new in (("0.1", "0.2"), ("one_run", "exact"), ("k = 2", "k = 3")):
+        assert margins(GOOD.replace(old, new)) != before
 
 
 def test_the_same_table_in_two_files_and_an_empty_folder_are_refused(tmp_path):

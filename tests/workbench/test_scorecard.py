@@ -14,7 +14,8 @@ import pytest
 from bs4 import BeautifulSoup
 from scipy import stats
 
-from pet_lab.workbench import published, scorecard
+from pet_lab.cli import shared
+from pet_lab.workbench import published, runs, scorecard
 from pet_lab.workbench.consistency import Contradiction
 from pet_lab.workbench.published import Cell, Note, PrintedTable, PublishedError
 from pet_lab.workbench.scorecard import headline, score, tally, to_json
@@ -402,6 +403,24 @@ def test_runs_on_a_stand_in_are_not_held_against_print(workspace):
     assert cell_["note"] == "its runs used stand-in or own data, which cannot be held against print"
     finish(workspace, 0.2, 0.5)
     assert described(workspace)["replicates"] == 2  # of the run that may be
+
+
+def test_a_margin_set_after_the_rows_is_warned_of_with_both_times(workspace, capsys):
+    settings, values = {"error_rate": 0.1}, rows([0.5, 0.5001])
+    table = published.load(workspace)[0]
+    demo.add_run(workspace, "a/b", demo.notebook(), values, parameters=settings)
+    df = scorecard.from_runs(workspace, "quick")
+    assert df.attrs["warnings"] == []
+    assert "Margins" not in df["note"].iloc[0]
+    file = workspace.published / "paper" / "1.toml"
+    file.write_text(file.read_text().replace("margin = 0.1", "margin = 0.9"))
+    later = scorecard.from_runs(workspace, "quick")
+    (warning,) = later.attrs["warnings"]
+    ended = runs.records(workspace)[0].ended
+    assert f"rows of {ended[:19]}, margins of {table.written[:13]}" in warning
+    assert warning in later["note"].iloc[0]
+    shared.print_tally(later)
+    assert warning in capsys.readouterr().err
 
 
 def test_the_workspace_scorecard_lists_every_printed_cell():
