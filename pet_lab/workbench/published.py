@@ -205,17 +205,17 @@ def load(ws_or_path: Workspace | Path | str | None = None) -> list[PrintedTable]
         folders = [PACKAGED, own] if own.is_dir() and own != PACKAGED else [PACKAGED]
     else:
         folders = [Path(given if isinstance(given, str | Path) else given.published)]
-    found = [
+    sources = [
         file
         for path in folders
         for file in (sorted(path.rglob("*.toml")) if path.is_dir() else [path])
     ]
-    if not found:
+    if not sources:
         raise PublishedError(
             f"{folders[0]}: expected at least one .toml of printed numbers, found none."
         )
     tables: dict[str, PrintedTable] = {}
-    for file in found:
+    for file in sources:
         table = _table(file)
         if table.id in tables:
             raise PublishedError(f"{file.name}: table {table.id!r} is already in another file.")
