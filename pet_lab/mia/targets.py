@@ -194,7 +194,13 @@ class Coins:
 
 
 def coin_trainings(
-    X: ArrayLike, y: ArrayLike, config: dpsgd.Config, *, models: int, seed: int
+    X: ArrayLike,
+    y: ArrayLike,
+    config: dpsgd.Config,
+    *,
+    models: int,
+    seed: int,
+    engine: Engine = "batched",
 ) -> Coins:
     """Train `models` networks, each on the records that its own fair coins choose.
 
@@ -207,7 +213,8 @@ def coin_trainings(
     both = _both_classes(member, target)
     checks.require(both.any(), f"Expected both classes in some half of the records: {ONE_CLASS}.")
     member, seeds = member[both], [seed for seed, ok in zip(seeds, both, strict=True) if ok]
-    runs = dpsgd.train(x, target, config, seeds=seeds, members=member, curve_every=0)
+    how: dict[str, Any] = {"members": member, "engine": engine, "curve_every": 0}
+    runs = dpsgd.train(x, target, config, seeds=seeds, **how)
     keep = ~runs.diverged
     return Coins(
         statistics=signed_logits(runs.predict(x), target)[keep],

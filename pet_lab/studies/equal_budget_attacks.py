@@ -1,4 +1,8 @@
-"""DP training and DP data attacked at equal epsilon, on equal hold-outs."""
+"""DP training and DP data attacked at equal epsilon, on equal hold-outs.
+
+Our engines train and synthesise; tensorflow-privacy and smartnoise-synth do `library_runs` of it
+too, and `agreement` holds the two against each other.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from pet_lab import accounting, checks, data, dpsgd, mia, synth
+from pet_lab import agreement as beside
+from pet_lab.dpsgd.config import Engine
 from pet_lab.rows import Claim, Rows, concat, summarise
 
 LABELS = {
@@ -22,6 +28,7 @@ LABELS = {
     "attacked": "attack on",
 }
 LOSS = "loss of the network"
+LIBRARIES = {"dp-sgd": beside.TFP, "mst": beside.SMARTNOISE}
 DISTANCE, DENSITY = "distance to the table", "density ratio"
 
 
@@ -41,17 +48,27 @@ class Settings:
     replicates: int
     data_replicates: int
     delta: float
+    engine: Engine = "batched"
+    mechanism: str = "mst"
+    library_runs: int = 0
     seed: int
     domain: data.Domain = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checks.whole(1, replicates=self.replicates, data_replicates=self.data_replicates)
-        checks.whole(0, seed=self.seed)
+        checks.whole(0, seed=self.seed, library_runs=self.library_runs)
+        checks.one_of(get_args(Engine), engine=self.engine)
+        checks.one_of(("mst", "mst-smartnoise"), mechanism=self.mechanism)
         checks.distinct(epsilons=self.epsilons)
         checks.positive(epsilons=min(self.epsilons), hint="leave it out")
         mia.check_plan(self.encoded.y, batch_size=self.base.batch_size or 1, delta=self.delta)
         for epsilon in self.epsilons:
             mia.check_spend(epsilon, self.base, n=self.members, delta=self.delta)
+
+    @property
+    def checked(self) -> bool:
+        """Whether a library runs beside an engine of ours."""
+        return self.library_runs > 0 and (self.engine == "batched" or self.mechanism == "mst")
 
     @cached_property
     def encoded(self) -> data.Encoded:
@@ -72,8 +89,33 @@ class Settings:
 
 
 def simulate(s: Settings) -> pd.DataFrame:
-    """Rows of both ways."""
-    return concat(attack_training(s), attack_synthetic(s))
+    """Rows of both ways; those of a library by a mechanism of its own, "mst, smartnoise-synth"."""
+    parts = [attack_training(s), attack_synthetic(s)]
+    runs = s.library_runs
+    few = replace(s, replicates=max(runs, 1), data_replicates=max(runs, 1))
+    few = replace(few, engine=beside.TFP, mechanism="mst-smartnoise")
+    if s.checked and s.engine == "batched":
+        parts.append(attack_training(few).assign(mechanism=f"dp-sgd, {beside.TFP}"))
+    if s.checked and s.mechanism == "mst":
+        parts.append(attack_synthetic(few).assign(mechanism=f"mst, {beside.SMARTNOISE}"))
+    return concat(*parts)
+
+
+def agreement(rows: pd.DataFrame) -> pd.DataFrame:
+    """Our engines beside the libraries: see `pet_lab.agreement`."""
+    part = rows[rows["metric"].isin(["mia.auc", "score.test"])]
+    how: dict[str, Any] = {"by": ["epsilon"], "detail": ["attack", "metric"]}
+    return beside.agreement(part, LIBRARIES, column="mechanism", **how)
+
+
+def engines(s: Settings) -> pd.DataFrame:
+    """`dpsgd.agreement` at the smallest budget, on all records."""
+    X, config = s.encoded.unit, s.configs[min(s.epsilons)]
+    return dpsgd.agreement(X, s.encoded.y, config, seed=s.seed, delta=s.delta)
+
+
+def _ours(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["mechanism"].isin(LIBRARIES)]
 
 
 def _attack(rows: Rows, scores: np.ndarray, split: mia.Split, **factors: Any) -> None:
@@ -92,9 +134,8 @@ def attack_training(s: Settings) -> pd.DataFrame:
     """
     rows, y = Rows(mechanism="dp-sgd"), s.encoded.y
     replicates = max(s.replicates, s.data_replicates)
-    targets = mia.train_targets(
-        s.encoded.unit, y, [*s.configs.values()], seed=s.seed, replicates=replicates
-    )
+    how: dict[str, Any] = {"seed": s.seed, "replicates": replicates, "engine": s.engine}
+    targets = mia.train_targets(s.encoded.unit, y, [*s.configs.values()], **how)
     for i, target in enumerate(targets):
         factors: dict[str, Any] = {"epsilon": [*s.configs][i // replicates]}
         factors |= {"replicate": target.replicate, "status": target.status}
@@ -133,7 +174,7 @@ def attack_synthetic(s: Settings) -> pd.DataFrame:
                         epsilon=float(epsilon),
                         delta=s.delta,
                         rng_seed=int(child.generate_state(1)[0]),
-                        mechanism="mst",
+                        mechanism=s.mechanism,
                         method="sample",
                         domain=domain and {**domain, s.target: (0, 1)},
                     )
@@ -179,13 +220,13 @@ def privacy(s: Settings) -> list[str]:
 
 def attacked(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of the attacks with one column for what is attacked and how."""
-    part = rows[rows["attack"] != ""]
+    part = _ours(rows[rows["attack"] != ""])
     return part.assign(attacked=part["mechanism"] + ": " + part["attack"])
 
 
 def _best(rows: pd.DataFrame) -> pd.DataFrame:
     """The largest mean AUC at finite budgets of each way, and out of how many tries."""
-    part = rows[np.isfinite(rows["epsilon"]) & (rows["metric"] == "mia.auc")]
+    part = _ours(rows[np.isfinite(rows["epsilon"]) & (rows["metric"] == "mia.auc")])
     means = summarise(part, ["mechanism", "attack", "epsilon"]).dropna(subset="mean")
     by = means.groupby("mechanism")["mean"]
     return means.assign(tries=by.transform("size")).loc[by.idxmax()].set_index("mechanism")
@@ -203,7 +244,7 @@ def headline(rows: pd.DataFrame) -> Claim:
 
 def takeaways(rows: pd.DataFrame, *, base_rate: float) -> list[Claim]:
     """What these rows bear out."""
-    claims = []
+    claims, rows = [], _ours(rows)
     for _, line in _best(rows).iterrows():
         width = stats.t.isf(0.025 / line["tries"], line["n"] - 1) * line["se"]
         best = "{line[attack]} at ε = {line[epsilon]:g}"

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
 from pet_lab import accounting, checks, dpsgd, mia
+from pet_lab import agreement as beside
+from pet_lab.dpsgd.config import Engine
 from pet_lab.rows import Claim, Rows, wide
 
 LABELS = {
@@ -40,7 +42,8 @@ class Settings:
     """What is run; parameters that cannot go together are refused before anything is trained.
 
     `models` trainings of each kind, on random halves of the records (X, shape (n, d), and y, 0 or
-    1); `base` is how they are trained, but for the noise.
+    1); `base` is how they are trained, but for the noise. `library_runs` of each kind are trained by
+    tensorflow-privacy too.
     """
 
     X: np.ndarray
@@ -49,11 +52,14 @@ class Settings:
     noise_multipliers: Sequence[float]
     models: int
     delta: float
+    engine: Engine = "batched"
+    library_runs: int = 0
     seed: int
 
     def __post_init__(self) -> None:
         checks.whole(16, models=self.models)
-        checks.whole(0, seed=self.seed)
+        checks.whole(0, seed=self.seed, library_runs=self.library_runs)
+        checks.one_of(get_args(Engine), engine=self.engine)
         checks.distinct(noise_multipliers=self.noise_multipliers)
         for noise in self.noise_multipliers:
             checks.between(0, 1000, noise_multiplier=noise)
@@ -101,7 +107,8 @@ def attack(s: Settings) -> dict[str, Attacked]:
     """The trainings of each kind on the same coins, and LiRA in four variants."""
     attacked = {}
     for name, config in s.trainings.items():
-        coins = mia.coin_trainings(s.X, s.y, config, models=s.models, seed=s.seed)
+        how: dict[str, Any] = {"models": s.models, "seed": s.seed, "engine": s.engine}
+        coins = mia.coin_trainings(s.X, s.y, config, **how)
         all_lost = f"All {s.models} trainings ({name}) diverged; lower learning_rate or clip."
         checks.require(len(coins.member), all_lost)
         scores, failed = {}, {}
@@ -167,6 +174,37 @@ def measure(attacked: Mapping[str, Attacked], *, delta: float, seed: int) -> pd.
         metrics = {f"audit.{k}": v for k, v in audit.items()}
         rows.add(attack="", status=status, metrics=metrics, **factors)
     return rows.frame()
+
+
+def agreement(s: Settings, attacked: Mapping[str, Attacked]) -> pd.DataFrame:
+    """Our trainings beside `library_runs` by tensorflow-privacy: see `pet_lab.agreement`.
+
+    Of each training accuracy on members and on other records, and the AUC of the loss threshold.
+    """
+    rows = Rows()
+    how: dict[str, Any] = {"models": s.library_runs, "seed": s.seed, "engine": beside.TFP}
+    for name, config in s.trainings.items():
+        theirs = mia.coin_trainings(s.X, s.y, config, **how)
+        for suffix, coins in (("", attacked[name].coins), (f", {beside.TFP}", theirs)):
+            noise = config.noise_multiplier
+            values: dict[str, Any] = {
+                "accuracy on members": coins.accuracy(members=True),
+                "accuracy on others": coins.accuracy(members=False),
+                "AUC of the loss threshold": coins.areas(coins.statistics),
+            }
+            for r in range(len(coins.member)):
+                metrics = {metric: value[r] for metric, value in values.items()}
+                rows.add(
+                    training=name + suffix, noise_multiplier=noise, replicate=r, metrics=metrics
+                )
+    libraries = dict.fromkeys(s.trainings, beside.TFP)
+    return beside.agreement(rows.frame(), libraries, column="training", by=["noise_multiplier"])
+
+
+def engines(s: Settings) -> pd.DataFrame:
+    """`dpsgd.agreement` for the last training, on all records."""
+    *_, config = s.trainings.values()
+    return dpsgd.agreement(s.X, s.y, config, seed=s.seed, delta=s.delta)
 
 
 def privacy(attacked: Mapping[str, Attacked], *, delta: float) -> list[str]:

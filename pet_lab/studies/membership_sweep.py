@@ -2,7 +2,8 @@
 
 As "described" every record's gradient is clipped and attacks are judged by cross-validation; as
 "published" the mean gradient of a batch is clipped (`num_microbatches=1`) and the logistic attack
-is judged on a random quarter of the records.
+is judged on a random quarter of the records. Our engine trains; `library_runs` hold-outs of the
+printed settings are trained by tensorflow-privacy too, and scored where the two are told apart.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from pet_lab import accounting, checks, dpsgd, mia
+from pet_lab import agreement as beside
 from pet_lab.dpsgd.config import Engine
 from pet_lab.rows import Claim, Rows, concat, summarise, wide
 
@@ -36,6 +38,8 @@ WHOLE = "Entire dataset"
 BEST = "maximum over slices"
 SETTING = ["learning_rate", "noise_multiplier"]
 MICROBATCHES = {"described": None, "published": 1}
+LIBRARIES = {"published": beside.TFP}
+SHOWN = ["score.train", "score.test", "mia.auc"]  # of the agreement; the attack on all records
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,6 +66,7 @@ class Settings:
     printed: Sequence[tuple[float, float]] = ()
     delta: float
     engine: Engine = "batched"
+    library_runs: int = 0
     seed: int
 
     def __post_init__(self) -> None:
@@ -74,7 +79,8 @@ class Settings:
             checks.between(0, 1000, noise_multiplier=noise)
         for rate in self.learning_rates:
             checks.positive(learning_rate=rate)
-        checks.whole(0, seed=self.seed)
+        checks.whole(0, seed=self.seed, library_runs=self.library_runs)
+        checks.one_of(get_args(Engine), engine=self.engine)
         checks.whole(1, replicates=self.replicates, others=self.others)
         checks.whole(1, overfit_epochs=min(self.overfit_epochs))
         mia.check_plan(self.y, batch_size=self.base.batch_size or 1, delta=self.delta)
@@ -87,6 +93,11 @@ class Settings:
             for rate in self.learning_rates
             for noise in self.noise_multipliers
         ]
+
+    @property
+    def checked(self) -> bool:
+        """Whether tensorflow-privacy trains beside our engine."""
+        return self.library_runs > 0 and self.engine == "batched"
 
     @property
     def split(self) -> mia.Split:
@@ -166,7 +177,51 @@ def simulate(s: Settings) -> pd.DataFrame:
     if s.slow_attacks:
         slow = replace(s, attacks=s.slow_attacks, replicates=2)
         parts.append(attack(slow, [first], slices=[WHOLE], prefix="slow."))
+    if s.checked:
+        peer = replace(s, engine=beside.TFP, replicates=s.library_runs)
+        configs = [replace(c, microbatches=1) for c, known in printed.items() if known]
+        theirs = attack(peer, configs or [replace(first, microbatches=1)], reading="published")
+        rows = concat(*parts, theirs.assign(reading=f"published, {beside.TFP}"))
+        return beside.judged(rows, agreement(rows), LIBRARIES, by=SETTING)
     return concat(*parts)
+
+
+def agreement(rows: pd.DataFrame) -> pd.DataFrame:
+    """Our engine beside tensorflow-privacy's optimiser, as published: see `pet_lab.agreement`."""
+    part = rows[rows["metric"].isin(SHOWN) & rows["slice"].isin(["", WHOLE])]
+    return beside.agreement(part, LIBRARIES, column="reading", by=SETTING)
+
+
+def attack_agreement(s: Settings, *, models: int = 8) -> pd.DataFrame:
+    """The suite's logistic attack beside `mia.GridLogistic` on equal models and folds, by slice.
+
+    Columns: reading, slice, models (on which both ran), suite and ours (mean AUC), difference
+    (mean), low and high (its 90 % interval).
+    """
+    rows = []
+    for reading, groups in MICROBATCHES.items():
+        config = replace(s.configs[-1], microbatches=groups)
+        how: dict[str, Any] = {"seed": s.seed, "replicates": models}
+        for target in mia.train_targets(s.X, s.y, [config], **how):
+            parts = target.split.train, target.split.test
+            sides = [mia.from_logits(target.logits[i], s.y[i]) for i in parts]
+            for fast in (False, True) if target.status == "ok" else ():
+                rng: dict[str, Any] = {"rng": np.random.default_rng(target.seed), "fast": fast}
+                result = (
+                    mia.holdout_logistic(*sides, **rng)
+                    if groups
+                    else mia.run_suite(*sides, attacks=["LOGISTIC_REGRESSION"], **rng)
+                )
+                rows.append(result.assign(reading=reading, fast=fast, model=target.replicate))
+    table = pd.concat(rows).pivot(index=["reading", "slice", "model"], columns="fast", values="auc")
+    table = table.set_axis(["suite", "ours"], axis=1).dropna()
+    table["difference"] = table["ours"] - table["suite"]
+    by = table.groupby(["reading", "slice"])
+    summary = by.mean().assign(models=by.size())
+    half = stats.t.isf(0.05, np.maximum(summary["models"] - 1, 1)) * by["difference"].sem()
+    bounds = {"low": summary["difference"] - half, "high": summary["difference"] + half}
+    summary = summary.assign(**bounds).reset_index()
+    return summary[["reading", "slice", "models", "suite", "ours", "difference", "low", "high"]]
 
 
 def epsilons(s: Settings) -> pd.DataFrame:
@@ -185,7 +240,7 @@ def epsilons(s: Settings) -> pd.DataFrame:
     return rows.frame()
 
 
-def agreement(s: Settings) -> pd.DataFrame:
+def engines(s: Settings) -> pd.DataFrame:
     """`dpsgd.agreement` on one hold-out for the last setting, in both readings."""
     X, y = s.X[s.split.train], s.y[s.split.train]
     parts = []

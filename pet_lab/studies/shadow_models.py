@@ -1,4 +1,8 @@
-"""Shokri's shadow-model attack and LiRA on targets with and without DP (UNECE, table 3.5)."""
+"""Shokri's shadow-model attack and LiRA on targets with and without DP (UNECE, table 3.5).
+
+The targets as published, and those without DP, are trained by our engine; tensorflow-privacy trains
+`library_runs` of them and all their imitations too, and is scored where the two are told apart.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from pet_lab import accounting, checks, data, dpsgd, mia
+from pet_lab import agreement as beside
+from pet_lab.dpsgd.config import Engine
 from pet_lab.rows import Claim, Rows, concat, fill, streams, summarise, wide
 
 LABELS = {
@@ -27,6 +33,8 @@ FULL_BATCH = "dp-sgd, all records at once"
 FEW_STEPS = dpsgd.Config(  # on all records
     hidden=(), sampling="full", batch_size=None, epochs=20, learning_rate=0.5, clip=1.0
 )
+LIBRARIES = {"published": beside.TFP}
+SHOWN = ["target.accuracy", "target.recall.class0", "accuracy", "mia.auc"]  # of the agreement
 JUDGED = ["accuracy", "accuracy.always_member", "balanced_accuracy", "mia.auc"]
 
 
@@ -63,6 +71,8 @@ class Settings:
     shadow_models: int
     replicates: int
     lira_models: int
+    engine: Engine = "batched"
+    library_runs: int = 0
     seed: int
 
     def __post_init__(self) -> None:
@@ -72,7 +82,8 @@ class Settings:
         checks.whole(16, lira_models=self.lira_models)
         checks.between(0, 1, confidence=self.confidence)
         checks.positive(dp_epsilon=self.epsilon)
-        checks.whole(0, seed=self.seed)
+        checks.whole(0, seed=self.seed, library_runs=self.library_runs)
+        checks.one_of(get_args(Engine), engine=self.engine)
         smallest = min(self.members, len(self.y) // 2)  # of targets, and of LiRA's
         size = self.plain.batch_size or 1
         mia.check_plan(self.y, batch_size=size, members=smallest, delta=self.delta)
@@ -110,6 +121,11 @@ class Settings:
             Victim(target=FULL_BATCH, epsilon=e, config=full),
         ]
 
+    @property
+    def checked(self) -> bool:
+        """Whether tensorflow-privacy trains beside our engine."""
+        return self.library_runs > 0 and self.engine == "batched"
+
     def guarantee(self, victim: Victim) -> accounting.Guarantee:
         """What its training proves."""
         return accounting.of(victim.config, n=self.members, delta=self.delta, accountant="pld")
@@ -139,7 +155,27 @@ def simulate(s: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     attacked = [shadow_attack(s, victim) for victim in networks]
     lira_rows, curves = lira(s, [v for v in networks if v.reading == "described"])
     twice = attacked[0].assign(reading="published")
-    return concat(*attacked, twice, lira_rows, full_batch(s, rival)), curves
+    parts = [*attacked, twice, lira_rows, full_batch(s, rival)]
+    if not s.checked:
+        return concat(*parts), curves
+    peer = replace(s, engine=beside.TFP, replicates=s.library_runs)
+    name = f"published, {beside.TFP}"
+    theirs = [shadow_attack(peer, v).assign(reading=name) for v in (networks[0], networks[2])]
+    rows = concat(*parts, *theirs)
+    return beside.judged(rows, agreement(rows), LIBRARIES, by=["target", "epsilon"]), curves
+
+
+def agreement(rows: pd.DataFrame) -> pd.DataFrame:
+    """Our engine beside tensorflow-privacy's optimisers, as published: see `pet_lab.agreement`."""
+    part, by = rows[rows["metric"].isin(SHOWN)], ["target", "epsilon"]
+    how: dict[str, Any] = {"column": "reading", "by": by, "detail": ["attack_model", "metric"]}
+    return beside.agreement(part, LIBRARIES, **how)
+
+
+def engines(s: Settings) -> pd.DataFrame:
+    """`dpsgd.agreement` for the private target as published, on all records."""
+    config = s.victims[2].config
+    return dpsgd.agreement(s.X, s.y, config, seed=s.seed, delta=s.delta)
 
 
 def shadow_attack(s: Settings, victim: Victim) -> pd.DataFrame:
@@ -159,9 +195,8 @@ def shadow_attack(s: Settings, victim: Victim) -> pd.DataFrame:
         out = np.random.default_rng(draw).permutation(len(s.y)).argsort() < len(s.y) - s.members
         one_class = len(np.unique(s.y[~out])) < 2
         if not one_class:
-            target = dpsgd.train(
-                s.X, s.y, victim.config, seeds=[training], members=~out[None], curve_every=0
-            )
+            how: dict[str, Any] = {"members": ~out[None], "engine": s.engine, "curve_every": 0}
+            target = dpsgd.train(s.X, s.y, victim.config, seeds=[training], **how)
         if one_class or target.diverged[0]:
             status = mia.ONE_CLASS if one_class else "the training diverged"
             rows.add(metrics={"target.accuracy": math.nan}, status=status, **whole)
@@ -214,8 +249,8 @@ def _scores(
     ]
     pool, labels = np.concatenate([X for X, _ in parts]), np.repeat([0, 1], 2 * s.members)
     train, test = mia.shadow_masks(s.shadow_models, len(pool), size=s.members, rng=rng)
-    config = target.configs[0]
-    imitations = dpsgd.train(pool, labels, config, seeds=seeds[1:], members=train, curve_every=0)
+    how = {"seeds": seeds[1:], "members": train, "engine": s.engine, "curve_every": 0}
+    imitations = dpsgd.train(pool, labels, target.configs[0], **how)
     ok = ~imitations.diverged
     answers = _two_columns(imitations.predict(pool)[ok])
     scores = mia.shadow_scores(answers, train[ok], test[ok], outputs)

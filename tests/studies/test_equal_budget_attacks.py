@@ -122,3 +122,31 @@ def test_claims_follow_the_rows(auc, holds):
 def test_one_replicate_claims_nothing():
     claims = study.takeaways(invented(0.8, replicates=1), base_rate=0.67)
     assert not claims[0].holds
+
+
+def test_the_libraries_run_beside_ours(frame, monkeypatch):
+    train, synthesise, asked = dpsgd.train, study.synth.synthesise, []
+
+    def trained(*args, engine="batched", **how):
+        asked.append(engine)
+        return train(*args, **how)
+
+    def synthesised(*args, mechanism, **how):
+        asked.append(mechanism)
+        return synthesise(*args, mechanism="mst", **how)
+
+    monkeypatch.setattr(dpsgd, "train", trained)
+    monkeypatch.setattr(study.synth, "synthesise", synthesised)
+    both = settings(frame, replicates=3, data_replicates=3, library_runs=2)
+    rows = study.simulate(both)
+    assert {"tensorflow-privacy", "mst-smartnoise", "mst"} <= set(asked)
+    table = study.agreement(rows)
+    assert set(table["mechanism"]) == {"dp-sgd", "mst"}
+    assert table["runs library"].eq(2).all()
+    assert set(study.attacked(rows)["mechanism"]) == {"dp-sgd", "mst"}  # the pictures are ours
+    asked.clear()
+    libraries = {"engine": "tensorflow-privacy", "mechanism": "mst-smartnoise"}
+    alone = settings(frame, library_runs=2, **libraries)
+    assert study.agreement(study.simulate(alone)).empty
+    assert "mst" not in asked
+    assert not alone.checked

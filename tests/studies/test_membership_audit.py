@@ -127,3 +127,13 @@ def test_curves_end_where_everybody_is_accused(attacked):
         "loss threshold, no DP",
     }
     assert (curves.groupby("attack")["tpr"].last() == 1).all()
+
+
+@pytest.mark.slow
+def test_tensorflow_privacy_trains_the_same_models(attacked):
+    table = study.agreement(settings(library_runs=2, models=16), attacked)
+    assert set(table["training"]) == set(attacked)
+    assert table["runs library"].eq(2).all()
+    assert table["runs"].eq(24).all()
+    assert not table["finding"].eq("differs").any()
+    assert study.engines(settings()).loc[0, "difference"] < 1e-5

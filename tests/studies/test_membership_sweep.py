@@ -73,6 +73,47 @@ def test_settings_that_are_not_printed_get_fewer_hold_outs():
     np.testing.assert_array_equal(first, again[first.index])
 
 
+def by_ours(monkeypatch):
+    """Our engine in the library's place; returns the engines that were asked for."""
+    train, asked = dpsgd.train, []
+
+    def trained(*args, engine="batched", **how):
+        asked.append(engine)
+        return train(*args, **how)
+
+    monkeypatch.setattr(dpsgd, "train", trained)
+    return asked
+
+
+def test_the_library_trains_beside_ours_and_is_held_against_it(monkeypatch):
+    asked = by_ours(monkeypatch)
+    how = GOOD | {"replicates": 3, "library_runs": 2, "printed": [(0.5, 1.0)]}
+    rows = study.simulate(study.Settings(**how))
+    assert asked.count("tensorflow-privacy") == 1
+    theirs = rows[rows["reading"] == "published, tensorflow-privacy"]
+    ours = rows[(rows["reading"] == "published") & (rows["noise_multiplier"] == 1.0)]
+    both = theirs.merge(ours, on=KEYS, suffixes=("", "_ours"))
+    assert len(both) == len(theirs) > 0
+    np.testing.assert_array_equal(both["value"], both["value_ours"])
+    table = study.agreement(rows)
+    assert set(table["noise_multiplier"]) == {1.0}
+    assert table["runs library"].eq(2).all()
+    assert table["runs"].eq(3).all()
+    assert not table["finding"].eq("differs").any()
+    asked.clear()
+    settings = study.Settings(**(how | {"engine": "tensorflow-privacy"}))
+    assert study.agreement(study.simulate(settings)).empty
+    assert set(asked) == {"tensorflow-privacy"}
+
+
+def test_the_suites_attack_beside_ours_on_equal_models():
+    table = study.attack_agreement(study.Settings(**GOOD), models=3)
+    whole = table[table["slice"] == study.WHOLE].set_index("reading")
+    assert whole["models"].tolist() == [3, 3]
+    assert (whole["difference"].abs() < 0.05).all()
+    assert (table["low"] <= table["difference"]).all()
+
+
 @pytest.mark.slow
 def test_tensorflow_privacy_trains_the_same_targets():
     how = GOOD | {"replicates": 1}
@@ -81,7 +122,7 @@ def test_tensorflow_privacy_trains_the_same_targets():
         for one in (study.Settings(**how, engine=e) for e in ("batched", "tensorflow-privacy"))
     )
     np.testing.assert_allclose(ours["value"], theirs["value"], atol=1e-6)
-    table = study.agreement(study.Settings(**(how | {"noise_multipliers": [0.8]})))
+    table = study.engines(study.Settings(**(how | {"noise_multipliers": [0.8]})))
     assert table["reading"].tolist() == ["described"] * 4 + ["published"] * 4
     assert (table.loc[0, "difference"] < 1e-6).all()
 

@@ -150,3 +150,27 @@ def test_claims_follow_the_rows(rows):
     unattacked = both[~((both["target"] == "dp-sgd") & (both["attack_model"] != ""))]
     assert not study.headline(unattacked).holds
     assert not study.takeaways(unattacked, CELLS, base_rate=0.5)[2].holds
+
+
+def test_the_library_trains_targets_and_imitations_beside_ours(monkeypatch):
+    train, asked = dpsgd.train, []
+
+    def trained(*args, engine="batched", **how):
+        asked.append((engine, len(how["seeds"])))
+        return train(*args, **how)
+
+    monkeypatch.setattr(dpsgd, "train", trained)
+    settings = study.Settings(**(GOOD | {"replicates": 3, "library_runs": 2}))
+    rows, _ = study.simulate(settings)
+    theirs = [size for engine, size in asked if engine == "tensorflow-privacy"]
+    assert theirs.count(1) == 2 * 2  # targets of two kinds; the others are imitations
+    assert theirs.count(2) > 0
+    table = study.agreement(rows)
+    assert set(table["target"]) == {"non-private", "dp-sgd"}
+    accuracy = table[table["metric"] == "target.accuracy"]
+    assert accuracy["runs library"].tolist() == [2, 2]
+    keys = ["target", "replicate"]
+    part = rows[rows["metric"] == "target.accuracy"]
+    ours = part[part["reading"] == "published"].set_index(keys)["value"]
+    peer = part[part["reading"] == "published, tensorflow-privacy"].set_index(keys)["value"]
+    np.testing.assert_array_equal(peer, ours[peer.index])
