@@ -67,6 +67,11 @@ class Settings:
         mia.check_plan(self.y, batch_size=size, members=half, delta=self.delta)
 
     @property
+    def checked(self) -> bool:
+        """Whether tensorflow-privacy trains beside our engine."""
+        return self.library_runs > 0 and self.engine == "batched"
+
+    @property
     def trainings(self) -> dict[str, dpsgd.Config]:
         """By name: without DP, with clipping only (noise 0), with noise."""
         return {"no DP": replace(self.base, clip=math.inf)} | {
