@@ -12,6 +12,7 @@ NaN where fewer than 20 complete runs of the table's one-run cells are known.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import isfinite, isinf, isnan, nan, sqrt
@@ -450,12 +451,18 @@ _TEMPLATE = Path(__file__).resolve().parent / "templates" / "verdicts.html.j2"
 
 
 def show(
-    df: pd.DataFrame, caption: str | None = None, *, one_table: bool = False, counts: bool = True
+    df: pd.DataFrame,
+    caption: str | None = None,
+    *,
+    one_table: bool = False,
+    counts: bool = True,
+    anchors: bool = False,
 ) -> Any:
-    """The scorecard as an accessible HTML table, for notebooks and reports.
+    """The scorecard as an accessible HTML table, a row per printed cell, its readings side by side.
 
-    The caption is the headline unless given; with `one_table` no column repeats the table's id.
-    A run that does not count (`Dataset.counts`) gets a sentence and no verdicts.
+    The caption is the headline unless given; with `one_table` no column repeats the table's id;
+    `anchors` makes each row a target for links. A run that does not count (`Dataset.counts`) gets a
+    sentence and no verdicts.
     """
     import jinja2
 
@@ -465,23 +472,37 @@ def show(
         return Markdown(NOT_HELD)
     summary = headline(df)
     whole = _as_a_whole(df) if df["table"].nunique() == 1 else ""
-    rows = df.assign(
-        conditions=[
-            ", ".join(where_text({k: v}).replace("=", " = ") for k, v in where.items())
-            for where in df["where"]
-        ],
-        number=[_ours(row) for row in df.to_dict("records")],
-    )
     html = _Html(
         jinja2.Template(_TEMPLATE.read_text(encoding="utf-8"), autoescape=True).render(
-            rows=rows.to_dict("records"),
+            cells=cells(df),
+            readings=[r for r in READINGS if (df["as"] == r).any()],
             caption=f"{summary if caption is None else caption} {whole}".strip(),
             badges=_BADGES,
             one_table=one_table,
+            anchors=anchors,
         )
     )
     html.summary = summary
     return html
+
+
+def cells(df: pd.DataFrame) -> list[dict[str, Any]]:
+    """One record per printed cell: its place in words, its print, and by reading what is ours."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, row in zip(
+        _keys(df), cast("list[dict[str, Any]]", df.to_dict("records")), strict=True
+    ):
+        conditions = [where_text({k: v}).replace("=", " = ") for k, v in row["where"].items()]
+        cell = found.setdefault(key, row | {"conditions": ", ".join(conditions), "ours": {}})
+        cell["anchor"] = "at-" + re.sub(r"\W+", "-", key.partition("|")[2].lower()).strip("-")
+        cell["ours"][row["as"]] = {"number": _ours(row), "verdict": row["verdict"]}
+    for key, part in df.groupby(_keys(df), sort=False):
+        notes = dict.fromkeys(part["note"])
+        by_reading = [f"as {r}: {n}" for r, n in zip(part["as"], part["note"], strict=True) if n]
+        sentences = by_reading if len(notes) > 1 else filter(None, notes)
+        odd = found[key]["inconsistent"]
+        found[key]["note"] = ". ".join([*sentences, *([f"Inconsistent: {odd}"] if odd else [])])
+    return list(found.values())
 
 
 def _as_a_whole(df: pd.DataFrame) -> str:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import shutil
 from html import escape
+from pathlib import Path
 
 import demo
 import nbformat
@@ -15,6 +16,8 @@ from bs4 import BeautifulSoup
 from pet_lab import files
 from pet_lab.workbench import plots, report, results, runs, scorecard, sweep
 from pet_lab.workbench.report import exporter, pages
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -186,10 +189,31 @@ def test_scorecard_lists_every_cell_under_its_table(built):
     ws, _ = built
     page = soup(ws.reports / "scorecard.html")
     assert page.find(id="table-2-4")
-    assert len(page.select("tbody tr")) == len(scorecard.from_runs(ws)) == 8
+    assert len(page.select("tr.cell")) == len(scorecard.from_runs(ws)) == 8
     assert page.select_one("tbody th")["data-label"] == "Where"
-    folded = page.select("details.fold")  # the stand-in's table: a line instead of a column of "–"
-    assert [d.summary.text for d in folded] == ["4 lines, none run"]
+    anchors = [row["id"] for row in page.select("tr.cell")]
+    assert anchors == [row.a["href"][1:] for row in page.select("tr.cell")]
+    assert "at-2-4-error-rate-0-2-threshold-0-5-method-naive-recall-actual" in anchors
+    counts = [" ".join(p.text.split()) for p in page.select(".head .eyebrow")]
+    assert counts[0].startswith("as described 2 reproduced, 2 differs · report")
+    assert counts[1].startswith("as described 4 not run")
+    assert [i["id"] for i in page.select(".filter input")] == [
+        *("only-any", "only-reproduced", "only-differs", "only-not-run"),
+    ]
+    assert page.select_one(".strip")["aria-label"] == (
+        "Ours less printed, in margins: 2 of 4 values lie within one margin, 2 beyond 4."
+    )
+
+
+def test_a_strip_shows_gaps_in_margins_and_cuts_what_lies_far_out():
+    frame = scorecard.read(REPOSITORY / "reports" / "scorecard.csv").head(3)
+    frame = frame.assign(published=["1.0", "1.0", "2"], margin=[0.1, 0.1, 0.0])
+    frame = frame.assign(ours=[1.05, 9.0, 2.0], se=[0.01, 0.0, float("nan")])
+    marks = pages._strip(frame)["marks"]
+    assert [round(x, 3) for x in marks[0]["at"]] == [0.5, 0.304, 0.696]
+    assert [(m["at"][0], m["beyond"]) for m in marks[1:]] == [(4, True), (0, False)]
+    (odd,) = pages._strip(frame.assign(ours=2.001).tail(1))["marks"]  # exact, and not equal
+    assert odd["beyond"]
 
 
 def test_one_refused_report_costs_no_other(built, tmp_path):

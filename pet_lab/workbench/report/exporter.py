@@ -164,9 +164,16 @@ def export(notebook: Any, *, link: Link) -> Body:
     return _mended(page, link)
 
 
-def prose(text: str, link: Link) -> Body:
-    """A document of markdown as a body: its title is left to the page, links go through `link`."""
-    return _mended(markdown(_without_title(text)), link)
+def prose(text: str, link: Link, *, terms: bool = False) -> Body:
+    """A document of markdown as a body: its title is left to the page, links go through `link`.
+
+    With `terms` a paragraph that opens with bold words, such as "**Clip.**", is anchored by them.
+    """
+    body = _mended(markdown(_without_title(text)), link)
+    if terms:
+        named = re.compile(r"<p>(?=<strong>(.+?)\.?</strong>)")
+        body = body._replace(html=named.sub(lambda m: f'<p id="{slug(m[1])}">', body.html))
+    return body
 
 
 def first_picture(notebook: Any) -> tuple[str, str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -40,6 +41,7 @@ NOTICES = {
     "own": "Made from data of your own: not comparable with the printed numbers, which count as "
     "not run.",
 }
+STRIP = 4  # margins to either side of the zero of a strip
 PARTS = (("parameters-of-this-run", "Parameters"), ("provenance", "Provenance"))  # of any report
 MOST_RUN_PAGES = 24  # written beside the page of a sweep; more of them on demand
 
@@ -179,7 +181,7 @@ def build_index(
     glossary = _glossary(ws)
     if glossary.is_file():
         text = glossary.read_text(encoding="utf-8")
-        terms = exporter.prose(text, functools.partial(_link, ws, glossary))
+        terms = exporter.prose(text, functools.partial(_link, ws, glossary), terms=True)
         pages[GLOSSARY] = _render(
             ws, "glossary.html.j2", GLOSSARY, body=terms.html, toc=terms.contents
         )
@@ -257,7 +259,9 @@ def _render(ws: Workspace, template: str, here: str, **values: Any) -> str:
     pages = [(INDEX, "Overview"), (SCORECARD, "Scorecard"), (FAILURES, "Failures")]
     if _glossary(ws).is_file():
         pages.append((GLOSSARY, "Glossary"))
-    return _templates().get_template(template).render(here=here, pages=pages, **values)
+    glossary = len(pages) > 3
+    page = _templates().get_template(template)
+    return page.render(here=here, pages=pages, glossary=glossary, **values)
 
 
 # --- which run a page shows --------------------------------------------------------------------
@@ -475,6 +479,7 @@ def _scorecard(ws: Workspace, scored: pd.DataFrame) -> str:
         sentence=scorecard.headline(scored),
         counts=_counts(scored),
         publications=publications,
+        verdicts=[v for v in scorecard.VERDICTS if (scored["verdict"] == v).any()],
         toc=[(p["anchor"], p["name"]) for p in publications],
     )
 
@@ -491,11 +496,33 @@ def _tables(ws: Workspace, scored: pd.DataFrame, titles: Mapping[str, str]) -> l
                 "name": f"{name}: {titles[name]}" if name in titles else name,
                 "source": first["source"],
                 "link": link if link and (ws.reports / link).is_file() else "",
-                "html": scorecard.show(part, one_table=True),
-                "folded": len(part) if (part["verdict"] == "not run").all() else 0,
+                "html": scorecard.show(part, one_table=True, anchors=True),
+                "cells": len(scorecard.cells(part)),
+                "counts": _counts(part),
+                "strip": _strip(part),
             }
         )
     return tables
+
+
+def _strip(scored: pd.DataFrame) -> dict[str, Any]:
+    """Marks of the strip of a table: how many margins ours lies from the print, cut at STRIP."""
+    marks = []
+    numbers = scored.assign(published=pd.to_numeric(scored["published"], errors="coerce"))
+    for row in numbers.dropna(subset=["ours", "published"]).to_dict("records"):
+        gap = row["ours"] - row["published"]
+        unit = row["margin"] or abs(gap) / (2 * STRIP) or 1.0  # exact: equal, or beyond the end
+        at, half = gap / unit, 1.96 * (row["se"] if row["se"] > 0 else 0.0) / unit
+        if not math.isnan(at):
+            ends = [max(-STRIP, min(STRIP, x)) for x in (at, at - half, at + half)]
+            marks.append({"at": ends, "beyond": abs(at) > STRIP, **row})
+    inside = sum(abs(mark["at"][0]) <= 1 for mark in marks)
+    cut = sum(mark["beyond"] for mark in marks)
+    return {
+        "marks": marks,
+        "words": f"Ours less printed, in margins: {inside} of {len(marks)} values lie within one "
+        f"margin, {cut} beyond {STRIP}.",
+    }
 
 
 def _problems(
