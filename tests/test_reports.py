@@ -1,6 +1,9 @@
 """Every page of a built workspace in a real browser: nothing leaves, everything can be read."""
 
+import importlib.util
+import itertools
 import re
+from pathlib import Path
 
 import browser
 import demo
@@ -87,7 +90,8 @@ def test_pictures_have_words_and_load(chrome, page):
     pictures = chrome.run(
         "return Promise.all([...document.querySelectorAll('img, [role=img]')].map(async i => {"
         "if (i.decode) await i.decode();"
-        "return [i.getAttribute('alt') || i.getAttribute('aria-label') || '', i.naturalWidth]}))"
+        "return [i.getAttribute('alt') || i.getAttribute('aria-label') || '',"
+        " i.naturalWidth ?? i.getBoundingClientRect().width]}))"
     )
     assert all(len(words) > 10 and width > 50 for words, width in pictures)
     if page.stem in ("psi-typos", "index"):
@@ -105,10 +109,47 @@ def test_text_contrasts_in_both_schemes(chrome, page, dark):
     assert (sum(map(int, re.findall(r"\d+", background))) < 150) == dark
 
 
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+def violations(chrome, page) -> list[str]:
+    """What axe-core finds in a page, light and dark, on a phone and on a desk, all folds open."""
+    (folder,) = importlib.util.find_spec("axe_playwright_python").submodule_search_locations
+    axe = (Path(folder) / "axe.min.js").read_text()
+    found = []
+    for width, dark in itertools.product((390, 1280), (False, True)):
+        chrome.look(width=width, height=900, dark=dark)
+        chrome.open(page)
+        chrome.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+        chrome.run("document.querySelectorAll('.open').forEach(box => box.checked = true)")
+        chrome.run(axe)
+        chrome.driver.set_script_timeout(120)
+        found += chrome.driver.execute_async_script(
+            "const [tags, done] = arguments;"
+            "axe.run(document, {runOnly: tags, resultTypes: ['violations']}).then(r => done("
+            "r.violations.map(v => v.id + ': ' + v.nodes[0].html.slice(0, 150))))",
+            WCAG,
+        )
+    return sorted(set(found))
+
+
+def test_no_violation_of_wcag(chrome, page):
+    assert violations(chrome, page) == []
+
+
+def test_axe_sees_a_violation(chrome, reports, tmp_path):
+    spoilt = tmp_path / "spoilt.html"
+    html = (reports / "failures.html").read_text()
+    spoilt.write_text(html.replace("</main>", '<input><p style="color:#ccc">pale</p></main>'))
+    found = [line.partition(":")[0] for line in violations(chrome, spoilt)]
+    assert {"label", "color-contrast"} <= set(found)
+
+
 def test_phone_scrolls_one_way(chrome, page):
     chrome.look(width=390, height=844)
     chrome.open(page)
     chrome.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    chrome.run("document.querySelectorAll('.open').forEach(box => box.checked = true)")
     assert chrome.run("return document.documentElement.scrollWidth") <= 390
 
 
@@ -222,3 +263,28 @@ def test_a_panel_answers_without_a_script(chrome, reports):
     assert visible(power) == ["z 2.012", "records 20"]
     assert len(visible(stored)) == 5
     assert chrome.run("return document.scripts.length") == 0
+
+
+def test_the_scorecard_folds_filters_and_leads_to_a_cell(chrome, reports):
+    from selenium.webdriver.common.by import By
+
+    def visible(selector):
+        return [
+            e for e in chrome.driver.find_elements(By.CSS_SELECTOR, selector) if e.is_displayed()
+        ]
+
+    chrome.look()
+    page = reports / "scorecard.html"
+    chrome.open(page)
+    assert visible("tr.cell") == []
+    chrome.driver.find_element(By.CSS_SELECTOR, ".unfold").click()
+    assert len(visible("tr.cell")) == 4
+    chrome.run("document.querySelector('.open').click()")
+    chrome.run("document.querySelector('#only-differs').click()")
+    assert len(visible("tr.cell")) == 1
+    assert len(visible(".printed")) == 1  # the other table has none
+    chrome.run("document.querySelector('#only-not-run').click()")
+    assert len(visible("tr.cell")) == 4
+    chrome.open(f"{page.as_uri()}#at-2-4-error-rate-0-2-threshold-0-5-method-naive-recall-actual")
+    assert len(visible("tr.cell")) == 4
+    assert len(visible("tr:target")) == 1

@@ -494,7 +494,7 @@ def cells(df: pd.DataFrame) -> list[dict[str, Any]]:
     ):
         conditions = [where_text({k: v}).replace("=", " = ") for k, v in row["where"].items()]
         cell = found.setdefault(key, row | {"conditions": ", ".join(conditions), "ours": {}})
-        cell["anchor"] = "at-" + re.sub(r"\W+", "-", key.partition("|")[2].lower()).strip("-")
+        cell["anchor"] = "at-" + re.sub(r"[\W_]+", "-", key.partition("|")[2].lower()).strip("-")
         cell["ours"][row["as"]] = {"number": _ours(row), "verdict": row["verdict"]}
     for key, part in df.groupby(_keys(df), sort=False):
         notes = dict.fromkeys(part["note"])

@@ -155,11 +155,33 @@ def test_the_page_of_a_sweep_opens_with_its_grid(built, tmp_path):
     assert report.build_sweep(ws, [failed]) is None
 
 
-def test_failures_tell_the_error_but_no_path(built):
+def test_failures_tell_where_but_nothing_that_an_error_says(built, tmp_path):
     page = soup(built[0].reports / "failures.html")
-    assert "FileNotFoundError: no file …" in page.text
-    assert "/home" not in page.text
-    assert "Traceback" not in page.text
+    assert "FileNotFoundError in cell 6" in page.text
+    assert "pet-lab status psi/protocol" in page.code.parent.parent.text
+    for hidden in ("/home", "secret", "data.csv", "Traceback"):
+        assert hidden not in page.text
+    shutil.copytree(built[0].root, tmp_path / "copy")
+    ws = type(built[0])(tmp_path / "copy")
+    error = {"name": "KeyError", "value": "'monthly_wage' of 'Anna Kowalska'", "cell": 3}
+    demo.add_failure(ws, "psi/protocol", error, seed=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages, "_report", lambda *_: {}["monthly_wage"])
+        with pytest.raises(report.RefusedReports, match="monthly_wage"):  # who runs it may see it
+            report.build(ws)
+    for path in ws.reports.glob("*.html"):
+        assert "monthly_wage" not in path.read_text(), path
+        assert "Kowalska" not in path.read_text(), path
+    assert "KeyError in cell 3" in soup(ws.reports / "failures.html").text
+    assert "KeyError in its report" in soup(ws.reports / "failures.html").text
+
+
+def test_the_index_says_whose_numbers_and_what_the_words_mean_before_what_failed(built):
+    page = soup(built[0].reports / "index.html")
+    words = page.main.get_text(" ", strip=True)
+    order = ["Numbers printed in", "Of 8 printed cells", "2 reproduced", "What these words mean"]
+    order += ["the authors’ own program", "Private set intersection", "1 run or report failed"]
+    assert [words.index(text) for text in order] == sorted(words.index(text) for text in order)
 
 
 def test_the_glossary_is_a_page_that_every_page_links(built):
@@ -195,14 +217,13 @@ def test_scorecard_lists_every_cell_under_its_table(built):
     assert anchors == [row.a["href"][1:] for row in page.select("tr.cell")]
     assert "at-2-4-error-rate-0-2-threshold-0-5-method-naive-recall-actual" in anchors
     counts = [" ".join(p.text.split()) for p in page.select(".head .eyebrow")]
-    assert counts[0].startswith("as described 2 reproduced, 2 differs · report")
+    assert counts[0].startswith("as described 2 reproduced, 1 differs, 1 undecided · report")
     assert counts[1].startswith("as described 4 not run")
     assert [i["id"] for i in page.select(".filter input")] == [
-        *("only-any", "only-reproduced", "only-differs", "only-not-run"),
+        *("only-any", "only-reproduced", "only-differs", "only-undecided", "only-not-run"),
     ]
-    assert page.select_one(".strip")["aria-label"] == (
-        "Ours less printed, in margins: 2 of 4 values lie within one margin, 2 beyond 4."
-    )
+    words = page.select_one(".strip")["aria-label"]
+    assert words.startswith("Ours less printed, in margins: 3 of 4 values lie within one margin")
 
 
 def test_a_strip_shows_gaps_in_margins_and_cuts_what_lies_far_out():

@@ -20,7 +20,7 @@ from pet_lab import files
 from pet_lab.workbench import notebooks, plots, published, results, runs, scorecard, sweep, trace
 from pet_lab.workbench.errors import WorkbenchError
 from pet_lab.workbench.report import exporter, sweeps
-from pet_lab.workbench.report.guard import guard, sanitise
+from pet_lab.workbench.report.guard import GuardError, guard, sanitise
 from pet_lab.workbench.runs import RunRecord
 from pet_lab.workbench.workspace import Workspace
 
@@ -35,6 +35,11 @@ TRACKS = {
     "primers": "Primers: one technique each",
     "literature": "Literature: printed numbers of other publications",
 }
+REPORT = (  # whose numbers most of them are
+    "UNECE IPP final report",
+    "UNECE Project on Input Privacy Preservation: Final Report",
+    "https://statswiki.unece.org/pages/viewpage.action?pageId=395313305",
+)
 NOTICES = {
     "stand-in": "Made from a synthetic stand-in, not from the real data: the method is the same, "
     "the numbers say nothing about the printed ones, and every cell counts as not run.",
@@ -93,6 +98,7 @@ def build(
     chosen = known if names is None else [notebooks.resolve(ws, n) for n in names]
     written: list[Path] = []
     refused: dict[str, str] = {}
+    public: dict[str, str] = {}  # what the guard says names no data; other errors might
     for name in chosen:
         for page in (_report, _sweep_page):
             target = ws.reports / page_name(name, sweep=page is _sweep_page)
@@ -107,7 +113,11 @@ def build(
             except Exception as error:  # one bad notebook must not cost the others their report
                 target.unlink(missing_ok=True)
                 refused[name] = _reason(ws, error)
-    written += build_index(ws, profile=profile, refused=refused)
+                guarded = isinstance(error, GuardError)
+                public[name] = (
+                    refused[name] if guarded else f"{type(error).__name__} in its report."
+                )
+    written += build_index(ws, profile=profile, refused=public)
     if refused:
         raise RefusedReports(written, refused)
     return written
@@ -434,6 +444,8 @@ def _index(ws: Workspace, scored: pd.DataFrame, profile: str | None, *, failures
         "index.html.j2",
         INDEX,
         sentence=scorecard.headline(scored),
+        publications=[*scorecard.by_publication(scored, published.load(ws))],
+        report=REPORT,
         counts=_counts(scored),
         cards=[card for cards in tracks.values() for card in cards],
         tracks=tracks,
@@ -528,10 +540,14 @@ def _strip(scored: pd.DataFrame) -> dict[str, Any]:
 def _problems(
     ws: Workspace, profile: str | None, refused: Mapping[str, str]
 ) -> list[dict[str, str]]:
+    """What failed, without the messages: they may hold columns, values or paths of own data."""
     problems = []
     for r in runs.records(ws):
-        if r.state in BROKEN or r.undrawn:
-            why = sanitise(r.problem or "It was stopped before it ended.", root=ws.root)
+        errors = [e for e in (r.error, *r.undrawn) if e]
+        if r.state in BROKEN or errors:
+            where = [f"{e.get('name', 'Error')} in cell {e.get('cell', '–')}" for e in errors]
+            why = ", ".join(where) or "Stopped before it ended"
+            why += f"; `pet-lab status {r.notebook}` has the message." if errors else "."
             problems.append(
                 {"notebook": r.notebook, "run_id": r.run_id, "state": r.state, "problem": why}
             )
