@@ -285,6 +285,7 @@ def test_the_scorecard_folds_filters_and_leads_to_a_cell(chrome, reports):
     assert len(visible(".printed")) == 1  # the other table has none
     chrome.run("document.querySelector('#only-not-run').click()")
     assert len(visible("tr.cell")) == 4
+    chrome.open(reports / "failures.html")
     chrome.open(f"{page.as_uri()}#at-2-4-error-rate-0-2-threshold-0-5-method-naive-recall-actual")
     assert len(visible("tr.cell")) == 4
     assert len(visible("tr:target")) == 1

@@ -135,7 +135,7 @@ def table_html(
         columns.append([f"<td{style}>{_cell(v, formats.get(name))}</td>" for v in values])
     body = "".join(f"<tr>{''.join(cells)}</tr>\n" for cells in zip(*columns, strict=True))
     return (
-        f'<div class="pl-table" role="region" tabindex="0" aria-label="{title}" '
+        f'<div class="pl-table" role="group" tabindex="0" aria-label="{title}" '
         f'style="overflow-x:auto"><table data-pet-lab="{kind}"><caption>{title}</caption>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
     )

@@ -274,7 +274,7 @@ def _mended(page: str, link: Link) -> Body:
                 head["scope"] = "row" if head.find_parent("tbody") else "col"
         if not table.find_parent(class_="pl-table"):
             words = table.caption.get_text() if table.caption else "Table"
-            attrs = {"class": "pl-table", "role": "region", "tabindex": "0", "aria-label": words}
+            attrs = {"class": "pl-table", "role": "group", "tabindex": "0", "aria-label": words}
             table.wrap(soup.new_tag("div", attrs=attrs))
     captions = [c for c in soup.find_all("caption") if c.get_text().strip()]
     for caption in captions:  # plots.table keeps its caption as text
