@@ -488,21 +488,21 @@ def show(
 
 def cells(df: pd.DataFrame) -> list[dict[str, Any]]:
     """One record per printed cell: its place in words, its print, and by reading what is ours."""
-    found: dict[str, dict[str, Any]] = {}
+    by_key: dict[str, dict[str, Any]] = {}
     for key, row in zip(
         _keys(df), cast("list[dict[str, Any]]", df.to_dict("records")), strict=True
     ):
         conditions = [where_text({k: v}).replace("=", " = ") for k, v in row["where"].items()]
-        cell = found.setdefault(key, row | {"conditions": ", ".join(conditions), "ours": {}})
+        cell = by_key.setdefault(key, row | {"conditions": ", ".join(conditions), "ours": {}})
         cell["anchor"] = "at-" + re.sub(r"[\W_]+", "-", key.partition("|")[2].lower()).strip("-")
         cell["ours"][row["as"]] = {"number": _ours(row), "verdict": row["verdict"]}
     for key, part in df.groupby(_keys(df), sort=False):
         notes = dict.fromkeys(part["note"])
         by_reading = [f"as {r}: {n}" for r, n in zip(part["as"], part["note"], strict=True) if n]
         sentences = by_reading if len(notes) > 1 else filter(None, notes)
-        odd = found[key]["inconsistent"]
-        found[key]["note"] = ". ".join([*sentences, *([f"Inconsistent: {odd}"] if odd else [])])
-    return list(found.values())
+        odd = by_key[key]["inconsistent"]
+        by_key[key]["note"] = ". ".join([*sentences, *([f"Inconsistent: {odd}"] if odd else [])])
+    return list(by_key.values())
 
 
 def _as_a_whole(df: pd.DataFrame) -> str:
