@@ -10,6 +10,7 @@ from . import hapt, shipped, student
 from .entry import Dataset, Entry
 from .errors import DataError, DataMismatch, DataMissing
 from .own import Bins, Domain, cuts, ends
+from .pairs import FilePair, open_pair
 from .reader import Column, TableReading, read_table
 from .registry import (
     REGISTRY,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +16,20 @@ import numpy as np
 import pandas as pd
 
 from pet_lab import checks, psi
-from pet_lab.data import istat_bi
+from pet_lab.data import FilePair, istat_bi
 from pet_lab.psi import end_to_end, tokens
 from pet_lab.psi.disclosure import OutputRules
 from pet_lab.psi.engines import engine_named
 from pet_lab.psi.linker import Linker, Query
 from pet_lab.psi.protocol import schema
+from pet_lab.psi.tokens import check_upload
 from pet_lab.rows import Claim, Rows
 
 PAIR = ("CLASSE_ETA", "CLASSE_REDDITO")
-LABELS = {"count": "common records", "istat_label": "label at istat", "bank_label": "label at bank"}
-
-
+MOST_LABELS = 50  # of a column that is counted
+LABELS = {"count": "common records", "left_label": "label on the left"}
+LABELS["right_label"] = "label on the right"
+SAME_NAME = " of the right"
 ON_THE_WIRE = "a key or its hash on the wire"
 PROS = (
     "other parties in the same situation can use it",
@@ -41,18 +44,41 @@ CONS = (
 )
 
 
-@dataclass(frozen=True)
-class AnnexFiles:
-    """Both parties, and where their files came from."""
+@dataclass(frozen=True, kw_only=True)
+class LinkedFiles:
+    """Both parties, and where their files came from.
 
-    istat: psi.DataHolder
-    bank: psi.DataHolder
+    key     the key column, or columns, of both
+    pair    a column of each: the table that is protected and made noisy
+    public  by party and column, all labels, as the linker must know them
+    reading what the reader decided of own files; None: not own files
+    """
+
+    left: psi.DataHolder
+    right: psi.DataHolder
+    key: list[str]
+    pair: tuple[str, str]
+    public: Mapping[str, Mapping[str, Sequence[str]]]
     provenance: list[dict[str, Any]]
-    real: bool
+    reading: pd.DataFrame | None = None
+
+    @property
+    def parties(self) -> tuple[psi.DataHolder, psi.DataHolder]:
+        """Left and right."""
+        return self.left, self.right
+
+    @property
+    def real(self) -> bool:
+        """Whether these are the published files."""
+        return all(source["kind"] == "real" for source in self.provenance)
 
     def columns(self) -> dict[str, list[str]]:
         """All columns but the key, by party."""
-        return {p.name: list(p.frame.columns[1:]) for p in (self.istat, self.bank)}
+        return {p.name: [c for c in p.frame.columns if c not in self.key] for p in self.parties}
+
+    def axes(self, pair: tuple[str, str]) -> tuple[str, str]:
+        """A column of each side as the linker calls them."""
+        return f"{self.left.name}:{pair[0]}", f"{self.right.name}:{pair[1]}"
 
     def pairs(self) -> list[tuple[str, str]]:
         """Every column of one side with every column of the other."""
@@ -60,13 +86,19 @@ class AnnexFiles:
         return list(itertools.product(own, other))
 
     def joined(self) -> pd.DataFrame:
-        """The join in clear."""
-        return self.istat.frame.merge(self.bank.frame, on=istat_bi.KEY)
+        """The join in clear; columns are those of the left, then those of the right."""
+        return self.left.frame.merge(self.right.frame, on=self.key, suffixes=("", SAME_NAME))
+
+    def clear(self, pair: tuple[str, str]) -> pd.Series:
+        """Common records by a column of each, counted in clear; cells of none are left out."""
+        joined = self.joined()
+        right = pair[1] + SAME_NAME if pair[1] in self.left.frame else pair[1]
+        return joined.groupby([pair[0], right]).size()
 
     def schema(self) -> pd.DataFrame:
         """One row a party: rows, distinct keys, columns, and whether the data is real."""
         kinds = [source["kind"] for source in self.provenance]
-        return schema((self.istat, self.bank), istat_bi.KEY).assign(data=kinds)
+        return schema(self.parties, self.key).assign(data=kinds)
 
 
 def check(
@@ -79,25 +111,52 @@ def check(
     checks.between(0.001, 1000, epsilon=epsilon)
 
 
-def files(*, seed: int) -> AnnexFiles:
-    """The published files where they are at hand, else a stand-in drawn with `seed`."""
+def files(*, seed: int, own: FilePair | None = None) -> LinkedFiles:
+    """A user's own files; else the published ones where they are at hand, or a stand-in.
+
+    Own labels are read off the files: no epsilon covers that they are there.
+    """
+    if own:
+        columns = [[c for c in f.columns if c not in own.key] for f in (own.left, own.right)]
+        checks.require(all(columns), "Each file needs a column beside the key to count by.")
+        frames = {"left": own.left, "right": own.right}
+        public = {
+            name: {c: sorted(frame[c].unique()) for c in of}
+            for (name, frame), of in zip(frames.items(), columns, strict=True)
+        }
+        data = LinkedFiles(
+            **{name: psi.DataHolder(name, frame) for name, frame in frames.items()},
+            key=own.key,
+            pair=(columns[0][0], columns[1][0]),
+            public=public,
+            provenance=own.provenance,
+            reading=own.reading,
+        )
+        for party in data.parties:
+            check_upload(party, columns=data.columns()[party.name], public=public[party.name])
+        return data
     case = istat_bi.load(rng=np.random.default_rng(seed))
-    holders = (psi.DataHolder("istat", case.istat), psi.DataHolder("bank", case.bank))
-    return AnnexFiles(*holders, list(case.provenance), case.real)
+    return LinkedFiles(
+        left=psi.DataHolder("istat", case.istat),
+        right=psi.DataHolder("bank", case.bank),
+        key=[istat_bi.KEY],
+        pair=PAIR,
+        public=istat_bi.DOMAIN,
+        provenance=list(case.provenance),
+    )
 
 
-def variants(data: AnnexFiles, *, engine: str) -> pd.DataFrame:
+def variants(data: LinkedFiles, *, engine: str) -> pd.DataFrame:
     """The annex's four variants on the same keys: what each tells, and what crossed the wire."""
     speaker = engine_named(engine)
-    keys = [*data.istat.values(istat_bi.KEY), *data.bank.values(istat_bi.KEY)]
+    keys = [value for party in data.parties for c in data.key for value in party.values(c)]
     records = []
     for variant in speaker.variants:
-        mine, theirs = (PAIR[:1], PAIR[1:]) if variant == "enrichment" else ((), ())
+        mine, theirs = (data.pair[:1], data.pair[1:]) if variant == "enrichment" else ((), ())
         result = psi.intersect(
             speaker,
-            data.istat,
-            data.bank,
-            on=istat_bi.KEY,
+            *data.parties,
+            on=data.key,
             variant=variant,
             left_columns=mine,
             right_columns=theirs,
@@ -116,59 +175,62 @@ def variants(data: AnnexFiles, *, engine: str) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def run(data: AnnexFiles, *, engine: str, min_cell: int) -> end_to_end.EndToEnd:
+def run(data: LinkedFiles, *, engine: str, min_cell: int) -> end_to_end.EndToEnd:
     """Intersection, upload of every column, one query."""
     return end_to_end.run(
-        data.istat,
-        data.bank,
-        on=[istat_bi.KEY],
-        by=_axes(),
+        *data.parties,
+        on=data.key,
+        by=data.axes(data.pair),
         columns=data.columns(),
         engine=engine,
-        public=istat_bi.DOMAIN,
+        public=data.public,
         min_cell=min_cell,
         keep_payloads=True,
     )
 
 
-def _axes(pair: tuple[str, str] = PAIR) -> tuple[str, str]:
-    return f"istat:{pair[0]}", f"bank:{pair[1]}"
-
-
-def _columns(pair: tuple[str, str] = PAIR) -> dict[str, Any]:
-    return {"istat_column": pair[0], "bank_column": pair[1]}
+def _columns(pair: tuple[str, str]) -> dict[str, Any]:
+    return {"left_column": pair[0], "right_column": pair[1]}
 
 
 def _rows() -> Rows:
-    return Rows(istat_column="", bank_column="", istat_label="", bank_label="")
+    return Rows(left_column="", right_column="", left_label="", right_label="")
 
 
 def _table(
-    linker: Linker, outcome: end_to_end.EndToEnd, pair: tuple[str, str] = PAIR
+    linker: Linker, data: LinkedFiles, outcome: end_to_end.EndToEnd, pair: tuple[str, str]
 ) -> pd.DataFrame:
-    """What the linker answers to the bank: labels of either side, and their count."""
-    query = Query(session=outcome.simulated.right.session, group_by=_axes(pair))
-    return linker.answer(query, "bank").table(outcome.link_key)
+    """What the linker answers to the right: labels of either side, and their count."""
+    query = Query(session=outcome.simulated.right.session, group_by=data.axes(pair))
+    table = linker.answer(query, data.right.name).table(outcome.link_key)
+    return table.set_axis(["left", "right", "count"], axis=1)
 
 
-def tables(data: AnnexFiles, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
+def tables(data: LinkedFiles, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
     """Rows: every cell of every pair of columns, as the linker answers and as a join in clear."""
-    joined, rows = data.joined(), _rows()
+    rows, largest, shown = _rows(), 0, 0
     for pair in data.pairs():
-        clear = joined.groupby(list(pair)).size()
-        for x, y, count in _table(outcome.linkers[0], outcome, pair).itertuples(index=False):
+        clear = data.clear(pair)
+        for x, y, count in _table(outcome.linkers[0], data, outcome, pair).itertuples(index=False):
             metrics = {"count_in_clear": clear.get((x, y), 0)}
+            largest = max(largest, metrics["count_in_clear"])
             if count is not pd.NA:
                 metrics["count"] = count
-            rows.add(metrics=metrics, **_columns(pair), istat_label=x, bank_label=y)
+                shown += 1
+            rows.add(metrics=metrics, **_columns(pair), left_label=x, right_label=y)
+    checks.require(
+        shown,
+        f"Not one count leaves the linker: cells are too small or protect one that is (the largest "
+        f"holds {largest} records); lower min_cell or link larger files.",
+    )
     rows.add(metrics={"common_records": outcome.cardinality})
     return rows.frame()
 
 
-def linker_view(data: AnnexFiles, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
+def linker_view(data: LinkedFiles, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
     """What the linker holds: token frequencies by column, and the labels that they give away."""
     records = []
-    for party in (data.istat, data.bank):
+    for party in data.parties:
         held = outcome.held()[party.name]
         for column in held.labels:
             margin = party.frame[column].value_counts(normalize=True)
@@ -187,7 +249,7 @@ def linker_view(data: AnnexFiles, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def leakage(view: pd.DataFrame) -> pd.DataFrame:
+def leakage(data: LinkedFiles, view: pd.DataFrame) -> pd.DataFrame:
     """Rows: labels of each column, and how many of them frequencies name."""
     rows = _rows()
     for record in view.to_dict("records"):
@@ -196,82 +258,85 @@ def leakage(view: pd.DataFrame) -> pd.DataFrame:
             "labels_named_by_frequency": record["named by frequency"],
             "labels_opened_by_collusion": record["opened with a party's key"],
         }
-        rows.add(metrics=metrics, **{f"{record['party']}_column": record["column"]})
+        side = "left" if record["party"] == data.left.name else "right"
+        rows.add(metrics=metrics, **{f"{side}_column": record["column"]})
     return rows.frame()
 
 
-def _linker(outcome: end_to_end.EndToEnd, rules: OutputRules) -> Linker:
+def _linker(data: LinkedFiles, outcome: end_to_end.EndToEnd, rules: OutputRules) -> Linker:
     """A fresh linker with other rules that holds the same uploads."""
-    linker = Linker(("istat", "bank"), rules=rules)
+    linker = Linker((data.left.name, data.right.name), rules=rules)
     for party, table in outcome.held().items():
         linker.accept(table, party)
     return linker
 
 
-def protected(outcome: end_to_end.EndToEnd, *, strict_cell: int) -> pd.DataFrame:
+def protected(data: LinkedFiles, outcome: end_to_end.EndToEnd, *, strict_cell: int) -> pd.DataFrame:
     """Rows: cells of one table under a large smallest count, <NA> cells left out, and how many."""
+    strict = (OutputRules(min_cell=strict_cell, complementary=more) for more in (False, True))
     too_small, table = (
-        _table(_linker(outcome, OutputRules(min_cell=strict_cell, complementary=more)), outcome)
-        for more in (False, True)
+        _table(_linker(data, outcome, rules), data, outcome, data.pair) for rules in strict
     )
     rows = _rows()
     for x, y, count in table.dropna().itertuples(index=False):
         metrics = {"count_protected": count}
-        rows.add(metrics=metrics, **_columns(), istat_label=x, bank_label=y)
+        rows.add(metrics=metrics, **_columns(data.pair), left_label=x, right_label=y)
     hidden = {"cells_too_small": too_small, "cells_withheld": table}
     metrics = {name: one["count"].isna().sum() for name, one in hidden.items()}
-    rows.add(metrics=metrics, **_columns())
+    rows.add(metrics=metrics, **_columns(data.pair))
     return rows.frame()
 
 
 def noise(
-    data: AnnexFiles, outcome: end_to_end.EndToEnd, *, epsilon: float, replicates: int
+    data: LinkedFiles, outcome: end_to_end.EndToEnd, *, epsilon: float, replicates: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Noisy tables by linkers whose budget allows three questions.
 
     Returns rows with the mean absolute error of one table by replicate, and the query log of the
     last linker after four questions.
     """
-    rules = OutputRules(min_cell=0, epsilon_per_query=epsilon, epsilon_total=3 * epsilon)
-    truth = data.joined().groupby(list(PAIR)).size()
-    rows = _rows()
+    rules_of_noise = OutputRules(min_cell=0, epsilon_per_query=epsilon, epsilon_total=3 * epsilon)
+    truth, rows = data.clear(data.pair), _rows()
     for replicate in range(replicates):
-        linker = _linker(outcome, rules)
-        noisy = _table(linker, outcome).set_index(list(PAIR))["count"].astype(float)
-        error = {"noise_mean_absolute": (noisy - truth).abs().mean()}
-        rows.add(replicate=replicate, metrics=error, **_columns())
+        linker = _linker(data, outcome, rules_of_noise)
+        noisy = _table(linker, data, outcome, data.pair).set_index(["left", "right"])["count"]
+        off = noisy.astype(float) - truth.reindex(noisy.index, fill_value=0)
+        error = {"noise_mean_absolute": off.abs().mean()}
+        rows.add(replicate=replicate, metrics=error, **_columns(data.pair))
     for pair in data.pairs()[:4]:
         with contextlib.suppress(psi.PsiError):
-            _table(linker, outcome, pair)
+            _table(linker, data, outcome, pair)
     log = pd.DataFrame([vars(e) for e in linker.log.entries])
     log["query"] = log["query"].map(lambda q: ", ".join(q["group_by"]))
-    rows.add(metrics={"queries_refused": log["state"].str.startswith("refused").sum()})
+    refused = log["state"].str.startswith("refused").sum()
+    rows.add(metrics={"queries": len(data.pairs()[:4]), "queries_refused": refused})
     return rows.frame(), log[["party", "query", "state", "epsilon"]]
 
 
-def cross_table(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Age class by income class; a cell that was withheld says so."""
-    cells = rows[(rows["istat_column"] == PAIR[0]) & (rows["bank_column"] == PAIR[1])]
+def cross_table(rows: pd.DataFrame, metric: str, pair: tuple[str, str]) -> pd.DataFrame:
+    """One table of counts; a cell that was withheld says so."""
+    cells = rows[(rows["left_column"] == pair[0]) & (rows["right_column"] == pair[1])]
     every, shown = (
         cells[cells["metric"] == name]
-        .pivot(index="istat_label", columns="bank_label", values="value")
+        .pivot(index="left_label", columns="right_label", values="value")
         .convert_dtypes()
         .astype(object)
         for name in ("count_in_clear", metric)
     )
     wide = shown.reindex_like(every)
-    return wide.where(wide.notna(), "withheld").reset_index().rename_axis(columns=None)
+    wide = wide.where(wide.notna(), "withheld").rename_axis(index=pair[0], columns=None)
+    return wide.reset_index()
 
 
 def pros_and_cons(
-    rows: pd.DataFrame, data: AnnexFiles, shown: pd.DataFrame, *, strict_cell: int
+    rows: pd.DataFrame, data: LinkedFiles, shown: pd.DataFrame, *, strict_cell: int
 ) -> pd.DataFrame:
     """Paragraphs 149 and 150, each with a verdict and the evidence of this run.
 
     `shown` is what `variants` returned.
     """
     total = rows.groupby("metric")["value"].sum().astype(int)
-    common, own = total["common_records"], len(data.istat.frame)
+    common, own = total["common_records"], len(data.left.frame)
     labels, named = total["labels"], total["labels_named_by_frequency"]
     wire, opened = shown[ON_THE_WIRE].any(), total["labels_opened_by_collusion"]
     handed = shown.loc[shown["columns received"] > 0, "common"].sum()
@@ -286,7 +351,7 @@ def pros_and_cons(
         (
             "holds",
             f"{total['cells_withheld']} cells withheld at {strict_cell}; the budget refused "
-            f"{total['queries_refused']} of 4 noisy queries",
+            f"{total['queries_refused']} of {total['queries']} noisy queries",
         ),
         (
             "holds for analytics",
@@ -296,7 +361,10 @@ def pros_and_cons(
             "holds" if opened == labels else "fails",
             f"with one party's key the linker opens {opened} of {labels} labels of both sides",
         ),
-        ("holds", f"{common} of istat's {own}; the cardinality variant tells the number only"),
+        (
+            "holds",
+            f"{common} of {data.left.name}'s {own}; the cardinality variant tells the number only",
+        ),
     )
     table = pd.DataFrame(judged, columns=["verdict", "evidence here"])
     table.insert(0, "kind", ["pro"] * len(PROS) + ["con"] * len(CONS))
@@ -310,7 +378,7 @@ def _totals(rows: pd.DataFrame) -> dict[str, float]:
 
 def headline(rows: pd.DataFrame) -> Claim:
     """The verdict in one sentence."""
-    by = ["istat_column", "bank_column", "istat_label", "bank_label"]
+    by = ["left_column", "right_column", "left_label", "right_label"]
     counts = rows[rows["metric"].isin(["count", "count_in_clear"])]
     cells = counts.pivot(index=by, columns="metric", values="value").dropna()
     equal = int((cells["count"] == cells["count_in_clear"]).sum())

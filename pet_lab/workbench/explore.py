@@ -50,52 +50,82 @@ def rows(
     metric: str | None = None,
     hue: str | None = None,
     out: str = "",
+    folded: bool = False,
 ) -> None:
     """Panel over tidy rows: choose metric, axis, lines, and a value for each remaining factor.
 
-    `x`, `metric` and `hue` are drawn first. Where `out` is the folder of a run, the panel is the
-    report's. Means are over replicates alone: a factor that is neither axis nor line is held at one
-    value.
+    `x`, `metric` and `hue` are drawn first; a control offers only what the ones before it leave.
+    `folded`: behind a title, under a panel with a question of its own. Where `out` is the folder of
+    a run, the panel is the report's. Means are over replicates alone: a factor that is neither axis
+    nor line is held at one value.
     """
     if batch(out) and not out:
         return
-    names = factors(rows)
     metrics = list(dict.fromkeys(rows["metric"]))
+    parts = {name: rows[rows["metric"] == name] for name in metrics}
+    names = list(dict.fromkeys(f for part in parts.values() for f in factors(part)))
     metric = metric or metrics[0]
     one_of(metrics, metric=metric)
     if batch(out):
-        whatif.from_rows(rows, names, metric=metric, x=x, hue=hue)
+        whatif.from_rows(rows, factors(rows), metric=metric, x=x, hue=hue)
         return
     one_of(names, x=x, hue=hue or x)
-    first = rows[rows["metric"] == metric].iloc[0]
-    values = {
-        f: {plots.number(v): v for v in rows[f].drop_duplicates().sort_values()} for f in names
-    }
-    axes = [(plots.label(name), name) for name in names]
+    axes = {name: plots.label(name) for name in names}
     controls: dict[str, Any] = {
         "metric": _choice("Metric", [(plots.label(m), m) for m in metrics], metric),
-        "x": _choice("Against", axes, x),
-        "hue": _choice("Lines by", [("nothing", ""), *axes], hue or ""),
+        "x": _choice("Against", [(axes[x], x)], x),
+        "hue": _choice("Lines by", [("nothing", ""), *((axes[n], n) for n in names)], hue or ""),
     }
-    for factor in names:
-        start = plots.number(first[factor])
-        controls[f"at {factor}"] = _choice(plots.label(factor), list(values[factor]), start)
+    controls |= {f"at {name}": _choice(axes[name], [""], "") for name in names}
+    settling = False
 
-    def draw(metric: str, x: str, hue: str, **settings: str) -> None:
-        for factor in names:
-            controls[f"at {factor}"].disabled = factor in (x, hue)
-        held = {f: values[f][settings[f"at {f}"]] for f in names if f not in (x, hue)}
+    def settle() -> tuple[pd.DataFrame, dict[str, Any]]:
+        """Offer only what there is; the rows and values that are left to draw."""
+        part = parts[controls["metric"].value]
+        varying = factors(part) or [controls["x"].value]
+        _offer(controls["x"], [(axes.get(n, n), n) for n in varying])
+        lines = [n for n in varying if n != controls["x"].value]
+        _offer(controls["hue"], [("nothing", ""), *((axes.get(n, n), n) for n in lines)])
+        held = {}
+        for name in names:
+            control, drawn = controls[f"at {name}"], (controls["x"].value, controls["hue"].value)
+            free = name in varying and name not in drawn
+            control.layout.display = "" if free else "none"
+            if free:
+                values = {plots.number(v): v for v in part[name].drop_duplicates().sort_values()}
+                first = plots.number(part[name].iloc[0])
+                _offer(control, [(text, text) for text in values], first)
+                held[name] = values[control.value]
+                part = hold(part, {name: held[name]})
+        return part, held
+
+    def draw(**_: Any) -> None:
+        nonlocal settling
+        if settling:  # a control that was changed by what another leaves
+            return
+        settling = True
         try:
-            lines = hue if hue not in ("", x) else None
-            fig, what = picture(rows, x=x, metric=metric, hue=lines, held=held)
+            kept, held = settle()
+        finally:
+            settling = False
+        metric, x, hue = (controls[name].value for name in ("metric", "x", "hue"))
+        try:
+            fig, what = picture(rows, x=x, metric=metric, hue=hue or None, held=held)
         except ValueError as error:
             print(f"{error} Choose other values.")
             return
-        kept = hold(rows[rows["metric"] == metric], held)
         alt = f"Chart of {what}. Means with 95 % intervals."
         plots.show(fig, alt=alt, caption=f"{what[:1].upper()}{what[1:]}; {len(kept):,} rows.")
 
-    _panel(draw, controls)
+    _panel(draw, controls, "All rows of this run" if folded else "")
+
+
+def _offer(control: Any, options: Sequence[tuple[str, Any]], first: Any = None) -> None:
+    """Give a choice these options; what was chosen stays if it is still there, else `first`."""
+    if list(control.options) != list(options):
+        chosen, values = control.value, [value for _, value in options]
+        control.options = options
+        control.value = next(v for v in (chosen, first, values[0]) if v in values)
 
 
 def call(
@@ -104,6 +134,8 @@ def call(
     *,
     out: str = "",
     caption: str = "",
+    draw: Callable[[Any, str], Any] | None = None,
+    live: bool = False,
 ) -> None:
     """Panel over one cheap function: its keyword arguments become controls.
 
@@ -111,8 +143,9 @@ def call(
     ----------
     fn : callable
         Called with one keyword per control. A Figure, Axes, DataFrame, record (dataclass or
-        mapping) or plain value it returns is shown; nothing is shown for None. A ValueError is
-        shown as its sentence.
+        mapping) or plain value it returns is shown; nothing is shown for None. With a pair of
+        result and `Claim`, the claim is said first, after what was changed. A ValueError is shown
+        as its sentence.
     controls : mapping from keyword to
         (low, high), (low, high, step) or (low, high, step, start): a slider, whole numbers if all
         are; a list: a choice, the first one chosen; a bool: a tick box.
@@ -121,8 +154,12 @@ def call(
         points, and the panel is the report's.
     caption : str
         What the result is; needed for tables and figures, default the function's first line.
+    draw : callable, optional
+        Draws the result, given it and the caption with its settings, in place of a table.
+    live : bool
+        Whether it is only for whoever sits there: too slow for the points of a report.
     """
-    if batch(out) and not out:
+    if batch(out) and (live or not out):
         return
     words = caption or (fn.__doc__ or "").strip().partition("\n")[0] or "Result of the settings"
     full = {name: _spec(name, spec) for name, spec in controls.items()}
@@ -130,16 +167,27 @@ def call(
         whatif.from_calls(fn, full, lambda result: _frame(result, words), words.rstrip("."))
         return
 
-    def draw(**chosen: Any) -> None:
-        settings = ", ".join(f"{plots.label(k)} = {plots.number(v)}" for k, v in chosen.items())
+    before: dict[str, Any] = {}
+
+    def redraw(**chosen: Any) -> None:
+        said = {k: f"{plots.label(k)} = {plots.number(v)}" for k, v in chosen.items()}
+        changes = [f"{said[k]}, was {plots.number(before[k])}" for k in before if k in said]
+        changed = [c for c, k in zip(changes, before, strict=True) if before[k] != chosen[k]]
+        before.update(chosen)
         try:
             result = fn(**chosen)
+            if isinstance(result, tuple):
+                result, claim = result
+                print(f"Changed: {'; '.join(changed)}. {claim.text}" if changed else claim.text)
+            settings = f"{words} ({', '.join(said.values())})"
+            if draw:
+                draw(result, settings)
+            else:
+                _show(result, words, settings)
         except ValueError as error:
             print(error)
-            return
-        _show(result, words, f"{words} ({settings})")
 
-    _panel(draw, {name: _control(name, spec) for name, spec in full.items()})
+    _panel(redraw, {name: _control(name, spec) for name, spec in full.items()})
 
 
 def _show(result: Any, words: str, caption: str) -> None:
@@ -151,7 +199,8 @@ def _show(result: Any, words: str, caption: str) -> None:
 
 
 def _frame(result: Any, words: str) -> pd.DataFrame | None:
-    """The result as a table; None for a picture and for nothing."""
+    """The result, without its claim, as a table; None for a picture and for nothing."""
+    result = result[0] if isinstance(result, tuple) else result
     if is_dataclass(result) and not isinstance(result, type):
         result = asdict(result)
     if isinstance(result, Mapping):
@@ -234,12 +283,27 @@ def _control(name: str, spec: Any) -> Any:
     return kind(**limits, **look, continuous_update=False)
 
 
-def _panel(draw: Callable[..., None], controls: Mapping[str, Any]) -> None:
-    """Show the controls above an output that is redrawn whenever one of them changes."""
+def _panel(draw: Callable[..., None], controls: Mapping[str, Any], title: str = "") -> None:
+    """Show the controls above an output that is redrawn whenever one of them changes.
+
+    With a title it is folded, and drawn when it is opened first.
+    """
     import ipywidgets
     from IPython.display import display
 
     columns = {"grid_template_columns": "repeat(auto-fit, minmax(16em, 1fr))"}
     layout = ipywidgets.Layout(grid_gap="4px 16px", **columns)
-    grid = ipywidgets.GridBox(list(controls.values()), layout=layout)
-    display(ipywidgets.VBox([grid, ipywidgets.interactive_output(draw, dict(controls))]))
+    panel = ipywidgets.VBox([ipywidgets.GridBox(list(controls.values()), layout=layout)])
+
+    def fill(_: Any = None) -> None:
+        if len(panel.children) == 1:
+            drawn = ipywidgets.interactive_output(draw, dict(controls))
+            panel.children = (*panel.children, drawn)
+
+    if not title:
+        fill()
+        display(panel)
+        return
+    fold = ipywidgets.Accordion([panel], titles=(title,), selected_index=None)
+    fold.observe(fill, "selected_index")
+    display(fold)

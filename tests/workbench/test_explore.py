@@ -8,6 +8,7 @@ import ipywidgets
 import pandas as pd
 import pytest
 
+from pet_lab.rows import Claim
 from pet_lab.workbench import explore, notebooks, plots, tables
 from pet_lab.workbench.workspace import Workspace
 
@@ -45,10 +46,10 @@ def test_rows_draw_at_once_and_again_on_change(panel, rows):
     assert list(controls) == ["Metric", "Against", "Lines by", "threshold", "method"]
     assert len(drawn) == 1
     assert "recall, actual against threshold, one line per method" in drawn[0]["text/plain"]
-    assert controls["threshold"].disabled
-    assert controls["method"].disabled  # they are drawn, so there is nothing to hold
+    # They are drawn, so there is nothing to hold.
+    assert controls["threshold"].layout.display == controls["method"].layout.display == "none"
     controls["Metric"].value = "total"
-    controls["Lines by"].value = None
+    controls["Lines by"].value = ""
     assert len(drawn) == 3
     assert "method = naive" in drawn[2]["text/plain"]
     assert "15 rows" in drawn[2]["text/plain"]  # five thresholds, three replicates: no other mean
@@ -57,26 +58,55 @@ def test_rows_draw_at_once_and_again_on_change(panel, rows):
     assert len({d["text/html"] for d in drawn}) == 4
 
 
-def test_rows_hold_missing_values_and_say_when_nothing_is_left(panel, rows, capsys):
+def test_rows_offer_only_what_there_is(panel, rows):
     controls, drawn = panel
     none = rows[rows["method"] == "naive"].assign(method="none", epsilon=float("nan"))
-    rows = pd.concat([rows.assign(epsilon=1.0), none])
+    alone = rows[rows["method"] == "naive"].assign(metric="alone", method="only", epsilon=2.0)
+    rows = pd.concat([rows.assign(epsilon=1.0), none, alone])
     explore.rows(rows, x="threshold", metric="total", hue="epsilon")
     assert "method = naive" in drawn[0]["text/plain"]
-    controls["Lines by"].value = None
-    controls["privacy budget ε"].value = "–"
-    assert "no rows of total against threshold; at method = naive, privacy budget ε = –" in (
-        capsys.readouterr().out
-    )
-    controls["method"].value = "none"
+    controls["Lines by"].value = ""
+    assert [text for text, _ in controls["privacy budget ε"].options] == ["1"]
+    controls["method"].value = "none"  # which has no rows with a budget
+    assert [text for text, _ in controls["privacy budget ε"].options] == ["–"]
     assert "ε = –" in drawn[-1]["text/plain"]
+    assert "method = none" in drawn[-1]["text/plain"]
+    controls["Metric"].value = "alone"
+    assert [text for text, _ in controls["Against"].options] == ["threshold"]
+    assert controls["method"].layout.display == "none"  # one value: nothing to choose
+    assert [name for _, name in controls["Lines by"].options] == [""]
+
+
+def test_every_combination_that_is_offered_can_be_drawn(panel, rows, capsys):
+    controls, drawn = panel
+    odd = rows[(rows["method"] == "naive") & (rows["threshold"] < 0.7)].assign(mode="odd")
+    explore.rows(pd.concat([rows.assign(mode="even"), odd]), x="threshold")
+    for metric in [value for _, value in controls["Metric"].options]:
+        controls["Metric"].value = metric
+        for x in [value for _, value in controls["Against"].options]:
+            controls["Against"].value = x
+            for hue in [value for _, value in controls["Lines by"].options]:
+                controls["Lines by"].value = hue
+    assert len(drawn) > 10
+    assert "Choose other values" not in capsys.readouterr().out
+
+
+def test_folded_rows_are_drawn_when_they_are_opened(monkeypatch, rows):
+    monkeypatch.delenv("PET_LAB_BATCH", raising=False)
+    shown, drawn = [], []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    monkeypatch.setattr(tables, "display", lambda data, metadata=None: drawn.append(data))
+    explore.rows(rows, x="threshold", folded=True)
+    assert (shown[0].selected_index, drawn) == (None, [])
+    shown[0].selected_index = 0
+    assert len(drawn) == 1
 
 
 def test_rows_keep_readings_apart(panel, rows):
     controls, drawn = panel
     both = pd.concat([rows.assign(reading=r) for r in ("described", "published")])
     explore.rows(both, x="threshold")
-    assert list(controls["reading"].options) == ["described", "published"]
+    assert [value for _, value in controls["reading"].options] == ["described", "published"]
     assert len(drawn) == 1
 
 
@@ -131,6 +161,22 @@ def test_call_shows_what_comes_back(panel, capsys):
     assert "A number   0.25" in drawn[-1]["text/plain"]
     explore.call(lambda a: None, {"a": [1]}, caption="Nothing")
     assert capsys.readouterr().out.replace(CLEARED, "") == ""
+
+
+def test_call_says_what_was_changed(panel, capsys):
+    controls, _ = panel
+    shown = []
+
+    def power(shift, sample):
+        return [shift], Claim("The power is {p}.", p=shift * sample)
+
+    given = {"shift": [1, 2], "sample": [10, 20]}
+    explore.call(power, given, caption="Power", draw=lambda r, words: shown.append((r, words)))
+    controls["shift"].value = 2
+    assert capsys.readouterr().out.replace(CLEARED, "") == (
+        "The power is 10.\nChanged: shift = 2, was 1. The power is 20.\n"
+    )
+    assert shown[-1] == ([2], "Power (shift = 2, sample = 10)")
 
 
 def test_a_refused_setting_shows_its_sentence(panel, capsys):

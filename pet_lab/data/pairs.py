@@ -1,0 +1,157 @@
+"""Two files of a user's own that share a key: read strictly, checked before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from pet_lab.checks import require
+
+from .errors import DataError
+from .reader import read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["FilePair", "open_pair"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilePair:
+    """Both files, cut to the columns in use.
+
+    left, right  typed frames, keys and groups as text; the right key under the left's name
+    key          columns of the key, by the left's names
+    provenance   of each file, as a run stores it
+    reading      what the reader decided of each column in use, by file
+    """
+
+    left: pd.DataFrame = field(repr=False)
+    right: pd.DataFrame = field(repr=False)
+    key: list[str]
+    provenance: list[dict[str, Any]]
+    reading: pd.DataFrame = field(repr=False)
+
+
+def open_pair(
+    left: str,
+    right: str,
+    *,
+    on: Sequence[str],
+    left_columns: Sequence[str] = (),
+    right_columns: Sequence[str] = (),
+    numbers: Sequence[str] = (),
+    unique: bool = True,
+    most_labels: int = 0,
+) -> FilePair | None:
+    """Both files, or None where neither is named: then a notebook takes the report's data.
+
+    Parameters
+    ----------
+    on : key columns; "id=person_id" where the right file calls the left's id person_id
+    left_columns, right_columns : further columns in use; none: all that are not in the key
+    numbers : those of the columns that are numbers; all else is text, so "007" stays "007"
+    unique : whether a key may be in a file once only
+    most_labels : the largest number of different values of a text column; 0: any
+
+    Raises
+    ------
+    DataError
+        In one sentence: one file of two, no key, a column that is not there, a missing cell, a key
+        that repeats, too many labels, text where numbers are needed, or no key in both files.
+    """
+    import pandas as pd
+
+    named = [name for name in (left, right) if name]
+    given = [*on, *left_columns, *right_columns, *numbers]
+    if not named:
+        _check(not given, f"{given and given[0]} names a column of no file; name left and right.")
+        return None
+    _check(len(named) == 2, f"Expected two files, got only {named[0]}; name left and right.")
+    _check(on, "Two files need a key that both have; name its columns in `on`.")
+    key, other = zip(
+        *((a, b or a) for a, _, b in (text.partition("=") for text in on)), strict=True
+    )
+    rules: Any = {"numbers": numbers, "unique": unique, "most_labels": most_labels}
+    a = _side(left, key, left_columns, **rules)
+    b = _side(right, other, right_columns, **rules)
+    clash = ", ".join(set(key) & set(b.frame.columns[len(key) :]))
+    _check(not clash, f"{b.name} has {clash} beside the key of that name; rename it.")
+    b = replace(b, frame=b.frame.rename(columns=dict(zip(other, key, strict=True))))
+    keys = [set(side.frame[list(key)].itertuples(index=False, name=None)) for side in (a, b)]
+    _check(
+        keys[0] & keys[1],
+        f"No key of {a.name} is in {b.name} ({', '.join(key)}); check that both write it alike: "
+        "leading zeros, case, dates.",
+    )
+    return FilePair(
+        left=a.frame,
+        right=b.frame,
+        key=list(key),
+        provenance=[
+            {"name": side.name, "sha256": side.sha256, "kind": "own", "licence": "", "citation": ""}
+            for side in (a, b)
+        ],
+        reading=pd.concat([a.decided, b.decided], ignore_index=True),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Side:
+    """One file: its name, the columns in use with the key first, what the reader decided."""
+
+    name: str
+    sha256: str
+    frame: pd.DataFrame
+    decided: pd.DataFrame
+
+
+def _side(
+    path: str,
+    key: Sequence[str],
+    columns: Sequence[str],
+    *,
+    numbers: Sequence[str],
+    unique: bool,
+    most_labels: int,
+) -> _Side:
+    name = path.replace("\\", "/").rsplit("/", 1)[-1]
+    header = [column.name for column in read_table(path, as_text=True).columns]
+    used = [*key, *(columns or [c for c in header if c not in key])]
+    for column in used:
+        known = ", ".join(header[:12]) + (", ..." if len(header) > 12 else "")
+        _check(column in header, f"{name} has no column {column!r}; its columns are {known}.")
+        once = f"{name}: {column} is named {used.count(column)} times; name each column once."
+        _check(used.count(column) == 1, once)
+    reading = read_table(path, as_text=[c for c in header if c not in numbers])
+    frame = reading.frame[used]
+    for column in used:
+        cells = frame[column]
+        holes = int((cells.isna() | (cells == "")).sum())
+        _check(
+            not holes,
+            f"{name}: {column} is missing in {holes} of {len(frame)} rows; fill or drop them.",
+        )
+        number = cells.dtype.kind in "if"
+        text = f"{name}: {column} must hold numbers, and some of its cells are none; mend them."
+        _check(number or column not in numbers, text)
+        labels = 0 if number or column in key else cells.nunique()
+        _check(
+            not most_labels or labels <= most_labels,
+            f"{name}: {column} has {labels} different values, a table of counts takes at most "
+            f"{most_labels}; group them first, or name other columns.",
+        )
+    again = frame.duplicated(list(key))
+    _check(
+        not (unique and again.any()),
+        f"{name}: the key ({', '.join(key)}) repeats in {int(again.sum())} of {len(frame)} rows, "
+        f"first in line {reading.lines[int(again.argmax())]}; keep one row a key.",
+    )
+    decided = reading.table().set_index("column").loc[used].reset_index()
+    decided.insert(0, "file", name)
+    return _Side(name=name, sha256=reading.sha256, frame=frame, decided=decided)
+
+
+def _check(holds: object, sentence: str) -> None:
+    require(holds, sentence, DataError)
