@@ -28,7 +28,7 @@ from pet_lab.rows import Claim, Rows
 PAIR = ("CLASSE_ETA", "CLASSE_REDDITO")
 MOST_LABELS = 50  # of a column that is counted
 LABELS = {"count": "common records", "left_label": "label on the left"}
-LABELS["right_label"] = "label on the right"
+LABELS |= {"right_label": "label on the right", "noise": "epsilon of the noise, 0: none"}
 SAME_NAME = " of the right"
 ON_THE_WIRE = "a key or its hash on the wire"
 PROS = (
@@ -84,6 +84,11 @@ class LinkedFiles:
         """Every column of one side with every column of the other."""
         own, other = self.columns().values()
         return list(itertools.product(own, other))
+
+    @property
+    def tables(self) -> dict[str, tuple[str, str]]:
+        """The pairs by their names, the protected one first."""
+        return {f"{a} by {b}": (a, b) for a, b in dict.fromkeys([self.pair, *self.pairs()])}
 
     def joined(self) -> pd.DataFrame:
         """The join in clear; columns are those of the left, then those of the right."""
@@ -311,6 +316,51 @@ def noise(
     refused = log["state"].str.startswith("refused").sum()
     rows.add(metrics={"queries": len(data.pairs()[:4]), "queries_refused": refused})
     return rows.frame(), log[["party", "query", "state", "epsilon"]]
+
+
+def what_if(
+    data: LinkedFiles,
+    outcome: end_to_end.EndToEnd,
+    *,
+    table: str,
+    smallest_count: int,
+    noise: float,
+    linker_colludes: bool,
+) -> tuple[pd.DataFrame, Claim]:
+    """One table as a fresh linker answers it, and what it gives away: behind the explore panel.
+
+    `table` is a key of `LinkedFiles.tables`, `noise` the epsilon of the answer, 0 for none.
+    """
+    pair = data.tables[table]
+    budget: dict[str, Any] = {"epsilon_per_query": noise, "epsilon_total": noise} if noise else {}
+    rules = OutputRules(min_cell=0 if noise else smallest_count, **budget)
+    answer = _table(_linker(data, outcome, rules), data, outcome, pair)
+    shown = answer.dropna()
+    checks.require(
+        len(shown),
+        f"At a smallest count of {smallest_count} no cell of this table leaves the linker.",
+    )
+    true = data.clear(pair).reindex(pd.MultiIndex.from_frame(answer[["left", "right"]]))
+    off = (answer["count"].astype(float) - true.fillna(0).to_numpy()).abs().mean()
+    view = linker_view(data, outcome).query("column in @pair")
+    seen = "opened with a party's key" if linker_colludes else "named by frequency"
+    claim = Claim(
+        "All {cells} cells leave, off by {off:.1f} on average. {linker}",
+        holds=noise > 0,
+        otherwise="{shown} of {cells} cells leave, exact; {small} are too small and {more} more "
+        "protect them. {linker}",
+        linker=f"A linker that colludes with {'one party' if linker_colludes else 'nobody'} reads "
+        f"{view[seen].sum()} of {view['labels'].sum()} labels of the two columns.",
+        shown=len(shown),
+        cells=len(answer),
+        off=off,
+        small=(small := int((true.fillna(0) < smallest_count).sum())),
+        more=len(answer) - len(shown) - small,
+    )
+    rows = Rows(**_columns(pair))
+    for x, y, count in shown.itertuples(index=False):
+        rows.add(left_label=x, right_label=y, metrics={"count": count})
+    return rows.frame(), claim
 
 
 def cross_table(rows: pd.DataFrame, metric: str, pair: tuple[str, str]) -> pd.DataFrame:

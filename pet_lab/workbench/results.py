@@ -115,8 +115,8 @@ def write(
     return frame
 
 
-def row_hashes(frame: pd.DataFrame, *, most: int = 50_000) -> dict[str, Any]:
-    """Salted hashes, at most `most`, by which the guard of reports knows the records again.
+def row_hashes(*frames: pd.DataFrame, most: int = 50_000) -> dict[str, Any]:
+    """Salted hashes, at most `most` a table, by which the guard of reports knows the records again.
 
     A dict of `salt` (hex), `widths` (cells per hash) and `rows`, the hashes: of each whole record,
     and, as far as `most` allows, of each three neighbouring cells that occur once and are at least
@@ -126,21 +126,23 @@ def row_hashes(frame: pd.DataFrame, *, most: int = 50_000) -> dict[str, Any]:
     """
     from pet_lab.workbench.report.guard import row_hash
 
-    salt = secrets.token_hex(16)
-    if frame.shape[1] < MIN_CELLS:  # so short a record cannot be told from a summary
-        return {"salt": salt, "widths": [], "rows": []}
-    records = frame.astype(object).to_numpy()
-    seen = Counter(row_hash(record, salt) for record in records[:most])
-    widths = {frame.shape[1]}
-    for start in range(frame.shape[1] - MIN_CELLS + 1):
-        part = records[:, start : start + MIN_CELLS]
-        if len(seen) + len(part) > most:
-            break
-        long = [cells for cells in part if len("".join(map(str, cells))) >= 8]
-        hashes = Counter(row_hash(cells, salt) for cells in long)
-        seen.update(h for h, n in hashes.items() if n == 1)
-        widths.add(MIN_CELLS)
-    return {"salt": salt, "widths": sorted(widths), "rows": sorted(seen)}
+    salt, widths, known = secrets.token_hex(16), set(), set()
+    for frame in frames:
+        if frame.shape[1] < MIN_CELLS:  # so short a record cannot be told from a summary
+            continue
+        records = frame.astype(object).to_numpy()
+        seen = Counter(row_hash(record, salt) for record in records[:most])
+        widths.add(frame.shape[1])
+        for start in range(frame.shape[1] - MIN_CELLS + 1):
+            part = records[:, start : start + MIN_CELLS]
+            if len(seen) + len(part) > most:
+                break
+            long = [cells for cells in part if len("".join(map(str, cells))) >= 8]
+            hashes = Counter(row_hash(cells, salt) for cells in long)
+            seen.update(h for h, n in hashes.items() if n == 1)
+            widths.add(MIN_CELLS)
+        known |= set(seen)
+    return {"salt": salt, "widths": sorted(widths), "rows": sorted(known)}
 
 
 def _require(holds: object, sentence: str) -> None:
