@@ -17,20 +17,18 @@ import pandas as pd
 
 from pet_lab import linkage, psi
 from pet_lab.checks import require, whole
+from pet_lab.data import FilePair
 from pet_lab.linkage import totals
 from pet_lab.linkage.trade import TradeDeclarations, Typos, check_correctable, trade_declarations
 from pet_lab.psi import end_to_end
 from pet_lab.psi.linker import agreement
+from pet_lab.psi.tokens import check_upload
 from pet_lab.rows import Claim, Rows, summarise, wide
 
 BLOCK_ON = ["exporter_id", "hs6"]
 LINK_ON = [*BLOCK_ON, "date", "value"]
 CELL = ["exporter_size", "preferential_code"]
-QUERY: dict[str, Any] = {
-    "by": ["cbs:exporter_size", "statcan:preferential_code"],
-    "columns": {"statcan": ["preferential_code"], "cbs": ["exporter_size"]},
-    "min_cell": 0,
-}
+OWN_CELL = ["right_label", "left_label"]
 RATES: dict[str, Any] = {"exporter_size": "all", "preferential_code": 0, "reading": "described"}
 LABELS = {"cell": "exporter size and preferential code", "relative_error": "relative error"}
 
@@ -153,64 +151,225 @@ def cell_variables(pair: TradeDeclarations) -> Iterator[tuple[dict, np.ndarray, 
         yield dict(zip(CELL, cell, strict=True)), x, z
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeldFiles:
+    """Two files at their holders, and what counts of pairs are by.
+
+    left, right  statcan and cbs, or of a user's own files; the right asks the linker
+    links        the pairs of the right and the left that link, in clear
+    groups       the column of the left and of the right that the counts are by
+    cell         what these two are called in the rows: of the right, then of the left
+    truth        row of the left that each row of the right matches, -1: none; None: nobody knows
+    """
+
+    left: psi.DataHolder
+    right: psi.DataHolder
+    links: linkage.Links
+    block_on: list[str]
+    link_on: list[str]
+    groups: tuple[str, str]
+    cell: list[str]
+    truth: np.ndarray | None = None
+
+    @property
+    def query(self) -> dict[str, Any]:
+        """What both send, and what the right asks for."""
+        columns = {self.left.name: [self.groups[0]], self.right.name: [self.groups[1]]}
+        by = [f"{self.right.name}:{self.groups[1]}", f"{self.left.name}:{self.groups[0]}"]
+        return {"by": by, "columns": columns, "min_cell": 0}
+
+    def cells(self) -> Iterator[tuple[tuple[str, str], np.ndarray, np.ndarray]]:
+        """Labels of the right and of the left, with the indicators of their rows."""
+        of_right = self.right.frame[self.groups[1]].to_numpy()
+        of_left = self.left.frame[self.groups[0]].to_numpy()
+        for cell in itertools.product(dict.fromkeys(of_right), dict.fromkeys(of_left)):
+            yield cell, (of_right == cell[0]).astype(float), (of_left == cell[1]).astype(float)
+
+
+def own_files(own: FilePair, *, block_on: int) -> HeldFiles:
+    """A user's files, of whose key the first `block_on` columns are the blocking key."""
+    group = [[c for c in f.columns if c not in own.key] for f in (own.left, own.right)]
+    one = "Name one column of each file to count by, with left_column and right_column."
+    require(all(len(columns) == 1 for columns in group), one)
+    names = own.key[:block_on], own.key[block_on:]
+    compared_too = "Links need columns that may have typos beside the blocking key; name them in "
+    require(all(names), f"{compared_too}`also_on`.")
+    links = linkage.link_exact(own.right, own.left, block_on=names[0], on=names[1])
+    files = HeldFiles(
+        left=psi.DataHolder("left", own.left),
+        right=psi.DataHolder("right", own.right),
+        links=links,
+        block_on=names[0],
+        link_on=own.key,
+        groups=(group[0][0], group[1][0]),
+        cell=OWN_CELL,
+    )
+    for party in (files.left, files.right):
+        check_upload(party, columns=files.query["columns"][party.name])
+    linkage.fit_overlap(links.n_blocked, links.n_linked, links.blocks.code_a)  # or one sentence
+    return files
+
+
 def through_protocol(settings: Settings) -> pd.DataFrame:
     """The counts of both keys by the protocol and in clear, and the rates that the linker fits.
 
     Metrics end in ".protocol", ".clear" and, for coverage and recall, ".actual".
     """
     rows = Rows(reading="described")
-    for files, pair in settings.first_pairs(settings.protocol_n).items():
-        holders = [
-            psi.DataHolder(name, file.drop(columns="declaration").astype(str))
-            for name, file in (("statcan", pair.imports), ("cbs", pair.exports))
-        ]
-        links = exact_links(pair)
-        for metric, key, pairs in (
-            ("blocked_pairs", BLOCK_ON, links.blocks),
-            ("linked_pairs", LINK_ON, links),
-        ):
-            run = end_to_end.run(*holders, on=key, separate=settings.processes, **QUERY)
-            counts = run.table.set_index(CELL)["count"].to_dict()
-            for cell, x, z in cell_variables(pair):
-                count = int(counts.get(tuple(map(str, cell.values())), 0))
-                both = {f"{metric}.protocol": count, f"{metric}.clear": pairs.total(x, z)}
-                rows.add(files=files, metrics=both, **cell)
-        # Rates need each record's blocked and linked neighbours together: the blocked rows are sent
-        # with a token of the linkage key, and the linker compares it within the blocked pairs.
-        run = end_to_end.run(*holders, on=BLOCK_ON, joins={"linkage key": LINK_ON}, **QUERY)
-        assert run.result is not None, "all parties are in this process"
-        seen = agreement(run.linkers[0], run.result.right.session, "cbs", join="linkage key")
-        alone = len(pair.exports) - len(seen)  # records of no common block: no neighbours at all
-        numbers = seen["block"].max() + 1 + np.arange(alone)
-        absent = pd.DataFrame({"n_blocked": 0, "n_linked": 0, "block": numbers})
-        seen = pd.concat([seen, absent], ignore_index=True)
-        truth = pair.truth()
-        linker = linkage.fit_overlap(seen["n_blocked"], seen["n_linked"], seen["block"])
-        clear = linkage.fit_overlap(links.n_blocked, links.n_linked, links.blocks.code_a)
-        rates = {"coverage.actual": (truth >= 0).mean()}
-        rates["recall.actual"] = links.accuracy(truth).recall
-        for by, fit in (("protocol", linker), ("clear", clear)):
-            rates |= {f"coverage.{by}": fit.coverage, f"recall.{by}": fit.recall}
-        rows.add(files=files, metrics=rates, **RATES)
+    for name, pair in settings.first_pairs(settings.protocol_n).items():
+        left, right = (
+            psi.DataHolder(party, file.drop(columns="declaration").astype(str))
+            for party, file in (("statcan", pair.imports), ("cbs", pair.exports))
+        )
+        files = HeldFiles(
+            left=left,
+            right=right,
+            links=exact_links(pair),
+            block_on=BLOCK_ON,
+            link_on=LINK_ON,
+            groups=("preferential_code", "exporter_size"),
+            cell=CELL,
+            truth=pair.truth(),
+        )
+        _compare(rows, files, name, separate=settings.processes)
+    return rows.frame().astype({"preferential_code": int})
+
+
+def own_rows(files: HeldFiles, *, processes: bool) -> pd.DataFrame:
+    """The same of a user's files, with the corrected count of each cell; nobody knows the truth."""
+    rows = Rows(reading="described")
+    linker = _compare(rows, files, "own", separate=processes)
+    gap = linker.recall - linker.ratio
+    for cell, x, z in files.cells():
+        linked, blocked = files.links.total(x, z), files.links.blocks.total(x, z)
+        metrics: dict[str, float] = {"linked_pairs": linked, "blocked_pairs": blocked}
+        metrics["corrected_count"] = (linked - linker.ratio * blocked) / gap
+        factors: Any = dict(zip(files.cell, cell, strict=True))
+        rows.add(files="own", metrics=metrics, **factors)
     return rows.frame()
+
+
+def _compare(
+    rows: Rows, files: HeldFiles, name: str, *, separate: bool
+) -> linkage.neighbours.OverlapFit:
+    """Adds counts and rates by the protocol and in clear; returns the linker's rates."""
+    links, holders = files.links, (files.left, files.right)
+    for metric, key, pairs in (
+        ("blocked_pairs", files.block_on, links.blocks),
+        ("linked_pairs", files.link_on, links),
+    ):
+        run = end_to_end.run(*holders, on=key, separate=separate, **files.query)
+        counts = {(a, b): n for a, b, n in run.table.itertuples(index=False)}
+        for cell, x, z in files.cells():
+            both: dict[str, float] = {f"{metric}.protocol": int(counts.get(cell, 0))}
+            both[f"{metric}.clear"] = pairs.total(x, z)
+            factors: Any = dict(zip(files.cell, cell, strict=True))
+            rows.add(files=name, metrics=both, **factors)
+    # Rates need each record's blocked and linked neighbours together: the blocked rows are sent
+    # with a token of the linkage key, and the linker compares it within the blocked pairs.
+    joins = {"linkage key": files.link_on}
+    run = end_to_end.run(*holders, on=files.block_on, joins=joins, **files.query)
+    session = run.simulated.right.session
+    seen = agreement(run.linkers[0], session, files.right.name, join="linkage key")
+    alone = len(files.right.frame) - len(seen)  # of no common block: no neighbours at all
+    numbers = seen["block"].max() + 1 + np.arange(alone)
+    absent = pd.DataFrame({"n_blocked": 0, "n_linked": 0, "block": numbers})
+    seen = pd.concat([seen, absent], ignore_index=True)
+    linker = linkage.fit_overlap(seen["n_blocked"], seen["n_linked"], seen["block"])
+    clear = linkage.fit_overlap(links.n_blocked, links.n_linked, links.blocks.code_a)
+    rates = {}
+    if files.truth is not None:
+        rates["coverage.actual"] = (files.truth >= 0).mean()
+        rates["recall.actual"] = links.accuracy(files.truth).recall
+    for by, fit in (("protocol", linker), ("clear", clear)):
+        rates |= {f"coverage.{by}": fit.coverage, f"recall.{by}": fit.recall}
+    whole_files: dict[str, Any] = dict(zip(files.cell, ("all", "all"), strict=True))
+    rows.add(files=name, metrics=rates, **(RATES if files.cell == CELL else whole_files))
+    return linker
 
 
 def duplicates() -> pd.DataFrame:
     """The linker's answer where two records on each side have one key."""
     statcan = pd.DataFrame({"key": ["k", "k"], "preferential_code": ["100", "300"]})
     cbs = pd.DataFrame({"key": ["k", "k"], "exporter_size": ["small", "large"]})
-    run = end_to_end.run(
-        psi.DataHolder("statcan", statcan), psi.DataHolder("cbs", cbs), on=["key"], **QUERY
-    )
-    return run.table
+    query: dict[str, Any] = {
+        "by": ["cbs:exporter_size", "statcan:preferential_code"],
+        "min_cell": 0,
+    }
+    columns = {"statcan": ["preferential_code"], "cbs": ["exporter_size"]}
+    holders = psi.DataHolder("statcan", statcan), psi.DataHolder("cbs", cbs)
+    return end_to_end.run(*holders, on=["key"], columns=columns, **query).table
 
 
 def compared(rows: pd.DataFrame, *, rates: bool = False) -> pd.DataFrame:
     """By the protocol, in clear and actual side by side: counts of cells, or rates of files."""
     parts = rows["metric"].str.extract(r"^(?P<what>\w+)\.(?P<by>protocol|clear|actual)$")
-    chosen = parts["by"].notna() & ((rows["exporter_size"] == "all") == rates)
-    index = ["files", "what"] if rates else ["files", "what", *CELL]
+    cell = CELL if CELL[0] in rows else OWN_CELL
+    chosen = parts["by"].notna() & ((rows[cell[0]] == "all") == rates)
+    index = ["files", "what"] if rates else ["files", "what", *cell]
     return wide(rows.join(parts)[chosen].drop(columns="metric"), index=index, columns="by")
+
+
+def own_counts(rows: pd.DataFrame) -> pd.DataFrame:
+    """Blocked, linked and corrected counts of a user's files, by cell."""
+    plain = rows[~rows["metric"].str.contains(".", regex=False)]
+    return wide(plain, index=OWN_CELL)
+
+
+def own_takeaways(rows: pd.DataFrame) -> list[Claim]:
+    """What the rows of a user's files bear out; the first is the headline."""
+    counts, rates = compared(rows), compared(rows, rates=True).set_index("what")
+    cells = own_counts(rows)
+    linked, corrected = cells["linked_pairs"].sum(), cells["corrected_count"].sum()
+    by_linker = rates["protocol"]
+    return [
+        Claim(
+            "{linked:,.0f} pairs link; with a recall of {recall:.1%}, told from neighbours alone, "
+            "some {corrected:,.0f} belong together.",
+            linked=linked,
+            corrected=corrected,
+            recall=by_linker["recall"],
+        ),
+        Claim(
+            "The protocol counts as a join in clear does, in all {n} cells, and the linker's "
+            "estimates of coverage and recall are those in clear.",
+            holds=(counts["protocol"] == counts["clear"]).all()
+            and np.allclose(rates["protocol"], rates["clear"]),
+            n=len(counts),
+        ),
+        Claim(
+            "Some {coverage:.1%} of the right file's records have a match in the left; nobody "
+            "reviewed a pair, and the estimate asks that having a match does not depend on the size "
+            "of the block.",
+            coverage=by_linker["coverage"],
+        ),
+    ]
+
+
+def what_if(
+    *, share_of_typos: float, records: int, share_kept: float, seed: int
+) -> tuple[pd.DataFrame, Claim]:
+    """Two files drawn anew and linked in clear: behind the explore panel."""
+    settings = Settings(
+        n=records,
+        error_rate=share_of_typos,
+        sample_share=share_kept,
+        replicates=2,
+        protocol_n=records,
+        seed=seed,
+    )
+    errors = relative_errors(simulate(settings))
+    worst = errors["value"].abs().groupby(errors["estimator"]).max()
+    claim = Claim(
+        "Linked pairs miss up to {linked:.0%} of a cell, the corrected count is off by at most "
+        "{corrected:.1%}.",
+        holds=worst["corrected count"] < worst["linked pairs"],
+        otherwise="Here the correction does not help: it is off by up to {corrected:.1%}, linked "
+        "pairs by {linked:.1%}; the files are too small for it.",
+        linked=worst["linked pairs"],
+        corrected=worst["corrected count"],
+    )
+    return errors, claim
 
 
 def cell_means(rows: pd.DataFrame) -> pd.DataFrame:

@@ -170,8 +170,8 @@ def call(
     before: dict[str, Any] = {}
 
     def redraw(**chosen: Any) -> None:
-        said = {k: f"{plots.label(k)} = {plots.number(v)}" for k, v in chosen.items()}
-        changes = [f"{said[k]}, was {plots.number(before[k])}" for k in before if k in said]
+        texts = {k: f"{plots.label(k)} = {plots.number(v)}" for k, v in chosen.items()}
+        changes = [f"{texts[k]}, was {plots.number(before[k])}" for k in before if k in texts]
         changed = [c for c, k in zip(changes, before, strict=True) if before[k] != chosen[k]]
         before.update(chosen)
         try:
@@ -179,7 +179,7 @@ def call(
             if isinstance(result, tuple):
                 result, claim = result
                 print(f"Changed: {'; '.join(changed)}. {claim.text}" if changed else claim.text)
-            settings = f"{words} ({', '.join(said.values())})"
+            settings = f"{words} ({', '.join(texts.values())})"
             if draw:
                 draw(result, settings)
             else:

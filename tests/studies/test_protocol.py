@@ -1,7 +1,10 @@
 """The protocol on declarations without typos: counts, costs, turns, leakage, claims."""
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from pet_lab import data
 from pet_lab.rows import concat
 from pet_lab.studies import protocol as study
 
@@ -29,9 +32,7 @@ def rows(files):
 
 def test_both_tables_and_both_readings_agree_with_the_file(rows, files):
     counted = rows[rows["metric"] == "transactions"]
-    clear = files.trade.imports.merge(
-        files.trade.exports[["declaration", "exporter_size"]], on="declaration"
-    ).value_counts(study.CELL)
+    clear = files.common.value_counts(study.CELL)
     assert len(counted) == 16
     for row in counted.itertuples():
         assert row.value == clear[row.exporter_size, row.preferential_code]
@@ -71,3 +72,45 @@ def test_shares_are_exact(rows):
     assert table.loc["shares", "relative error"] == 0
     assert table["linkers"].to_dict() == study.LINKERS
     assert table.loc["paillier", "rows"] == 5
+
+
+def test_own_files_give_counts_costs_and_claims_of_their_own(tmp_path):
+    ids = [f"{i:03}" for i in range(40)]
+    left = pd.DataFrame({"id": ids, "region": ["north", "south"] * 20})
+    right = pd.DataFrame({"person": ids[10:], "size": (["small", "small", "large"] * 14)[10:40]})
+    right["sum"] = np.arange(30) + 0.5
+    for name, frame in (("left", left), ("right", right)):
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    names = (str(tmp_path / f"{name}.csv") for name in ("left", "right"))
+    pair = data.open_pair(*names, on=["id=person"], numbers=["sum"])
+    own = study.files(0, seed=1, own=pair, value="sum")
+    run = study.run(own, engine="ecdh", min_cell=1, processes=False)
+    parts = [
+        study.counts(own, run.table),
+        study.cost(run, own.n, engine="ecdh", processes=False),
+        study.growth(own, [1000, 3000], [300]),
+        study.round_trips(own, 300, [1]),
+        study.leakage(own, study.small_run(own)),
+    ]
+    rows = concat(*parts, study.totals_by_scheme(own, paillier_rows=2))
+    clear = left.merge(right, left_on="id", right_on="person").value_counts(["size", "region"])
+    of_linker = rows[(rows["table"] == "2.3") & (rows["reading"] == "described")]
+    got = of_linker.set_index(study.OWN_CELL)["value"]
+    assert got.to_dict() == clear.to_dict()
+    text = study.headline(rows).text + " ".join(c.text for c in study.takeaways(rows))
+    assert text.startswith("4 of 4 counts of the linker are those of the file; 30 by 30 keys took")
+    assert "in the report" not in text
+    assert "Totals need no" in text
+    assert "Totals need no" not in "".join(c.text for c in study.takeaways(concat(*parts)))
+    with pytest.raises(ValueError, match=r"one column of each file.*right has size, sum"):
+        study.files(0, seed=1, own=pair)
+
+
+def test_the_panel_holds_a_session(rows, files):
+    shown, claim = study.what_if(
+        files, rows, engine="ecdh", keys=100, round_trip_ms=10, both_follow_the_protocol=False
+    )
+    assert claim.text.startswith("100 keys a side with ecdh: 0.")
+    assert "may reorder its answers" in claim.text
+    assert (shown["engine"] == "your session").sum() == 1
+    assert set(study.ENGINES) <= set(shown["engine"])
