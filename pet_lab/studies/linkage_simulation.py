@@ -6,6 +6,7 @@ exactly or by Bloom filters, error rates are estimated from neighbour counts, to
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,11 +18,12 @@ from numpy.random import SeedSequence
 
 from pet_lab import linkage
 from pet_lab.checks import between, distinct, one_of, require, whole
+from pet_lab.data import FilePair
 from pet_lab.linkage.bloom import Encoding, balance, frequency_attack, xor_fold
 from pet_lab.linkage.chunks import chunk_estimates
 from pet_lab.linkage.filters import THRESHOLD_HINT
 from pet_lab.linkage.neighbours import fit_neighbours, fit_overlap, fit_slope
-from pet_lab.linkage.totals import every, or_none
+from pet_lab.linkage.totals import every, or_none, para23
 from pet_lab.linkage.trade import TradeDeclarations, Typos, check_correctable, trade_declarations
 from pet_lab.rows import Claim, Rows, concat, wide
 
@@ -35,12 +37,16 @@ ENCODINGS: dict[str, Encoding] = {
     "textbook record-level filter": linkage.RecordFilter(key=_DEMO_KEY),
     "one filter for all fields (CLK)": linkage.LongTermKey(key=_DEMO_KEY),
 }
+OWN_ENCODING = linkage.LongTermKey(key=_DEMO_KEY)
 PPRL = ENCODINGS["pprl-compat"]
 LABELS = {
     "records": "records in each file",
     "share_of_blocked": "share of blocked non-matches linked",
     "recall.error": "error of the estimated recall",
     "rmse": "relative RMSE of the count",
+    "own.recall": "estimated recall",
+    "own.share_of_blocked": "estimated share of blocked non-matches linked",
+    "dice": "Dice threshold",
 }
 
 
@@ -275,6 +281,82 @@ def errors(rows: pd.DataFrame) -> pd.DataFrame:
     table["undefined"] = 1 - groups.size() / table["replicates"]
     table["covered"] = covered.groupby(keys)["value"].mean()
     return table.reset_index()
+
+
+def own_rows(
+    own: FilePair, *, block_on: int, thresholds: Sequence[float], value: str = ""
+) -> pd.DataFrame:
+    """Links of a user's two files by threshold, with estimated rates and corrected totals.
+
+    The first `block_on` columns of the key are the blocking key, the others are encoded and
+    compared. Totals are of `value`, a column of the right, else counts, by a column of each file;
+    metrics "own.*" are of all pairs, "total.*" of a cell. Nobody knows the truth.
+    """
+    a, b, fields = own.right, own.left, own.key[block_on:]
+    groups = [[c for c in f.columns if c not in (*own.key, value)] for f in (a, b)]
+    one = "Name one column of each file to total by, with left_column and right_column."
+    require(all(len(columns) == 1 for columns in groups), one)
+    both = "Name a blocking key in `on`, and in `also_on` the columns that may have typos."
+    require(block_on and fields, both)
+    blocks = linkage.block(a, b, own.key[:block_on])
+    of_a, of_b = (linkage.encode(f, OWN_ENCODING, fields=fields) for f in (a, b))
+    levels = sorted({*thresholds, *np.round(np.arange(0.5, 1.0, 0.05), 2)})
+    loosest = linkage.link(of_a, of_b, blocks, threshold=levels[0])
+    equal = loosest.at_least(1 - 1e-9)  # all fields agree: hardly any false link
+    fit_at = partial(fit_overlap, strict=equal.n_linked)
+    x_of, z_of = a[groups[0][0]].to_numpy(), b[groups[1][0]].to_numpy()
+    weight = a[value].to_numpy(float) if value else np.ones(len(a))
+    rows = Rows(reading="described", right_label="", left_label="")
+    for level in levels:
+        links = loosest.at_least(level)
+        fit = or_none(partial(fit_at, links.n_blocked, links.n_linked, blocks.code_a))
+        metrics = {"own.links": float(len(links)), "own.blocked_pairs": float(blocks.n_pairs)}
+        if fit:
+            metrics |= {"own.recall": fit.recall, "own.share_of_blocked": fit.ratio}
+            metrics["own.coverage"] = fit.coverage
+        rows.add(dice=level, metrics=metrics)
+        for right, left in itertools.product(sorted(set(x_of)), sorted(set(z_of))):
+            x, z = weight * (x_of == right), (z_of == left).astype(float)
+            cell = {"total.linked": links.total(x, z)}
+            rates = {"recall": fit.recall, "ratio": fit.ratio} if fit else {}
+            total = or_none(partial(para23, links, x, z, **rates)) if fit else None
+            if total:
+                cell["total.corrected"] = total.estimate
+            rows.add(dice=level, right_label=right, left_label=left, metrics=cell)
+    frame = rows.frame()
+    untold = "At no threshold do the links tell their error rates; compare other columns."
+    require(frame["metric"].eq("own.recall").any(), untold)
+    return frame
+
+
+def own_takeaways(rows: pd.DataFrame, *, dice: float) -> list[Claim]:
+    """What the rows of a user's files bear out; the first is the headline."""
+    totals = rows.groupby(["metric", "dice"])["value"].sum().unstack("metric")
+    at, defined = totals.loc[dice], totals.dropna()
+    spread = (defined.max() / defined.min() - 1) if len(defined) else defined.sum() * np.nan
+    return [
+        Claim(
+            "At a Dice of {dice:g} {links:,.0f} of {pairs:,.0f} blocked pairs link; of the matches "
+            "an estimated {recall:.1%} do, of the other blocked pairs {ratio:.2%}.",
+            dice=dice,
+            links=at["own.links"],
+            pairs=at["own.blocked_pairs"],
+            recall=at.get("own.recall", np.nan),
+            ratio=at.get("own.share_of_blocked", np.nan),
+        ),
+        Claim(
+            "From a Dice of {low:g} to {high:g} the linked total moves by {linked:.0%}, the "
+            "corrected one by {corrected:.0%}: a correction that holds does not depend on the "
+            "threshold.",
+            holds=spread["total.corrected"] < spread["total.linked"],
+            otherwise="From a Dice of {low:g} to {high:g} the corrected total moves by "
+            "{corrected:.0%}, the linked one by {linked:.0%}: do not trust the correction here.",
+            low=defined.index.min(),
+            high=defined.index.max(),
+            linked=spread["total.linked"],
+            corrected=spread["total.corrected"],
+        ),
+    ]
 
 
 def threshold_curve(
@@ -512,11 +594,26 @@ def glance(
     chunk_size: int = 1000,
     encoding: str = "pprl-compat",
     seed: int = 1,
-) -> pd.DataFrame:
-    """One linkage and what each estimator makes of it, one row each: behind the explore panel."""
+) -> tuple[pd.DataFrame, Claim]:
+    """One linkage and each estimator's relative error: behind the explore panel."""
     one_of(ENCODINGS, encoding=encoding)
     rng = np.random.default_rng(seed)
     trade = trade_declarations(chunk_size, rng=rng, typos=Typos(error_rate=error_rate))
-    columns = ["quantity", "metric", "estimator", "value", "low", "high", "actual"]
-    estimates = _estimates(trade, threshold, ENCODINGS[encoding])
-    return pd.DataFrame(estimates, columns=columns).drop(columns="metric")
+    rows, refused = Rows(), 0
+    for quantity, _, name, value, _, _, actual in _estimates(trade, threshold, ENCODINGS[encoding]):
+        if np.isnan(value) or not actual:
+            refused += 1
+        else:
+            rows.add(quantity=quantity, estimator=name, metrics={"error": value / actual - 1})
+    errors = rows.frame()
+    count = errors[errors["quantity"] == COUNT].set_index("estimator")["value"].abs()
+    claim = Claim(
+        "Of the count, {best} is nearest ({off:.1%} off) and {worst} farthest ({far:.1%}); {refused} "
+        "estimates are refused.",
+        best=count.idxmin() if len(count) else "none",
+        off=count.min(),
+        worst=count.idxmax() if len(count) else "none",
+        far=count.max(),
+        refused=refused,
+    )
+    return errors, claim
