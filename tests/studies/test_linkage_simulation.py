@@ -152,7 +152,8 @@ def test_a_claim_turns_with_its_rows(scale, chunks):
 def test_glance_refuses_an_unknown_encoding():
     with pytest.raises(ValueError, match="encoding is one of"):
         study.glance(encoding="rot13")
-    table = study.glance(chunk_size=300)
+    table, claim = study.glance(chunk_size=300)
+    assert claim.text.startswith("Of the count, ")
     actual = table.query("quantity == 'recall'")
     assert (actual["value"] - actual["actual"]).abs().max() < 0.05
 
