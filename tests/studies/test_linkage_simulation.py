@@ -1,12 +1,13 @@
 """The published experiment, its tables, the errors at scale, and claims that follow the rows."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pet_lab import linkage
+from pet_lab import data, linkage
 from pet_lab.rows import Rows, concat
 from pet_lab.studies import linkage_simulation as study
 from pet_lab.studies.linkage_simulation import COUNT, VALUE
@@ -227,3 +228,45 @@ def test_the_glossary_has_the_words_of_the_headlines(scale):
         assert word in text
     for word in ("corrected total", "resolved total", "rmse", "link", "match"):
         assert f"**{word}" in glossary or f" {word} is " in glossary, word
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """Two files of one's own: 300 people in 40 blocks, a fifth of the names with a letter more."""
+    folder, rng = tmp_path_factory.mktemp("own"), np.random.default_rng(4)
+    letters = rng.choice(list("abcdefghijklmnopqrst"), (300, 9))
+    people = pd.DataFrame(
+        {"area": rng.integers(10, 50, 300), "name": ["".join(w) for w in letters]}
+    )
+    people["region"] = rng.choice(["north", "south"], 300)
+    clients = people.rename(columns={"area": "zone"}).drop(columns="region")[30:]
+    clients["name"] += np.where(rng.random(270) < 0.2, "x", "")
+    clients["size"], clients["sum"] = rng.choice(["small", "large"], 270), rng.integers(1, 100, 270)
+    people.to_csv(folder / "people.csv", index=False)
+    clients.to_csv(folder / "clients.csv", index=False)
+    names = (str(folder / f"{name}.csv") for name in ("people", "clients"))
+    return data.open_pair(*names, on=["area=zone", "name"], numbers=["sum"], unique=False)
+
+
+@pytest.mark.parametrize("value", ["", "sum"])
+def test_own_files_give_rates_and_totals_by_threshold(own, value):
+    pair = own if value else dataclasses.replace(own, right=own.right.drop(columns="sum"))
+    rows = study.own_rows(pair, block_on=1, thresholds=[0.8], value=value)
+    at = rows[rows["dice"] == 0.8].groupby("metric")["value"].sum()
+    weight = own.right["sum"] if value else pd.Series(1, own.right.index)
+    assert at["total.corrected"] == pytest.approx(weight.sum(), rel=0.1)
+    assert at["own.recall"] == pytest.approx(1, abs=0.05)
+    strict = rows[rows["dice"] == 0.95].groupby("metric")["value"].sum()
+    assert strict["total.linked"] < 0.9 * weight.sum()
+    assert strict["own.recall"] == pytest.approx(0.8, abs=0.08)
+    claims = study.own_takeaways(rows, dice=0.8)
+    assert claims[0].text.startswith("At a Dice of 0.8 ")
+    assert claims[1].holds
+    assert "do not trust" not in claims[1].text
+
+
+def test_own_files_without_a_column_to_compare_are_refused(own):
+    with pytest.raises(ValueError, match="in `also_on` the columns"):
+        study.own_rows(own, block_on=2, thresholds=[0.8], value="sum")
+    with pytest.raises(ValueError, match="one column of each file to total by"):
+        study.own_rows(own, block_on=1, thresholds=[0.8])
