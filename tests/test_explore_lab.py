@@ -28,6 +28,7 @@ CELLS = [
 ]
 START = "# Start here\n\n- [The panel](demo/panel.ipynb): a panel to play with\n"
 TOKEN = "only-for-this-test"
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def make(root: Path) -> None:
@@ -136,3 +137,77 @@ def test_start_page_panel_and_moving_figure(tmp_path):
         assert "9" in wait.until(lambda d: find(".jp-OutputArea [data-pet-lab] tbody").text)
         ActionChains(driver).click(slider).send_keys(Keys.ARROW_RIGHT).perform()
         wait.until(lambda d: "16" in find(".jp-OutputArea [data-pet-lab] tbody").text)
+
+
+# Parameters of a small run, a control, what it is set to, and what is said then.
+REAL = {
+    "psi/analytics": (
+        {"replicates": 2},
+        "epsilon of the noise, 0: none",
+        "0.1",
+        "All 9 cells leave",
+    ),
+    "psi/protocol": (
+        {"n": 1000, "growth": [100, 300], "rsa_sizes": [50], "round_trips": [1], "total_rows": 5},
+        "round trip ms",
+        "5",
+        "keys a side with",
+    ),
+    "psi/typos": (
+        {"n": 5000, "replicates": 2, "protocol_n": 300},
+        "records",
+        "2000",
+        "Linked pairs",
+    ),
+    "psi/linkage_simulation": (
+        {"repetitions": 10, "sizes": [100, 300], "size_repetitions": [2, 2], "curve_records": 300},
+        "encoding",
+        "textbook record-level filter",
+        "is nearest to the truth",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_panel_of_a_real_notebook(tmp_path, name):
+    """Run in the lab as a user runs it: one control is changed, and what changed is said."""
+    from selenium.common.exceptions import StaleElementReferenceException
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import Select, WebDriverWait
+
+    browser.programs()
+    parameters, label, value, text = REAL[name]
+    make(tmp_path)
+    real = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
+    at = next(i for i, c in enumerate(real.cells) if "parameters" in c.metadata.get("tags", []))
+    lines = "\n".join(f"{key} = {given!r}" for key, given in parameters.items())
+    real.cells.insert(at + 1, nbformat.v4.new_code_cell(lines))
+    nbformat.write(real, tmp_path / "notebooks" / "demo" / "panel.ipynb")
+    with lab(tmp_path) as address, browser.chromium(height=1600) as chrome:
+        driver = chrome.driver
+        wait = WebDriverWait(driver, 240, ignored_exceptions=[StaleElementReferenceException])
+
+        def all_of(selector: str):
+            return driver.find_elements(By.CSS_SELECTOR, selector)
+
+        def shown() -> str:
+            return " ".join(e.text for e in all_of(".widget-output"))
+
+        driver.get(f"{address}/doc/tree/demo/panel.ipynb?token={TOKEN}")
+        wait.until(lambda _: all_of(".jp-Notebook .jp-CodeCell"))
+        wait.until(lambda d: "Idle" in d.find_element(By.CSS_SELECTOR, "body").text)
+        next(e for e in all_of(".lm-MenuBar-item") if e.text == "Run").click()
+        wait.until(lambda _: all_of(".lm-Menu-item[data-command='runmenu:run-all']"))[0].click()
+        wait.until(lambda _: all_of(".widget-output img, .widget-output table"))
+        boxes = all_of(".widget-dropdown")
+        chosen = next(b for b in boxes if b.text.splitlines()[0].strip() == label)
+        Select(chosen.find_element(By.CSS_SELECTOR, "select")).select_by_visible_text(value)
+        wait.until(lambda _: f"Changed: {label} = {value}, was" in shown())
+        assert text in shown()
+        if shot := os.environ.get("PET_LAB_SHOT"):
+            chrome.picture(Path(shot) / f"{name.replace('/', '-')}.png", whole=False)
+        assert not all_of(".jp-Accordion img, .widget-accordion img"), "folded until it is opened"
+        all_of(
+            ".widget-accordion .jupyter-widget-Collapse-header, .jupyter-widget-Collapse-header"
+        )[-1].click()
+        wait.until(lambda _: all_of(".jupyter-widget-Collapse-open img"))
