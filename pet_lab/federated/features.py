@@ -49,18 +49,30 @@ FEATURES: tuple[str, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
-    """One row per window.
+    """One row per window, or per record of another table.
 
     X      float64, shape (n, 147): `FEATURES` in their own units (g, rad/s, Hz, ...)
-    y      int, shape (n,): index into `CLASSES`
+    y      int, shape (n,): index into `classes`
     users  int, shape (n,): the person
     stretches  int, shape (n,): the stretch of one activity; only windows of one share samples
+    classes    what is told apart
+    tests      bool, shape (n,): kept for testing; by default the windows of `TEST_USERS`
+    holders    who holds each row, index into `names`, where that is given
     """
 
     X: NDArray[np.float64]
     y: NDArray[np.int64]
     users: NDArray[np.int64]
     stretches: NDArray[np.int64]
+    classes: tuple[str, ...] = CLASSES
+    tests: NDArray[np.bool_] | None = None
+    holders: NDArray[np.int64] | None = None
+    names: tuple[str, ...] = ()
+
+    @property
+    def testing(self) -> NDArray[np.bool_]:
+        """Which rows are kept for testing, shape (n,)."""
+        return np.isin(self.users, TEST_USERS) if self.tests is None else self.tests
 
     @property
     def size(self) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pet_lab.checks import require
-from pet_lab.federated.features import CLASSES, TEST_USERS, Windows
+from pet_lab.federated.features import Windows
 
 OFFICES = ("statcan", "ons", "istat", "cbs")
 """Names of the four offices, as identities on the network."""
@@ -46,7 +46,7 @@ class Office:
 def divide(
     data: Windows,
     *,
-    offices: int = 4,
+    offices: int | None = None,
     rng: np.random.Generator,
     skew: float = 0.0,
     same_data: bool = False,
@@ -58,13 +58,15 @@ def divide(
     epsilon of `private` charges them. ValueError if there are fewer people than offices, or an
     office would be left without windows.
 
+    offices : None: as many as hold the data, where that is given and rows stay there; else four
     skew : 0: whole people, as many for each office as can be. Above: the blocks (person, class) of
         the training windows are dealt by class shares drawn from Dirichlet(1 / skew): 1 is strong,
         10 leaves an office with hardly more than one or two classes. Tests stay by person: every
         office wants to recognise all activities.
     same_data : every office holds all windows (the report's scenario 1)
     """
-    testing = np.isin(data.users, TEST_USERS)
+    testing, given = data.testing, offices is None and data.holders is not None
+    offices = (len(data.names) or 4) if offices is None else offices
     people = [np.unique(data.users[mask]) for mask in (~testing, testing)]
     enough = offices >= 1 and (same_data or min(map(len, people)) >= 1)
     require(enough, "Expected at least one office, one person to train on and one to test on.")
@@ -78,11 +80,12 @@ def divide(
     for group in people:
         for k, user in enumerate(rng.permutation(group)):
             owner[data.users == user] = k % offices
+    owner = data.holders if given and data.holders is not None else owner
     if skew > 0 and not same_data:
         _deal_blocks(data, ~testing, owner, skew, rng)
     mean, scale = (f(data.X[~testing], axis=0) for f in (np.mean, np.std))
     x = np.clip((data.X - mean) / np.where(scale > 1e-12, scale, 1.0), -8, 8)
-    parts = []
+    parts, names = [], data.names if given else OFFICES
     for k in range(offices):
         mine = np.ones(data.size, bool) if same_data else owner == k
         train, test = mine & ~testing, mine & testing
@@ -91,7 +94,7 @@ def divide(
         lost = f"Office {k + 1} of {offices} has no windows left; lower the skew."
         require(train.any(), lost)
         office = Office(
-            name=OFFICES[k] if offices <= len(OFFICES) else f"office-{k + 1}",
+            name=names[k] if offices <= len(names) else f"office-{k + 1}",
             X=x[train],
             y=data.y[train],
             X_test=x[test],
@@ -111,7 +114,7 @@ def _deal_blocks(
     rng: np.random.Generator,
 ) -> None:
     offices = owner.max() + 1
-    for c in range(len(CLASSES)):
+    for c in range(len(data.classes)):
         shares = rng.dirichlet(np.full(offices, 1 / skew))
         users = rng.permutation(np.unique(data.users[training & (data.y == c)]))
         ends = np.rint(np.cumsum(shares) * len(users)).astype(int)

@@ -25,11 +25,11 @@ from pet_lab.federated import attacks, costs, flower, private, robust
 from pet_lab.rows import Claim, Rows, claims, summarise, wide
 
 LABELS = {
-    "accuracy": "accuracy on the office's test windows",
-    "accuracy_pooled": "accuracy on all test windows",
-    "loss": "loss on the office's test windows",
+    "accuracy": "accuracy on the office's test records",
+    "accuracy_pooled": "accuracy on all test records",
+    "loss": "loss on the office's test records",
     "noise_multiplier": "noise multiplier",
-    "backdoor_success": "stamped windows taken for the target",
+    "backdoor_success": "stamped records taken for the target",
     "train_cpu_s": "training, CPU s",
     "encrypt_cpu_s": "encrypting, CPU s",
     "decrypt_cpu_s": "decrypting, CPU s",
@@ -56,7 +56,7 @@ TRANSPORTS: dict[str, Callable[..., fl.History]] = {
 
 SET_UPS = {
     (1, "nothing"): "1: two offices, same data",
-    (2, "nothing"): "2: four offices, split",
+    (2, "nothing"): "2: split among offices",
     (3, "nothing"): "3: as 2, model from the server",
     (4, "all layers"): "4: as 2, encrypted",
     (4, "output layer"): "4: as 2, output layer encrypted",
@@ -75,6 +75,7 @@ TRUST = {
 }
 THRESHOLD_TRUST = "dealer of the key, once; fewer offices than decrypt together collude"
 
+LEAST_OFFICES, MOST_OFFICES = 4, 20  # of an own table; Krum needs four
 NETWORK = fl.Network((len(fl.FEATURES), 50, 24, len(fl.CLASSES)))
 TRAINING = fl.LocalTraining(learning_rate=0.02)
 BACKDOOR = attacks.Backdoor(columns=(3, 40, 77, 110), value=5.0, target=5)
@@ -104,6 +105,7 @@ class Settings:
     membership_noise: float = 1.2
     network: fl.Network = NETWORK
     training: fl.LocalTraining = TRAINING
+    backdoor: attacks.Backdoor = BACKDOOR
 
     def __post_init__(self) -> None:
         one_of(TRANSPORTS, transport=self.transport)
@@ -185,6 +187,59 @@ def recordings(*, seed: int, stand_in: bool) -> tuple[fl.Windows, dict[str, Any]
         frame, provenance = fl.stand_in(np.random.default_rng(seed))
         return fl.windows(frame), provenance, False
     return fl.windows(dataset.frame), dict(dataset.provenance), dataset.counts
+
+
+FEW = 10
+"""Records that an office needs, for it to train and to test."""
+
+
+def own_table(
+    source: data.Dataset, *, target: str, office: str = "", seed: int
+) -> tuple[fl.Windows, dict[str, Any], bool]:
+    """As `recordings`, of a user's own table: each row is a person, three tenths are for tests.
+
+    `office` is the column that says who holds a row; "" leaves the rows to be divided at random
+    among four.
+    """
+    frame, names = source.frame, tuple[str, ...]()
+    holders = None
+    if office:
+        one_of([*map(str, frame.columns)], office=office)
+        who = frame[office].astype(str)
+        names, frame = tuple(sorted(who.unique())), frame.drop(columns=office)
+        holders = np.searchsorted(names, who.to_numpy(str))
+        least = int(np.bincount(holders).min())
+        require(
+            LEAST_OFFICES <= len(names) <= MOST_OFFICES and least >= FEW,
+            f"Expected {LEAST_OFFICES} to {MOST_OFFICES} offices of {FEW} records or more in {office}, got "
+            f"{len(names)} of which the smallest holds {least}; merge offices.",
+        )
+    encoded = data.encode(frame, target=target, domain=source.domain)
+    rows = np.arange(len(encoded.y))
+    require(len(rows) >= 8 * FEW, f"Expected {8 * FEW} records or more, got {len(rows)}.")
+    tests = np.random.default_rng([seed, 3]).permutation(rows) % 10 < 3
+    windows = fl.Windows(
+        X=encoded.X,
+        y=encoded.y,
+        users=rows,
+        stretches=rows,
+        classes=(f"not {target}", target),
+        tests=tests,
+        holders=holders,
+        names=names,
+    )
+    return windows, dict(source.provenance), source.counts
+
+
+def fitted(s: Settings, windows: fl.Windows) -> Settings:
+    """The settings with a network and a backdoor that fit the data."""
+    n, classes = windows.X.shape[1], windows.classes
+    if classes == fl.CLASSES:
+        return s
+    columns = tuple(sorted({round(share * (n - 1)) for share in (0.1, 0.3, 0.6, 0.8)}))
+    backdoor = replace(BACKDOOR, columns=columns, target=len(classes) - 1)
+    network = fl.Network((n, *NETWORK.sizes[1:-1], len(classes)))
+    return replace(s, network=network, backdoor=backdoor)
 
 
 # --- experiments ---------------------------------------------------------------------------------
@@ -347,12 +402,12 @@ def backdoors(s: Settings, windows: fl.Windows) -> Records:
     for replicate, honest, everyone in s.divisions(windows):
         rng = np.random.default_rng([s.seed, replicate, 13])
         for share in (0.0, s.poisoned):
-            offices = [BACKDOOR.poison(honest[0], share=share, rng=rng), *honest[1:]]
+            offices = [s.backdoor.poison(honest[0], share=share, rng=rng), *honest[1:]]
             for boost, name in itertools.product((1.0, 4.0) if share else (1.0,), robust.RULES):
                 transform = {} if boost == 1 else {offices[0].name: attacks.boosted(boost)}
                 how: dict[str, Any] = {"rule": robust.RULES[name], "transform": transform}
                 weights = s.train(offices, replicate, **how)
-                success = BACKDOOR.success(s.network, weights, everyone)
+                success = s.backdoor.success(s.network, weights, everyone)
                 at = {"rule": name, "poisoned": float(share), "boost": boost}
                 metrics = s.pooled(weights, everyone) | {"backdoor_success": success}
                 yield at | {"replicate": replicate}, metrics
@@ -422,11 +477,11 @@ def table(rows: pd.DataFrame, experiment: str) -> pd.DataFrame:
     return wide(chosen, index=INDEX[experiment])
 
 
-def holdings(offices: Sequence[fl.Office]) -> pd.DataFrame:
-    """One line per office: people, windows to train on and to test, windows of each activity."""
-    columns = ["office", "people", "training windows", "test windows", *map(str.lower, fl.CLASSES)]
+def holdings(offices: Sequence[fl.Office], classes: Sequence[str] = fl.CLASSES) -> pd.DataFrame:
+    """One line per office: people, records to train on and to test, those of each class."""
+    columns = ["office", "people", "to train on", "to test", *map(str.lower, classes)]
     sizes = [(o.name, len(o.users), o.n, len(o.y_test)) for o in offices]
-    activities = [np.bincount(o.y, minlength=len(fl.CLASSES)) for o in offices]
+    activities = [np.bincount(o.y, minlength=len(classes)) for o in offices]
     lines = [(*size, *n) for size, n in zip(sizes, activities, strict=True)]
     return pd.DataFrame(lines, columns=columns)
 
@@ -484,6 +539,7 @@ def numbers(rows: pd.DataFrame) -> dict[str, Any]:
     few = table(rows, "privacy of offices").iloc[0]
     attacked = table(rows, "backdoor").query("poisoned > 0 and boost == 1").set_index("rule")
     return {
+        "offices": second.loc[second["office"] != "all", "office"].nunique(),
         "federated": reached[SET_UPS[2, "nothing"]],
         "one_hand": reached["all data in one hand"],
         "alone": reached["each office alone (mean)"],
@@ -509,7 +565,7 @@ def headline(rows: pd.DataFrame, *, generated: bool) -> Claim:
     """The verdict in one sentence; `generated` signals say nothing about people."""
     return Claim(
         ("On generated signals, which show that the program runs: " if generated else "")
-        + "Four offices reach {federated:.3f}, one alone {alone:.3f}; encrypted averaging changes "
+        + "{offices} offices reach {federated:.3f}, one alone {alone:.3f}; encrypted averaging changes "
         "{changed:.1%} of the answers; packed Paillier costs {gain:.0f} times less CPU than one "
         "ciphertext per weight (extrapolated), and with only the output layer encrypted "
         "{read_one:.0%} of single records are read off an update.",
@@ -522,10 +578,10 @@ def privacy(rows: pd.DataFrame, *, delta: float) -> list[str]:
     sentences = (
         "Scenarios 1 to 4: no differential privacy; encryption hides single updates from the "
         "server, not from an office with the key.",
-        "DP-SGD at noise {record_noise:g}: ε = {record_epsilon:.2f} for a window at δ = {delta:g} "
-        "(Poisson batches, Rényi accountant, largest of the offices). A moment lies in two windows "
-        "and a person has many: for them it is weaker. The pooled mean and standard deviation that "
-        "scale the features are not charged.",
+        "DP-SGD at noise {record_noise:g}: ε = {record_epsilon:.2f} for a record at δ = {delta:g} "
+        "(Poisson batches, Rényi accountant, largest of the offices). Where a record is a window of a "
+        "recording, a moment lies in two and a person has many: for them it is weaker. The pooled "
+        "mean and standard deviation that scale the features are not charged.",
         "Per office: ε = {office_epsilon:g} with four offices leaves accuracy "
         "{office_accuracy_pooled:.2f}.",
     )

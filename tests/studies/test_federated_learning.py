@@ -204,6 +204,57 @@ def test_missing_recordings_are_replaced_only_if_allowed(monkeypatch):
     assert windows.size > 1000
 
 
+def own_table(tmp_path, *, sizes=(60, 40, 20, 20)):
+    """A CSV with four offices, a missing cell, and a class that one column gives away."""
+    lines = ["hours,place,region,left"]
+    for place, size in zip(("North Bay", "Lund", "Brno", "Alba"), sizes, strict=True):
+        lines += [
+            f"{(i * 7) % 50},{place},{'ab'[i % 2]},{int((i * 7) % 50 > 20)}" for i in range(size)
+        ]
+    lines[3] = ",Lund,a,1"
+    (tmp_path / "own.csv").write_text("\n".join(lines))
+    return study.data.open_table(str(tmp_path / "own.csv"), target="left", missing="median")
+
+
+def test_an_own_table_trains_in_the_offices_that_hold_it(tmp_path):
+    source = own_table(tmp_path)
+    windows, provenance, counts = study.own_table(source, target="left", office="place", seed=1)
+    assert (provenance["kind"], counts) == ("own", False)
+    assert windows.X.shape == (140, 3)  # hours, region_a, region_b: the office is no feature
+    s = study.fitted(settings(rounds=8, replicates=1, naive_sample=2), windows)
+    assert (s.network.sizes[0], s.network.sizes[-1]) == (3, 2)
+    split = s.divide(windows)
+    assert [o.name for o in split] == ["Alba", "Brno", "Lund", "North Bay"]
+    assert [o.n + len(o.y_test) for o in split] == [20, 20, 41, 59]
+    assert study.holdings(split, windows.classes).columns[-1] == "left"
+    rows = study.simulate(s, windows)
+    assert np.isfinite(rows["value"]).all()
+    assert study.numbers(rows)["offices"] == 4
+    assert study.numbers(rows)["federated"] > 0.8
+    assert "4 offices reach" in study.headline(rows, generated=False).text
+    assert [c.text for c in study.takeaways(rows)]
+
+
+def test_without_a_column_of_offices_rows_are_divided_at_random(tmp_path):
+    windows, *_ = study.own_table(own_table(tmp_path), target="left", seed=1)
+    split = study.fitted(settings(), windows).divide(windows)
+    assert [o.name for o in split] == list(fl.OFFICES)
+    assert max(o.n for o in split) - min(o.n for o in split) <= 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "office", "said"),
+    [
+        ((60, 40, 9, 9), "place", "Expected 4 to 20 offices of 10 records .* in place, got 4 .* 9"),
+        ((60, 40, 20, 20), "town", "office is one of hours, place, region, left, got 'town'"),
+        ((30, 20, 10, 10), "", "Expected 80 records or more, got 70"),
+    ],
+)
+def test_an_own_table_without_offices_to_train_in_is_refused(tmp_path, sizes, office, said):
+    with pytest.raises(ValueError, match=said):
+        study.own_table(own_table(tmp_path, sizes=sizes), target="left", office=office, seed=1)
+
+
 def test_holdings_count_every_training_window(windows):
     split = settings().divide(windows)
     held = study.holdings(split)
