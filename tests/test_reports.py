@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import re
+import time
 from pathlib import Path
 
 import browser
@@ -70,6 +71,21 @@ def test_nothing_leaves_and_nothing_complains(chrome, page):
     requested, errors = chrome.logs()
     assert {u for u in requested if not u.startswith("data:")} == {page.as_uri()}
     assert errors == []
+
+
+def test_what_a_page_offers_can_be_stored(chrome, reports, tmp_path):
+    chrome.open(reports / "psi-typos-sweep.html")
+    chrome.do("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    wanted = chrome.run(
+        "return [...document.querySelectorAll('a[download]')].map(a => (a.click(), a.download))"
+    )
+    assert {name[-4:] for name in wanted} == {".csv", ".svg"}
+    until = time.monotonic() + 20
+    while len(list(tmp_path.glob("*.[cs][sv]*"))) < len(wanted) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(wanted)
+    grid = (tmp_path / wanted[0]).read_text()
+    assert grid.startswith("error_rate,run,state,")
 
 
 def test_the_browser_itself_refuses_requests(chrome, reports, tmp_path):

@@ -33,6 +33,7 @@ from pet_lab.workbench.published import (
     where_text,
 )
 from pet_lab.workbench.runs import DataFingerprint, RunRecord
+from pet_lab.workbench.tables import csv_link
 from pet_lab.workbench.verdicts import TINY, VERDICTS, Ours, Verdict
 from pet_lab.workbench.workspace import Workspace
 
@@ -303,9 +304,11 @@ def from_runs(
     contradictions = consistency.check(tables)
     parts: list[pd.DataFrame] = []
     late: dict[str, str] = {}
+    origins: dict[str, tuple[str, str]] = {}
     for notebook in dict.fromkeys(t.notebook for t in tables):
         fresh = {"data_fingerprint": data_fingerprint, "stale": stale}
-        counted, reason = _counted(ws, notebook, profile, **fresh)
+        counted, which, reason = _counted(ws, notebook, profile, **fresh)
+        origins[notebook] = (which if counted else "", _commits(counted))
         rows = (
             results.read(ws, notebook, [r.run_id for r in counted]) if counted else pd.DataFrame()
         )
@@ -319,6 +322,7 @@ def from_runs(
         for note, table in zip(df["note"], df["table"], strict=True)
     ]
     df = df.sort_values("table", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
+    df.attrs["origins"] = origins
     df.attrs["warnings"] = [text for text in late.values() if text]
     return df
 
@@ -336,22 +340,29 @@ def _late(table: PrintedTable, counted: Iterable[RunRecord]) -> str:
     return ""
 
 
+def _commits(records: Iterable[RunRecord]) -> str:
+    states = ((r.git.get("commit", ""), r.git.get("dirty")) for r in records)
+    return " ".join(dict.fromkeys(c[:12] + "+" * bool(dirty) for c, dirty in states if c))
+
+
 def _counted(
     ws: Workspace, notebook: str, profile: str | None, **chosen: Any
-) -> tuple[list[RunRecord], str]:
-    """Runs whose rows may be held against print, or none and the reason."""
+) -> tuple[list[RunRecord], str, str]:
+    """Runs that may be held against print, and of which profile, or none and the reason."""
     from pet_lab.workbench import notebooks, sweep
 
     if notebook not in notebooks.find(ws):
-        return [], f"there is no notebook {notebook} yet."
-    done = sweep.profile_runs(ws, notebook, profile or "full", **chosen)
+        return [], "", f"there is no notebook {notebook} yet."
+    which = profile or "full"
+    done = sweep.profile_runs(ws, notebook, which, **chosen)
     if not profile and len(done) < len(sweep.plan_profile(ws, notebook, "full")):
-        done = sweep.profile_runs(ws, notebook, "quick", **chosen)
+        which = "quick"
+        done = sweep.profile_runs(ws, notebook, which, **chosen)
     if not done:
         old = sweep.profile_runs(ws, notebook, profile or "quick", stale=True)
-        return [], "its runs are out of date." if old else "no finished run."
+        return [], which, "its runs are out of date." if old else "no finished run."
     counted = [r for r in done if r.folder and results.summary(r.folder).get("counts", True)]
-    return counted, "" if counted else NOT_COUNTED
+    return counted, which, "" if counted else NOT_COUNTED
 
 
 # ------------------------------------------------------------------ tell
@@ -480,6 +491,7 @@ def show(
             badges=_BADGES,
             one_table=one_table,
             anchors=anchors,
+            csv=csv_link(_flat(df), " ".join(["scorecard", *df["table"].unique()[:1]])),
         )
     )
     html.summary = summary
@@ -542,9 +554,27 @@ def to_json(df: pd.DataFrame) -> list[dict[str, Any]]:
 
 def write(df: pd.DataFrame, path: Path | str) -> None:
     """Store a scorecard as CSV, lossless: one line per cell and reading, in a stable order."""
-    out = df[list(COLUMNS)].assign(where=df["where"].map(where_text))
-    text = out.to_csv(index=False, lineterminator="\n")
+    text = _flat(df[list(COLUMNS)]).to_csv(index=False, lineterminator="\n")
     files.write_atomic(Path(path), text.encode())
+
+
+def _flat(df: pd.DataFrame) -> pd.DataFrame:
+    known = [*COLUMNS, *(c for c in ("profile", "commit") if c in df)]
+    return df[known].assign(where=df["where"].map(where_text))
+
+
+def csv_of_runs(df: pd.DataFrame) -> str:
+    """A link in which the card of `from_runs` lies as CSV, with the profile and commit behind it.
+
+    Both are columns, and in the link's words; they are empty where no run counts.
+    """
+    known = [df.attrs["origins"].get(notebook, ("", "")) for notebook in df["notebook"]]
+    labelled = df.assign(profile=[p for p, _ in known], commit=[c for _, c in known])
+    profiles, commits = (sorted(set(labelled[c]) - {""}) for c in ("profile", "commit"))
+    commit = f"commit {commits[0]}" if len(commits) == 1 else f"{len(commits)} commits"
+    whose = f"{' and '.join(profiles)} profile, {commit}" if profiles else "none run"
+    name = " ".join(["scorecard", *profiles, commit])
+    return csv_link(_flat(labelled), name, f"CSV ({whose})")
 
 
 def read(path: Path | str) -> pd.DataFrame:

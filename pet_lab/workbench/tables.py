@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -137,8 +139,24 @@ def table_html(
     return (
         f'<div class="pl-table" role="group" tabindex="0" aria-label="{title}" '
         f'style="overflow-x:auto"><table data-pet-lab="{kind}"><caption>{title}</caption>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table>"
+        f'<p class="get">{csv_link(frame, caption)}</p></div>'
     )
+
+
+def csv_link(frame: pd.DataFrame, caption: str, text: str = "CSV") -> str:
+    """A link in which the whole table lies as CSV: to ten digits, however it is shown."""
+    content = frame.to_csv(index=False, lineterminator="\r\n", float_format="%.10g")
+    coded = base64.b64encode(content.encode()).decode()
+    return download(f"data:text/csv;charset=utf-8;base64,{coded}", caption, text)
+
+
+def download(uri: str, caption: str, text: str) -> str:
+    """A link that stores the data of its URI in a file named by the caption; `text` is its kind."""
+    plain = re.sub(r"[^a-z0-9]+", "-", caption.lower())[:60].strip("-") or "data"
+    name = f"{plain}.{text.partition(' ')[0].lower()}"
+    words = html.escape(f"{text}: {caption}", quote=True)
+    return f'<a class="get" download="{name}" href="{uri}" aria-label="{words}">{text}</a>'
 
 
 def _cell(value: Any, spec: Format | None) -> str:

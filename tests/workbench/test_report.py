@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import io
 import json
 import shutil
 from html import escape
@@ -10,6 +11,7 @@ from pathlib import Path
 import demo
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
@@ -101,6 +103,51 @@ def test_body_is_an_argument_not_a_dump(built):
     assert body.select_one("figcaption math")
 
 
+def stored(link):
+    assert link["download"].endswith(f".{link.text.split()[0].lower()}")
+    return base64.b64decode(link["href"].partition(",")[2]).decode()
+
+
+def test_tables_and_figures_can_be_taken_away(built):
+    ws, _ = built
+    page = soup(ws.reports / "psi-typos.html")
+    tables = page.select(".output > .pl-table > table")
+    assert len(tables) == 3
+    assert all(table.parent.select("a.get[download$='.csv']") for table in tables)
+    totals = tables[2]
+    read = pd.read_csv(io.StringIO(stored(totals.parent.select_one("a.get"))))
+    rows = demo.rows_of(0.2, 7).query("metric == 'total'")
+    means = rows.groupby(["threshold", "method"])["value"].mean()
+    assert read.set_index(["threshold", "method"])["mean"].to_dict() == pytest.approx(
+        means.to_dict(), rel=1e-9
+    ), "to ten digits, however it is shown"
+    assert f"{means.iloc[0]:,.0f}" in totals.text
+    figures = page.select("figure")
+    assert len(figures) == 2
+    for figure in figures:
+        link = figure.select_one("figcaption a.get")
+        assert link["href"] == figure.img["src"]
+        assert stored(link).lstrip().startswith("<?xml")
+    grid = soup(ws.reports / "psi-typos-sweep.html")
+    whole = pd.read_csv(io.StringIO(stored(grid.select_one("#grid ~ .pl-table a.get"))))
+    assert whole["error_rate"].tolist() == [0.2, 0.1, 0.3]
+    assert (whole["total low"] < whole["total"]).all()
+    assert len(grid.select("figure")) == len(grid.select("figcaption a[download$='.svg']")) == 2
+
+
+def test_the_scorecard_says_whose_it_is(built):
+    page = soup(built[0].reports / "scorecard.html")
+    link = page.select_one("header a.get")
+    assert link.text == "CSV (quick profile, commit 0123456789ab)"
+    assert link["download"] == "scorecard-quick-commit-0123456789ab.csv"
+    card = pd.read_csv(io.StringIO(stored(link)), dtype=str, keep_default_na=False)
+    assert list(card.columns) == [*scorecard.COLUMNS, "profile", "commit"]
+    assert card.groupby("table")[["profile", "commit"]].first().to_numpy().tolist() == [
+        ["quick", "0123456789ab"],
+        ["", ""],
+    ], "a stand-in counts for nothing"
+
+
 def test_links_lead_to_reports_or_nowhere(built):
     page = soup(built[0].reports / "psi-typos.html")
     source = next(p for p in page.article.select("p") if "See also" in p.text)
@@ -146,7 +193,7 @@ def test_the_page_of_a_sweep_opens_with_its_grid(built, tmp_path):
     assert mean == pytest.approx(one.mean(), abs=0.0006)
     assert half == pytest.approx(1.96 * one.sem(), abs=0.0006)
     assert "at threshold = 0.5, method = naive" in page.caption.text
-    links = [a["href"] for a in page.select("#grid ~ .pl-table a")]
+    links = [a["href"] for a in page.select("#grid ~ .pl-table td a")]
     assert links == [f"psi-typos-{r.run_id}.html" for r in records[1::-1]]
     assert all((ws.reports / link).is_file() for link in links)
 
@@ -400,6 +447,10 @@ def svg(text):
     return "data:image/svg+xml;base64," + base64.b64encode(f"<svg>{text}</svg>".encode()).decode()
 
 
+def csv_uri(text):
+    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
+
+
 @pytest.mark.parametrize(
     ("html", "what"),
     [
@@ -443,6 +494,12 @@ def svg(text):
         ('<iframe src="https://example.org"></iframe>', "element <iframe>"),
         ('<meta http-equiv="refresh" content="0">', "reloads"),
         ('<svg><use href="https://example.org/a#b"/></svg>', "a link to"),
+        (f'<p><a href="{csv_uri("a,b")}">x</a></p>', "a link to"),
+        ('<p><a download="x" href="data:text/html;base64,aGk=">x</a></p>', "a link to"),
+        ('<p><a download="x" href="https://example.org/x.csv">x</a></p>', "a link to"),
+        (f'<p><a download="x" href="{svg("<script>1</script>")}">x</a></p>', "a link to"),
+        (f'<p><a download="x" href="{svg("<g onload=x()/>")}">x</a></p>', "a link to"),
+        (f'<p><a download="x" href="{csv_uri("a,/home/anna/x.csv")}">x</a></p>', "local path"),
     ],
 )
 def test_guard_refuses(html, what):
@@ -677,6 +734,15 @@ def test_a_report_that_shows_a_loaded_record_is_refused(make_workspace):
     nbformat.write(content, record.folder / runs.NOTEBOOK)
     with pytest.raises(report.RefusedReports, match="a record of the data that was read"):
         report.build_run(ws, record)
+
+
+def test_a_record_in_a_download_is_found():
+    frame = records(np.random.default_rng(1), 40)
+    link = f'<p class="prose"><a download="x.csv" href="{csv_uri(frame.to_csv())}">CSV</a></p>'
+    page = f'<section id="cell-4"><div class="output">{link}</div></section>'
+    report.guard(page)
+    with pytest.raises(report.GuardError, match="a record of the data that was read in cell 4"):
+        report.guard(page, rows=results.row_hashes(frame))
 
 
 def test_guard_knows_this_machine(tmp_path, monkeypatch):

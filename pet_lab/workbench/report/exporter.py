@@ -26,7 +26,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 from traitlets.config import Config
 
-from pet_lab.workbench import whatif
+from pet_lab.workbench import tables, whatif
 from pet_lab.workbench.report.guard import GuardError, content, parse
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
@@ -286,14 +286,25 @@ def _mended(page: str, link: Link) -> Body:
             mark = soup.new_tag("b", attrs={"class": "no"})
             mark.string = f"{word} {number}."
             caption.insert(0, mark, " ")
+    for picture in soup.select("figure img"):
+        _offer(picture)
     for anchor in soup.find_all("a", href=True):
-        if re.match(r"(https?:|mailto:|#)", str(anchor["href"])):
+        if re.match(r"(https?:|mailto:|data:|#)", str(anchor["href"])):
             continue
         if here := link(str(anchor["href"])):
             anchor["href"] = here
         else:
             anchor.unwrap()
     return Body(content(soup), contents)
+
+
+def _offer(picture: Any) -> None:
+    """Put a link to the picture as a file at the end of its caption."""
+    figure, uri = picture.find_parent("figure"), str(picture["src"])
+    kind = "SVG" if uri.startswith("data:image/svg") else "PNG"
+    words = figure.figcaption.get_text() if figure.figcaption else str(picture.get("alt", ""))
+    link = parse(tables.download(uri, " ".join(words.split()), kind)).a
+    (figure.figcaption or figure).extend([" ", link])
 
 
 def _order_headings(soup: BeautifulSoup) -> list[tuple[str, str]]:

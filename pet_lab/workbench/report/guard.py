@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import csv
 import getpass
 import hashlib
 import itertools
@@ -72,6 +73,10 @@ LOCAL_PATHS = re.compile(
     r"|(?<![\w:])//[\w.-]+/[\w.$-]+[^\s'\"<>)]*"
     r"|\bfile:/\S*"
 )
+DOWNLOAD = re.compile(
+    r"data:(?:text/csv;charset=utf-8|image/svg\+xml|image/png|image/jpeg);base64,"
+)
+SCRIPTED = re.compile(r"(?i)<script|\bon\w+\s*=|javascript:|<foreignObject")
 ADDRESS = re.compile(r"\b(?:https?|doi|mailto):[^\s'\"<>)]+")
 TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
 FEWEST_RECORDS = 3  # lines of equally many values that look like printed records
@@ -201,15 +206,21 @@ def _attributes(tag: Tag) -> Iterator[tuple[str, str]]:
 def _attribute_words(tag: Tag) -> Iterator[str]:
     for name, text in (pair for element in tag.find_all(True) for pair in _attributes(element)):
         if text.startswith("data:image/svg+xml;base64,"):
-            try:
-                svg = base64.b64decode(text.partition(",")[2]).decode(errors="replace")
-            except binascii.Error:
-                continue
             # matplotlib writes each drawn text as a comment
-            drawn = re.findall(r"<!--(.*?)-->|>([^<]+)<", svg, re.DOTALL)
+            drawn = re.findall(r"<!--(.*?)-->|>([^<]+)<", _decoded(text), re.DOTALL)
             yield "\n".join(a or b for a, b in drawn)
+        elif text.startswith("data:text/csv"):
+            yield _decoded(text)
         elif not text.startswith("data:") and name not in UNREAD_ATTRIBUTES:
             yield text
+
+
+def _decoded(uri: str) -> str:
+    """The text in a data URI, empty where there is none."""
+    try:
+        return base64.b64decode(uri.partition(",")[2]).decode(errors="replace")
+    except binascii.Error:
+        return ""
 
 
 def _requests(soup: BeautifulSoup) -> Iterator[Objection]:
@@ -233,6 +244,10 @@ def _requests(soup: BeautifulSoup) -> Iterator[Objection]:
 
 def _may_link(tag: Tag, target: str) -> bool:
     scheme = re.match(r"\s*([a-zA-Z][\w+.-]*):", target)
+    if tag.name == "a" and tag.has_attr("download"):  # what it stores is read like the page
+        return bool(DOWNLOAD.match(target)) and not (
+            "svg" in target[:16] and SCRIPTED.search(_decoded(target))
+        )
     if tag.name == "a":
         return scheme is None or scheme[1].lower() in ("http", "https", "mailto", "doi")
     return target.startswith("#")
@@ -320,6 +335,8 @@ def _normal(cell: Any) -> str:
 def _hashed(output: Tag, rows: Mapping[str, Any]) -> Iterator[str]:
     """Hashes of every tuple of neighbouring cells, of the widths that were handed over."""
     lines = [[c.get_text() for c in tr.find_all(["td", "th"])] for tr in output.find_all("tr")]
+    for link in output.select("a[download][href^='data:text/csv']"):
+        lines += csv.reader(_decoded(str(link["href"])).splitlines())
     for part in output.select("pre.out, .prose, figcaption"):
         for line in part.get_text().splitlines():
             lines += [line.split(), re.split(r"[,;\t|]", line), re.split(r"[\s,;|=:]+", line)]

@@ -488,6 +488,7 @@ def _scorecard(ws: Workspace, scored: pd.DataFrame) -> str:
         ws,
         "scorecard.html.j2",
         SCORECARD,
+        csv=scorecard.csv_of_runs(scored),
         sentence=scorecard.headline(scored),
         counts=_counts(scored),
         publications=publications,

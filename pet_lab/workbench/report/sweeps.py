@@ -47,6 +47,7 @@ def content(
         "numeric": [
             tables.is_number(pd.Series([r.parameters.get(k) for r in records])) for k in swept
         ],
+        "csv": tables.csv_link(_wide(records, swept, columns), f"Grid over {' '.join(swept)}"),
         "heads": list(columns)[:MOST_COLUMNS],
         "held": held,
         "runs": len(records),
@@ -72,6 +73,24 @@ def _by_run(
         columns[metric] = summarise(kept, ["run_id", "metric"]).set_index("run_id")
     words = ", ".join(f"{plots.label(f)} = {plots.number(v)}" for f, v in held.items())
     return columns, words
+
+
+def _wide(
+    records: Sequence[RunRecord], swept: Sequence[str], columns: Mapping[str, pd.DataFrame]
+) -> pd.DataFrame:
+    """The whole grid as numbers: a row a run, three columns a metric."""
+    ids = [r.run_id for r in records]
+    facts: dict[str, Any] = {k: [r.parameters.get(k) for r in records] for k in swept}
+    facts |= {
+        "run": ids,
+        "state": [r.state for r in records],
+        "wall_s": [r.wall_s for r in records],
+    }
+    for metric, column in columns.items():
+        mean, half = column["mean"].reindex(ids), plots.Z95 * column["se"].reindex(ids)
+        parts = {metric: mean, f"{metric} low": mean - half, f"{metric} high": mean + half}
+        facts |= {name: values.to_numpy() for name, values in parts.items()}
+    return pd.DataFrame(facts)
 
 
 def _interval(column: pd.DataFrame, run: str) -> str:
@@ -100,7 +119,9 @@ def _section(
         held = {f: rows[f].iloc[0] for f in factors if f not in (x, hue)}
         fig, what = explore.picture(rows, x=x, metric=metric, hue=hue, held=held)
         width = round(fig.get_figwidth() * 100)
-        pictures.append({"uri": plots.render(fig)[2], "width": width, "what": what})
+        mime, _, uri = plots.render(fig)
+        link = tables.download(uri, what, "SVG" if "svg" in mime else "PNG")
+        pictures.append({"uri": uri, "width": width, "what": what, "link": link})
     table = summarise(rows, [*factors, "metric"]).drop(columns="metric")
     table = table.rename(columns={"n": "replicates"})
     shown = table.sort_values(factors).head(plots.MOST_ROWS) if factors else table
