@@ -177,7 +177,7 @@ class PrintedTable(_Heading, frozen=True, kw_only=True):
     @property
     def margins(self) -> str:
         """Hash of what was fixed before any run: each cell's kind and margin."""
-        fixed = [[where_text(c.where), c.metric, c.kind, c.margin] for c in self.cells]
+        fixed = [[where_text(c.where), c.metric, c.kind, str(c.margin)] for c in self.cells]
         return files.sha256(files.canonical_json(sorted(fixed)).encode())
 
     def cause(self, cell: Cell, reading: str) -> str:

@@ -337,3 +337,8 @@ def test_cells_as_rows_carry_their_conditions():
     assert epsilon["noise_multiplier"].tolist() == [0.4, 0.5, 0.6]
     with pytest.raises(PublishedError, match=r"There is no printed table '9\.9'"):
         published.cells("9.9")
+
+
+def test_the_margins_of_every_shipped_table_have_a_hash():
+    """Also where a relative margin of a printed infinity is infinite, which JSON does not know."""
+    assert all(table.margins for table in published.load())
