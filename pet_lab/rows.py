@@ -124,6 +124,35 @@ def wide(
     return table[list(dict.fromkeys(means[columns]))].rename_axis(columns=None).reset_index()
 
 
+def contributions(
+    records: pd.DataFrame, *, by: Sequence[str], metric: str, of: str | None = None
+) -> pd.DataFrame:
+    """Who stands behind the cells of a table of `records` by the columns `by`, for output checks.
+
+    One row a cell: `by`, metric, records (how many), and for a sum or mean of the column `of` also
+    its total, largest and second largest contribution, and how many are negative.
+
+    >>> import pandas as pd
+    >>> firms = pd.DataFrame({"region": ["n", "n", "s"], "turnover": [5.0, 2.0, 1.0]})
+    >>> contributions(firms, by=["region"], metric="sum", of="turnover").to_dict("records")[0]
+    {'region': 'n', 'metric': 'sum', 'records': 2, 'total': 7.0, 'largest': 5.0, 'second': 2.0, \
+'negative': 0}
+    """
+    import pandas as pd
+
+    cells = []
+    groups = records.groupby(list(by), sort=False) if by else [((), records)]
+    for key, group in groups:
+        cell: dict[str, Any] = dict(zip(by, key, strict=True)) | {"metric": metric}
+        cell["records"] = len(group)
+        if of is not None:
+            top = [*group[of].nlargest(2), 0.0, 0.0]
+            cell |= {"total": group[of].sum(), "largest": top[0], "second": top[1]}
+            cell["negative"] = int((group[of] < 0).sum())
+        cells.append(cell)
+    return pd.DataFrame(cells)
+
+
 OPEN = "Open here, for lack of the numbers shown as –"
 _NOT_A_NUMBER = re.compile(r"(?<![\w'])[-+]?nan\b%?")
 _INFINITE = re.compile(r"(?<![\w'])([-+]?)inf\b%?")

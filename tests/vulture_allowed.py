@@ -37,3 +37,6 @@ _.absolute_error, _.relative_error
 _.correct
 # JupyterLab calls it by its name
 _.after_save
+# RO-Crate writes it
+_.datePublished
+_.license

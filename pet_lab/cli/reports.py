@@ -15,6 +15,7 @@ from pet_lab.cli.shared import (
     Jobs,
     Json,
     Names,
+    Set,
     Timeout,
     Which,
     app,
@@ -24,6 +25,7 @@ from pet_lab.cli.shared import (
     exit_for,
     print_json,
     print_scorecard,
+    print_table,
     print_tally,
 )
 from pet_lab.workbench import runs, sweep
@@ -135,6 +137,65 @@ def reproduce(
     typer.echo(f"Reports: {ws.shown(ws.reports / 'index.html')}")
     exit_for(records)
     if refused:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def release(
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", show_default=False)] = None,
+    context: Annotated[
+        str, typer.Option(help="Population, period and unit, in a sentence for readers.")
+    ] = "",
+    exception: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TABLE=REASON", help="Let out a table whose records are not known."),
+    ] = None,
+    sign: Annotated[str, typer.Option(metavar="NAME", help="Sign what was checked.")] = "",
+    reason: Annotated[str, typer.Option(help="Why it may leave, with --sign.")] = "",
+    verify: Annotated[
+        Path | None,
+        typer.Option(metavar="PACK", help="Run a pack again instead; RUN is not given."),
+    ] = None,
+    settings: Set = None,
+) -> None:
+    """Check the outputs of a run by ACRO's rules, and pack what may leave once two have signed."""
+    from pet_lab.workbench import release as releases
+
+    if (run_id is None) == (verify is None):
+        raise ParameterError("Give a RUN, or a pack with --verify PACK.")
+    if verify is not None:
+        for note in releases.verify(verify, settings or []):
+            typer.echo(f"note: {note}", err=True)
+        typer.echo("The pack is whole, and run again the same verdicts come out.")
+        return
+    ws = Workspace.find()
+    record = runs.load(runs.by_id(ws, run_id or ""))
+    if record is None or not record.ok:
+        raise ParameterError(f"Run {run_id} is not finished; `pet-lab status` says more.")
+    pairs = [e.partition("=") for e in exception or ()]
+    if not all(table and words.strip() for table, _, words in pairs):
+        raise ParameterError('An exception is a table and a reason: --exception "TABLE=REASON".')
+    checked, request, pack = releases.ask(
+        ws,
+        record,
+        context=context,
+        exceptions={table: words for table, _, words in pairs},
+        sign=sign,
+        reason=reason,
+    )
+    shown = [(v.table, v.verdict, f"{v.withheld} of {v.cells}", v.why) for v in checked.verdicts]
+    print_table(("table", "verdict", "cells withheld", "why"), shown)
+    typer.echo(
+        f"{len(checked.rows)} of {len(checked.whole)} rows may leave; the others and why: ",
+        nl=False,
+    )
+    typer.echo(ws.shown(releases.folder(ws, record) / "withheld.csv"))
+    typer.echo(
+        f"Sign-offs: {len(request.sign_offs)} of {releases.SIGN_OFFS} (--sign NAME --reason TEXT)."
+    )
+    if pack:
+        typer.echo(f"Packed: {ws.shown(pack)}")
+    if not len(checked.rows):
         raise typer.Exit(FAILED)
 
 

@@ -30,7 +30,7 @@ SILENT_S = 10  # without a worker for so long, it is said
 ALONE_S = 600  # and after this, or the time limit of a run, the sweep ends
 RETRIES = 2
 QUEUED = 64  # runs handed to the scheduler at a time, so that workers that join find work
-RESULTS = (runs.NOTEBOOK, runs.FAILED_NOTEBOOK, runs.ROWS, runs.SUMMARY)
+RESULTS = (*(runs.NOTEBOOK, runs.FAILED_NOTEBOOK, runs.ROWS, runs.SUMMARY, runs.CONTRIBUTIONS),)
 
 
 class DaskExecutor:

@@ -38,6 +38,7 @@ def write(
     data: Sequence[Mapping[str, Any]] = (),
     counts: bool = True,
     guard_rows: Mapping[str, Any] | None = None,
+    contributions: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Check the rows of a run, store them with their summary, and return them as stored.
 
@@ -61,6 +62,9 @@ def write(
         False where the rows must not be held against published numbers (stand-in or own data).
     guard_rows : mapping, optional
         `row_hashes` of the records that were read: a report that shows one of them is refused.
+    contributions : DataFrame, optional
+        Who stands behind the cells of tables of records, as `pet_lab.rows.contributions` counts
+        them: `pet-lab release` checks cells by it. It never leaves the run's folder.
 
     Raises
     ------
@@ -103,10 +107,18 @@ def write(
     }
     if guard_rows is not None:
         summary["guard_rows"] = dict(guard_rows)
+    if contributions is not None:
+        lacking = {"metric", "records"} - set(contributions)
+        known = {"metric", "records", "total", "largest", "second", "negative", *frame.columns}
+        odd = sorted(map(str, lacking | (set(contributions) - known)))
+        _require(not odd, f"contributions lack, or do not share with the rows: {', '.join(odd)}.")
     if str(out) == "":
         return frame
     folder = Path(out)
     try:
+        if contributions is not None:
+            with files.replacing(folder / "contributions.parquet") as stream:
+                contributions.to_parquet(stream, index=False)
         with files.replacing(folder / "rows.parquet") as stream:
             frame.to_parquet(stream, index=False, compression="zstd")
         files.write_json(folder / "summary.json", summary)

@@ -36,6 +36,7 @@ STATES = ("planned", "running", "done", "failed", "interrupted")
 PLANNED, RUNNING, DONE, FAILED, INTERRUPTED = STATES
 NOTEBOOK, FAILED_NOTEBOOK = "notebook.ipynb", "failed.ipynb"
 ROWS, SUMMARY, RECORD = "rows.parquet", "summary.json", "run.json"
+CONTRIBUTIONS = "contributions.parquet"  # for output checks; only where the notebook knows them
 LOCK, ATTEMPT = ".lock", ".attempt-"
 KEY_PACKAGES = (
     *("pet-lab", "dp-accounting", "jax", "numpy", "pandas", "papermill", "pyarrow", "scikit-learn"),
@@ -444,7 +445,7 @@ def place(attempt: Path, folder: Path) -> RunRecord | None:
     if done and not _hashes_hold(hashes, attempt, folder):
         return None
     # The rows first: from then on the old record, whose hash they break, is not taken for whole.
-    kept = (ROWS, SUMMARY, NOTEBOOK) if done else (FAILED_NOTEBOOK,)
+    kept = (ROWS, SUMMARY, CONTRIBUTIONS, NOTEBOOK) if done else (FAILED_NOTEBOOK,)
     for name in kept:
         if (attempt / name).exists():
             os.replace(attempt / name, folder / name)
@@ -475,7 +476,8 @@ def finish(attempt: Path, folder: Path, record: RunRecord) -> RunRecord:
         # The notebook knows better what it read, where the names tell the files apart.
         count = Counter(Path(given).name for given in record.inputs)
         known = {g: own[n] for g in record.inputs if count[n := Path(g).name] == 1 and n in own}
-        hashes = {name: files.sha256_file(attempt / name) for name in (ROWS, SUMMARY)}
+        left = [n for n in (ROWS, SUMMARY, CONTRIBUTIONS) if (attempt / n).is_file()]
+        hashes = {name: files.sha256_file(attempt / name) for name in left}
         record = dataclasses.replace(
             record, data=data, inputs={**record.inputs, **known}, hashes=hashes
         )

@@ -186,13 +186,13 @@ def build_index(
     pages = {
         INDEX: _index(ws, scored, profile, failures=len(failures)),
         SCORECARD: _scorecard(ws, scored),
-        FAILURES: _render(ws, "failures.html.j2", FAILURES, failures=failures),
+        FAILURES: render(ws, "failures.html.j2", FAILURES, failures=failures),
     }
     glossary = _glossary(ws)
     if glossary.is_file():
         text = glossary.read_text(encoding="utf-8")
         terms = exporter.prose(text, functools.partial(_link, ws, glossary), terms=True)
-        pages[GLOSSARY] = _render(
+        pages[GLOSSARY] = render(
             ws, "glossary.html.j2", GLOSSARY, body=terms.html, toc=terms.contents
         )
     else:
@@ -255,23 +255,24 @@ def _value(value: Any) -> str:
         return ", ".join(map(_value, value)) or "none"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return _without_folder(value) if value != "" else "“”"
+    return without_folder(value) if value != "" else "“”"
 
 
-def _without_folder(value: Any) -> str:
+def without_folder(value: Any) -> str:
     """The value as text; of an absolute path only the name, where it lay is nobody's business."""
     text = str(value)
     absolute = text.startswith(("/", "~")) or PureWindowsPath(text).is_absolute()
     return PureWindowsPath(text).name if absolute else text
 
 
-def _render(ws: Workspace, template: str, here: str, **values: Any) -> str:
+def render(ws: Workspace, template: str, here: str, **values: Any) -> str:
+    """A page from its template, with the bar that links the pages of a folder of reports."""
     pages = [(INDEX, "Overview"), (SCORECARD, "Scorecard"), (FAILURES, "Failures")]
     if _glossary(ws).is_file():
         pages.append((GLOSSARY, "Glossary"))
     glossary = len(pages) > 3
     page = _templates().get_template(template)
-    return page.render(here=here, pages=pages, glossary=glossary, **values)
+    return page.render(**{"here": here, "pages": pages, "glossary": glossary} | values)
 
 
 # --- which run a page shows --------------------------------------------------------------------
@@ -356,9 +357,9 @@ def _report(ws: Workspace, shown: Shown, here: str = "") -> str:
     }
     command = ["pet-lab", "run", name]
     for key, value in changed.items():
-        text = json.dumps(value) if isinstance(value, list | bool) else _without_folder(value)
+        text = json.dumps(value) if isinstance(value, list | bool) else without_folder(value)
         command += ["-p", f"{key}={text}"]
-    return _render(
+    return render(
         ws,
         "report.html.j2",
         here or page_name(name),
@@ -410,7 +411,7 @@ def _sweep_page(
     links = {run: page for run, page in pages.items() if (ws.reports / page).is_file()}
     grid = sweeps.content(records, results.read(ws, name, list(pages)), links)
     toc = [("grid", "The grid"), *((s["anchor"], s["name"]) for s in grid["sections"])]
-    return _render(
+    return render(
         ws,
         "sweep.html.j2",
         here or page_name(name, sweep=True),
@@ -439,7 +440,7 @@ def _index(ws: Workspace, scored: pd.DataFrame, profile: str | None, *, failures
         notebooks.find(ws), key=lambda n: (order.get(n.partition("/")[0], len(order)), n)
     ):
         tracks.setdefault(track(name), []).append(_card(ws, name, scored, profile))
-    return _render(
+    return render(
         ws,
         "index.html.j2",
         INDEX,
@@ -484,7 +485,7 @@ def _scorecard(ws: Workspace, scored: pd.DataFrame) -> str:
         anchor = "publication-" + exporter.slug(source)
         content = {"name": source, "anchor": anchor, "sentence": scorecard.headline(whole)}
         publications.append({**content, "tables": _tables(ws, whole, titles)})
-    return _render(
+    return render(
         ws,
         "scorecard.html.j2",
         SCORECARD,
