@@ -105,6 +105,7 @@ def test_saving_a_notebook_that_ran_leaves_git_clean(tmp_path):
         **{"nbconvert_exporter": "python", "pygments_lexer": "ipython3", "version": "3.11.7"},
     }
     book.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+    book.metadata.kernelspec.display_name = "Python 3 (ipykernel)"  # as JupyterLab writes it
     manager = AsyncLargeFileManager(root_dir=str(tmp_path))
     manager.post_save_hook = "pet_lab.workbench.workspace.after_save"
 
@@ -133,3 +134,16 @@ def test_init_makes_a_workspace_that_is_found_and_refuses_to_fill_another(tmp_pa
     assert Workspace.find(ws.notebooks / "psi") == ws
     with pytest.raises(WorkspaceError, match="notebooks/ already"):
         workspace.init(tmp_path / "mine", version="1")
+
+
+def test_notebooks_in_git_are_as_a_front_end_writes_them():
+    """Or the first save would be a change of its own."""
+    odd = []
+    for path in (CHECKOUT / "notebooks").rglob("*.ipynb"):
+        text = path.read_text(encoding="utf-8")
+        book = nbformat.reads(text, nbformat.NO_CONVERT)
+        same = nbformat.writes(book, nbformat.NO_CONVERT) + "\n" == text
+        kernel = book.metadata.kernelspec.display_name == "Python 3 (ipykernel)"
+        if not (same and kernel and book.metadata.language_info == {"name": "python"}):
+            odd.append(path.name)
+    assert odd == []
