@@ -180,13 +180,22 @@ def save(path: Path, content) -> Path:
     return path
 
 
-def add_run(ws: Workspace, name: str, content, rows: pd.DataFrame, *, parameters=None, **summary):
+def add_run(
+    ws: Workspace,
+    name: str,
+    content,
+    rows: pd.DataFrame,
+    *,
+    parameters=None,
+    profile="quick",
+    **summary,
+):
     """Put a finished run of `name` into the workspace, as the runner would."""
     from pet_lab import files
     from pet_lab.workbench import notebooks
 
     params = notebooks.parameters(notebooks.path(ws, name))
-    spec = runs.RunSpec.of(name, notebooks.check(params, parameters or {}), "quick")
+    spec = runs.RunSpec.of(name, notebooks.check(params, parameters or {}), profile)
     folder = spec.folder(ws)
     save(folder / runs.NOTEBOOK, content)
     summary.setdefault("headline", "The corrected total is unbiased; the naive one is low by 20 %.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,6 +31,8 @@ from pet_lab.cli.shared import (
 from pet_lab.workbench import runs, sweep
 from pet_lab.workbench.errors import ParameterError
 from pet_lab.workbench.workspace import Workspace
+
+MOST_LOOKS = 6  # of --until-decided; each may take four times the replicates
 
 
 @app.command()
@@ -111,6 +113,9 @@ def reproduce(
     executor: ExecutorOption = "local",
     timeout: Timeout = None,
     force: Force = False,
+    until_decided: Annotated[
+        bool, typer.Option("--until-decided", help="Go on with further seeds.")
+    ] = False,
 ) -> None:
     """Run a profile of the notebooks (default: of all), report, and print the tally."""
     from pet_lab.workbench import report as reports
@@ -120,14 +125,25 @@ def reproduce(
     ws = Workspace.find()
     chosen = chosen_names(ws, names)
     specs = [spec for name in chosen for spec in sweep.plan_profile(ws, name, profile)]
-    records = execute(ws, specs, jobs=jobs, executor=executor, timeout=timeout, force=force)
+    how: dict[str, Any] = {"jobs": jobs, "executor": executor, "timeout": timeout}
+    records = execute(ws, specs, **how, force=force)
+    fresh: dict[str, Any] = {"data_fingerprint": data_fingerprint}
+    table = cards.from_runs(ws, profile, sequential=until_decided, **fresh)
+    for _ in range(MOST_LOOKS if until_decided else 0):
+        mine = table[table["notebook"].isin(chosen)]
+        specs = cards.further(ws, mine, profile, **fresh)
+        if not specs:
+            break
+        cells = (mine["verdict"] == "undecided").sum()
+        typer.echo(f"{cells} cells are undecided: {len(specs)} runs with further seeds.", err=True)
+        records += execute(ws, specs, **how)
+        table = cards.from_runs(ws, profile, sequential=True, **fresh)
     refused = False
     try:
         reports.build(ws, chosen, profile)
     except reports.RefusedReports as error:
         typer.echo(f"pet-lab: {error}", err=True)
         refused = True
-    table = cards.from_runs(ws, profile, data_fingerprint=data_fingerprint)
     if profile is Which.full and names is None:
         cards.write(table, ws.reports / "scorecard.csv")
         for record in records:

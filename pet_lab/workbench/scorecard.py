@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from math import isfinite, isinf, isnan, nan, sqrt
+from math import ceil, isfinite, isinf, isnan, nan, sqrt
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from pet_lab import files
-from pet_lab.workbench import consistency, published, results, verdicts
+from pet_lab.workbench import consistency, notebooks, published, results, sweep, verdicts
 from pet_lab.workbench.consistency import Contradiction
 from pet_lab.workbench.published import (
     READINGS,
@@ -32,7 +32,7 @@ from pet_lab.workbench.published import (
     Value,
     where_text,
 )
-from pet_lab.workbench.runs import DataFingerprint, RunRecord
+from pet_lab.workbench.runs import DataFingerprint, RunRecord, RunSpec
 from pet_lab.workbench.tables import csv_link
 from pet_lab.workbench.verdicts import TINY, VERDICTS, Ours, Verdict
 from pet_lab.workbench.workspace import Workspace
@@ -48,7 +48,9 @@ _JSON = (
 )
 
 NOT_COUNTED = "its runs used stand-in or own data, which cannot be held against print."
+GROWTH = 4
 _COMPLETE = 20  # runs of a whole table, so that a p value can fall below 5 %
+_MOST = 0.9
 
 # ------------------------------------------------------------------ rows to verdicts
 
@@ -59,6 +61,7 @@ def score(
     *,
     not_run: str = "",
     contradictions: Iterable[Contradiction] | None = None,
+    look: int = 0,
 ) -> pd.DataFrame:
     """One verdict per printed cell and reading, run or not: the columns COLUMNS.
 
@@ -78,6 +81,8 @@ def score(
         Why cells without rows have none, where the caller knows better ("stand-in data").
     contradictions : iterable of Contradiction, optional
         Among printed numbers; default: computed over all known tables.
+    look : int
+        How often the verdicts are asked for while replicates grow, see `verdicts.at_look`.
     """
     if tables is None:
         chosen = published.load()
@@ -95,7 +100,7 @@ def score(
     groups = _grouped(rows)
     records = []
     for table in chosen:
-        judged = _judged(table, groups, not_run)
+        judged = _judged(table, groups, not_run, look)
         for i, cell in enumerate(table.cells):
             sentences = odd.get((table.id, where_text(cell.where), cell.metric), ())
             for reading in table.readings:
@@ -133,7 +138,7 @@ def _grouped(rows: pd.DataFrame) -> _Groups:
 
 
 def _judged(
-    table: PrintedTable, groups: _Groups, not_run: str
+    table: PrintedTable, groups: _Groups, not_run: str, look: int
 ) -> dict[tuple[int, str], dict[str, Any]]:
     """Verdict, note and numbers of every (index of a cell, reading)."""
     rows: dict[tuple[int, str], pd.DataFrame] = {
@@ -144,7 +149,7 @@ def _judged(
     mixed = {key: _mixed(matched) for key, matched in rows.items() if len(matched)}
     ours = {key: _estimate(rows[key]) for key, columns in mixed.items() if not columns}
     # What does not vary cannot be wrong by chance, so it is no member of the family.
-    family = max(1, sum(o.se != 0 for o in ours.values()))
+    family = verdicts.at_look(max(1, sum(o.se != 0 for o in ours.values())), look)
     many = [
         key
         for key, o in ours.items()
@@ -213,8 +218,11 @@ def _joint(
         printed.append(cell.value)
     if len(columns) < 2:
         return nan
-    runs = pd.concat(columns, axis=1).replace([np.inf, -np.inf], nan).dropna()
-    if len(runs) < _COMPLETE:
+    runs = pd.concat(columns, axis=1).replace([np.inf, -np.inf], nan)
+    # What a few runs lack is 0/0; what most lack was not run so often: their own runs count alone.
+    for index in [column.index for column in columns if len(column) < _MOST * len(runs)]:
+        runs = runs[runs.index.isin(index)]
+    if len(runs) < _COMPLETE or runs.notna().sum().min() < _COMPLETE:
         return nan
     return verdicts.joint(runs.to_numpy(dtype=float), np.array(printed))
 
@@ -293,12 +301,15 @@ def from_runs(
     *,
     data_fingerprint: DataFingerprint | None = None,
     stale: bool = False,
+    sequential: bool = False,
 ) -> pd.DataFrame:
     """The scorecard of a workspace: every printed cell, judged by the runs that are on disk.
 
     Runs of the profile count ("quick" or "full"; default, for each notebook: "full" where all its
     runs are done and fresh, else "quick"), with `stale` also those whose notebook, package, data or
     lock has changed since. `data_fingerprint` is as for :func:`pet_lab.workbench.sweep.pending`.
+    Runs of :func:`further` count too; with them, or as the first of several looks (`sequential`),
+    verdicts are those of the look.
     """
     tables = published.load(ws)
     contradictions = consistency.check(tables)
@@ -314,7 +325,10 @@ def from_runs(
         )
         mine = [t for t in tables if t.notebook == notebook]
         late |= {t.id: _late(t, counted) for t in mine}
-        parts.append(score(rows, mine, not_run=reason, contradictions=contradictions))
+        look = max(map(sweep.look, counted), default=1)
+        look = look if sequential or look > 1 else 0
+        odd = {"contradictions": contradictions}
+        parts.append(score(rows, mine, not_run=reason, look=look, **odd))
     order = {t.id: i for i, t in enumerate(tables)}
     df = pd.concat(parts, ignore_index=True)
     df["note"] = [
@@ -325,6 +339,23 @@ def from_runs(
     df.attrs["origins"] = origins
     df.attrs["warnings"] = [text for text in late.values() if text]
     return df
+
+
+def further(ws: Workspace, df: pd.DataFrame, profile: str, **chosen: Any) -> list[RunSpec]:
+    """The replicates that the notes of undecided cells ask for: the profile's runs, further seeds.
+
+    At most GROWTH times as many seeds as there are: the note is an estimate, asked for again then.
+    """
+    specs: list[RunSpec] = []
+    for notebook, cells in df[df["verdict"] == "undecided"].groupby("notebook", sort=False):
+        asked = cells["note"].map(verdicts.wanted) / cells["replicates"].clip(lower=1)
+        done = sweep.further_runs(ws, str(notebook), profile, **chosen)
+        if asked.max() > 1:
+            seeds = 1 + len({r.seed for r in done})
+            look = 1 + max(map(sweep.look, done), default=1)
+            seeds = ceil(seeds * min(asked.max(), GROWTH))
+            specs += sweep.further(ws, str(notebook), profile, seeds=seeds, at=look)
+    return specs
 
 
 def _late(table: PrintedTable, counted: Iterable[RunRecord]) -> str:
@@ -349,8 +380,6 @@ def _counted(
     ws: Workspace, notebook: str, profile: str | None, **chosen: Any
 ) -> tuple[list[RunRecord], str, str]:
     """Runs that may be held against print, and of which profile, or none and the reason."""
-    from pet_lab.workbench import notebooks, sweep
-
     if notebook not in notebooks.find(ws):
         return [], "", f"there is no notebook {notebook} yet."
     which = profile or "full"
@@ -361,6 +390,7 @@ def _counted(
     if not done:
         old = sweep.profile_runs(ws, notebook, profile or "quick", stale=True)
         return [], which, "its runs are out of date." if old else "no finished run."
+    done += sweep.further_runs(ws, notebook, which, **chosen)
     counted = [r for r in done if r.folder and results.summary(r.folder).get("counts", True)]
     return counted, which, "" if counted else NOT_COUNTED
 

@@ -196,6 +196,42 @@ def profile_runs(
     return [record for record in records if record.ok and (stale or not record.stale)]
 
 
+_LOOK = ", look "
+
+
+def look(record: RunRecord) -> int:
+    """At which look at the verdicts a run was asked for: 1 for a profile's own."""
+    return int(record.profile.partition(_LOOK)[2] or 1)
+
+
+def further(ws: Workspace, notebook: str, name: str, *, seeds: int, at: int) -> list[RunSpec]:
+    """The runs of a profile with the next seeds, `seeds` with its own, asked for at a look."""
+    return [
+        RunSpec.of(
+            s.notebook, {**s.parameters, "seed": s.parameters["seed"] + i}, f"{name}{_LOOK}{at}"
+        )
+        for i in range(1, seeds)
+        for s in plan_profile(ws, notebook, name)
+        if "seed" in s.parameters
+    ]
+
+
+def further_runs(
+    ws: Workspace,
+    notebook: str,
+    name: str,
+    *,
+    data_fingerprint: DataFingerprint | None = None,
+    stale: bool = False,
+) -> list[RunRecord]:
+    """Done runs of `further`, as `profile_runs` has those of the profile."""
+    tagged = [r for r in runs.records(ws, notebook) if r.profile.startswith(name + _LOOK) and r.ok]
+    if stale or not tagged:
+        return tagged
+    prints = runs.fingerprints(ws, notebook)
+    return [r for r in tagged if not runs.stale(r, prints, data_fingerprint)]
+
+
 # --- executing ---------------------------------------------------------------------------------
 
 

@@ -17,6 +17,10 @@ The family of a family-wise interval is all cells and readings of a printed tabl
 in which every number is right shows any "differs" in about 5 % of reproductions at most. The margin
 is a floor of every interval, never added on top of luck: agreement within the margin is agreement.
 
+Who runs more replicates until nothing is undecided looks several times. At the k-th look the family
+counts k (k + 1) times (:func:`at_look`): the shares of ALPHA add up to ALPHA, so the error rate
+holds however long one goes on.
+
 From ENOUGH replicates on, intervals of one run come from their quantiles (:func:`empirical`); with
 fewer they are Student's, and a verdict stands only if it holds whatever the spread of runs is
 within its own 95 % interval.
@@ -24,6 +28,7 @@ within its own 95 % interval.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, hypot, inf, isfinite, isinf, isnan, nan, sqrt
@@ -88,6 +93,20 @@ def critical(cells: int, df: float = inf) -> float:
     """Two-sided 5 % critical value, Bonferroni-corrected over `cells`; Student's t with `df`."""
     p = 1 - ALPHA / (2 * cells)
     return float(ndtri(p) if isinf(df) else stdtrit(df, p))
+
+
+def at_look(cells: int, look: int) -> int:
+    """Size of the family at the `look`-th look at a growing number of replicates; 0: the only one.
+
+    1 / (1 * 2) + 1 / (2 * 3) + 1 / (3 * 4) + ... is 1.
+    """
+    return cells * look * (look + 1) if look else cells
+
+
+def wanted(note: str) -> int:
+    """Replicates that the note of an undecided cell says would do; 0 where it names none."""
+    numbers = re.search(r"(\d+) (?:replicates )?would", note)
+    return int(numbers[1]) if numbers else 0
 
 
 # ------------------------------------------------------------------ intervals of one run
@@ -272,12 +291,18 @@ def joint(values: Floats, printed: Floats) -> float:
     distribution; `printed` has one number a cell. The statistic is the sum over cells of squared
     distances from the median in units of the 95 % interval's half on that side; its rank among the
     replicates' is the answer. The print takes part in medians and scales as one more run, which
-    makes print and replicates exchangeable, and the test exact, for any number of replicates.
+    makes print and replicates exchangeable, and the test exact, for any number of replicates. In
+    the place of a NaN (0/0) stands the distance of another run, drawn with a fixed seed.
     """
+    rng = np.random.default_rng(0)
     all_runs = np.vstack([values, printed])
     statistic = np.zeros(len(all_runs))
     for column in all_runs.T:
-        spread = float(np.ptp(column))
-        if spread > TINY * max(1.0, float(np.abs(column).max())):
-            statistic += _distance(column, _scaled(column, 1e-3 * spread)) ** 2
+        known = ~np.isnan(column)
+        spread = float(np.ptp(column[known]))
+        if spread > TINY * max(1.0, float(np.abs(column[known]).max())):
+            squared = _distance(column, _scaled(column[known], 1e-3 * spread)) ** 2
+            statistic += np.where(
+                known, squared, rng.choice(squared[:-1][known[:-1]], squared.size)
+            )
     return float((statistic >= statistic[-1] * (1 - TINY)).mean())

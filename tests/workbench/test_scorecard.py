@@ -409,6 +409,52 @@ def test_runs_on_a_stand_in_are_not_held_against_print(workspace):
     assert described(workspace)["replicates"] == 2  # of the run that may be
 
 
+def test_further_seeds_are_run_until_no_cell_is_undecided(workspace, monkeypatch, capsys):
+    """Two replicates a run, about .585; the printed .50 has a margin of .1: few cannot tell."""
+    from pet_lab.cli import app, reports
+
+    rng, asked = np.random.default_rng(4), []
+    sweep_file = workspace.notebooks / "a" / "sweep.toml"
+    sweep_file.write_text("[b.quick.parameters]\nerror_rate = 0.1\n")
+
+    def execute(ws, specs, **how):
+        """In the place of kernels: leave the rows."""
+        asked.append([(s.parameters["seed"], s.profile) for s in specs])
+        for s in specs:
+            values = rows(rng.normal(0.585, 0.02, 2), seed=s.parameters["seed"])
+            record = demo.add_run(
+                ws, "a/b", demo.notebook(), values, parameters=dict(s.parameters), profile=s.profile
+            )
+        return [record]
+
+    monkeypatch.setattr(reports, "execute", execute)
+    monkeypatch.setattr(Workspace, "find", lambda: workspace)
+    monkeypatch.setattr("pet_lab.workbench.report.build", lambda *_: None)
+    app(["reproduce", "--until-decided"], standalone_mode=False)
+    seed = asked[0][0][0]
+    assert asked[0] == [(seed, "quick")]
+    assert asked[1] == [(seed + i, "quick, look 2") for i in (1, 2, 3)]
+    assert all(tag == f"quick, look {k}" for k, more in enumerate(asked[1:], 2) for _, tag in more)
+    df = scorecard.from_runs(workspace, "quick")
+    assert df["verdict"].iloc[0] == "reproduced"
+    assert df["replicates"].iloc[0] == 2 * (
+        1 + len({pair for more in asked[1:] for pair, _ in more})
+    )
+    assert scorecard.further(workspace, df, "quick") == []
+    assert "1 cells are undecided: 3 runs with further seeds" in capsys.readouterr().err
+
+
+def test_a_look_asks_for_more_certainty():
+    """A mean just decided at the only look is not at the first of several, whose share is half."""
+    near = cell("0.50", margin=0.1)
+    values = rows(0.5 + 0.05 * np.array([-1, 1] * 5) + 0.06)
+    plain, first = (
+        score(values, table(near), contradictions=(), look=look)["verdict"].iloc[0]
+        for look in (0, 3)
+    )
+    assert (plain, first) == ("reproduced", "undecided")
+
+
 def test_a_margin_set_after_the_rows_is_warned_of_with_both_times(workspace, capsys):
     settings, values = {"error_rate": 0.1}, rows([0.5, 0.5001])
     table = published.load(workspace)[0]

@@ -253,6 +253,84 @@ def test_thirty_replicates_of_near_normal_runs_keep_the_error_rate():
     assert wrong <= stats.binom.isf(1e-3, trials, 0.05)
 
 
+@given(st.integers(1, 100), st.integers(1, 2000))
+def test_the_shares_of_all_looks_add_up_to_the_error_rate(cells, looks):
+    spent = sum(0.05 / verdicts.at_look(cells, k) for k in range(1, looks + 1))
+    assert spent == pytest.approx(0.05 / cells * (1 - 1 / (looks + 1)))
+    assert verdicts.at_look(cells, 0) == cells
+
+
+@pytest.mark.parametrize(
+    ("ours", "kind", "n"),
+    [
+        (Ours(mean=9.0), "mean", ENOUGH),
+        (Ours(mean=0.65, se=0.1, sd=0.3, replicates=9, df=8), "mean", 240),
+        (Ours(mean=0.5, se=0.1 / 10**0.5, sd=0.1, replicates=10, df=9), "one_run", ENOUGH),
+    ],
+)
+def test_the_number_in_an_undecided_note_is_read_from_it(ours, kind, n):
+    printed = "0.80" if kind == "one_run" else "0.50"
+    word, note = verdict(cell(printed, kind, 0.1 if kind == "mean" else 0.05), ours, cells=1)
+    assert (word, verdicts.wanted(note)) == ("undecided", n), note
+    assert verdicts.wanted("over a million replicates would do.") == 0
+    assert verdicts.wanted("the rows mix several values of k for one replicate.") == 0
+
+
+def until_decided(rng, *, shift=0.0, spending=True, looks=6, few=12):
+    """Verdicts on a simulated publication after as many replicates as its notes ask for.
+
+    Five means whose truth is `shift` beyond the edge of their margin, or inside by a fifth of it,
+    and five single runs of the shapes above, moved by `shift`; replicates grow fourfold at most.
+    """
+    shapes = list(SHAPES.values())
+    rates, edge = rng.uniform(0.3, 0.95, size=5), 0.105
+    truth = 0.5 + np.array([edge, edge, -edge, 0.8 * edge, 0.0]) + shift
+    draws = [lambda n, m=m: rng.normal(m, 0.1, n) for m in truth]
+    printed = [cell("0.50")] * 5
+    for shape, p in zip(shapes, rates, strict=True):
+        draws.append(lambda n, f=shape, p=p: f(rng, p, n))
+        x = float(shape(rng, p, 1)[0])
+        x += shift * (1 if x < 0.5 else -1)
+        printed.append(cell(f"{min(max(x, 0), 1):.2f}", "one_run", 0.05))
+    samples = [draw(few) for draw in draws]
+    for look in range(1, looks + 1):
+        family = verdicts.at_look(10, look if spending else 0)
+        n = len(samples[0])
+        spreads = [None] * 10
+        if n >= ENOUGH:
+            spreads[5:] = empirical(samples[5:], [0.005] * 5, cells=family)
+        judged = [
+            verdict(at, summary(values), cells=family, spread=spread)
+            for at, values, spread in zip(printed, samples, spreads, strict=True)
+        ]
+        asked = (
+            max(verdicts.wanted(note) for word, note in judged if word == "undecided")
+            if any(word == "undecided" for word, _ in judged)
+            else 0
+        )
+        if asked <= n:
+            break
+        more = min(asked, 4 * n) - n
+        samples = [np.append(v, draw(more)) for v, draw in zip(samples, draws, strict=True)]
+    return [word for word, _ in judged]
+
+
+@pytest.mark.slow
+def test_looking_until_nothing_is_undecided_keeps_the_error_rate():
+    """1,000 simulated publications whose prints are right; 200 whose prints are all off by .2."""
+    rng, trials = np.random.default_rng(2), 1000
+    wrong = sum("differs" in until_decided(rng) for _ in range(trials))
+    missed = sum("reproduced" in until_decided(rng, shift=0.2)[:5] for _ in range(200))
+    found = sum("differs" in until_decided(rng, shift=0.2) for _ in range(200))
+    naive = sum("differs" in until_decided(rng, spending=False) for _ in range(trials))
+    print(
+        f"until decided: false differs {wrong / trials:.1%} of publications, without spending "
+        f"{naive / trials:.1%}; power at .2 {found / 200:.0%}; false reproduced {missed / 200:.1%}"
+    )
+    assert wrong <= stats.binom.isf(1e-3, trials, 0.05)
+    assert found / 200 > 0.9
+
+
 def test_a_wrong_mean_is_seldom_called_reproduced():
     """True distance just beyond the margin: "reproduced" in at most 2.5 % / cells of cells."""
     rng, n, cells, trials = np.random.default_rng(12), 12, 5, 20_000
@@ -285,6 +363,21 @@ def test_the_joint_test_sees_what_no_cell_shows():
     printed = 1.5 * np.sign(rng.normal(size=cells))
     assert joint(runs, printed) < 0.01
     assert joint(runs, rng.normal(size=cells)) > 0.01
+
+
+def test_values_that_are_undefined_count_neither_for_nor_against():
+    """Half of each of two columns is 0/0: still uniform, where no run may be complete."""
+    rng, trials, n, cells = np.random.default_rng(10), 600, 39, 6
+    p_values = []
+    for _ in range(trials):
+        runs = rng.exponential(size=(n + 1, cells)) + rng.normal(size=(n + 1, 1))
+        runs[:-1, 0][rng.random(n) < 0.5] = math.nan
+        runs[:-1, 1][::2] = math.nan
+        p_values.append(joint(runs[:-1], runs[-1]))
+    assert stats.binomtest(sum(p <= 0.25 for p in p_values), trials, 0.25).pvalue > 1e-3
+    many = rng.normal(size=(400, cells))
+    many[::2, 1] = math.nan
+    assert joint(many, np.array([0.0, 9.0, 0.0, 0.0, 0.0, 0.0])) == 1 / 401
 
 
 def test_cells_that_never_vary_say_nothing_jointly():
