@@ -444,6 +444,18 @@ def test_further_seeds_are_run_until_no_cell_is_undecided(workspace, monkeypatch
     assert "1 cells are undecided: 3 runs with further seeds" in capsys.readouterr().err
 
 
+def test_both_readings_are_one_family():
+    """A mean just decided alone is not beside ten more cells' worth of the other reading."""
+    near = [cell("0.50", where={"k": k}) for k in range(6)]
+    values = pd.concat(rows(0.545 + 0.05 * np.array([-1, 1] * 5), k=k) for k in range(6))
+    other = values.assign(reading="published")
+    of_one, of_both = (
+        score(frame, table(*near), contradictions=())["verdict"].iloc[0]
+        for frame in (values, pd.concat([values.assign(reading="described"), other]))
+    )
+    assert (of_one, of_both) == ("reproduced", "undecided")
+
+
 def test_a_look_asks_for_more_certainty():
     """A mean just decided at the only look is not at the first of several, whose share is half."""
     near = cell("0.50", margin=0.1)
