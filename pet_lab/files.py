@@ -55,9 +55,11 @@ def replacing(path: Path, *, secret: bool = False) -> Iterator[IO[bytes]]:
             # Without fsync a power cut can leave the new name pointing at an empty file.
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename = str(path)  # the name that the caller knows
         raise
 
 

@@ -1,6 +1,7 @@
 """Every promise of SECURITY.md and docs/threat-model.md names a test, and the tests exist."""
 
 import ast
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -89,8 +90,11 @@ def test_jupyterlab_listens_on_the_loopback_address_and_keeps_its_token(monkeypa
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000, raising=False)
+    monkeypatch.setattr(os, "execve", lambda _, command, __: commands.append(command))
     monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(os, "name", "posix")
     assert CliRunner().invoke(cli.app, ["lab", "--no-browser"]).exit_code == 0
-    (command,) = commands
+    command = next(c for c in commands if "jupyterlab" in c)
     assert "--ServerApp.ip=127.0.0.1" in command
     assert not [word for word in command if re.search(r"(?i)token|password|allow_", word)]

@@ -19,7 +19,7 @@ import typer
 from pet_lab import __version__, files
 from pet_lab.cli import data, experiments, reports, tools  # noqa: F401  (each adds commands)
 from pet_lab.cli.shared import FAILED, MISSING, USAGE, app
-from pet_lab.workbench.errors import NotebookError, ParameterError, WorkbenchError
+from pet_lab.workbench.errors import NotebookError, NoWorkspace, ParameterError, WorkbenchError
 
 # What a disk, a folder's rights or a wrong path cause: mended by the user, not by us.
 FILE_ERRORS = (
@@ -30,7 +30,7 @@ FILE_ERRORS = (
 
 def _problem(error: Exception) -> tuple[str, int] | None:
     """One sentence and the exit code of a user-fixable error; None for a defect of ours."""
-    if isinstance(error, (NotebookError, ParameterError)):
+    if isinstance(error, (NotebookError, ParameterError, NoWorkspace)):
         return str(error), USAGE
     if isinstance(error, WorkbenchError):
         return str(error), FAILED

@@ -12,8 +12,10 @@ from pet_lab import files
 from pet_lab.cli.shared import (
     ExecutorOption,
     Force,
+    Grid,
     Jobs,
     Json,
+    Name,
     Names,
     Set,
     Timeout,
@@ -48,7 +50,7 @@ def list_(as_json: Json = False) -> None:
 
 
 @app.command()
-def describe(name: str, as_json: Json = False) -> None:
+def describe(name: Name, as_json: Json = False) -> None:
     """Show what a notebook claims, its parameters and its profiles."""
     ws = Workspace.find()
     full = notebooks.resolve(ws, name)
@@ -76,7 +78,7 @@ def describe(name: str, as_json: Json = False) -> None:
 
 
 @app.command()
-def run(name: str, settings: Set = None, timeout: Timeout = None, force: Force = False) -> None:
+def run(name: Name, settings: Set = None, timeout: Timeout = None, force: Force = False) -> None:
     """Run a notebook once, unless this very run is done and fresh."""
     ws = Workspace.find()
     params = notebooks.parameters(notebooks.path(ws, notebooks.resolve(ws, name)))
@@ -93,11 +95,8 @@ def run(name: str, settings: Set = None, timeout: Timeout = None, force: Force =
 
 @app.command("sweep")
 def sweep_(
-    name: str,
-    grid: Annotated[
-        list[str] | None,
-        typer.Option("--grid", metavar="KEY=V1,V2", help="Values to combine with the others."),
-    ] = None,
+    name: Name,
+    grid: Grid = None,
     settings: Set = None,
     profile: Annotated[Which | None, typer.Option(help="Start from a profile.")] = None,
     jobs: Jobs = None,

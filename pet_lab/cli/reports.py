@@ -14,6 +14,7 @@ from pet_lab.cli.shared import (
     Force,
     Jobs,
     Json,
+    Name,
     Names,
     Set,
     Timeout,
@@ -217,7 +218,7 @@ def release(
 
 @app.command()
 def rows(
-    name: str,
+    name: Name,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write them to this CSV file.")] = None,
     parquet: Annotated[Path | None, typer.Option("--parquet", help="Or to this file.")] = None,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from pet_lab.cli.shared import (
     app,
 )
 from pet_lab.workbench import notebooks, workspace
+from pet_lab.workbench.errors import WorkspaceError
 from pet_lab.workbench.workspace import Workspace
 
 
@@ -50,6 +52,11 @@ def lab(
     """Open JupyterLab on the start page that links the notebooks."""
     import subprocess
 
+    if getattr(os, "geteuid", lambda: 1)() == 0 and not _root_allowed(more or []):
+        raise WorkspaceError(
+            "JupyterLab does not start for root: run this as another user, or, in a container, "
+            "`pet-lab lab -- --allow-root`."
+        )
     ws = Workspace.find()
     workspace.keep_outputs_out_of_git(ws)
     command = [sys.executable, "-m", "jupyterlab", f"--port={port}", "--ServerApp.ip=127.0.0.1"]
@@ -65,7 +72,18 @@ def lab(
     settings = str(Path(__file__).resolve().parents[1] / "workbench" / "jupyter")
     path = os.pathsep.join(filter(None, (settings, os.environ.get("JUPYTER_CONFIG_PATH"))))
     environment = os.environ | {"JUPYTER_CONFIG_PATH": path}
+    if os.name == "posix":  # JupyterLab takes this process over, and with it every signal
+        os.execve(command[0], command, environment)  # noqa: S606
     raise typer.Exit(subprocess.run(command, check=False, env=environment).returncode)  # noqa: S603
+
+
+def _root_allowed(options: Sequence[str]) -> bool:
+    """Whether an option or a file of Jupyter's settings lets root start the server."""
+    from jupyter_core.paths import jupyter_config_path
+
+    files = (Path(folder) / "jupyter_server_config.json" for folder in jupyter_config_path())
+    texts = [f.read_text(errors="replace") for f in files if f.is_file()]
+    return any("allow-root" in o or "allow_root" in o for o in (*options, *texts))
 
 
 @app.command()
@@ -77,11 +95,10 @@ def doctor() -> None:
     ws = Workspace.find()
     checks = health.check(ws)
     for item in data.listing():
-        ok = bool(item["ok"]) or item["kind"] == "stand-in"
-        state = (
-            item["state"] if item["ok"] else "absent" + (": stand-in used" if item["kind"] else "")
-        )
-        fix = f"run `pet-lab data fetch {item['name']}`, or `pet-lab data import FILE`"
+        ok = item["ok"] is not False  # where it is absent a stand-in serves
+        fix = f"`pet-lab data fetch {item['name']}`, or `pet-lab data import FILE`"
+        note = f": a stand-in is used; for the real data {fix}" if ok else ": not as registered"
+        state = item["state"] + ("" if item["ok"] else note)
         checks.append(health.MachineCheck(f"data {item['name']}", ok, state, fix))
     for c in checks:
         fix = "" if c.ok else f"; {c.fix}"

@@ -9,6 +9,10 @@ class WorkspaceError(WorkbenchError):
     """The folder is no workspace, or cannot be written to."""
 
 
+class NoWorkspace(WorkspaceError):
+    """No folder that was named, or that lies around, is a workspace."""
+
+
 class NotebookError(WorkbenchError):
     """A notebook is missing, ambiguous or not in the house form."""
 

@@ -50,7 +50,7 @@ class Parameter:
 def find(ws: Workspace) -> list[str]:
     """Names of all notebooks, such as "private_ml/dp_training_vs_dp_data", sorted."""
     names = []
-    for path in ws.notebooks.rglob("*.ipynb"):
+    for path in (p for p in ws.notebooks.rglob("*.ipynb") if not p.is_dir()):
         relative = path.relative_to(ws.notebooks)
         if not any(part.startswith(".") for part in relative.parts):
             names.append(relative.with_suffix("").as_posix())
@@ -75,7 +75,9 @@ def resolve(ws: Workspace, name: str) -> str:
     near = [by_last.get(n, n) for n in difflib.get_close_matches(asked, [*known, *by_last], n=3)]
     near += [k for k in known if asked and asked in k]
     there = hint(asked, known, near) if known else f"there are none in {ws.notebooks}."
-    raise NotebookError(f"No notebook is called {name!r}; {there}")
+    folder = (ws.notebooks / f"{asked}.ipynb").is_dir()
+    what = f"{asked}.ipynb is a folder" if folder else f"No notebook is called {name!r}"
+    raise NotebookError(f"{what}; {there}")
 
 
 def hint(word: str, known: Sequence[str], near: Sequence[str] | None = None) -> str:

@@ -54,15 +54,17 @@ def profile(ws: Workspace, notebook: str, name: str) -> Profile:
     full_name = notebooks.resolve(ws, notebook)
     source = notebooks.path(ws, full_name)
     own = _sweep_file(source).get(source.stem, {})
+    where = f"{source.parent.name}/sweep.toml, [{source.stem}.{name}]"
+    _tables(where.replace(f".{name}", ""), own)
     if name not in own:
         if name in PROFILES:
             return Profile()
         known = ", ".join(dict.fromkeys([*PROFILES, *own]))
         raise ParameterError(f"{full_name} has no profile {name!r}; there are: {known}.")
-    where, table = f"{source.parent.name}/sweep.toml, [{source.stem}.{name}]", own[name]
-    odd = [k for k in table if k not in ("parameters", "grid")] if isinstance(table, dict) else [""]
-    if odd:
-        raise ParameterError(f"{where}: expected the tables parameters and grid, got {odd[0]!r}.")
+    table = own[name]
+    _tables(where, table, ("parameters", "grid"))
+    for part, values in table.items():
+        _tables(f"{where[:-1]}.{part}]", values)
     params, fixed = notebooks.parameters(source), table.get("parameters", {})
     try:
         typed = notebooks.check(params, fixed)
@@ -78,6 +80,8 @@ def _sweep_file(source: Path) -> dict[str, Any]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise ParameterError(f"{file} cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ParameterError(f"{file} is not valid TOML: {error}.") from None
     stems = sorted(p.stem for p in source.parent.glob("*.ipynb"))
@@ -88,6 +92,17 @@ def _sweep_file(source: Path) -> dict[str, Any]:
                 f"{notebooks.hint(name, stems)}"
             )
     return tables
+
+
+def _tables(where: str, table: Any, known: Sequence[str] = ()) -> None:
+    """A ParameterError where a part of a sweep.toml is no table, or has others than the known."""
+    if not isinstance(table, dict):
+        raise ParameterError(f"{where}: expected a table of names and values, got {table!r}.")
+    for name in table if known else ():
+        if name not in known:
+            raise ParameterError(
+                f"{where}: expected the tables {' and '.join(known)}, got {name!r}."
+            )
 
 
 def _checked_grid(

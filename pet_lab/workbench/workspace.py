@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pet_lab.workbench.errors import WorkspaceError
+from pet_lab.workbench.errors import NoWorkspace
 
 MARK = ".pet-lab"  # of a workspace made by `init`
 # What a front end adds to a notebook's metadata once its kernel has answered.
@@ -81,7 +81,7 @@ class Workspace:
         home = os.environ.get("PET_LAB_HOME")
         if home:
             if not (Path(home) / "notebooks").is_dir():
-                raise WorkspaceError(
+                raise NoWorkspace(
                     f"PET_LAB_HOME (or --workspace) is {home}, but there is no folder notebooks/ "
                     "in it; make one, or name a folder that has it."
                 )
@@ -91,7 +91,7 @@ class Workspace:
         for folder in (here, *here.parents, checkout):
             if _is_workspace(folder):
                 return cls(folder)
-        raise WorkspaceError(
+        raise NoWorkspace(
             f"No pet_lab workspace at or above {here}: make one with `pet-lab init FOLDER` and "
             "change into it, change into a checkout, or set PET_LAB_HOME."
         )
@@ -108,7 +108,7 @@ def init(folder: Path, *, version: str) -> Workspace:
     ws = Workspace(folder)
     if shipped is None or ws.notebooks.exists():
         why = "has notebooks/ already" if shipped else "cannot be filled: the package ships none"
-        raise WorkspaceError(f"{folder} {why}; name a folder that `init` may make.")
+        raise NoWorkspace(f"{folder} {why}; name a folder that `init` may make.")
     skipped = shutil.ignore_patterns(".*", "__pycache__", "cache")
     for part in (ws.data, ws.notebooks):
         shutil.copytree(shipped / part.name, part, ignore=skipped, dirs_exist_ok=True)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -113,6 +114,130 @@ def test_usage_errors_exit_2_in_words_and_run_nothing(call, words, tells):
     assert tells in err
     assert "Traceback" not in err
     assert not call.ws.runs.exists()
+
+
+def test_no_workspace_is_a_usage_error(call, tmp_path):
+    code, _, err = call("--workspace", str(tmp_path / "nowhere"), "list")
+    assert code == 2
+    assert "no folder notebooks/" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("tiny = 3", "group/sweep.toml, [tiny]: expected a table of names and values, got 3."),
+        ("[tiny]\nquick = [1]", "[tiny.quick]: expected a table of names and values, got [1]."),
+        ("[tiny.quick]\nstep = 1", "expected the tables parameters and grid, got 'step'."),
+        ("[tiny.quick]\ngrid = 1", "[tiny.quick.grid]: expected a table"),
+        ('[tiny.quick]\nparameters = "a"', "[tiny.quick.parameters]: expected a table"),
+        ("[tiny.quick.grid]\nlevel = 1", "Grid values of level must be a list, got 1."),
+        ("[[tiny]]\nquick = 1", "[tiny]: expected a table of names and values"),
+        (None, "group/sweep.toml cannot be read: Is a directory."),
+    ],
+)
+def test_a_sweep_file_of_a_wrong_shape_is_one_sentence(call, text, says):
+    file = call.ws.notebooks / "group" / "sweep.toml"
+    file.unlink()
+    file.mkdir() if text is None else file.write_text(text)
+    for words in ("sweep tiny --profile quick --dry-run", "describe tiny", "report tiny"):
+        code, _, err = call(*words.split())
+        assert code == 2, words
+        assert says in err
+        assert err.count("\n") == 1
+
+
+def test_a_folder_in_place_of_a_notebook_is_one_sentence(call):
+    (call.ws.notebooks / "group" / "odd.ipynb").mkdir()
+    code, _, err = call("run", "group/odd")
+    assert code == 2
+    assert err.startswith("pet-lab: group/odd.ipynb is a folder; ")
+    assert err.count("\n") == 1
+    code, out, _ = call("list", "--json")
+    assert code == 0
+    assert len(json.loads(out)) == 3, "the others are there"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX rights")
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        ("papermill_runs", "run tiny"),
+        ("reports", "report"),
+        ("reports", "scorecard --write"),
+        ("reports", "rows tiny --csv reports/r.csv"),
+    ],
+)
+def test_a_read_only_folder_is_one_sentence(call, monkeypatch, folder, words):
+    (call.ws.root / folder).mkdir()
+    monkeypatch.chdir(call.ws.root)
+    real = os.open
+
+    def refuse(path, flags, *rest, **how):  # root may write anywhere, so rights alone do not do
+        if flags & os.O_CREAT and f"/{folder}/" in os.path.abspath(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, flags, *rest, **how)
+
+    monkeypatch.setattr(os, "open", refuse)
+    code, _, err = call(*words.split())
+    assert code == 1
+    assert err.startswith("pet-lab: ")
+    assert "cannot be written (Permission denied)" in err
+    assert err.count("\n") == 1
+    assert ".tmp" not in err
+
+
+def complete(ws, *words):
+    """What the shell is offered for the last of the words."""
+    program = str(Path(sys.executable).with_name("pet-lab"))
+    line = {"COMP_WORDS": " ".join(["pet-lab", *words]), "COMP_CWORD": str(len(words))}
+    mode = {"_PET_LAB_COMPLETE": "complete_bash", "PET_LAB_HOME": str(ws.root)}
+    done = subprocess.run(
+        [program], env={**os.environ, **mode, **line}, capture_output=True, text=True, check=False
+    )
+    return done.stdout.split()
+
+
+def test_the_shell_is_offered_notebooks_and_parameters(call):
+    assert complete(call.ws, "run", "ti") == ["tiny"]
+    assert complete(call.ws, "report", "group/") == [
+        "group/broken",
+        "group/needs_data",
+        "group/tiny",
+    ]
+    assert complete(call.ws, "run", "tiny", "-p", "s") == ["steps=", "sizes=", "seed="]
+    assert complete(call.ws, "sweep", "tiny", "--grid", "l") == ["level=", "label="]
+    assert complete(call.ws, "run", "nothing", "-p", "s") == []
+
+
+def test_the_doctor_is_not_red_where_a_stand_in_serves(call, monkeypatch, tmp_path):
+    monkeypatch.delenv("PET_LAB_DATA", raising=False)
+    monkeypatch.setenv("PET_LAB_CACHE", str(tmp_path / "cache"))
+    out = call("doctor")[1]
+    for name in data.REGISTRY:
+        assert f"ok   data {name}: absent: a stand-in is used" in out
+    item = next(iter(data.listing())) | {"state": "cache", "ok": False}
+    monkeypatch.setattr(data, "listing", lambda: [item])
+    code, out, _ = call("doctor")
+    assert code == 1
+    assert f"FIX  data {item['name']}: cache: not as registered" in out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent the POSIX way")
+def test_lab_hands_signals_on_and_says_what_root_must_do(call, monkeypatch, tmp_path):
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
+    started = []
+    monkeypatch.setattr(os, "execve", lambda *call: started.append(call))
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    code, _, err = call("lab", "--no-browser")
+    assert (code, started) == (1, [])
+    assert "pet-lab lab -- --allow-root" in err
+    call("lab", "--no-browser", "--", "--allow-root")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    call("lab", "--no-browser")
+    assert [command[0] for _, command, _ in started] == [sys.executable] * 2
+    assert "--allow-root" in started[0][1]
 
 
 def test_a_sweep_runs_resumes_and_reports_failures(call):
