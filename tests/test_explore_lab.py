@@ -24,7 +24,9 @@ CELLS = [
     "    for x in (1.0, 2.0, 3.0) for m, k in (('a', 1), ('b', 2))\n"
     "    for q in ('recall', 'precision') for r in range(3)\n)",
     "explore.rows(rows, x='level', metric='recall', hue='method')",
-    "explore.call(lambda n: {'square': n * n}, {'n': (1, 9, 1, 3)}, caption='Squares')",
+    "explore.call(\n    lambda n, share_of_records_with_a_perturbed_date: {'square': n * n},\n"
+    "    {'n': (1, 9, 1, 3), 'share_of_records_with_a_perturbed_date': (0.0, 1.0)},\n"
+    "    caption='Squares',\n)",
 ]
 START = "# Start here\n\n- [The panel](demo/panel.ipynb): a panel to play with\n"
 TOKEN = "only-for-this-test"
@@ -133,6 +135,9 @@ def test_start_page_panel_and_moving_figure(tmp_path):
         shot = os.environ.get("PET_LAB_SHOT")
         if shot:
             chrome.picture(Path(shot), whole=False)
+        tracks = driver.find_elements(By.CSS_SELECTOR, ".widget-slider .slider-container")
+        assert len(tracks) == 2
+        assert min(track.size["width"] for track in tracks) > 60  # also beside a long label
         slider = find(".widget-slider .noUi-handle")
         assert "9" in wait.until(lambda d: find(".jp-OutputArea [data-pet-lab] tbody").text)
         ActionChains(driver).click(slider).send_keys(Keys.ARROW_RIGHT).perform()

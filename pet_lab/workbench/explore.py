@@ -21,7 +21,7 @@ from pet_lab.workbench import plots, whatif
 Control = tuple[Any, ...] | Sequence[Any] | bool
 MEASURES = {"metric", "value", "se", "replicate", "replicates_n", "run_id", "seed"}
 WIDE = {"description_width": "initial"}  # never cut a label off
-CELL = {"width": "auto", "min_width": "16em", "max_width": "100%"}
+CELL = {"width": "auto", "max_width": "100%"}
 MOST_SETTINGS = 40  # a factor with more values than this is a measurement, not a choice
 
 
@@ -291,7 +291,10 @@ def _panel(draw: Callable[..., None], controls: Mapping[str, Any], title: str = 
     import ipywidgets
     from IPython.display import display
 
-    columns = {"grid_template_columns": "repeat(auto-fit, minmax(16em, 1fr))"}
+    # A label is never cut, so that a column must hold the longest one and room for its slider.
+    widest = 16 + max((len(c.description) for c in controls.values()), default=0) // 2
+    tracks = f"repeat(auto-fit, minmax(min(100%, {widest}em), 1fr))"
+    columns = {"grid_template_columns": tracks}
     layout = ipywidgets.Layout(grid_gap="4px 16px", **columns)
     panel = ipywidgets.VBox([ipywidgets.GridBox(list(controls.values()), layout=layout)])
 

@@ -50,6 +50,7 @@ def test_rows_draw_at_once_and_again_on_change(panel, rows):
     assert controls["threshold"].layout.display == controls["method"].layout.display == "none"
     controls["Metric"].value = "total"
     controls["Lines by"].value = ""
+    assert controls["Lines by"].label == "nothing"  # and not an empty box
     assert len(drawn) == 3
     assert "method = naive" in drawn[2]["text/plain"]
     assert "15 rows" in drawn[2]["text/plain"]  # five thresholds, three replicates: no other mean

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import io
 import json
+import re
 import shutil
 from html import escape
 from pathlib import Path
@@ -242,6 +243,34 @@ def test_the_glossary_is_a_page_that_every_page_links(built):
     assert page.article.find("math")
     assert [a["href"] for a in page.select("#privacy ~ p a")] == ["psi-typos.html"]
     assert page.select_one("td").text == "recall"
+
+
+def test_a_term_is_spelt_out_and_linked_at_its_first_use_only():
+    terms = exporter.Terms(
+        "**Differential privacy (DP).** A promise.\n\n**LiRA.** Likelihood-ratio attack: a test."
+        "\n\n**Clip.** The largest length.\n\n**DP-SGD.** Training with clipped gradients.\n"
+    )
+    first = terms.explain(
+        "<p>LiRA against DP-SGD, <code>LiRA</code> and DP with a clip &lt;x&gt;</p>"
+    )
+    assert first == (
+        '<p><a class="term" href="glossary.html#lira">LiRA</a> (likelihood-ratio attack) against '
+        '<a class="term" href="glossary.html#dp-sgd">DP-SGD</a>, <code>LiRA</code> and '
+        '<a class="term" href="glossary.html#differential-privacy-dp">DP</a> (differential '
+        'privacy) with a <a class="term" href="glossary.html#clip">clip</a> &lt;x&gt;</p>'
+    )
+    again = "<p>LiRA, differential privacy, a clip; eclipse and DP-SGDs</p>"
+    assert terms.explain(again) == again
+    assert exporter.Terms().explain(again) == again
+
+
+def test_every_term_link_has_its_place_in_the_glossary():
+    text = (REPOSITORY / "docs" / "glossary.md").read_text()
+    page = exporter.prose(text, lambda _: None, terms=True).html
+    places = {tag["id"] for tag in BeautifulSoup(page, "html5lib").select("p[id]")}
+    assert {anchor for anchor, _ in exporter.Terms(text).words.values()} <= places
+    words = (exporter.TEMPLATES / "macros.j2").read_text()
+    assert set(re.findall(r'term\("[^"]+", "([^"]+)"', words)) <= places
 
 
 def test_without_a_glossary_nothing_links_to_it(built, tmp_path):

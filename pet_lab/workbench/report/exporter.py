@@ -154,14 +154,14 @@ class _BodyExporter(TemplateExporter):
         yield "plain", lambda text: html.escape(ANSI.sub("", text))
 
 
-def export(notebook: Any, *, link: Link) -> Body:
-    """Body of the report of an executed notebook.
+def export(notebook: Any, *, link: Link, terms: Terms | None = None) -> Body:
+    """Body of the report of an executed notebook, its terms explained where they are first used.
 
     `link` turns the target of a link in the notebook into one in the report; None: no link.
     GuardError if a cell ended in an error, or a picture has no words.
     """
     page, _ = _BodyExporter().from_notebook_node(prepare(notebook))
-    return _mended(page, link)
+    return _mended(page, link, terms)
 
 
 def prose(text: str, link: Link, *, terms: bool = False) -> Body:
@@ -255,6 +255,62 @@ def _words(output: Any, mime: str, key: str) -> Any:
     return output.metadata.get(mime, {}).get(key, "")
 
 
+# --- terms -------------------------------------------------------------------------------------
+
+
+class Terms:
+    """The terms of a glossary: at its first use on a page each is linked, short forms spelt out.
+
+    The text of a glossary has a paragraph "**Name (SHORT).** Meaning." or "**SHORT.** Name: ..." a
+    term.
+    """
+
+    UNTOUCHED = ("a", "code", "pre", "math", "summary", "b", "strong", "table", "figure", "label")
+
+    def __init__(self, text: str = "") -> None:
+        self.words: dict[str, tuple[str, str]] = {}  # form -> anchor, what it is short for
+        self.used: set[str] = set()
+        for name, meaning in re.findall(r"^\*\*(.+?)\.\*\* (.+)", text, re.MULTILINE):
+            long, _, short = name.rstrip(")").partition(" (")
+            anchor, before = slug(name), meaning.partition(":")[0]
+            if re.fullmatch(r"[A-Z]\w*-?[A-Z]+", name):  # a short form by itself
+                plain = before != meaning and len(before.split()) <= 6
+                expansion = before[:1].lower() + before[1:] if before[1:2].islower() else before
+                self.words[name] = anchor, expansion if plain else ""
+                continue
+            if re.fullmatch("[A-Z]{2,}", short):
+                self.words[short] = anchor, long.lower()
+            for form in (long, long[:1].lower() + long[1:]):
+                self.words[form] = anchor, ""
+        forms = sorted(map(re.escape, self.words), key=len, reverse=True)
+        self.pattern = re.compile(rf"(?<![\w-])({'|'.join(forms)})(?![\w-])")
+
+    def explain(self, markup: str) -> str:
+        """The markup with each term linked that was not used before."""
+        soup = parse(markup)
+        self.explain_in(soup)
+        return content(soup)
+
+    def explain_in(self, soup: BeautifulSoup) -> None:
+        """The same in a tree."""
+        for text in soup.find_all(string=self.pattern) if self.words else ():
+            if text.find_parent(self.UNTOUCHED) or text.find_parent(re.compile("^h[1-6]$")):
+                continue
+            around = text.parent.get_text().lower() if text.parent else ""
+            parts = self.pattern.split(str(text))
+            for place in range(1, len(parts), 2):
+                anchor, expansion = self.words[parts[place]]
+                if anchor in self.used:
+                    continue
+                self.used.add(anchor)
+                link = soup.new_tag("a", href=f"glossary.html#{anchor}", attrs={"class": "term"})
+                link.string = parts[place]
+                parts[place] = link
+                if expansion and expansion.lower() not in around:
+                    parts[place + 1] = f" ({expansion}){parts[place + 1]}"
+            text.replace_with(*parts)
+
+
 # --- mending the tree --------------------------------------------------------------------------
 
 
@@ -264,7 +320,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "section"
 
 
-def _mended(page: str, link: Link) -> Body:
+def _mended(page: str, link: Link, terms: Terms | None = None) -> Body:
     """Headings in order, tables with scoped heads that scroll, numbered captions, links mended."""
     soup = parse(page)
     contents = _order_headings(soup)
@@ -295,6 +351,8 @@ def _mended(page: str, link: Link) -> Body:
             anchor["href"] = here
         else:
             anchor.unwrap()
+    if terms:
+        terms.explain_in(soup)
     return Body(content(soup), contents)
 
 

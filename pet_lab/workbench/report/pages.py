@@ -350,7 +350,14 @@ def _report(ws: Workspace, shown: Shown, here: str = "") -> str:
     for output in (o for cell in content.cells for o in cell.get("outputs", ())):
         if claims := output.get("metadata", {}).get("claims"):
             output.metadata["sources"] = trace.sources(ws, record, claims)
-    body = exporter.export(content, link=functools.partial(_link, ws, ws.notebooks / name))
+    glossary = _glossary(ws)
+    terms = exporter.Terms(glossary.read_text(encoding="utf-8") if glossary.is_file() else "")
+    first_screen = {  # read before the body, so that terms are explained here
+        "headline": terms.explain(exporter.inline(shown.summary["headline"])),
+        "privacy": [terms.explain(exporter.inline(s)) for s in shown.summary["privacy"]],
+    }
+    link = functools.partial(_link, ws, ws.notebooks / name)
+    body = exporter.export(content, link=link, terms=terms)
     known = notebooks.parameters(executed)
     changed = {
         k: v for k, v in record.parameters.items() if k not in known or known[k].default != v
@@ -365,7 +372,9 @@ def _report(ws: Workspace, shown: Shown, here: str = "") -> str:
         here or page_name(name),
         shown=shown,
         record=record,
-        summary=shown.summary,
+        summary=shown.summary | first_screen,
+        printed=dict.fromkeys(t.source for t in published.load(ws) if t.notebook == name),
+        report=REPORT,
         sources=trace.sources(ws, record, shown.summary.get("claims", ())),
         track=track(name),
         body=body.html,
