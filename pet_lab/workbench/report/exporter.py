@@ -161,7 +161,8 @@ def export(notebook: Any, *, link: Link, terms: Terms | None = None) -> Body:
     GuardError if a cell ended in an error, or a picture has no words.
     """
     page, _ = _BodyExporter().from_notebook_node(prepare(notebook))
-    return _mended(page, link, terms)
+    body = _mended(page, link)
+    return body._replace(html=terms.explain(body.html)) if terms else body
 
 
 def prose(text: str, link: Link, *, terms: bool = False) -> Body:
@@ -288,11 +289,6 @@ class Terms:
     def explain(self, markup: str) -> str:
         """The markup with each term linked that was not used before."""
         soup = parse(markup)
-        self.explain_in(soup)
-        return content(soup)
-
-    def explain_in(self, soup: BeautifulSoup) -> None:
-        """The same in a tree."""
         for text in soup.find_all(string=self.pattern) if self.words else ():
             if text.find_parent(self.UNTOUCHED) or text.find_parent(re.compile("^h[1-6]$")):
                 continue
@@ -309,6 +305,7 @@ class Terms:
                 if expansion and expansion.lower() not in around:
                     parts[place + 1] = f" ({expansion}){parts[place + 1]}"
             text.replace_with(*parts)
+        return content(soup)
 
 
 # --- mending the tree --------------------------------------------------------------------------
@@ -320,7 +317,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "section"
 
 
-def _mended(page: str, link: Link, terms: Terms | None = None) -> Body:
+def _mended(page: str, link: Link) -> Body:
     """Headings in order, tables with scoped heads that scroll, numbered captions, links mended."""
     soup = parse(page)
     contents = _order_headings(soup)
@@ -351,8 +348,6 @@ def _mended(page: str, link: Link, terms: Terms | None = None) -> Body:
             anchor["href"] = here
         else:
             anchor.unwrap()
-    if terms:
-        terms.explain_in(soup)
     return Body(content(soup), contents)
 
 
