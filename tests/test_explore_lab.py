@@ -125,7 +125,7 @@ def test_start_page_panel_and_moving_figure(tmp_path):
         words = find(".jp-OutputArea img").get_attribute("alt")
         assert "recall against level, one line per method" in words
         labels = [e.text for e in driver.find_elements(By.CSS_SELECTOR, ".widget-label")]
-        assert {"Metric", "Against", "Lines by", "method", "n"} <= set(labels)
+        assert {"Metric", "Against", "Lines by", "n"} <= set(labels)
 
         chooser = find(".widget-dropdown select")
         Select(chooser).select_by_visible_text("precision")
