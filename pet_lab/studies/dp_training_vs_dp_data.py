@@ -543,12 +543,17 @@ def headline(rows: pd.DataFrame) -> Claim:
     share = means[means["epsilon"] == epsilon].set_index("way")["mean"].to_dict()
     best = max(share, key=share.__getitem__)
     names = {"dp-sgd as described": "DP-SGD", "mst": "MST data"}
-    others = [f"{share[way]:.0%} for {name}" for way, name in names.items() if way in share]
+    others = [f"{{share[{way}]:.0%}} for {name}" for way, name in names.items() if way in share]
     rule = levels(rows).get(RULE)
-    plain = NO_RULE if rule is None else f"one threshold without privacy has {rule:.0%}"
+    plain = NO_RULE if rule is None else "one threshold without privacy has {rule:.0%}"
     return Claim(
-        f"At ε = {epsilon:g} the most accurate private way is {best} ({share[best]:.0%} of records "
-        f"right), against {' and '.join(others)}; {plain}."
+        "At ε = {epsilon:g} the most accurate private way is {best} ({most:.0%} of records right), "
+        f"against {' and '.join(others)}; {plain}.",
+        epsilon=epsilon,
+        best=best,
+        most=share[best],
+        share=share,
+        rule=rule,
     )
 
 
@@ -581,48 +586,70 @@ def takeaways(rows: pd.DataFrame, proven: pd.DataFrame, *, counts: bool = True) 
     star, general = share("target margins", "heldout", middle), share("mst", "original", middle)
     synthetic, original = (share("mst", metric, small) for metric in ("validation", "original"))
     without = (
-        f"One threshold on one column gets {rule:.1%} of held-out records right without privacy"
+        "One threshold on one column gets {rule:.1%} of held-out records right without privacy"
     )
     without = NO_RULE.capitalize() if math.isnan(rule) else without
     return [
         Claim(
             "That DP-SGD failed to train was the set-up, not DP: with the noise of a stated "
-            f"ε = {stated:g}, clipping every record's gradient gets {each:.0%} of held-out records "
-            f"right, clipping the batch mean {mean:.0%}; the base rate is {base:.0%}.",
+            "ε = {stated:g}, clipping every record's gradient gets {each:.0%} of held-out records "
+            "right, clipping the batch mean {mean:.0%}; the base rate is {base:.0%}.",
             holds=each > base + MARGIN and mean < base + MARGIN,
+            stated=stated,
+            each=each,
+            mean=mean,
+            base=base,
         ),
         Claim(
-            f"The stated ε = {stated:g} is not the proven one, because shuffled batches are no "
-            f"Poisson samples: that is {mean_proven:.3g} for the clipped batch mean and "
-            f"{each_proven:.3g} for clipped records.",
+            "The stated ε = {stated:g} is not the proven one, because shuffled batches are no "
+            "Poisson samples: that is {mean:.3g} for the clipped batch mean and {each:.3g} for "
+            "clipped records.",
             holds=min(mean_proven, each_proven) > stated,
+            stated=stated,
+            mean=mean_proven,
+            each=each_proven,
         ),
         Claim(
-            f"One threshold on one column, chosen with ε = {small:g} of pure DP, gets {chosen:.1%} "
-            f"of held-out records right, without privacy {rule:.1%}, the best other private way "
-            f"({way}, ε = {most:g}) {best:.1%}."
+            "One threshold on one column, chosen with ε = {small:g} of pure DP, gets {chosen:.1%} "
+            "of held-out records right, without privacy {rule:.1%}, the best other private way "
+            "({way}, ε = {most:g}) {best:.1%}."
             + " Paragraph 77 of the report, that no performant model exists at viable budgets, does "
             "not hold." * counts,
             holds=chosen > max(best, rule - MARGIN),
-            otherwise=f"{without}; the best private network or table is {way} with {best:.1%} at "
-            f"ε = {most:g}.",
+            otherwise=without + "; the best private network or table is {way} with {best:.1%} at "
+            "ε = {most:g}.",
+            small=small,
+            chosen=chosen,
+            rule=rule,
+            way=way,
+            most=most,
+            best=best,
         ),
         Claim(
-            f"How rows are drawn decides: at ε = {large:g} independent draws from MST's fitted "
-            f"model get {drawn:.0%} of the original records right, the package's rounding "
-            f"{rounded:.0%}, because it makes columns depend on each other and repeats rows.",
+            "How rows are drawn decides: at ε = {large:g} independent draws from MST's fitted "
+            "model get {drawn:.0%} of the original records right, the package's rounding "
+            "{rounded:.0%}, because it makes columns depend on each other and repeats rows.",
             holds=drawn > rounded + MARGIN,
+            large=large,
+            drawn=drawn,
+            rounded=rounded,
         ),
         Claim(
             f"A budget spent on the target's pairs pays{' (paragraph 79 of the report)' * counts}: at "
-            f"ε = {middle:g} it gets {star:.0%} of records right that neither synthesiser nor "
-            f"network saw, MST {general:.0%} of all records.",
+            "ε = {middle:g} it gets {star:.0%} of records right that neither synthesiser nor "
+            "network saw, MST {general:.0%} of all records.",
             holds=star > general + MARGIN,
+            middle=middle,
+            star=star,
+            general=general,
         ),
         Claim(
             f"Held-out *synthetic* rows{' (column Validation of table 3.3)' * counts} say little of real "
-            f"ones: at ε = {small:g} a network gets {synthetic:.0%} of them right, and {original:.0%} of the "
+            "ones: at ε = {small:g} a network gets {synthetic:.0%} of them right, and {original:.0%} of the "
             "original records.",
             holds=abs(synthetic - original) > MARGIN,
+            small=small,
+            synthetic=synthetic,
+            original=original,
         ),
     ]

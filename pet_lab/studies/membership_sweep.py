@@ -376,14 +376,19 @@ def headline(rows: pd.DataFrame, points: pd.DataFrame, *, counts: bool = True) -
     are."""
     means, point = _by_setting(rows)["mean"], points.iloc[0]
     reach = (
-        f"The suite's logistic attack on all records has a mean AUC of {means.min():.2f} to "
-        f"{means.max():.2f} over the settings as described"
+        "The suite's logistic attack on all records has a mean AUC of {least:.2f} to {most:.2f} "
+        "over the settings as described"
     )
     return Claim(
-        f"{reach}; {len(points)} printed epsilons lost their decimal points ({point['printed']} is "
-        f"{point['recomputed']:,.0f}).",
+        reach
+        + "; {n} printed epsilons lost their decimal points ({printed} is {recomputed:,.0f}).",
         holds=counts and len(means) > 0 and bool(points["explained"].all()),
         otherwise=f"{reach}.",
+        least=means.min(),
+        most=means.max(),
+        n=len(points),
+        printed=point["printed"],
+        recomputed=point["recomputed"],
     )
 
 
@@ -395,14 +400,17 @@ def takeaways(
     Only a run that `counts` says something of the report.
     """
     r = correlations(gap_and_attack(rows))
-    correlation = f"correlation {r['within']:.2f}, 95 %: {r['low']:.2f} to {r['high']:.2f}"
+    correlation = "correlation {within:.2f}, 95 %: {low:.2f} to {high:.2f}"
     values, decimals = points["recomputed"], sorted(set(points["decimals"]))
     on_the_report = [
         Claim(
-            f"All {len(points)} finite printed epsilons are recomputed ones of {values.min():,.0f} "
-            f"to {values.max():,.0f}, written with {' or '.join(map(str, decimals))} decimals and "
-            "read without the decimal point.",
+            "All {n} finite printed epsilons are recomputed ones of {least:,.0f} to {most:,.0f}, "
+            "written with {decimals} decimals and read without the decimal point.",
             holds=bool(points["explained"].all()),
+            n=len(points),
+            least=values.min(),
+            most=values.max(),
+            decimals=" or ".join(map(str, decimals)),
         ),
         _printed_order(rows, cells),
     ]
@@ -411,11 +419,12 @@ def takeaways(
         *(_fall(part) for _, part in _by_setting(rows).groupby("learning_rate")),
         _longer(rows),
         Claim(
-            f"Among trainings of equal settings a wider gap goes with a better attack too "
+            "Among trainings of equal settings a wider gap goes with a better attack too "
             f"({correlation}); an unlucky hold-out moves both.",
             holds=r["low"] > 0,
             otherwise="Among trainings of equal settings gap and attack are not shown to go "
             f"together ({correlation}).",
+            **r,
         ),
     ]
 
@@ -429,11 +438,14 @@ def _printed_order(rows: pd.DataFrame, cells: pd.DataFrame) -> Claim:
     limit = float(stats.studentized_range.ppf(0.95, len(printed), np.inf))
     return Claim(
         "Table 3.4 rests on CLASS=0, where equal settings give AUCs with a standard deviation of "
-        f"{spread:.2f} as published: {len(printed)} equal settings would often differ by as much "
-        f"as its rows do ({width:.2f}), so their order says nothing.",
+        "{spread:.2f} as published: {n} equal settings would often differ by as much as its rows "
+        "do ({width:.2f}), so their order says nothing.",
         holds=width < limit * spread,
-        otherwise=f"The rows of table 3.4 differ by {width:.2f}, more than equal settings would "
-        f"(standard deviation {spread:.2f} as published).",
+        otherwise="The rows of table 3.4 differ by {width:.2f}, more than equal settings would "
+        "(standard deviation {spread:.2f} as published).",
+        spread=spread,
+        n=len(printed),
+        width=width,
     )
 
 
@@ -445,16 +457,18 @@ def _t(n: float) -> float:
 def _fall(part: pd.DataFrame) -> Claim:
     ordered = part.sort_values("noise_multiplier")
     a, b = ordered.iloc[0], ordered.iloc[-1]
-    start = f"At step size {a['learning_rate']:g}, as described, "
+    start = "At step size {a[learning_rate]:g}, as described, "
     means = (
-        f"mean AUC {a['mean']:.2f} at noise {a['noise_multiplier']:g}, {b['mean']:.2f} at noise "
-        f"{b['noise_multiplier']:g}."
+        "mean AUC {a[mean]:.2f} at noise {a[noise_multiplier]:g}, {b[mean]:.2f} at noise "
+        "{b[noise_multiplier]:g}."
     )
     return Claim(
         f"{start}noise lowers the logistic attack on all records: {means}",
         # Conservative: the hold-outs are the same, so that the difference is known better.
         holds=a["mean"] - b["mean"] > _t(a["n"]) * math.hypot(a["se"], b["se"]),
         otherwise=f"{start}no fall of the logistic attack with the noise can be shown: {means}",
+        a=a,
+        b=b,
     )
 
 
@@ -464,12 +478,15 @@ def _longer(rows: pd.DataFrame) -> Claim:
     table = part.pivot_table(index="replicate", columns=["epochs", "metric"], values="value")
     first, last = part["epochs"].min(), part["epochs"].max()
     rise = table[last] - table[first]  # on the same hold-outs
-    mean, start = rise.mean(), f"from {first:g} to {last:g} epochs without DP"
+    mean, start = rise.mean(), "from {first:g} to {last:g} epochs without DP"
     return Claim(
         f"Overfitting drives the attack: {start}, on the same hold-outs, the accuracy gap widens by "
-        f"{mean[gap]:.2f} and the AUC of the loss threshold rises by {mean[area]:.2f} to "
-        f"{table[last][area].mean():.2f}.",
+        "{gap:.2f} and the AUC of the loss threshold rises by {area:.2f} to {reached:.2f}.",
         holds=bool((mean > _t(len(rise)) * rise.sem()).all()),
-        otherwise=f"Gap and attack are not shown to rise {start} (by {mean[gap]:.2f} and "
-        f"{mean[area]:.2f}).",
+        otherwise=f"Gap and attack are not shown to rise {start} (by {{gap:.2f}} and {{area:.2f}}).",
+        first=first,
+        last=last,
+        gap=mean[gap],
+        area=mean[area],
+        reached=table[last][area].mean(),
     )

@@ -401,13 +401,17 @@ def headline(rows: pd.DataFrame) -> Claim:
     """One sentence: the shadow attack with and without DP."""
     areas = _means(rows, "mia.auc").groupby("target").agg(["min", "max"])
     ends = areas.reindex(["non-private", "dp-sgd"])
-    plain, private = (f"{low:.2f} to {high:.2f}" for low, high in ends.to_numpy())
+    plain, private = ends.to_numpy()
     epsilon = rows.loc[rows["target"] == "dp-sgd", "epsilon"].min()
     return Claim(
-        f"The shadow attack's AUC is {plain} without DP and {private} at ε = {epsilon:g}.",
+        "The shadow attack's AUC is {plain[0]:.2f} to {plain[1]:.2f} without DP and {private[0]:.2f} "
+        "to {private[1]:.2f} at ε = {epsilon:g}.",
         holds=bool(ends.notna().all(axis=None)),
         otherwise="A target that hardly ever predicts one class cannot be imitated: no shadow "
         "attack on it.",
+        plain=plain,
+        private=private,
+        epsilon=epsilon,
     )
 
 
@@ -422,7 +426,7 @@ def takeaways(rows: pd.DataFrame, cells: pd.DataFrame, *, base_rate: float) -> l
     gain = gains[gains.index.get_level_values("target") == "non-private"].max()  # NaN: diverged
     known = _means(rows, "balanced_accuracy").groupby("target").mean()
     knows, private_knows = known.reindex(["non-private", "dp-sgd"])
-    known_text = f"{knows:.2f} without DP and {private_knows:.2f} with it"
+    known_text = "{knows:.2f} without DP and {private:.2f} with it"
     accuracy = _means(rows, "target.accuracy").droplevel("attack_model")
     plain, private = accuracy["non-private"], accuracy["dp-sgd"]
     area = _means(rows, "lira.auc").droplevel("attack_model")
@@ -432,14 +436,20 @@ def takeaways(rows: pd.DataFrame, cells: pd.DataFrame, *, base_rate: float) -> l
     error = 0.0 if len(rival) < 2 else float(stats.t.isf(0.025, len(rival) - 1) * rival.sem())
     return [
         Claim(
-            f"Table 3.5 contradicts itself: for {worst['attack_model']} of the {worst['target']} "
-            f"target its precisions and recalls imply an accuracy of {low:.2f} to {high:.2f}, "
-            f"printed is {worst['accuracy, printed']:.2f}.",
+            "Table 3.5 contradicts itself: for {worst[attack_model]} of the {worst[target]} target "
+            "its precisions and recalls imply an accuracy of {low:.2f} to {high:.2f}, printed is "
+            "{worst[accuracy, printed]:.2f}.",
             holds=gaps.max() > 0.05,
+            worst=worst,
+            low=low,
+            high=high,
         ),
         Claim(
-            f"Answering “member” to everything beats {beaten} of the {len(table)} printed attacks "
-            f"in accuracy; ours, without DP, come to {gain:+.3f} against that answer at best.",
+            "Answering “member” to everything beats {beaten} of the {n} printed attacks in "
+            "accuracy; ours, without DP, come to {gain:+.3f} against that answer at best.",
+            beaten=beaten,
+            n=len(table),
+            gain=gain,
         ),
         Claim(
             f"The shadow attack knows more without DP: its mean balanced accuracy is {known_text}; "
@@ -447,26 +457,36 @@ def takeaways(rows: pd.DataFrame, cells: pd.DataFrame, *, base_rate: float) -> l
             holds=knows > max(private_knows, 0.5),
             otherwise=f"The shadow attack's mean balanced accuracy is {known_text} (nan: no target "
             "could be imitated); guessing is 0.50.",
+            knows=knows,
+            private=private_knows,
         ),
         Claim(
-            f"LiRA knows more without DP (AUC {first:.2f}), and DP lowers it to {last:.2f}.",
+            "LiRA knows more without DP (AUC {first:.2f}), and DP lowers it to {last:.2f}.",
             holds=first > last,
+            first=first,
+            last=last,
         ),
         Claim(
-            f"The price: the private target's accuracy of {private:.2f} does not beat the base "
-            f"rate of {base_rate:.2f}; without DP it is {plain:.2f}.",
+            "The price: the private target's accuracy of {private:.2f} does not beat the base "
+            "rate of {base:.2f}; without DP it is {plain:.2f}.",
             holds=private <= base_rate,
-            otherwise=f"The private target's accuracy is {private:.2f}, the base rate "
-            f"{base_rate:.2f}, and without DP it is {plain:.2f}.",
+            otherwise="The private target's accuracy is {private:.2f}, the base rate {base:.2f}, "
+            "and without DP it is {plain:.2f}.",
+            private=private,
+            base=base_rate,
+            plain=plain,
         ),
         Claim(
             "The set-up costs the accuracy, not ε: logistic regression by a few steps on all "
             "records, features scaled by public ranges, spends the same ε and has an accuracy of "
-            f"{rival.mean():.2f} ± {error:.2f} at a base rate of {base_rate:.2f}, and LiRA's AUC "
-            f"is {area.get(FULL_BATCH, math.nan):.2f} on it.",
+            "{rival:.2f} ± {error:.2f} at a base rate of {base:.2f}, and LiRA's AUC is {area:.2f} "
+            "on it.",
             holds=rival.mean() - error > base_rate,
             otherwise="Steps on all records at once are not shown to beat the base rate of "
-            f"{base_rate:.2f} at this ε: accuracy {rival.mean():.2f} (nan: not run, no public "
-            "ranges).",
+            "{base:.2f} at this ε: accuracy {rival:.2f} (nan: not run, no public ranges).",
+            rival=rival.mean(),
+            error=error,
+            base=base_rate,
+            area=area.get(FULL_BATCH, math.nan),
         ),
     ]

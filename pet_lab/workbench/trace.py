@@ -22,6 +22,7 @@ import importlib.util
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,7 +203,7 @@ def opened(template: str) -> str:
     >>> opened("{p[0]:.1f} of 7")
     '{} of 7'
     """
-    return re.sub(r"\{[^{}\s][^{}]*\}", FIELD, template)
+    return re.sub(r"\{(?:[^{}\s]|\{\})(?:[^{}]|\{\})*\}", FIELD, template)
 
 
 def _numbered(text: str) -> str:
@@ -268,6 +269,7 @@ def check_run(ws: Workspace, record: RunRecord) -> list[str]:
     name, phrases = record.notebook, declared(ws, record.notebook)
     summary = results.summary(record.folder)
     faults = _of_claims("headline", summary["headline"], summary.get("claims", []), phrases)
+    known_values = _constants(ws, name) | dict(record.parameters)
     executed = notebooks.read(record.folder / runs.NOTEBOOK)["cells"]
     for number, cell in enumerate(executed, start=1):
         source = notebooks.source_of(cell)
@@ -280,7 +282,7 @@ def check_run(ws: Workspace, record: RunRecord) -> list[str]:
                 place = f"{name} {record.run_id}, cell {number}"
                 if claims:
                     faults += _of_claims(place, text, claims, phrases)
-                elif not any(_made_from(text, t, record.parameters) for t in known):
+                elif not any(_made_from(text, t, known_values) for t in known):
                     faults += [f"{place}: {words}" for words in unresolved(text, phrases)]
     return faults
 
@@ -335,11 +337,22 @@ def _made_from(
     return bool(re.fullmatch(pattern, text))
 
 
+def _constants(ws: Workspace, name: str) -> dict[str, Any]:
+    """Literals that a notebook's study assigns at its top, by the name a notebook gives them."""
+    values = {}
+    for study in _studies(ws, name):
+        for node in ast.parse(study.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                with suppress(ValueError):
+                    values[f"study.{node.targets[0].id}"] = ast.literal_eval(node.value)
+    return values
+
+
 def _value(node: ast.expr, parameters: Mapping[str, Any]) -> Any:
-    """What an expression of parameters alone is; KeyError for any other."""
+    """What an expression of parameters and constants is; KeyError for any other."""
     match node:
-        case ast.Name(id=name):
-            return parameters[name]
+        case ast.Name() | ast.Attribute():
+            return parameters[ast.unparse(node)]
         case ast.Call(func=ast.Name(id="min" | "max" | "len" as name), args=[inner]):
             call: Any = {"min": min, "max": max, "len": len}[name]
             return call(_value(inner, parameters))
