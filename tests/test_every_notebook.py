@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pet_lab.workbench import notebooks, results, runs, sweep
+from pet_lab.workbench import notebooks, results, runs, sweep, trace
 from pet_lab.workbench.workspace import Workspace
 
 WS = Workspace.find(__file__)
@@ -103,3 +103,4 @@ def test_smallest_run_works_offline(name, tmp_path, monkeypatch):
         real = {d["kind"] for d in summary["data"]} <= {"real", "generated"}
         assert real or not summary["counts"], "a stand-in must not count"
         assert (record.folder / runs.NOTEBOOK).is_file()
+        assert trace.check_run(ws, record) == [], "a number that no claim or parameter holds"

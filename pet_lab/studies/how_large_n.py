@@ -394,7 +394,11 @@ def headline(rows: pd.DataFrame) -> Claim:
     """How many records each way needs at the budget nearest to 1."""
     epsilon, table = _near_one(rows), words(rows).set_index("way")[f"ε = {_near_one(rows):g}"]
     needs = "; ".join(f"{way} {text}" for way, text in table.items())
-    return Claim(f"Records needed at ε = {epsilon:g} to lose at most one point to noise: {needs}.")
+    return Claim(
+        "Records needed at ε = {epsilon:g} to lose at most one point to noise: {needs}.",
+        epsilon=epsilon,
+        needs=needs,
+    )
 
 
 def takeaways(rows: pd.DataFrame) -> list[Claim]:
@@ -417,47 +421,60 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
     ends = [share for way in WAYS for share in (own[way], large[way])]
     networks, simple = max(small[SGD], small[MST]), min(small[LOGISTIC], small[STUMP])
     useful = (base + best) / 2
-    at = f"At n = {least:,} and ε = {epsilon:g}"
-    shares = f"DP-SGD gets {small[SGD]:.0%} of people right, a network on MST's table "
-    shares += f"{small[MST]:.0%}; the larger class is {base:.0%}, the best possible {best:.0%}."
+    at = "At n = {least:,} and ε = {epsilon:g}"
+    shares = (
+        "DP-SGD gets {sgd:.0%} of people right, a network on MST's table {mst:.0%}; the larger "
+    )
+    shares += "class is {base:.0%}, the best possible {best:.0%}."
+    values = {"least": least, "most": most, "epsilon": epsilon, "base": base, "best": best}
+    values |= {"low": low, "high": high, "min": min(ends), "max": max(ends), "power": -power}
+    for name, way in (("sgd", SGD), ("mst", MST), ("logistic", LOGISTIC), ("stump", STUMP)):
+        values |= {name: small[way], f"{name}_needs": text[way]}
+    values["margins_needs"] = text[MARGINS]
     return [
         Claim(
             f"{at} networks are not useful, as paragraph 77 of the report has it: {shares}",
             holds=networks < useful,
             otherwise=f"{at} a network can be useful, against paragraph 77 of the report: {shares}",
+            **values,
         ),
         Claim(
             "But simple models are: logistic regression gets "
-            f"{small[LOGISTIC]:.0%} right there, one threshold {small[STUMP]:.0%}.",
+            "{logistic:.0%} right there, one threshold {stump:.0%}.",
             holds=simple > max(useful, networks),
             otherwise="Simple models are no way out there: logistic regression gets "
-            f"{small[LOGISTIC]:.0%} right, one threshold {small[STUMP]:.0%}.",
+            "{logistic:.0%} right, one threshold {stump:.0%}.",
+            **values,
         ),
         Claim(
-            f"The size of the data is the cause, as paragraph 78 supposes: at ε = {epsilon:g} "
-            f"DP-SGD loses at most one point to noise with {text[SGD]} records, MST's table with "
-            f"{text[MST]}.",
+            "The size of the data is the cause, as paragraph 78 supposes: at ε = {epsilon:g} "
+            "DP-SGD loses at most one point to noise with {sgd_needs} records, MST's table with "
+            "{mst_needs}.",
             holds=n[SGD] > least and math.isfinite(max(n[SGD], n[MST])),
             otherwise="The size of the data does not explain it here (paragraph 78): at "
-            f"ε = {epsilon:g} DP-SGD needs {text[SGD]} records, MST's table {text[MST]}.",
+            "ε = {epsilon:g} DP-SGD needs {sgd_needs} records, MST's table {mst_needs}.",
+            **values,
         ),
         Claim(
             "A table made for the task pays (paragraph 79): with margins of the target it needs "
-            f"{text[MARGINS]} records, with MST {text[MST]}.",
+            "{margins_needs} records, with MST {mst_needs}.",
             holds=n[MARGINS] < n[MST],
             otherwise="A table made for the task saves no records here (paragraph 79): it needs "
-            f"{text[MARGINS]}, MST {text[MST]}.",
+            "{margins_needs}, MST {mst_needs}.",
+            **values,
         ),
         Claim(
-            f"Records buy privacy: between ε = {low:g} and {high:g} the n that DP-SGD needs falls "
-            f"as ε to the power {-power:.2f}.",
+            "Records buy privacy: between ε = {low:g} and {high:g} the n that DP-SGD needs falls "
+            "as ε to the power {power:.2f}.",
             holds=power > 0,
+            **values,
         ),
         Claim(
-            f"At n = {most:,} and ε = {epsilon:g} noise costs no way more than a point; with noise "
-            f"or without they get {min(ends):.1%} to {max(ends):.1%} right.",
+            "At n = {most:,} and ε = {epsilon:g} noise costs no way more than a point; with noise "
+            "or without they get {min:.1%} to {max:.1%} right.",
             holds=all(own[way] - large[way] <= WITHIN + 1e-9 for way in WAYS),
-            otherwise=f"At n = {most:,} and ε = {epsilon:g} noise still costs some ways more than "
-            f"a point; with noise or without they get {min(ends):.1%} to {max(ends):.1%} right.",
+            otherwise="At n = {most:,} and ε = {epsilon:g} noise still costs some ways more than "
+            "a point; with noise or without they get {min:.1%} to {max:.1%} right.",
+            **values,
         ),
     ]

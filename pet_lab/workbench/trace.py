@@ -270,6 +270,7 @@ def check_run(ws: Workspace, record: RunRecord) -> list[str]:
     summary = results.summary(record.folder)
     faults = _of_claims("headline", summary["headline"], summary.get("claims", []), phrases)
     known_values = _constants(ws, name) | dict(record.parameters)
+    known_values["study.headline(rows).text"] = summary["headline"]  # a caption may open with it
     executed = notebooks.read(record.folder / runs.NOTEBOOK)["cells"]
     for number, cell in enumerate(executed, start=1):
         source = notebooks.source_of(cell)
@@ -342,9 +343,16 @@ def _constants(ws: Workspace, name: str) -> dict[str, Any]:
     values = {}
     for study in _studies(ws, name):
         for node in ast.parse(study.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            match node:
+                case ast.Assign(targets=[ast.Tuple(names)], value=ast.Tuple(literals)):
+                    pairs = list(zip(names, literals, strict=True))
+                case ast.Assign(targets=[target], value=value):
+                    pairs = [(target, value)]
+                case _:
+                    continue
+            for target, literal in pairs:
                 with suppress(ValueError):
-                    values[f"study.{node.targets[0].id}"] = ast.literal_eval(node.value)
+                    values[f"study.{ast.unparse(target)}"] = ast.literal_eval(literal)
     return values
 
 
