@@ -227,7 +227,7 @@ def invented(fall, gap_slope=0.5):
 
 @pytest.mark.parametrize(
     ("fall", "slope", "holds"),
-    [(0.05, 0.5, [True, True, True, True, True]), (0.0, -0.5, [True, True, False, False, False])],
+    [(0.05, 0.5, [True] * 6), (0.0, -0.5, [True, True, False, False, False, True])],
 )
 def test_claims_follow_the_rows(fall, slope, holds):
     rows, points = invented(fall, slope), study.decimal_points(CELLS, delta=1e-5)
