@@ -561,6 +561,45 @@ def numbers(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def captions(rows: pd.DataFrame, s: Settings) -> dict[str, Claim]:
+    """Sentences below tables and pictures, with their numbers."""
+    sentences = {
+        "accuracy": (
+            "Accuracy on all test records after {rounds} rounds (or as many passes). Federation reaches {federated:.3f}, all "
+            "data in one hand {one_hand:.3f}, an office alone {alone:.3f}."
+        ),
+        "scenarios": (
+            "Scenario 4 against scenario 2 from the same start: loss after one round, largest difference of a weight at the "
+            "end, share of test records answered differently, accuracy. Between seeds accuracy varies with SD {seeds_sd:.4f}."
+        ),
+        "adding": (
+            "Adding {weights:,} weights of the offices, keys of {key_bits} bits. Packing costs {gain:.0f} times less CPU than one "
+            "ciphertext per weight ({naive_sample} weights timed, scaled up) and sends {bytes_gain:.0f} times less."
+        ),
+        "inversion": (
+            "Of single records {read_one:.0%} are recovered, of eight {read_eight:.0%}. What protects a large batch here "
+            "is averaging, not the partial encryption. The epoch is of eight steps over 64 records."
+        ),
+        "offices": (
+            "Privacy for offices: at ε = {office_epsilon:g} and four offices the noise on the average is "
+            "{office_noise_to_signal:.0f} times as long as the largest average change. That ratio is z √{weights:,} / offices: "
+            "the clip cancels, only more offices help."
+        ),
+        "membership": (
+            "Membership inference on the global model by its loss, members against others and the other way round, no sample in "
+            "both: AUC at most {auc:.3f}, where 0.5 is guessing."
+        ),
+        "backdoor": (
+            "{poisoned:.0%} stamped rows at one office: {backdoor_mean:.1%} of stamped records are taken for the target at "
+            "{clean_mean:.1%} clean accuracy. The median lets {backdoor_median:.0%} through; Krum {backdoor_Krum:.0%}, at an "
+            "accuracy of {clean_Krum:.1%}."
+        ),
+    }
+    values = numbers(rows) | {"weights": s.network.parameters, "rounds": s.rounds}
+    values |= {"key_bits": s.key_bits, "naive_sample": s.naive_sample, "poisoned": s.poisoned}
+    return {name: Claim(sentence, **values) for name, sentence in sentences.items()}
+
+
 def headline(rows: pd.DataFrame, *, generated: bool) -> Claim:
     """The verdict in one sentence; `generated` signals say nothing about people."""
     return Claim(

@@ -438,7 +438,7 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
         within = table[(table["task"] == task) & (table["epsilon"] <= settings.budget)]
         ranked = within.sort_values("student").to_dict("records")
         best: dict[Any, Any] = ranked[-1] if ranked else {"task": task}
-        none = f"On {task} no setting of PATE stays within epsilon {settings.budget:g}."
+        none = "On {task} no setting of PATE stays within epsilon {budget:g}."
         claims.append(
             Claim(
                 "On {task} the best student within epsilon {budget:g} is right on {student:.0%} ({mechanism}, "
