@@ -3,18 +3,23 @@
 import heapq
 import io
 import itertools
+import re
 import sys
+import textwrap
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_notebooks import IMPORTS, ROWS, WRITE
+from tiny_notebooks import IMPORTS, ROWS, WRITE, notebook_text
 
 from pet_lab.workbench import clock, progress, runs, sweep
 from pet_lab.workbench.clock import Clock
 from pet_lab.workbench.progress import Event, Printer, Running
 from pet_lab.workbench.runs import RunSpec
+
+README = Path(__file__).resolve().parents[2] / "README.md"
 
 # --- words -------------------------------------------------------------------------------------
 
@@ -96,6 +101,22 @@ def test_a_notebook_shows_it_in_one_output(told, monkeypatch):
         f"[1/2] done in 1 min 1 s {told.name}, about 5.0 s left",
         f"[2/2] done in 1 min 1 s {told.name}",
     ]
+
+
+def test_the_sweep_of_the_readme_runs_and_its_rows_are_read(make_workspace, monkeypatch, capsys):
+    parameters = 'n: int = 1\nerror_rate: float = 0.2\nseed: int = 1\nout: str = ""'
+    row = 'rows = [{"replicate": 0, "metric": "m", "value": n * error_rate}]'
+    notebook = notebook_text(IMPORTS, row, WRITE, parameters=parameters)
+    monkeypatch.setenv("PET_LAB_HOME", str(make_workspace({"psi/typos": notebook}).root))
+    text = README.read_text(encoding="utf-8")
+    code = re.search(r"^    from pet_lab.+?(?=^\S)", text, re.DOTALL | re.MULTILINE)
+    names: dict = {}
+    exec(textwrap.dedent(code[0]), names)
+    rows = names["rows"]
+    assert rows["value"].tolist() == [2000.0, 4000.0]
+    assert rows["error_rate"].tolist() == [0.1, 0.2]
+    assert {"run_id", "n", "replicate", "metric"} <= set(rows)
+    assert "[2/2] done in" in capsys.readouterr().err
 
 
 # --- the time left -----------------------------------------------------------------------------
