@@ -232,6 +232,13 @@ def tables(data: LinkedFiles, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
     return rows.frame()
 
 
+def contributions(rows: pd.DataFrame) -> pd.DataFrame:
+    """Records behind each cell that counts common records, for the checks of a release."""
+    counted = ("count", "count_in_clear", "count_protected", "common_records")
+    cells = rows[rows["metric"].isin(counted)]
+    return cells.assign(records=cells["value"]).drop(columns=["replicate", "value"])
+
+
 def linker_view(data: LinkedFiles, outcome: end_to_end.EndToEnd) -> pd.DataFrame:
     """What the linker holds: token frequencies by column, and the labels that they give away."""
     records = []

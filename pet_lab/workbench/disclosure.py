@@ -20,6 +20,7 @@ from pet_lab import checks
 NUMBERS = ("replicate", "metric", "value", "se", "replicates_n")
 BEHIND = ("records", "total", "largest", "second", "negative")
 MOST_ATOMS = 4096
+_OTHER = object()  # everybody whose level is not printed
 PASS, FAIL, REVIEW = "pass", "fail", "review"
 
 
@@ -59,6 +60,11 @@ class OutputCell:
         return self.behind["records"] if self.behind else float("nan")
 
     @property
+    def is_count(self) -> bool:
+        """Whether it counts records, so that no contribution is larger than another."""
+        return bool(self.behind) and not np.isfinite((self.behind or {}).get("largest", np.nan))
+
+    @property
     def table(self) -> str:
         """Metric and factors, as `--exception` names the table."""
         return self.metric + (f" by {', '.join(self.where)}" if self.where else "")
@@ -94,45 +100,62 @@ def cell_reasons(behind: Mapping[str, float], rules: Rules) -> list[str]:
 
 def cells(rows: pd.DataFrame, behind: pd.DataFrame | None) -> list[OutputCell]:
     """The cells of all tables of a run; rows that differ in their replicate alone are one cell."""
-    factors = [c for c in rows.columns if c not in NUMBERS]
+    factors = [str(c) for c in rows.columns if c not in NUMBERS]
     grouped: dict[tuple[Any, ...], OutputCell] = {}
     for i, row in enumerate(rows.to_dict("records")):
-        where = {str(f): row[f] for f in factors if row[f] != "" and row[f] == row[f]}
+        where = _setting(row, factors)
         key = (row["metric"], *where.items())
         grouped.setdefault(key, OutputCell(str(row["metric"]), where, [])).rows.append(i)
-    if behind is not None:
-        for entry in behind.to_dict("records"):
-            named = [f for f in factors if f in entry]
-            where = {str(f): entry[f] for f in named if entry[f] != "" and entry[f] == entry[f]}
-            if cell := grouped.get((entry["metric"], *where.items())):
-                known = {k: float(entry[k]) for k in BEHIND if k in entry}
-                if cell.behind is None or known["records"] < cell.records:
-                    cell.behind = known
+    for entry in [] if behind is None else behind.to_dict("records"):
+        key = (entry["metric"], *_setting(entry, factors).items())
+        known = {k: float(entry[k]) for k in BEHIND if k in entry}
+        cell = grouped.get(key)
+        if cell and (cell.behind is None or known["records"] < cell.records):
+            cell.behind = known
     return list(grouped.values())
+
+
+def _setting(row: Mapping[Any, Any], factors: Sequence[str]) -> dict[str, Any]:
+    """The factors that a row names; `x_column` and `x_label` together are one: column -> label."""
+    where = {f: row[f] for f in factors if f in row and row[f] != "" and row[f] == row[f]}
+    for side in [f.removesuffix("_column") for f in where if f.endswith("_column")]:
+        if f"{side}_label" in where:
+            where[f"{side}:{where.pop(f'{side}_column')}"] = where.pop(f"{side}_label")
+    return where
 
 
 def protect(every: Sequence[OutputCell], rules: Rules) -> None:
     """Give each cell that must stay its reasons: the rules, then what would give such a cell away.
 
     A cell that was withheld, and a difference of fewer than `threshold` records between two
-    groups, must not be a linear combination of what is released of the same metric, across
-    tables. The smallest cell that takes part is withheld until none is.
+    groups, must not be a linear combination of what is released: of the same metric, or of any
+    count, across tables (across every two of them, where all together are too many cells). The
+    smallest cell that takes part is withheld until none is.
     """
+    alike: dict[str, list[OutputCell]] = {}
     for cell in every:
         if cell.behind:
             cell.reasons += cell_reasons(cell.behind, rules)
-    for metric in {c.metric for c in every}:
-        known = [c for c in every if c.metric == metric and c.behind]
-        if len(known) > 1:
-            _against_differences(known, rules)
-
-
-def _against_differences(known: list[OutputCell], rules: Rules) -> None:
-    lines = _atoms(known)
-    if lines is None:
+            alike.setdefault("" if cell.is_count else cell.metric, []).append(cell)
+    for known in alike.values():
+        lines = _atoms(known)
+        if lines is not None:
+            _against_differences(known, lines, rules)
+            continue
+        tables: dict[tuple[str, ...], list[OutputCell]] = {}
         for cell in known:
-            cell.reasons.append("too many cells for the check of differences")
-        return
+            tables.setdefault(tuple(cell.where), []).append(cell)
+        for pair in itertools.combinations_with_replacement(tables.values(), 2):
+            both = pair[0] + pair[1] * (pair[0] is not pair[1])
+            lines = _atoms(both)
+            if lines is not None:
+                _against_differences(both, lines, rules)
+            else:
+                for cell in both:
+                    cell.reasons.append("too many cells for the check of differences")
+
+
+def _against_differences(known: list[OutputCell], lines: np.ndarray, rules: Rules) -> None:
     targets = [(line, c) for line, c in zip(lines, known, strict=True) if c.reasons]
     for (a, small), (b, large) in itertools.permutations(zip(lines, known, strict=True), 2):
         inside = large.where.items() < small.where.items()
@@ -155,10 +178,13 @@ def _words(cell: OutputCell) -> str:
 def _atoms(known: Sequence[OutputCell]) -> np.ndarray | None:
     """Each cell as a 0/1 line over the finest groups; None where there are too many.
 
-    A factor has a level for everybody else, unless its printed levels add up to their whole.
+    A factor has a level for everybody else where its printed levels do not add up to their whole.
     """
     names = list(dict.fromkeys(name for c in known for name in c.where))
-    by_where = {frozenset(c.where.items()): c for c in known}
+    by_where: dict[frozenset[Any], float] = {}
+    for c in known:
+        here = frozenset(c.where.items())
+        by_where[here] = min(c.records, by_where.get(here, np.inf))
     levels: list[list[Any]] = []
     for name in names:
         levels.append(list(dict.fromkeys(c.where[name] for c in known if name in c.where)))
@@ -167,8 +193,8 @@ def _atoms(known: Sequence[OutputCell]) -> np.ndarray | None:
             if name in c.where:
                 whole = frozenset(item for item in c.where.items() if item[0] != name)
                 inside[whole] = inside.get(whole, 0.0) + c.records
-        wholes = [(by_where[w].records, n) for w, n in inside.items() if w in by_where]
-        if not wholes or any(whole > parts for whole, parts in wholes):
+        wholes = [(by_where[w], n) for w, n in inside.items() if w in by_where]
+        if any(whole > parts for whole, parts in wholes):
             levels[-1].append(_OTHER)
     if np.prod([len(level) for level in levels], initial=1.0) > MOST_ATOMS:
         return None
@@ -176,9 +202,6 @@ def _atoms(known: Sequence[OutputCell]) -> np.ndarray | None:
     at = {name: i for i, name in enumerate(names)}
     lines = [[all(atom[at[k]] == v for k, v in c.where.items()) for atom in atoms] for c in known]
     return np.array(lines, dtype=float)
-
-
-_OTHER = object()
 
 
 def _combination(lines: np.ndarray, target: np.ndarray) -> list[int]:
@@ -224,8 +247,7 @@ def released(rows: pd.DataFrame, every: Sequence[OutputCell], rules: Rules) -> p
     keep = sorted(i for c in every if not c.reasons for i in c.rows)
     out = rows.copy()
     for c in every:
-        count = c.behind is not None and not np.isfinite(c.behind.get("largest", np.nan))
-        if count and (rows["value"].iloc[c.rows] == c.records).all():
+        if c.is_count and (rows["value"].iloc[c.rows] == c.records).all():
             places = out.index[c.rows]
             out.loc[places, "value"] = round(c.records / rules.round_base) * rules.round_base
     return out.iloc[keep].reset_index(drop=True)

@@ -344,3 +344,28 @@ def test_contributions_of_an_earlier_run_do_not_count(ran):
     assert runs.CONTRIBUTIONS not in again.hashes
     verdicts = release.check(again, Rules(), {}).verdicts
     assert {v.verdict for v in verdicts} == {disclosure.REVIEW}
+
+
+@pytest.mark.parametrize("most", [4096, 40])
+def test_a_small_cell_of_one_pair_of_columns_is_not_worked_out_from_another(monkeypatch, most):
+    """Tables a x b and a x c share the margin over a, also where all tables are checked by twos."""
+    monkeypatch.setattr(disclosure, "MOST_ATOMS", most)
+    cells = []
+    for column, counts in (
+        ("b", [(3, 37), (20, 20)]),
+        ("c", [(15, 25), (20, 20)]),
+        ("d", [(20,) * 2] * 2),
+    ):
+        for first, line in enumerate(counts):
+            for second, n in enumerate(line * (1 + 3 * (column == "d"))):
+                labels = {"left_label": f"a{first}", "right_label": f"{column}{second}"}
+                columns = {"left_column": "a", "right_column": column}
+                cells.append({**columns, **labels, "metric": "count", "records": n})
+    behind = pd.DataFrame(cells)
+    frame = behind.drop(columns="records").assign(replicate=0, value=behind["records"])
+    every = disclosure.cells(frame, behind)
+    disclosure.protect(every, Rules())
+    reasons = [" ".join(c.reasons) for c in every if c.reasons]
+    assert reasons[0] == "threshold"
+    assert reasons[1].startswith("differencing (left:a=a0, right:b=b0")
+    assert not any("too many" in r for r in reasons)
