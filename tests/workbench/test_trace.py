@@ -298,3 +298,10 @@ def test_verdicts_and_printed_marks_appear_only_where_a_run_counts(counts):
         plots.points(rows, x="epsilon", metric="accuracy.original", printed=printed, ax=axes)
         marks = [c for c in axes.get_children() if "printed" in str(c.get_label())]
         assert bool(marks) == counts
+
+
+def test_a_whole_number_is_not_ascribed_to_rows_that_hold_it_by_accident(tiny):
+    _, record = tiny
+    kept = pd.DataFrame({"metric": ["cells.withheld"], "mean": [6.0], "se": [0.0], "n": [1]})
+    assert trace._origin("tables", 6, record, kept).endswith("computed from the rows by the study")
+    assert trace._origin("cells", 6, record, kept) == "mean of cells.withheld (1 rows)"
