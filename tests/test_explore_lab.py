@@ -198,7 +198,8 @@ def test_the_panel_of_a_real_notebook(tmp_path, name):
         def shown() -> str:
             return " ".join(e.text for e in all_of(".widget-output"))
 
-        driver.get(f"{address}/doc/tree/demo/panel.ipynb?token={TOKEN}")
+        driver.get(f"{address}/?token={TOKEN}")
+        wait.until(lambda _: all_of(".jp-RenderedMarkdown a[href*='panel.ipynb']"))[0].click()
         wait.until(lambda _: all_of(".jp-Notebook .jp-CodeCell"))
         wait.until(lambda d: "Idle" in d.find_element(By.CSS_SELECTOR, "body").text)
         next(e for e in all_of(".lm-MenuBar-item") if e.text == "Run").click()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+import os
 import secrets
 import time
 import tomllib
@@ -25,11 +26,12 @@ import pandas as pd
 from msgspec.structs import replace
 
 from pet_lab import enclave, shares
-from pet_lab.checks import between, distinct, whole
-from pet_lab.mpc import clear, costs, messages
-from pet_lab.mpc.errors import Cheating
+from pet_lab.checks import between, distinct, require, whole
+from pet_lab.data import DataError, open_pair
+from pet_lab.mpc import catalogue, clear, costs, messages
+from pet_lab.mpc.errors import Cheating, TaskError
 from pet_lab.mpc.service import PERMISSIVE, Owned, Result, Service, heads
-from pet_lab.mpc.tasks import ColumnSchema, DataRef, Task, in_hours
+from pet_lab.mpc.tasks import ColumnSchema, DataRef, Task, check_table, in_hours
 from pet_lab.parties import blocking
 from pet_lab.parties.certificates import TestAuthority
 from pet_lab.parties.errors import PartyError, PeerLost, Refused
@@ -43,10 +45,24 @@ from .deviating.__main__ import Faults, Send
 TEXT = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 SCHEMAS = msgspec.convert(TEXT["columns"], dict[str, dict[str, ColumnSchema]])
 LABELS, DATA, FACTORS = TEXT["labels"], TEXT["data"], TEXT["factors"]
+MOST_SECONDS = 600.0  # of a task on own files
 THREE = ("pp-1", "pp-2", "pp-3")
 LEVELS = SCHEMAS["px"]["region"].levels
 SHARINGS = ("input in the safe", "numbers being computed", "sums, level all-but-one")
 DEVIATING = "pet_lab.studies.deviating"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnTask:
+    """Two files of a user's own with their declared columns, and which column is asked by which.
+
+    question  key, group and value, as the function of the catalogue takes them
+    """
+
+    data: dict[str, Owned]
+    question: dict[str, str]
+    provenance: list[dict[str, Any]]
+    reading: pd.DataFrame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +76,7 @@ class Settings:
     trials_per_coalition: int
     round_trips_ms: Sequence[float]
     seed: int
+    own: OwnTask | None = None  # a user's files and question, in place of the made-up ones
 
     def __post_init__(self) -> None:
         whole(8, records=self.records)  # two matches in each region
@@ -96,22 +113,82 @@ SIZE, STATISTICS = parameters("join_size"), parameters("joined_statistics")
 HIDDEN = {**STATISTICS, "join": "hidden"}
 
 
+def own_task(left: str, right: str, *, columns: str, group: str, value: str) -> OwnTask | None:
+    """A user's two files, checked against the columns declared for them; None without files.
+
+    `columns` is the path of a TOML with the tables [px] and [py], as in the study's own TOML; one
+    column of each, of the same name, is the key.
+    """
+    given = [name for name in (left, right, columns, group, value) if name]
+    if not given:
+        return None
+    all_five = "Own files take left, right, columns, group and value together; "
+    require(len(given) == 5, f"{all_five}{', '.join(given)} alone is not enough.", DataError)
+    try:
+        text = (Path(os.environ.get("PET_LAB_FOLDER", "")) / columns).read_text("utf-8")
+        declared = msgspec.convert(tomllib.loads(text), dict[str, dict[str, ColumnSchema]])
+    except (OSError, ValueError, msgspec.MsgspecError, TaskError) as error:
+        raise DataError(f"The declaration of the columns cannot be read: {error}") from None
+    require(
+        set(declared) == {"px", "py"},
+        f"The columns are declared in tables [px] and [py], got {', '.join(declared) or 'none'}.",
+        DataError,
+    )
+    keys, numbers = [], []
+    for schema in declared.values():
+        keys.append([name for name, column in schema.items() if column.kind == "key"])
+        numbers += [name for name, column in schema.items() if column.kind == "number"]
+    one = "Declare one key in each file, of the same name in both."
+    require(keys[0] == keys[1] and len(keys[0]) == 1, one, DataError)
+    others = [[c for c in schema if c not in keys[0]] for schema in declared.values()]
+    pair = open_pair(
+        left, right, on=keys[0], left_columns=others[0], right_columns=others[1], numbers=numbers
+    )
+    assert pair is not None, "both files are named"
+    data = {
+        owner: Owned(frame, declared[owner])
+        for owner, frame in zip(("px", "py"), (pair.left, pair.right), strict=True)
+    }
+    for owned in data.values():
+        check_table(owned.frame, owned.schema)
+    question = {"key": keys[0][0], "group": group, "value": value}
+    refs = [
+        DataRef(owner=owner, schema=dict(o.schema), rows=len(o.frame), commitments=("",) * 3)
+        for owner, o in data.items()
+    ]
+    task = paper_task(1, 3, "hidden").with_data(*refs)
+    task = replace(task, parameters={**HIDDEN, **question})
+    catalogue.check(task)
+    require(not (why := costs.too_long(task, MOST_SECONDS)), why, DataError)
+    return OwnTask(data=data, question=question, provenance=pair.provenance, reading=pair.reading)
+
+
 def simulate(settings: Settings) -> ServiceStudy:
-    """Run all experiments."""
-    rows, owned = Rows(**FACTORS), example(settings.records, settings.seed)
+    """Run all experiments; a user's own question is asked in the first ones."""
+    rows, made_up = Rows(**FACTORS), example(settings.records, settings.seed)
+    own = settings.own
+    owned, question = (own.data, own.question) if own else (made_up, {})
+    statistics = {**STATISTICS, **question}
     with Service(THREE, owned, module=DEVIATING) as service:
         # A task that one of three refuses, then the same under another policy of that party.
         service.set_policy("pp-3", replace(PERMISSIVE, functions=("join_size",)))
-        first = service.decisions("joined_statistics", STATISTICS)
+        first = service.decisions("joined_statistics", statistics)
         service.set_policy("pp-3", PERMISSIVE)
-        fixed = service.compute("joined_statistics", STATISTICS)
+        fixed = service.compute("joined_statistics", statistics)
         for asked in TEXT["catalogue"]:
+            if own and "regression" in asked["function"]:
+                continue  # a user's question is a table
             steps = {"iterations": settings.iterations} if "logistic" in asked["function"] else {}
-            measure(rows, "catalogue", service, **asked, **steps)
+            measure(rows, "catalogue", service, question, **asked, **steps)
+        if own:  # what must not work, and costs, are of the made-up files
+            service.load(made_up)
+            for join in ("opened", "hidden"):
+                measure(rows, "four ways of MPC", service, join=join)
         attempts, audited = [tried(service, "three")], service.audit()
     with Service(("px", "py", "pz"), owned) as users:
-        mixed = users.compute("joined_statistics", HIDDEN)
-        measure(rows, "mixed model", users, join="hidden")
+        mixed = users.compute("joined_statistics", {**statistics, "join": "hidden"})
+        measure(rows, "mixed model", users, question, join="hidden")
+    owned = made_up
     many = tuple(f"pp-{i + 1}" for i in range(settings.many_parties))
     for names in (THREE, many):  # cost against the number of records and of processing parties
         with Service(names, example(settings.sizes[0], settings.seed)) as service:
@@ -134,13 +211,17 @@ def simulate(settings: Settings) -> ServiceStudy:
     for name, outcome, named, _ in table.itertuples(index=False):
         metrics = {"stopped": outcome != "answered", "named": named != ""}
         rows.add(experiment="attempts", attempt=name, metrics=metrics)
-    four_ways(rows, owned)
-    expected, ends = in_the_clear(owned, "joined_statistics", STATISTICS), (", service", ", clear")
+    four_ways(rows, made_up, "four ways of MPC" if own else "catalogue")
+    asked_of = own.data if own else made_up
+    expected, ends = (
+        in_the_clear(asked_of, "joined_statistics", statistics),
+        (", service", ", clear"),
+    )
     decisions = pd.DataFrame([first, fixed.decisions], ["first", "then"]).T
     return ServiceStudy(
         rows=rows.frame(),
         decisions=decisions.reset_index(names="party"),
-        answers=fixed.table.merge(expected, on="region", suffixes=ends),
+        answers=fixed.table.merge(expected, on=statistics["group"], suffixes=ends),
         fixed=fixed,
         mixed=mixed,
         attempts=table,
@@ -179,12 +260,19 @@ def in_the_clear(data: Mapping[str, Owned], function: str, asked: dict[str, Any]
 
 
 def measure(
-    rows: Rows, experiment: str, service: Service, *, round_trip_ms: float = 0, **settings: Any
+    rows: Rows,
+    experiment: str,
+    service: Service,
+    question: Mapping[str, str] | None = None,
+    *,
+    round_trip_ms: float = 0,
+    **settings: Any,
 ) -> None:
     """One task: whether its answer is the clear one, and its cost a processing party."""
     function = settings.pop("function", "joined_statistics")
     level = settings.pop("level", "majority")
     asked = parameters(function, **settings)
+    asked |= {name: given for name, given in (question or {}).items() if name in asked}
     result = service.compute(function, asked, level=level)
     expected = in_the_clear(service.data, function, asked)
     x, y = (t.select_dtypes("number").to_numpy(float) for t in (result.table, expected))
@@ -241,7 +329,7 @@ def joined(inputs: Mapping[str, bytes]) -> bytes:
     return in_the_clear(data, "joined_statistics", STATISTICS).to_csv(index=False).encode()
 
 
-def four_ways(rows: Rows, owned: Mapping[str, Owned]) -> None:
+def four_ways(rows: Rows, owned: Mapping[str, Owned], experiment: str = "catalogue") -> None:
     """Total income by region four ways; what MPC costs, all parties together, is in the rows."""
     x, y = (o.frame for o in owned.values())
     cpu = time.process_time()
@@ -265,7 +353,7 @@ def four_ways(rows: Rows, owned: Mapping[str, Owned]) -> None:
     cost = {c: linked.costs[n].sum() for c, n in (("bytes", "bytes_sent"), ("cpu_s", "cpu_s"))}
     rows.add(experiment="four ways", way="set intersection, two linkers", metrics=cost)
     mpc = rows.frame().query(
-        "experiment == 'catalogue' and function == 'joined_statistics' and level == 'majority' "
+        "experiment == @experiment and function == 'joined_statistics' and level == 'majority' "
         "and metric in ['bytes', 'cpu_s']"
     )
     for join, group in mpc.groupby("join", sort=False):
@@ -305,7 +393,7 @@ def coalitions(rows: Rows, k: int, trials: int) -> None:
 
 def learnt(
     *, k: int, colluders: int, sharing: str = SHARINGS[0], all_approved: bool = False
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, Claim]:
     """What a coalition of processing parties learns, by K, its size and the state of the task."""
     colluders, computing = min(colluders, k), sharing == SHARINGS[1]
     threshold = (k - 1) // 2 if computing else k - 1
@@ -319,7 +407,17 @@ def learnt(
     }
     if computing and k == 2:  # mpyc's threshold would be 0: a share is the secret
         lines = {sharing: "not offered: two parties have no honest majority"}
-    return pd.DataFrame(lines.items(), columns=["what", "coalition learns"])
+    claim = Claim(
+        "{n} of {k} parties that collude learn everything about the inputs.",
+        holds=exposed,
+        otherwise="{n} of {k} parties that collude learn nothing about the inputs; it takes {needed}"
+        "{approved}.",
+        n=colluders,
+        k=k,
+        needed=threshold + 1,
+        approved="" if all_approved or not computing else ", and the approval of all",
+    )
+    return pd.DataFrame(lines.items(), columns=["what", "coalition learns"]), claim
 
 
 # --- what must not work ---------------------------------------------------------------------------

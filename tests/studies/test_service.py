@@ -6,10 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pet_lab.data import DataError
 from pet_lab.mpc import costs
 from pet_lab.mpc.catalogue import check
 from pet_lab.mpc.service import Service
 from pet_lab.mpc.tasks import check_table
+from pet_lab.parties.errors import PartyError
 from pet_lab.rows import Rows
 from pet_lab.studies import service as study
 
@@ -35,7 +37,10 @@ def test_a_coalition_opens_exactly_what_its_size_allows(k):
 
 def test_what_the_panel_says():
     def learnt(**settings):
-        return study.learnt(**settings).set_index("what")["coalition learns"]
+        table, claim = study.learnt(**settings)
+        learns = "learn everything" if (table == "everything").any(axis=None) else "learn nothing"
+        assert learns in claim.text
+        return table.set_index("what")["coalition learns"]
 
     safe = learnt(k=3, colluders=2)
     assert safe["the inputs"] == "nothing"
@@ -192,3 +197,59 @@ def test_the_four_ways_are_listed_with_the_one_that_was_not_run():
     assert table.loc["MPC of three, opened join", "bytes"] == 30.0
     assert table.loc["set intersection, two linkers", "bytes"] == 2.0
     assert table["bytes"].isna().sum() == 1
+
+
+DECLARED = """[px]
+id = { kind = "key" }
+region = { kind = "category", levels = ["north", "south"] }
+
+[py]
+id = { kind = "key" }
+income = { kind = "number", decimals = 1, low = 0, high = 100 }
+"""
+QUESTION = {"columns": "columns.toml", "group": "region", "value": "income"}
+
+
+@pytest.fixture
+def own_files(tmp_path, monkeypatch):
+    ids = [f"{i:03}" for i in range(12)]
+    x = pd.DataFrame({"id": ids, "region": ["north", "south"] * 6})
+    y = pd.DataFrame({"id": ids[2:], "income": [i + 0.5 for i in range(10)]})
+    x.to_csv(tmp_path / "x.csv", index=False)
+    y.to_csv(tmp_path / "y.csv", index=False)
+    (tmp_path / "columns.toml").write_text(DECLARED)
+    monkeypatch.setenv("PET_LAB_FOLDER", str(tmp_path))
+    return tmp_path
+
+
+def test_an_own_question_is_asked_of_own_files(own_files):
+    task = study.own_task("x.csv", "y.csv", **QUESTION)
+    assert task.question == {"key": "id", "group": "region", "value": "income"}
+    asked = {**study.STATISTICS, **task.question}
+    table = study.in_the_clear(task.data, "joined_statistics", asked).set_index("region")
+    assert table.loc["north", "count"] == table.loc["south", "count"] == 5
+    assert table["sum"].sum() == 50
+    empty = dict.fromkeys(QUESTION, "")
+    assert study.own_task("", "", **empty) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "declared", "said"),
+    [
+        ({"right": ""}, DECLARED, "together; x.csv, columns.toml, region, income alone"),
+        ({"group": "age"}, DECLARED, "Column 'age' must be in one of the two files"),
+        ({"value": "region"}, DECLARED, "value is a number column"),
+        ({"columns": "nowhere.toml"}, DECLARED, "declaration of the columns cannot be read"),
+        ({}, DECLARED.replace("[py]", "[pz]"), r"in tables \[px\] and \[py\], got px, pz"),
+        ({}, DECLARED.replace("= 100", "= 5"), r"income has a value outside \[0, 5\]"),
+        ({}, DECLARED.replace('"south"', '"west"'), "region"),
+        ({}, DECLARED.replace("region", "place"), "x.csv has no column 'place'"),
+        ({}, DECLARED.replace("id =", "key =", 1), "one key in each file, of the same name"),
+    ],
+)
+def test_own_files_that_do_not_fit_are_refused_in_one_sentence(own_files, changed, declared, said):
+    (own_files / "columns.toml").write_text(declared)
+    named = {"left": "x.csv", "right": "y.csv", **QUESTION, **changed}
+    with pytest.raises((DataError, PartyError), match=said) as caught:
+        study.own_task(named.pop("left"), named.pop("right"), **named)
+    assert "\n" not in str(caught.value)
