@@ -73,7 +73,7 @@ def follow(section: str, folder: Path, environment: dict[str, str]) -> str:
                 if "--listen" in command:
                     output.append(process.stdout.readline())
             else:
-                output.append(process.communicate(timeout=300)[0])
+                output.append(process.communicate(timeout=900)[0])
                 assert process.returncode == 0, output[-1]
     *served, last = waiting or [None]
     if last:
