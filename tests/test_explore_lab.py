@@ -152,24 +152,6 @@ REAL = {
         "0.1",
         "All 9 cells leave",
     ),
-    "psi/protocol": (
-        {"n": 1000, "growth": [100, 300], "rsa_sizes": [50], "round_trips": [1], "total_rows": 5},
-        "round trip ms",
-        "5",
-        "keys a side with",
-    ),
-    "psi/typos": (
-        {"n": 5000, "replicates": 2, "protocol_n": 300},
-        "records",
-        "2000",
-        "Linked pairs",
-    ),
-    "psi/linkage_simulation": (
-        {"repetitions": 10, "sizes": [100, 300], "size_repetitions": [2, 2], "curve_records": 300},
-        "encoding",
-        "textbook record-level filter",
-        "is nearest to the truth",
-    ),
 }
 
 
