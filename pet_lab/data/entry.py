@@ -34,6 +34,12 @@ class Dataset:
     record: str = "a row of the file"
 
     @property
+    def title(self) -> str:
+        """What is used, in a sentence."""
+        kind = f"{self.provenance['kind']} data"
+        return f"The table {self.provenance['name']} ({kind}): one record is {self.record}."
+
+    @property
     def counts(self) -> bool:
         """Whether results from it may be held against published numbers: only real data counts."""
         return self.provenance["kind"] == "real"

@@ -334,6 +334,7 @@ def facts(source: Dataset, *, target: str) -> pd.DataFrame:
     encoded = encode(source.frame, target=target, domain=source.domain)
     share = encoded.y.mean()
     numbers = {
+        "question": target,
         "records": len(source.frame),
         "features": encoded.X.shape[1],
         "of the positive class": int(encoded.y.sum()),

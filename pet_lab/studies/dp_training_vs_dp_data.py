@@ -653,3 +653,33 @@ def takeaways(rows: pd.DataFrame, proven: pd.DataFrame, *, counts: bool = True) 
             original=original,
         ),
     ]
+
+
+FAMILIES = {"all": "", "training": "dp-sgd|dp network|dp logistic", "tables": "mst|target margins"}
+"""Ways that the panel shows, as patterns."""
+
+
+def what_if(
+    s: Settings, rows: pd.DataFrame, *, shown: str, epsilon: float, records: int
+) -> tuple[pd.DataFrame, Claim]:
+    """The ways beside a private threshold on fewer records, drawn anew: behind the explore panel."""
+    part = ways(rows)
+    part = part[part["way"].str.contains(FAMILIES[shown]) & (part["epsilon"] <= 1000)]
+    at = part[part["epsilon"] == epsilon].groupby("way")["value"].mean()
+    best, share = (at.idxmax(), at.max()) if len(at) else ("–", math.nan)
+    sentence = "At ε = {epsilon:g} the most accurate of the ways shown is {best} ({share:.0%})"
+    numbers: dict[str, Any] = {"epsilon": epsilon, "best": best, "share": share}
+    if not s.ranges:
+        return part, Claim(f"{sentence}.", **numbers)
+    table, y = s.table.drop(columns=s.target).select_dtypes("number"), s.encoded.y
+    thresholds = {name: data.cuts((s.domain or {})[name]) for name in s.ranges}
+    live = Rows(way=f"dp stump, {records} records", epsilon=float(epsilon))
+    for replicate, stream in streams(s.seed, 20):
+        rng = np.random.default_rng(stream)
+        few = rng.permutation(len(y))[:records]
+        how: dict[str, Any] = {"thresholds": thresholds, "epsilon": epsilon, "rng": rng}
+        rule = stump.dp_stump(table.iloc[few], y[few], **how)
+        live.add(replicate=replicate, metrics={"share": rule.accuracy(table, y)})
+    drawn = live.frame()
+    text = f"{sentence}; a private threshold on {{records}} records gets {{live:.0%}} of all right."
+    return concat(part, drawn), Claim(text, **numbers, records=records, live=drawn["value"].mean())

@@ -28,6 +28,8 @@ LABELS = {
     "attacked": "attack on",
 }
 LOSS = "loss of the network"
+WAYS = {"both": ("dp-sgd", "mst"), "DP training": ("dp-sgd",), "DP data": ("mst",)}
+"""What the panel shows."""
 LIBRARIES = {"dp-sgd": beside.TFP, "mst": beside.SMARTNOISE}
 DISTANCE, DENSITY = "distance to the table", "density ratio"
 
@@ -283,3 +285,28 @@ def takeaways(rows: pd.DataFrame, *, base_rate: float) -> list[Claim]:
             )
         )
     return claims
+
+
+def what_if(
+    rows: pd.DataFrame, *, epsilon: float, delta: float, attack_on: str
+) -> tuple[pd.DataFrame, Claim]:
+    """The attacks beside what the guarantee alone allows any attack: behind the explore panel.
+
+    The area under the largest ROC curve that (epsilon, delta) allows is 1 - (1 - delta)^2 /
+    (1 + e^epsilon).
+    """
+    most = 1 - (1 - delta) ** 2 / (1 + math.exp(min(epsilon, 700)))
+    part = attacked(rows[rows["metric"] == "mia.auc"])
+    part = part[part["mechanism"].isin(WAYS[attack_on])]
+    bound = {"epsilon": epsilon, "attacked": "any attack, at most", "metric": "mia.auc"}
+    shown = concat(part, pd.DataFrame([bound | {"value": most, "replicate": 0}]))
+    reached = part[np.isfinite(part["epsilon"])].groupby(["attacked", "epsilon"])["value"].mean()
+    claim = Claim(
+        "At ε = {epsilon:g} and δ = {delta:g} no attack, known or not, has an AUC above {most:.3f}; the best here reaches "
+        "{best:.2f} at any finite budget.",
+        epsilon=epsilon,
+        delta=delta,
+        most=most,
+        best=reached.max(),
+    )
+    return shown[["attacked", "epsilon", "replicate", "metric", "value"]], claim

@@ -671,3 +671,27 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
         ),
     ]
     return claims(sentences, **n)
+
+
+def what_if(
+    s: Settings, *, epsilon: float, rounds: int, weights: int, offices: int
+) -> tuple[pd.DataFrame, Claim]:
+    """What hiding a whole office costs, by their number: behind the explore panel."""
+    how = private.office_level(epsilon, clip=0.1, rounds=rounds, delta=s.delta)
+    counts = sorted({2, 4, 8, 16, 64, 256, 1024, offices})
+    table = Rows(epsilon=epsilon)
+    for k in counts:
+        ratio = how.noise_to_signal(offices=k, parameters=weights)
+        table.add(offices=k, metrics={"noise_to_signal": ratio})
+    ratio = how.noise_to_signal(offices=offices, parameters=weights)
+    claim = Claim(
+        "Among {offices} offices the noise that hides one is {ratio:.2g} times as long as the largest average change; it takes "
+        "{enough:,.0f} offices to make it shorter.",
+        holds=ratio > 1,
+        otherwise="Among {offices} offices the noise that hides one is shorter than the largest average change ({ratio:.2g} "
+        "times as long); from {enough:,.0f} offices on.",
+        offices=offices,
+        ratio=ratio,
+        enough=math.ceil(ratio * offices),
+    )
+    return table.frame(), claim

@@ -17,7 +17,7 @@ import pandas as pd
 from pet_lab import accounting, checks, dpsgd, mia
 from pet_lab import agreement as beside
 from pet_lab.dpsgd.config import Engine
-from pet_lab.rows import Claim, Rows, wide
+from pet_lab.rows import Claim, Rows, concat, wide
 
 LABELS = {
     "epsilon": "ε",
@@ -335,3 +335,33 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
             )
         )
     return claims
+
+
+def what_if(
+    s: Settings, rows: pd.DataFrame, *, noise: float, epochs: int, batch_size: int, trainings: int
+) -> tuple[pd.DataFrame, Claim]:
+    """What a training would claim, and so many trainings could prove: behind the explore panel."""
+    config = replace(s.base, noise_multiplier=noise, epochs=epochs, batch_size=batch_size)
+    claimed = accounting.of(config, n=len(s.y) // 2, delta=s.delta, accountant="pld").epsilon
+    trials = trainings // 4  # half of them choose the record, half of the others hold it
+    perfect = mia.epsilon_lower_bound(
+        np.ones(trials), np.zeros(trials), delta=s.delta, rng=np.random.default_rng(s.seed)
+    )
+    bounds_of = {"claimed": claimed, "provable_at_most": perfect.ceiling}
+    lines = [
+        {"training": "this setting", "bound": BOUNDS[name], "metric": "epsilon", "value": value}
+        for name, value in bounds_of.items()
+    ]
+    ran = bound_rows(rows)[["training", "bound", "metric", "value"]]
+    claim = Claim(
+        "At noise {noise:g} the accountant claims ε = {claimed:.2f}; {trainings} trainings can prove {most:.2f} at most, so an "
+        "attack cannot refute the claim, however good.",
+        holds=claimed > perfect.ceiling,
+        otherwise="At noise {noise:g} the accountant claims ε = {claimed:.2f}; {trainings} trainings could prove up to "
+        "{most:.2f}, enough to refute a wrong claim.",
+        noise=noise,
+        claimed=claimed,
+        trainings=trainings,
+        most=perfect.ceiling,
+    )
+    return concat(ran, pd.DataFrame(lines)).assign(replicate=0), claim

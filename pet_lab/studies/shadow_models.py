@@ -490,3 +490,31 @@ def takeaways(rows: pd.DataFrame, cells: pd.DataFrame, *, base_rate: float) -> l
             area=area.get(FULL_BATCH, math.nan),
         ),
     ]
+
+
+def what_if(
+    rows: pd.DataFrame, *, members_caught: float, others_accused: float, held_out: float
+) -> tuple[pd.DataFrame, Claim]:
+    """An attack of given rates beside those that ran: behind the explore panel."""
+    accuracy = (1 - held_out) * members_caught + held_out * (1 - others_accused)
+    balanced, always = (1 + members_caught - others_accused) / 2, 1 - held_out
+    metrics = {
+        "accuracy": accuracy,
+        "accuracy.always_member": always,
+        "balanced_accuracy": balanced,
+    }
+    chosen = Rows(setting="this attack", attack_model="chosen")
+    chosen.add(metrics=metrics)
+    ran = judged(rows[rows["attack_model"] != ""])
+    claim = Claim(
+        "This attack is right for {accuracy:.0%} of the records, but answering “member” to all for {always:.0%}: "
+        "what it knows, its balanced accuracy, is {balanced:.0%}.",
+        holds=accuracy < always,
+        otherwise="This attack is right for {accuracy:.0%} of the records, answering “member” to all for {always:.0%}; its "
+        "balanced accuracy is {balanced:.0%}.",
+        accuracy=accuracy,
+        always=always,
+        balanced=balanced,
+    )
+    shown = concat(ran[ran["metric"].isin(metrics)], chosen.frame())
+    return shown[["setting", "attack_model", "replicate", "metric", "value"]], claim
