@@ -61,6 +61,12 @@ def follow(section: str, folder: Path, environment: dict[str, str]) -> str:
     write_files(section, folder)
     output, waiting = [], []
     for kind, place, text in FENCE.findall(section):
+        if kind == "python":
+            how = {"cwd": folder, "env": environment, "timeout": 120}
+            run = [sys.executable, "-c", text]
+            output.append(
+                subprocess.run(run, check=True, capture_output=True, text=True, **how).stdout
+            )
         if kind != "sh":
             continue
         for command in commands(text):
