@@ -310,28 +310,39 @@ def _of_claims(
     return [f"{place}: {words}" for words in unresolved(text, phrases)]
 
 
-def _captions(source: str) -> Iterator[ast.JoinedStr | ast.Constant]:
-    """The strings of a cell that may be shown as a caption or as the words of a picture."""
+def _captions(source: str) -> Iterator[list[ast.expr]]:
+    """The parts of each text of a cell that may be shown as a caption or as words of a picture."""
     for call in ast.walk(ast.parse(source)):
         for keyword in call.keywords if isinstance(call, ast.Call) else ():
-            for node in ast.walk(keyword.value) if keyword.arg in ("caption", "alt") else ():
-                if isinstance(node, ast.JoinedStr | ast.Constant):
-                    yield node
+            if keyword.arg in ("caption", "alt"):
+                yield from _parts(keyword.value)
 
 
-def _made_from(
-    text: str, template: ast.JoinedStr | ast.Constant, parameters: Mapping[str, Any]
-) -> bool:
+def _parts(node: ast.expr) -> list[list[ast.expr]]:
+    """Each way in which a text may come out: of its sums and conditions, the strings in order."""
+    match node:
+        case ast.JoinedStr(values):
+            return [values]
+        case ast.BinOp(left, ast.Add(), right):
+            return [[*a, *b] for a in _parts(left) for b in _parts(right)]
+        case ast.IfExp(_, body, orelse):
+            return _parts(body) + _parts(orelse)
+    return [[node]]
+
+
+def _made_from(text: str, parts: Sequence[ast.expr], parameters: Mapping[str, Any]) -> bool:
     """Whether a shown text is that of the cell: its fields hold parameters, or no numeral."""
     whole = ""
-    for part in template.values if isinstance(template, ast.JoinedStr) else [template]:
+    for part in parts:
         if isinstance(part, ast.Constant):
             whole += str(part.value)
             continue
-        assert isinstance(part, ast.FormattedValue)
-        form = ast.unparse(part.format_spec)[2:-1] if part.format_spec else ""
+        value, form = part, ""
+        if isinstance(part, ast.FormattedValue):
+            value = part.value
+            form = ast.unparse(part.format_spec)[2:-1] if part.format_spec else ""
         try:
-            whole += format(_value(part.value, parameters), form)
+            whole += format(_value(value, parameters), form)
         except (KeyError, ValueError):
             whole += "\0"
     pattern = re.escape(symbols(" ".join(whole.split()))).replace("\0", r"\D*?")

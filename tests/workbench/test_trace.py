@@ -305,3 +305,12 @@ def test_a_whole_number_is_not_ascribed_to_rows_that_hold_it_by_accident(tiny):
     kept = pd.DataFrame({"metric": ["cells.withheld"], "mean": [6.0], "se": [0.0], "n": [1]})
     assert trace._origin("tables", 6, record, kept).endswith("computed from the rows by the study")
     assert trace._origin("cells", 6, record, kept) == "mean of cells.withheld (1 rows)"
+
+
+@pytest.mark.parametrize("text", ["Over 40 runs; with marks.", "Over 40 runs."])
+def test_a_caption_may_be_put_together_and_depend_on_a_condition(text):
+    cell = "plots.table(rows, caption=f'Over {replicates} runs' + ('; with marks.' if a else '.'))"
+    shown = [trace._made_from(text, t, {"replicates": 40}) for t in trace._captions(cell)]
+    assert sum(shown) == 1
+    wrong = text.replace("40", "41")
+    assert not any(trace._made_from(wrong, t, {"replicates": 40}) for t in trace._captions(cell))
