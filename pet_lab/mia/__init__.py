@@ -12,7 +12,14 @@ The most used names are here; the modules hold the rest.
 """
 
 # ruff: noqa: F401 - the package's face
-from pet_lab.mia.attacks import ATTACKS, SLICES, check_attacks, holdout_logistic, run_suite
+from pet_lab.mia.attacks import (
+    ATTACKS,
+    SLICES,
+    check_attacks,
+    holdout_logistic,
+    run_suite,
+    toolbox_auc,
+)
 from pet_lab.mia.audit import epsilon_lower_bound, most_exposed_bound, one_run_epsilon_lower_bound
 from pet_lab.mia.lira import lira_leave_one_out, random_halves
 from pet_lab.mia.roc import (

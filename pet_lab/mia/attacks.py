@@ -303,3 +303,32 @@ def holdout_logistic(
     how: dict[str, Any] = {"attacks": ["LOGISTIC_REGRESSION"], "slices": slices, "run": run}
     with _quietly():
         return _judge(members, nonmembers, one_column=True, **how)
+
+
+def toolbox_auc(members: Outputs, nonmembers: Outputs, *, kind: str, rng: Generator) -> float:
+    """AUC of the adversarial-robustness-toolbox's black-box attack on one model.
+
+    `kind` is its attack model, for example "lr" (logistic regression) or "rf" (random forest). As
+    in the suite the larger side is cut down to the smaller, and each half of the records is judged
+    by an attack that was trained on the other. NaN where a half would hold less than two.
+    """
+    with _quietly():
+        from art.attacks.inference.membership_inference import MembershipInferenceBlackBox
+        from art.estimators.classification import BlackBoxClassifier
+
+        size = min(members.size, nonmembers.size)
+        if size < 4:
+            return float("nan")
+        sides = [side.take(rng.permutation(side.size)[:size]) for side in (members, nonmembers)]
+        answers = [side.probabilities.astype(np.float32) for side in sides]
+        model = BlackBoxClassifier(lambda x: x, (members.classes,), members.classes)
+        halves = np.arange(size) % 2 == 0, np.arange(size) % 2 == 1
+        scores = np.empty((2, size))
+        for known, asked in (halves, halves[::-1]):
+            attack = MembershipInferenceBlackBox(model, attack_model_type=kind)
+            given = {"y": sides[0].labels[known], "test_y": sides[1].labels[known]}
+            attack.fit(pred=answers[0][known], test_pred=answers[1][known], **given)
+            for row, side, answer in zip(scores, sides, answers, strict=True):
+                how = {"pred": answer[asked], "probabilities": True}
+                row[asked] = attack.infer(None, side.labels[asked], **how)[:, 0]
+        return auc(*scores)

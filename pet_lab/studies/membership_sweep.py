@@ -9,6 +9,7 @@ printed settings are trained by tensorflow-privacy too, and scored where the two
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
@@ -27,6 +28,8 @@ LABELS = {
     "mia.attacker_advantage": "attacker's advantage",
     "overfit.mia.auc": "AUC of the loss threshold",
     "overfit.score.gap": "training minus test accuracy",
+    "cause.mia.auc": "AUC of the loss threshold",
+    "tools.mia.auc": "AUC of the attack",
     "score.gap": "training minus test accuracy",
     "score.test": "test accuracy",
     "noise_multiplier": "noise multiplier",
@@ -39,6 +42,9 @@ BEST = "maximum over slices"
 SETTING = ["learning_rate", "noise_multiplier"]
 MICROBATCHES = {"described": None, "published": 1}
 LIBRARIES = {"published": beside.TFP}
+TOOLS = {"lr": "toolbox, logistic regression", "rf": "toolbox, random forest"}
+# Two classes of so many clusters of so wide a spread, in ten dimensions: one is varied at a time.
+CAUSES = {"clusters of a class": (1, 4, 16), "spread within a cluster": (0.25, 0.5, 1.0)}
 SHOWN = ["score.train", "score.test", "mia.auc"]  # of the agreement; the attack on all records
 
 
@@ -168,6 +174,8 @@ def simulate(s: Settings) -> pd.DataFrame:
     parts = [
         attack(replace(few, attacks=mia.ATTACKS[:1]), longer, slices=[WHOLE], prefix="overfit."),
         epsilons(s),
+        causes(s),
+        toolbox(s),
     ]
     for how, wanted in ((s, True), (few, False)):
         chosen = [c for c, known in printed.items() if (known or not s.printed) == wanted]
@@ -184,6 +192,117 @@ def simulate(s: Settings) -> pd.DataFrame:
         rows = concat(*parts, theirs.assign(reading=f"published, {beside.TFP}"))
         return beside.judged(rows, agreement(rows), LIBRARIES, by=SETTING)
     return concat(*parts)
+
+
+def causes(s: Settings) -> pd.DataFrame:
+    """What else may drive the attack (paragraph 92): classes' complexity, spread, type of model.
+
+    Invented records, as many members and others as in the report, and the loss threshold. Rows:
+    cause, level, model, replicate, metric (cause.score.gap, cause.mia.auc); at most 8 replicates.
+    """
+    from sklearn.datasets import make_blobs
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.tree import DecisionTreeClassifier
+
+    rows, middle = Rows(), {name: levels[1] for name, levels in CAUSES.items()}
+    for r, stream in enumerate(np.random.SeedSequence(s.seed).spawn(min(s.replicates, 8))):
+        state = int(stream.generate_state(1)[0])
+        models = {
+            "logistic regression": LogisticRegression(max_iter=1000),
+            "tree": DecisionTreeClassifier(random_state=state),
+            "forest": RandomForestClassifier(50, random_state=state),
+            "network": MLPClassifier((40, 60, 20), max_iter=200, random_state=state),
+        }
+        for cause, levels in CAUSES.items():
+            for level in levels:
+                clusters, spread = (middle | {cause: level}).values()
+                centres = np.random.default_rng(state).normal(size=(2 * int(clusters), 10))
+                how: dict[str, Any] = {"centers": centres, "cluster_std": spread}
+                X, cluster = make_blobs(2 * REPORT_MEMBERS, **how, random_state=state)
+                parts = np.split(np.arange(2 * REPORT_MEMBERS), 2)
+                for name, model in models.items():
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")  # the network stops at 200 epochs
+                        model.fit(X[parts[0]], cluster[parts[0]] % 2)
+                    inside, outside = (
+                        mia.from_estimator(model, X[i], cluster[i] % 2) for i in parts
+                    )
+                    metrics = {"cause.score.gap": inside.accuracy - outside.accuracy}
+                    metrics["cause.mia.auc"] = mia.auc(-inside.loss, -outside.loss)
+                    place: dict[str, Any] = {"cause": cause, "level": float(level), "model": name}
+                    rows.add(replicate=r, metrics=metrics, **place)
+    return rows.frame()
+
+
+def toolbox(s: Settings) -> pd.DataFrame:
+    """The second tool that paragraph 87 names, on the same models as the suite, as described.
+
+    Rows: attack (`TOOLS`, and the suite's logistic one), learning_rate, noise_multiplier,
+    replicate, metric tools.mia.auc, on all records; the first step size, at most 12 hold-outs.
+    """
+    rows, few = Rows(reading="described", slice=WHOLE), min(s.replicates, 12)
+    configs = [config for config in s.configs if config.learning_rate == s.learning_rates[0]]
+    same: dict[str, Any] = {"seed": s.seed, "replicates": few, "engine": s.engine}
+    for target in mia.train_targets(s.X, s.y, configs, **same):
+        if target.status != "ok":
+            continue
+        parts = target.split.train, target.split.test
+        sides = [mia.from_logits(target.logits[i], s.y[i]) for i in parts]
+        how: dict[str, Any] = {"attacks": ["LOGISTIC_REGRESSION"], "slices": [WHOLE], "fast": True}
+        suite = mia.run_suite(*sides, **how, rng=np.random.default_rng(target.seed))
+        areas = {"suite, logistic regression": suite["auc"][0]}
+        for kind, name in TOOLS.items():
+            rng = np.random.default_rng(target.seed)
+            areas[name] = mia.toolbox_auc(*sides, kind=kind, rng=rng)
+        factors = _factors(target.config) | {"replicate": target.replicate}
+        for name, area in areas.items():
+            rows.add(attack=name, metrics={"tools.mia.auc": area}, **factors)
+    return rows.frame()
+
+
+def why(rows: pd.DataFrame) -> list[Claim]:
+    """What `causes` and `toolbox` bear out: one claim a cause, one on the type of model, one on tools."""
+    claims = []
+    area = rows[rows["metric"] == "cause.mia.auc"]
+    for cause, part in area.groupby("cause", sort=False) if len(area) else ():
+        table = part.pivot_table(index=["model", "replicate"], columns="level", values="value")
+        first, last = table.columns.min(), table.columns.max()
+        rise = (table[last] - table[first]).groupby("model").agg(["mean", "sem"])
+        text = f"From {first:g} to {last:g} ({cause}) the AUC of the loss threshold "
+        each = ", ".join(f"{v:+.2f} {name}" for name, v in rise["mean"].items())
+        n = part["replicate"].nunique()
+        claims.append(
+            Claim(
+                f"{text}rises for every type of model: {each}.",
+                holds=bool((rise["mean"] > _t(n) * rise["sem"]).all()),
+                otherwise=f"{text}changes by {each}.",
+            )
+        )
+    if len(area):
+        by = area.groupby("model")["value"].mean().sort_values()
+        each = ", ".join(f"{v:.2f} {name}" for name, v in by.items())
+        gap = rows[rows["metric"] == "cause.score.gap"].groupby("model")["value"].mean()
+        claims.append(
+            Claim(
+                f"The type of model matters as much: mean AUC {each}, in the order of their accuracy gaps.",
+                holds=list(gap.sort_values().index) == list(by.index),
+                otherwise=f"By type of model the mean AUC is {each}; the accuracy gaps have another order.",
+            )
+        )
+    both = rows[rows["metric"] == "tools.mia.auc"]
+    if len(both):
+        tools = both.groupby("attack", sort=False)["value"].mean()
+        each = ", ".join(f"{v:.2f} {name}" for name, v in tools.items())
+        claims.append(
+            Claim(
+                f"Neither tool knows more than the other: mean AUC on the same models {each}.",
+                holds=bool(np.ptp(tools) < beside.MARGIN),
+                otherwise=f"The tools differ on the same models: mean AUC {each}.",
+            )
+        )
+    return claims
 
 
 def agreement(rows: pd.DataFrame) -> pd.DataFrame:
@@ -433,6 +552,7 @@ def takeaways(
             "average, and {published:.2f} when judged on a quarter of the records as published.",
             **best_afterwards(rows),
         ),
+        *why(rows),
     ]
 
 

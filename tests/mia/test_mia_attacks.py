@@ -220,3 +220,19 @@ def test_fast_attacks_on_the_suites_own_folds():
         gaps = [a["auc"][0] - b["auc"][0] for a, b in zip(slow, fast, strict=True)]
         assert [a["members"][0] for a in slow] == [b["members"][0] for b in fast]
         assert abs(np.mean(gaps)) < 0.02
+
+
+def test_the_toolbox_attack_finds_what_is_there_and_nothing_else():
+    told = mia.toolbox_auc(outputs(120, 6.0, 1), outputs(60, 0.0, 2), kind="rf", rng=rng(0))
+    assert told > 0.8
+    areas = [
+        mia.toolbox_auc(outputs(120, 1.0, s), outputs(60, 1.0, 99 + s), kind="lr", rng=rng(s))
+        for s in range(10)
+    ]
+    assert abs(np.mean(areas) - 0.5) < 0.06  # SD of one: about .053
+    few = outputs(60, 1.0, 1).take(np.arange(3))
+    assert np.isnan(mia.toolbox_auc(outputs(9, 1.0, 1), few, kind="lr", rng=rng(0)))
+
+
+def rng(seed):
+    return np.random.default_rng(seed)

@@ -235,3 +235,26 @@ def test_claims_follow_the_rows(fall, slope, holds):
     assert [claim.holds for claim in claims] == holds
     assert all("{" not in claim.text for claim in claims)
     assert study.headline(rows, points).text.endswith("(2.92E+10 is 29,225).")
+
+
+def test_causes_beside_overfitting_are_varied_one_at_a_time():
+    rows = study.causes(study.Settings(**GOOD))
+    area = rows[rows["metric"] == "cause.mia.auc"]
+    assert len(area) == 2 * 3 * 4 * 2  # causes, levels, models, replicates
+    by = area.groupby("model")["value"].mean()
+    assert by["forest"] > by["logistic regression"] + 0.05  # it knows its members by heart
+    middle = [part[part["level"] == part["level"].unique()[1]] for _, part in area.groupby("cause")]
+    same = [part.set_index(["model", "replicate"])["value"] for part in middle]
+    pd.testing.assert_series_equal(*same)
+    claims = study.why(rows)
+    assert len(claims) == 3
+    flat = rows.assign(value=0.5)
+    assert not any(claim.holds for claim in study.why(flat)[:2])
+
+
+def test_the_toolbox_attacks_the_models_that_the_suite_attacks():
+    rows = study.toolbox(study.Settings(**GOOD))
+    assert set(rows["attack"]) == {"suite, logistic regression", *study.TOOLS.values()}
+    assert len(rows) == 3 * 2 * 2  # attacks, settings, replicates
+    assert rows["value"].between(0, 1).all()
+    assert len(study.why(rows)) == 1
