@@ -206,7 +206,8 @@ def causes(s: Settings) -> pd.DataFrame:
     from sklearn.neural_network import MLPClassifier
     from sklearn.tree import DecisionTreeClassifier
 
-    rows, middle = Rows(), {name: levels[1] for name, levels in CAUSES.items()}
+    middle = {name: levels[1] for name, levels in CAUSES.items()}
+    rows = Rows(reading="described")
     for r, stream in enumerate(np.random.SeedSequence(s.seed).spawn(min(s.replicates, 8))):
         state = int(stream.generate_state(1)[0])
         models = {
@@ -270,36 +271,41 @@ def why(rows: pd.DataFrame) -> list[Claim]:
         table = part.pivot_table(index=["model", "replicate"], columns="level", values="value")
         first, last = table.columns.min(), table.columns.max()
         rise = (table[last] - table[first]).groupby("model").agg(["mean", "sem"])
-        text = f"From {first:g} to {last:g} ({cause}) the AUC of the loss threshold "
-        each = ", ".join(f"{v:+.2f} {name}" for name, v in rise["mean"].items())
+        text = f"From {{first:g}} to {{last:g}} ({cause}) the AUC of the loss threshold "
+        each = ", ".join(f"{{rise[{i}]:+.2f}} {name}" for i, name in enumerate(rise.index))
         n = part["replicate"].nunique()
         claims.append(
             Claim(
                 f"{text}rises for every type of model: {each}.",
                 holds=bool((rise["mean"] > _t(n) * rise["sem"]).all()),
                 otherwise=f"{text}changes by {each}.",
+                first=first,
+                last=last,
+                rise=rise["mean"].tolist(),
             )
         )
     if len(area):
         by = area.groupby("model")["value"].mean().sort_values()
-        each = ", ".join(f"{v:.2f} {name}" for name, v in by.items())
+        each = ", ".join(f"{{by[{i}]:.2f}} {name}" for i, name in enumerate(by.index))
         gap = rows[rows["metric"] == "cause.score.gap"].groupby("model")["value"].mean()
         claims.append(
             Claim(
                 f"The type of model matters as much: mean AUC {each}, in the order of their accuracy gaps.",
                 holds=list(gap.sort_values().index) == list(by.index),
                 otherwise=f"By type of model the mean AUC is {each}; the accuracy gaps have another order.",
+                by=by.tolist(),
             )
         )
     both = rows[rows["metric"] == "tools.mia.auc"]
     if len(both):
         tools = both.groupby("attack", sort=False)["value"].mean()
-        each = ", ".join(f"{v:.2f} {name}" for name, v in tools.items())
+        each = ", ".join(f"{{tools[{i}]:.2f}} {name}" for i, name in enumerate(tools.index))
         claims.append(
             Claim(
                 f"Neither tool knows more than the other: mean AUC on the same models {each}.",
                 holds=bool(np.ptp(tools) < beside.MARGIN),
                 otherwise=f"The tools differ on the same models: mean AUC {each}.",
+                tools=tools.tolist(),
             )
         )
     return claims
