@@ -66,7 +66,7 @@ def open_pair(
     named = [name for name in (left, right) if name]
     given = [*on, *left_columns, *right_columns, *numbers]
     if not named:
-        _check(not given, f"{given and given[0]} names a column of no file; name left and right.")
+        _check(not given, f"{given and given[0]!r} names a column of no file; name left and right.")
         return None
     _check(len(named) == 2, f"Expected two files, got only {named[0]}; name left and right.")
     _check(on, "Two files need a key that both have; name its columns in `on`.")

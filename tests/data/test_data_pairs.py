@@ -39,7 +39,7 @@ def test_without_files_the_report_data_are_meant():
     ("changed", "said"),
     [
         ({"right": ""}, "Expected two files, got only left.csv"),
-        ({"left": "", "right": ""}, "id=person names a column of no file"),
+        ({"left": "", "right": ""}, "'id=person' names a column of no file"),
         ({"on": []}, "need a key that both have"),
         ({"on": ["id"]}, "right.csv has no column 'id'; its columns are person, size"),
         ({"left_columns": ["age"]}, "left.csv has no column 'age'"),

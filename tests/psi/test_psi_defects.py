@@ -231,10 +231,10 @@ def test_the_rows_of_the_intersection_are_private_and_keep_what_was_handed_over(
     result = psi.intersect(
         psi.EcdhEngine(), left, right, on="id", variant="enrichment", right_columns=["size"]
     )
-    rows = commands._common_rows(left, result.left)
+    rows = commands._common_rows(left, result.left, {"id": "id"})
     assert rows.values.tolist() == [["x", "s", "7"], ["y", "l", "9"]]
     assert rows.columns.tolist() == ["id", "size", "b:size"]
-    rows = commands._common_rows(right, result.right)  # was handed nothing
+    rows = commands._common_rows(right, result.right, {"id": "id"})  # was handed nothing
     assert rows.values.tolist() == [["y", "9"], ["x", "7"]]
 
 

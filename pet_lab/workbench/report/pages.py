@@ -554,9 +554,10 @@ def _problems(
     """What failed, without the messages: they may hold columns, values or paths of own data."""
     problems = []
     for r in runs.records(ws):
-        errors = [e for e in (r.error, *r.undrawn) if e]
+        errors = [("", r.error)] if r.error else []
+        errors += [("a figure could not be drawn: ", e) for e in r.undrawn]
         if r.state in BROKEN or errors:
-            where = [f"{e.get('name', 'Error')} in cell {e.get('cell', '–')}" for e in errors]
+            where = [f"{w}{e.get('name', 'Error')} in cell {e.get('cell', '–')}" for w, e in errors]
             why = ", ".join(where) or "Stopped before it ended"
             why += f"; `pet-lab status {r.notebook}` has the message." if errors else "."
             problems.append(
