@@ -179,7 +179,7 @@ def test_structure_for_those_who_listen(chrome, page):
         "ids: all('[id]').map(e => e.id),"
         "inside: all('a[href^=\"#\"]').map(a => a.getAttribute('href').slice(1)),"
         "files: all('a[href]').map(a => a.getAttribute('href'))"
-        ".filter(h => !/^(#|https?:)/.test(h)),"
+        ".filter(h => !/^(#|https?:|data:)/.test(h)),"
         "unnamed: all('nav').filter(n => !n.getAttribute('aria-label') &&"
         " !n.getAttribute('aria-labelledby')).length,"
         "mains: all('main').length, scripts: all('script').length,"

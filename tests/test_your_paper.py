@@ -69,7 +69,7 @@ def test_the_page_works_as_written(folder):
 
 def test_a_folder_without_notebooks_is_refused_in_a_sentence(tmp_path):
     done = run("pet-lab --workspace . list", tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "no folder notebooks/ in it" in done.stderr
     assert "Traceback" not in done.stderr
 

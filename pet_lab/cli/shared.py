@@ -113,6 +113,7 @@ def execute(ws: Workspace, specs: Sequence[RunSpec], **how: Any) -> list[RunReco
         return sweep.execute(ws, specs, **how)
     except KeyboardInterrupt as stop:  # printed here: typer itself ends silently
         typer.echo(f"pet-lab: {stop or 'stopped; the same command resumes'}", err=True)
+        sys.unraisablehook = lambda _: None  # of event loops that the stop left half made
         raise typer.Exit(STOPPED) from None
 
 

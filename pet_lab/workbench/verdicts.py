@@ -277,8 +277,8 @@ def _wanted(ours: Ours, gap: float, margin: float, error: float) -> str:
     distance = abs(gap - margin)
     if not distance or isinf(ours.df):
         return "more"
-    n = ceil(max(2, ours.replicates) * (error / distance) ** 2)
-    return f"about {float(f'{n:.2g}'):.0f}" if n < 10**6 else "over a million"
+    n = max(2, ours.replicates) * (error / distance) ** 2
+    return f"about {float(f'{ceil(n):.2g}'):.0f}" if n < 10**6 else "over a million"
 
 
 # ------------------------------------------------------------------ a table as a whole

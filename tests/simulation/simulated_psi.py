@@ -444,7 +444,8 @@ class World:
             frame = FILES[side][self.versions[number][side == "right"]]
             columns = ["tariff"] if side == "left" else ["size"]
             holder = commands.DataHolder(side, frame)
-            commands._send(holder, link, on, remote, columns, [], LABELS[side], None)
+            upload = commands._upload(holder, columns, [], LABELS[side], None, remote)
+            commands._send(holder, link, on, remote, upload)
 
         self.start(side, partial(self.command, later), number)
 
@@ -622,7 +623,11 @@ def standing_in(patch: Any) -> Any:
         process.living()
         world().events.append({"run": process.number, **items})
 
-    clock = SimpleNamespace(monotonic=lambda: world().monotonic(), sleep=lambda s: world().sleep(s))
+    clock = SimpleNamespace(
+        monotonic=lambda: world().monotonic(),
+        sleep=lambda s: world().sleep(s),
+        process_time=lambda: 0.0,
+    )
     threads = SimpleNamespace(
         Lock=threading.Lock, BoundedSemaphore=threading.BoundedSemaphore, Event=Event, Timer=Timer
     )

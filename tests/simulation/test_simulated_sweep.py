@@ -59,7 +59,7 @@ class World:
                     raise Violation(f"Half a table, or another's, is read as done: {rows!r}.")
                 self.done[spec.run_id] = record.fingerprints["code"], rows
 
-    def execute(self, job, attempt, stop):
+    def execute(self, job, attempt, stop, tell):
         """In place of papermill."""
         process, run_id = self.processes[-1], attempt.parent.name
         done = self.done.get(run_id, (None, None))
