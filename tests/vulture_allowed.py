@@ -22,7 +22,7 @@ exc
 # What a child process makes and calls by name
 _.CkksParser, _.Library, _.respond
 # Python, widgets, logging, jupyter_client, nbconvert, IPython
-_.__init_subclass__, _.disabled, _.launch_kernel, _.pgid
+_.__init_subclass__, _.unraisablehook, _.disabled, _.launch_kernel, _.pgid
 _.heading, _.inline_math, _.latex_environment, _.output_mimetype, _.template_name
 _._file_extension_default, _._repr_html_
 # The template of a report
