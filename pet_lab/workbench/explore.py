@@ -6,6 +6,7 @@ points that are computed at once, and the report shows it without a kernel (`wha
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -164,7 +165,8 @@ def call(
     words = caption or (fn.__doc__ or "").strip().partition("\n")[0] or "Result of the settings"
     full = {name: _spec(name, spec) for name, spec in controls.items()}
     if batch(out):
-        whatif.from_calls(fn, full, lambda result: _frame(result, words), words.rstrip("."))
+        told = _sentence if draw else functools.partial(_frame, words=words)
+        whatif.from_calls(fn, full, told, words.rstrip("."))
         return
 
     before: dict[str, Any] = {}
@@ -196,6 +198,13 @@ def _show(result: Any, words: str, caption: str) -> None:
         plots.show(result, alt=f"Figure: {caption}", caption=caption)
     elif frame is not None:
         plots.table(frame, caption=caption)
+
+
+def _sentence(result: Any) -> pd.DataFrame | None:
+    """The claim of a result that is drawn, as the one cell of a table; None where there is none."""
+    if not isinstance(result, tuple):
+        return None
+    return pd.DataFrame({"what follows": [result[1].text]})
 
 
 def _frame(result: Any, words: str) -> pd.DataFrame | None:

@@ -10,6 +10,7 @@ from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pet_lab.rows import Claim
 from pet_lab.workbench import explore, tables, whatif
 from pet_lab.workbench.report import exporter, objections
 
@@ -144,3 +145,17 @@ def demo_scored():
     from pet_lab.workbench import scorecard
 
     return scorecard.score(pd.DataFrame(), "2.4", contradictions=())
+
+
+def test_of_a_result_that_is_drawn_the_report_keeps_the_sentence(shown, monkeypatch, tmp_path):
+    monkeypatch.setattr(explore, "batch", bool)
+
+    def double(x):
+        return pd.DataFrame({"y": [x, 2 * x]}), Claim("Twice {x} is {y}.", x=x, y=2 * x)
+
+    explore.call(double, {"x": (0, 3)}, out=str(tmp_path), caption="Twice", draw=print)
+    (panel,) = shown
+    assert [row["cells"] for row in panel["rows"]] == [
+        [[f"Twice {x} is {2 * x}.", None]] for x in range(4)
+    ]
+    assert panel["head"] == [["what follows", False]]
