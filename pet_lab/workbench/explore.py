@@ -165,8 +165,8 @@ def call(
     words = caption or (fn.__doc__ or "").strip().partition("\n")[0] or "Result of the settings"
     full = {name: _spec(name, spec) for name, spec in controls.items()}
     if batch(out):
-        told = _sentence if draw else functools.partial(_frame, words=words)
-        whatif.from_calls(fn, full, told, words.rstrip("."))
+        table_of = _sentence if draw else functools.partial(_frame, words=words)
+        whatif.from_calls(fn, full, table_of, words.rstrip("."))
         return
 
     before: dict[str, Any] = {}
