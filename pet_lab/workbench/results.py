@@ -209,7 +209,8 @@ def _check_columns(frame: pd.DataFrame) -> None:
         )
         _require(not twice, f"Column {name} is there twice; keep one.")
     readings = frame["reading"].unique() if "reading" in frame else ()
-    for odd in sorted(map(str, set(readings) - set(READINGS))):
+    unknown = {name for name in readings if str(name).partition(", ")[0] not in READINGS}
+    for odd in sorted(map(str, unknown)):  # "published, WHO": the same by someone else, not scored
         raise ResultsError(f"Column reading holds {odd!r}; expected {' or '.join(READINGS)}.")
     named = all(isinstance(m, str) and m for m in frame["metric"].unique())
     _require(named, "Column metric must hold the name of a metric in every row.")
