@@ -539,7 +539,10 @@ def levels(rows: pd.DataFrame) -> dict[str, float]:
 def headline(rows: pd.DataFrame) -> Claim:
     """The best private way at the smallest budget, beside DP-SGD, MST and the plain rule."""
     means = summarise(ways(rows), ["way", "epsilon"]).dropna(subset="mean")
-    epsilon = float(means.loc[means["way"] == "mst", "epsilon"].min())
+    if not len(means):
+        return Claim("No private way came to a finite accuracy; lower the learning rate.")
+    at_mst = means.loc[means["way"] == "mst", "epsilon"].min()
+    epsilon = float(means["epsilon"].min() if math.isnan(at_mst) else at_mst)
     share = means[means["epsilon"] == epsilon].set_index("way")["mean"].to_dict()
     best = max(share, key=share.__getitem__)
     names = {"dp-sgd as described": "DP-SGD", "mst": "MST data"}
@@ -548,7 +551,7 @@ def headline(rows: pd.DataFrame) -> Claim:
     plain = NO_RULE if rule is None else "one threshold without privacy has {rule:.0%}"
     return Claim(
         "At ε = {epsilon:g} the most accurate private way is {best} ({most:.0%} of records right), "
-        f"against {' and '.join(others)}; {plain}.",
+        f"against {' and '.join(others) or 'no other'}; {plain}.",
         epsilon=epsilon,
         best=best,
         most=share[best],
