@@ -316,6 +316,16 @@ def own_counts(rows: pd.DataFrame) -> pd.DataFrame:
     return wide(plain, index=OWN_CELL)
 
 
+def _as_in_clear(counts: pd.DataFrame, rates: pd.DataFrame) -> Claim:
+    return Claim(
+        "The protocol counts as a join in clear does, in all {n} cells, and the linker's "
+        "estimates of coverage and recall are those in clear.",
+        holds=(counts["protocol"] == counts["clear"]).all()
+        and np.allclose(rates["protocol"], rates["clear"]),
+        n=len(counts),
+    )
+
+
 def own_takeaways(rows: pd.DataFrame) -> list[Claim]:
     """What the rows of a user's files bear out; the first is the headline."""
     counts, rates = compared(rows), compared(rows, rates=True).set_index("what")
@@ -330,13 +340,7 @@ def own_takeaways(rows: pd.DataFrame) -> list[Claim]:
             corrected=corrected,
             recall=by_linker["recall"],
         ),
-        Claim(
-            "The protocol counts as a join in clear does, in all {n} cells, and the linker's "
-            "estimates of coverage and recall are those in clear.",
-            holds=(counts["protocol"] == counts["clear"]).all()
-            and np.allclose(rates["protocol"], rates["clear"]),
-            n=len(counts),
-        ),
+        _as_in_clear(counts, rates),
         Claim(
             "Some {coverage:.1%} of the right file's records have a match in the left; nobody "
             "reviewed a pair, and the estimate asks that having a match does not depend on the size "
@@ -420,13 +424,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
     sample = rates[rates["files"] != "full"].set_index("what")
     by_linker, actual = sample["protocol"], sample["actual"]
     return [
-        Claim(
-            "The protocol counts as a join in clear does, in all {n} cells, and the linker's "
-            "estimates of coverage and recall are those in clear.",
-            holds=(counts["protocol"] == counts["clear"]).all()
-            and np.allclose(rates["protocol"], rates["clear"]),
-            n=len(counts),
-        ),
+        _as_in_clear(counts, rates),
         Claim(
             "Exact comparison loses {low:.1%} to {high:.1%} of a cell to typos; the corrected "
             "count is off by at most {rest:.1%} on average, without a look at any pair.",
