@@ -38,7 +38,7 @@ LABELS = {"records": "records (n)", "value": "records needed", "gap": "accuracy 
 LABELS |= {"epsilon": "ε", "accuracy": "accuracy on the population"}
 WITHIN = 0.01
 PEOPLE = 20_000
-NO_NOISE = 1e6
+NO_NOISE = 1e4  # smartnoise-synth cannot calibrate its noise from 1e5 on
 """Epsilon of the stump and of the tables where they stand for their non-private selves."""
 FEW = 25
 """Whole numbers of fewer levels keep their unit (marks, years); others are scaled to [-1, 1]."""

@@ -208,24 +208,33 @@ def draw_smartnoise(
 
     Without a `coded` table the package reads levels off the data (free of charge, a leak), and
     bounds of continuous columns for half of epsilon, as in its documentation's examples (its own
-    default is to refuse such columns). `options` go to its constructor.
+    default is to refuse such columns). `options` go to its constructor. Raises ValueError for an
+    epsilon too large for its calibration (from about 1e5 on).
     """
     with borrowed_randomness(noise):
+        from opendp.mod import OpenDPException
         from snsynth import Synthesizer
         from snsynth.transform import LabelTransformer, TableTransformer
 
         synthesiser = Synthesizer.create(name, epsilon=float(epsilon), delta=delta, **options)
-        if coded is None:
-            synthesiser.fit(frame, preprocessor_eps=epsilon / 2)
-            spent = float(synthesiser._transformer.odometer.spent[0])
-        else:
-            transformers = []
-            for size in coded.sizes.values():
-                transformers.append(LabelTransformer(nullable=False))
-                transformers[-1].fit(list(range(size)))
-            codes = pd.DataFrame(dict(coded.codes))
-            synthesiser.fit(codes, transformer=TableTransformer(transformers))
-            spent = 0.0
+        try:
+            if coded is None:
+                synthesiser.fit(frame, preprocessor_eps=epsilon / 2)
+                spent = float(synthesiser._transformer.odometer.spent[0])
+            else:
+                transformers = []
+                for size in coded.sizes.values():
+                    transformers.append(LabelTransformer(nullable=False))
+                    transformers[-1].fit(list(range(size)))
+                codes = pd.DataFrame(dict(coded.codes))
+                synthesiser.fit(codes, transformer=TableTransformer(transformers))
+                spent = 0.0
+        except OpenDPException as fault:
+            given = f"epsilon = {epsilon:g} and delta = {delta:g}"
+            said = (
+                f"Expected a budget that smartnoise-synth can calibrate, got {given}; choose less."
+            )
+            raise ValueError(said) from fault
     # The package itself passes no method on.
     draw = partial(synthesiser.synthesizer.synthetic_data, method=method)
     synthesiser.synthesizer = types.SimpleNamespace(synthetic_data=draw)

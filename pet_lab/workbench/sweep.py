@@ -361,7 +361,7 @@ class _Sweep:
         self.running: dict[RunSpec, float] = {}
         self.cells: dict[RunSpec, list[Any]] = {}
         self.began: dict[RunSpec, float] = {}  # on a cluster later than it was handed over
-        self.told = 0.0
+        self.told = time.monotonic()
         self.records: dict[RunSpec, RunRecord] = {}
         self.events: queue.Queue[tuple[str, RunSpec, Any]] = queue.Queue()
         self.tasks: queue.SimpleQueue[RunSpec] = queue.SimpleQueue()

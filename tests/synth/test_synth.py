@@ -428,6 +428,13 @@ def test_the_package_agrees_with_our_fit(table):
     assert synth.utility(small, theirs.frame).univariate.max() < 0.12
 
 
+def test_a_budget_beyond_the_packages_calibration_is_refused_in_one_sentence(table):
+    with pytest.raises(
+        ValueError, match=r"smartnoise-synth can calibrate, got epsilon = 1e\+06 .*\.$"
+    ):
+        synth.synthesise(table[["a", "b"]], mechanism="mst-smartnoise", epsilon=1e6, rng_seed=1)
+
+
 # --- utility and risk ------------------------------------------------------------------------
 
 

@@ -409,18 +409,19 @@ def test_stopping_leaves_no_process_and_resumes(make_workspace, no_fork, number)
         env={**os.environ, "PET_LAB_NO_FORK": no_fork},
         start_new_session=True,
     )
-    assert process.stdout.readline() == "started\n"
     wait_for(lambda: len(running(mark)) == 2, 60)
     os.killpg(process.pid, number)  # as a terminal sends Ctrl-C: to the whole group
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert said.splitlines()[-1] == "interrupted interrupted planned"
+    # The first two begun need not be the first two asked for: see `clock.teaching_order`.
+    assert sorted(said.split()[-3:]) == ["interrupted", "interrupted", "planned"]
     assert_gone(mark)
     assert_gone(str(ws.root))
     assert not list(ws.runs.rglob(".attempt-*"))
 
     specs = sweep.plan(ws, "tiny", {}, {"level": [1.0, 2.0, 3.0]})
-    assert list(sweep.pending(ws, specs).values()) == ["interrupted", "interrupted", "new"]
+    pending = sorted(sweep.pending(ws, specs).values())
+    assert pending == ["interrupted", "interrupted", "new"]
     if number == signal.SIGINT:
         (ws.root / "go-on").touch()
         assert not problems(sweep.execute(ws, specs, jobs=2))
