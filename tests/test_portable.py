@@ -1,7 +1,8 @@
 """No module needs what only Unix has: all are imported, and one run is made, without it.
 
 The blocks are in a `sitecustomize`, so that kernels and other children meet them too. Libraries
-see the system as it is: only imports from pet_lab are refused.
+see the system as it is: only imports from pet_lab are refused. And without the extras each notebook
+that needs one says which, in one sentence.
 """
 
 import json
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from pet_lab.psi import commands
+from pet_lab.workbench import notebooks, runs, sweep
+from pet_lab.workbench.workspace import Workspace
 
 sys.path.insert(0, str(Path(__file__).parent / "workbench"))
 from tiny_notebooks import build_workspace
@@ -41,6 +44,29 @@ builtins.__import__ = guarded
 for name in ("fork", "forkpty", "killpg", "setsid", "sched_getaffinity"):
     delattr(os, name)
 """
+NO_EXTRAS = f"""
+import sys
+
+class Missing:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in {[m for brought in runs.EXTRAS.values() for m in brought]}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Missing)
+"""
+NEEDS = {  # the notebooks that stop in a core without extras
+    "attacks": (
+        *("primers/adversarial_examples", "primers/anonymisation_game"),
+        *("primers/fairness_and_fallacies", "primers/private_data_science"),
+    ),
+    "fl": ("private_ml/federated_learning",),
+    "he": ("primers/choosing", "primers/ckks", "primers/encrypted_trees"),
+    "link": ("psi/linkage_simulation",),
+    "mpc": ("primers/secret_sharing", "shared_computation/service"),
+    "synth": ("primers/dp_mechanisms",),
+    "tf": ("private_ml/membership_sweep",),
+}
 MODULES = """
 import importlib, pkgutil, pet_lab
 names = [m.name for m in pkgutil.walk_packages(pet_lab.__path__, "pet_lab.")]
@@ -107,3 +133,25 @@ def test_memory_on_windows_is_what_psutil_knows(monkeypatch):
     memory = types.SimpleNamespace(peak_wset=7 << 20)
     monkeypatch.setattr(psutil.Process, "memory_info", lambda self: memory)
     assert commands.peak_mib() == 7
+
+
+@pytest.mark.slow
+def test_without_extras_a_notebook_names_the_one_it_needs(tmp_path, monkeypatch):
+    source = Workspace.find(__file__)
+    for folder in ("notebooks", "data"):
+        (tmp_path / folder).symlink_to(source.root / folder)
+    (tmp_path / "pyproject.toml").write_bytes((source.root / "pyproject.toml").read_bytes())
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(NO_EXTRAS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("PET_LAB_OFFLINE", "1")
+    monkeypatch.setenv("PET_LAB_CACHE", str(tmp_path / "cache"))
+    ws = Workspace(tmp_path)
+    needs = {name: extra for extra, names in NEEDS.items() for name in names}
+    assert set(needs) < set(notebooks.find(ws))
+    specs = [spec for name in needs for spec in sweep.plan_profile(ws, name, "smoke")[:1]]
+    for record in sweep.execute(ws, specs, jobs=2):
+        said, extra = record.problem, needs[record.notebook]
+        assert said.startswith("ModuleNotFoundError: No module named '"), (record.notebook, said)
+        assert said.endswith(f"; install it with the extra {extra}, as the README says"), said
+        assert len(said) < 150

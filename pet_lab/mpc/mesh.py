@@ -12,6 +12,7 @@ import asyncio
 import collections
 import functools
 import importlib
+import importlib.util
 import logging
 import os
 import socket
@@ -33,6 +34,15 @@ MOST_UNPROVEN = 64  # connections that have shown no certificate yet
 MOST_UNREAD = 2**28
 """Bytes that a party may send ahead; a number's share has 16 or more."""
 MPYC = ("asyncoro", "mpctools", "random", "secgroups", "seclists", "secpols", "sectypes")
+
+
+def check_installed() -> None:
+    """ModuleNotFoundError where mpyc is missing, once, and not in each party's own words.
+
+    It is not imported: it would change how this process runs.
+    """
+    if importlib.util.find_spec("mpyc") is None:
+        raise ModuleNotFoundError("No module named 'mpyc'", name="mpyc")
 
 
 class Endpoint:

@@ -27,6 +27,7 @@ from pet_lab.parties.log import Head, SignedEntry, Signer, verify
 from . import node
 from .catalogue import CATALOGUE, PublicFacts
 from .costs import Estimate
+from .mesh import check_installed
 from .messages import LogCopy, Member
 from .output import TaskOutcome
 from .policy import Policy
@@ -83,6 +84,7 @@ class Service:
         delay_s: float = 0.0,
         module: str = node.__name__,
     ) -> None:
+        check_installed()
         self.processing, self.output = tuple(processing), output
         self.data: dict[str, Owned] = {}
         self._temporary = tempfile.TemporaryDirectory(prefix="pet-lab-mpc-")

@@ -6,6 +6,7 @@ Secrets are read from files or the environment: no key is ever an argument, prin
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -14,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -22,6 +23,7 @@ import msgspec
 import numpy as np
 import typer
 
+from pet_lab.checks import between, positive, whole
 from pet_lab.files import write_atomic
 from pet_lab.parties.certificates import Credentials, TestAuthority, load, save
 from pet_lab.parties.channel import Options
@@ -47,6 +49,7 @@ app = typer.Typer(
     add_completion=False,
 )
 Option = typer.Option
+ANY_PORT = "127.0.0.1:0"
 Folder = Annotated[
     Path | None,
     Option(
@@ -76,8 +79,21 @@ Total = Annotated[str | None, Option(help="PARTY:COLUMN to total instead of coun
 Separator = Annotated[str, Option(help="Between the fields of the CSV file; found if not given.")]
 
 
+class UsageError(PsiError):
+    """What the command was given is refused, before any other party heard of it."""
+
+
+@contextlib.contextmanager
+def as_usage() -> Iterator[None]:
+    """What is refused inside is what the command was given: options, and what they name."""
+    try:
+        yield
+    except (PartyError, ValueError) as error:
+        raise UsageError(str(error)) from None
+
+
 def in_one_sentence(work: Callable[..., None]) -> Callable[..., None]:
-    """A refusal of the command is one sentence on stderr and exit status 1."""
+    """A refusal is one sentence on stderr; exit status 2 for a UsageError, else 1."""
 
     @functools.wraps(work)
     def refusing(*args: Any, **options: Any) -> None:
@@ -86,7 +102,7 @@ def in_one_sentence(work: Callable[..., None]) -> Callable[..., None]:
             work(*args, **options)
         except PartyError as error:
             typer.echo(str(error), err=True)
-            raise typer.Exit(1) from None
+            raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
 
     return refusing
 
@@ -148,8 +164,11 @@ def certificates(
 ) -> None:
     """Make a test authority and credentials for each name. For tests and demonstrations only."""
     authority = TestAuthority()
-    for name in names:
-        save(authority.issue(name, days=days), folder / name)
+    with as_usage():
+        positive(days=days)
+        issued = {name: authority.issue(name, days=days) for name in names}
+    for name, credentials in issued.items():
+        save(credentials, folder / name)
     _report(event="certificates", folder=str(folder), names=names)
 
 
@@ -195,40 +214,46 @@ def hold_session(
 ) -> None:
     """Hold one session: serve waits for the peer, join connects to it; then send and query."""
     role: Role = "responder" if ctx.info_name == "serve" else "initiator"
-    patience = wait if wait is not None else 600 if role == "responder" else 60
-    calls = role == "responder" or address
-    ensure(calls, "join needs the address of a peer that serves: --connect HOST:PORT.")
-    mine, begun = load(credentials), time.monotonic()
-    holder, names = _holder(mine.name, data, separator, on)
-    agreed = list(names.values())
-    rowless = out is not None and variant == "cardinality"
-    ensure(not rowless, "--out needs rows; cardinality returns only a count.")
-    speaker = engine_named(engine, strangers=True)
-    check_variant(speaker, variant)
-    needs_rows = linkers or (out is not None and role == "responder")
-    ensure(
-        speaker.symmetric or not needs_rows,
-        f"The engine {engine} tells the party that joins only, so the other has no rows for "
-        "--out or a linker; use ecdh, ecdh-proved or rsa-3072.",
-    )
-    # Everything that can be wrong here is refused now: before the peer or a linker hears anything.
-    enriches = variant == "enrichment"
-    check_file(holder, on=agreed, columns=columns if enriches else (), unique=enriches)
-    useless = bool(columns and not enriches) or bool(values or by or total)
-    ensure(linkers or not useless, "Columns, values and queries need a linker; name --linker.")
-    ensure(by or not total, "A total is by something; name --by PARTY:COLUMN.")
-    remote = _remote(linkers, mine)
-    upload = _upload(holder, columns, values, labels, value_bound, remote) if remote else {}
-    if by:
-        for owner, colon, column in (text.partition(":") for text in [*by, *filter(None, [total])]):
-            ours = {mine.name: {*columns, *upload["values"]}}
-            known = owner == peer or column in ours.get(owner, ())
-            ensure(
-                colon and known,
-                f"A query names a column that {mine.name} or {peer} sends, as PARTY:COLUMN; "
-                f"{owner[:40]}:{column[:40]} is none.",
-            )
-        Query.of(NO_SESSION, by, total)
+    begun = time.monotonic()
+    with as_usage():  # whatever can be wrong here, before the peer or a linker hears anything
+        patience = wait if wait is not None else 600 if role == "responder" else 60
+        calls = role == "responder" or address
+        ensure(calls, "join needs the address of a peer that serves: --connect HOST:PORT.")
+        service.host_and_port(address or ANY_PORT)
+        positive(timeout=timeout)
+        between(0, 1e6, wait=patience, delay=delay)
+        mine = load(credentials)
+        holder, names = _holder(mine.name, data, separator, on)
+        agreed = list(names.values())
+        rowless = out is not None and variant == "cardinality"
+        ensure(not rowless, "--out needs rows; cardinality returns only a count.")
+        speaker = engine_named(engine, strangers=True)
+        check_variant(speaker, variant)
+        needs_rows = linkers or (out is not None and role == "responder")
+        ensure(
+            speaker.symmetric or not needs_rows,
+            f"The engine {engine} tells the party that joins only, so the other has no rows for "
+            "--out or a linker; use ecdh, ecdh-proved or rsa-3072.",
+        )
+        enriches = variant == "enrichment"
+        check_file(holder, on=agreed, columns=columns if enriches else (), unique=enriches)
+        useless = bool(columns and not enriches) or bool(values or by or total)
+        ensure(linkers or not useless, "Columns, values and queries need a linker; name --linker.")
+        ensure(by or not total, "A total is by something; name --by PARTY:COLUMN.")
+        remote = _remote(linkers, mine)
+        upload = _upload(holder, columns, values, labels, value_bound, remote) if remote else {}
+        if by:
+            for owner, colon, column in (
+                text.partition(":") for text in [*by, *filter(None, [total])]
+            ):
+                ours = {mine.name: {*columns, *upload["values"]}}
+                known = owner == peer or column in ours.get(owner, ())
+                ensure(
+                    colon and known,
+                    f"A query names a column that {mine.name} or {peer} sends, as PARTY:COLUMN; "
+                    f"{owner[:40]}:{column[:40]} is none.",
+                )
+            Query.of(NO_SESSION, by, total)
     for one in remote:
         one.check(wait_s=patience)
     speak = functools.partial(
@@ -246,7 +271,7 @@ def hold_session(
             speak,
             peer=peer,
             credentials=mine,
-            listen=address or "127.0.0.1:0",
+            listen=address or ANY_PORT,
             options=options,
             wait_s=patience,
             started=lambda port: _report(event="listening", port=port),
@@ -298,7 +323,7 @@ def _common_rows(holder: DataHolder, outcome: PsiOutcome, names: Mapping[str, st
 def linker(
     parties: Annotated[list[str], Option("--party", help="The two parties served.")],
     credentials: Folder = None,
-    listen: Annotated[str, Option(help="HOST:PORT; port 0 takes a free one.")] = "127.0.0.1:0",
+    listen: Annotated[str, Option(help="HOST:PORT; port 0 takes a free one.")] = ANY_PORT,
     min_cell: Annotated[int, Option(help="Smallest count that is shown; 0 = all.")] = 10,
     epsilon: Annotated[float | None, Option(help="Noise per query; none without.")] = None,
     budget: Annotated[float, Option(help="Epsilon of all queries together.")] = 1.0,
@@ -312,11 +337,11 @@ def linker(
     log: Annotated[Path | None, Option(help="Query log, JSON lines; read at start.")] = None,
 ) -> None:
     """Serve two parties until stopped: match rows, count, total, check what leaves."""
-    ensure(
-        len(parties) == 2,
-        f"A linker serves two parties, got {len(parties)}; name both with --party.",
-    )
-    try:
+    with as_usage():
+        ensure(
+            len(parties) == 2,
+            f"A linker serves two parties, got {len(parties)}; name both with --party.",
+        )
         rules = OutputRules(
             min_cell=min_cell,
             epsilon_per_query=epsilon,
@@ -325,11 +350,11 @@ def linker(
             owner_total_min=owner_total_min,
             exact_sessions=exact_sessions,
         )
-    except ValueError as error:
-        raise PsiError(str(error)) from None
-    queries = QueryLog.open(log) if log is not None else QueryLog()
-    served = Linker((parties[0], parties[1]), rules=rules, log=queries)
-    server = service.LinkerServer(served, load(credentials), listen)
+        mine = load(credentials)
+        service.host_and_port(listen)
+        queries = QueryLog.open(log) if log is not None else QueryLog()
+        served = Linker((parties[0], parties[1]), rules=rules, log=queries)
+    server = service.LinkerServer(served, mine, listen)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -353,11 +378,12 @@ def send(
     separator: Separator = "",
 ) -> None:
     """Send the tokens of the intersection to one linker, or shares to several."""
-    mine = load(credentials)
-    link, on = _unpack_state(state)
-    holder, names = _holder(mine.name, data, separator, on)
-    remote = _remote(linkers, mine)
-    upload = _upload(holder, columns, values, labels, value_bound, remote)
+    with as_usage():
+        mine = load(credentials)
+        link, on = _unpack_state(state)
+        holder, names = _holder(mine.name, data, separator, on)
+        remote = _remote(linkers, mine)
+        upload = _upload(holder, columns, values, labels, value_bound, remote)
     for one in remote:
         one.check()
     _send(holder, link, list(names.values()), remote, upload)
@@ -369,7 +395,12 @@ def query(
     state: Kept, linkers: Linkers, by: By, credentials: Folder = None, total: Total = None
 ) -> None:
     """Ask the linkers for a table of counts or totals, and decrypt its labels."""
-    _query(_unpack_state(state)[0], _remote(linkers, load(credentials)), by, total)
+    with as_usage():
+        link = _unpack_state(state)[0]
+        remote = _remote(linkers, load(credentials))
+        ensure(remote, "A query needs a linker; name it with --linker.")
+        Query.of(link.session, by, total)
+    _query(link, remote, by, total)
 
 
 @app.command()
@@ -383,6 +414,9 @@ def demo(
 
     from . import end_to_end
 
+    with as_usage():
+        whole(3, rows=rows)
+        engine_named(engine)
     rng = np.random.default_rng(1)
     ids = [f"{i:07d}" for i in range(rows + rows // 3)]
     left = pd.DataFrame({"id": ids[:rows], "tariff": rng.choice(["100", "300"], rows)})
@@ -407,6 +441,7 @@ def _remote(linkers: list[str], credentials: Credentials) -> list[service.Remote
         name, _, address = text.partition("@")
         written = f"A linker is written NAME@HOST:PORT, got {text[:80]!r}."
         ensure(name and address, written)
+        service.host_and_port(address)
         remote.append(service.RemoteLinker(name, address, credentials))
     return remote
 
@@ -454,7 +489,6 @@ def _query(
     by: list[str],
     total: str | None,
 ) -> None:
-    ensure(linkers, "A query needs a linker; name it with --linker.")
     asked = Query.of(link.session, by, total)
     answers = []
     for one in linkers if total else linkers[:1]:

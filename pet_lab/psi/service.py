@@ -100,7 +100,7 @@ def connect(
     wait_s: float = 0.0,
 ) -> BlockingChannel:
     """A channel to the party of that name that listens at "host:port", within `wait_s` seconds."""
-    host, port = _host_and_port(address)
+    host, port = host_and_port(address)
     return blocking.connect(credentials, peer, host, port, wait_s=wait_s, options=options)
 
 
@@ -110,12 +110,12 @@ def _listen(
     handle: Callable[[BlockingChannel], None],
     options: Options | None,
 ) -> BlockingServer:
-    host, port = _host_and_port(address)
+    host, port = host_and_port(address)
     more: dict[str, Any] = {"options": options, "turned_away": log.warning}
     return blocking.serve(credentials, handle, host=host, port=port, **more)
 
 
-def _host_and_port(address: str) -> tuple[str, int]:
+def host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     plain = host and all(c.isalnum() or c in ".-" for c in host)
     number = port.isascii() and port.isdigit() and int(port) < 1 << 16

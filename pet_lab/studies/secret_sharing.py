@@ -27,6 +27,7 @@ from scipy import stats
 from pet_lab import shares
 from pet_lab.checks import between, distinct, require, whole
 from pet_lab.data.tables import encode
+from pet_lab.mpc.mesh import check_installed
 from pet_lab.mpc.messages import as_numbers, as_text
 from pet_lab.parties.certificates import TestAuthority, save
 from pet_lab.parties.launch import Process, stop_all
@@ -203,6 +204,7 @@ def compute(steps: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], pd.Seri
     This function stands for owners who share their numbers and open the results from all three
     shares: ShareError if these contradict each other.
     """
+    check_installed()
     names, started = [f"pp-{i + 1}" for i in range(PARTIES)], []
     with tempfile.TemporaryDirectory(prefix="pet-lab-shares-") as folder:
         authority = TestAuthority()

@@ -117,25 +117,37 @@ class DaskExecutor:
 
 
 def _connected(address: str) -> Any:
-    """A client; in a thread, because Dask's own limit fails where something else answers."""
-    from distributed import Client
+    """A client, made once a scheduler answers: one that never connects complains when it is freed.
 
-    answers: list[Any] = [TimeoutError()]
+    In a thread, because Dask's own limits fail where something else answers.
+    """
+    import asyncio
 
-    def connect() -> None:
+    from distributed import Client, Security
+    from distributed.comm import connect
+
+    answers: list[Any] = [f"silent for {1.5 * CONNECT_S:g} s"]
+
+    async def greet() -> None:
+        options = Security().get_connection_args("client")
+        comm = await connect(address, timeout=CONNECT_S, **options)
+        await comm.close()
+
+    def start() -> None:
         try:
+            asyncio.run(greet())
             answers[0] = Client(address, timeout=CONNECT_S, set_as_default=False)
         except Exception as error:  # whatever Dask makes of an address
-            answers[0] = error
+            answers[0] = str(error).partition("\n")[0] or type(error).__name__
 
-    thread = threading.Thread(target=connect, daemon=True)
+    thread = threading.Thread(target=start, daemon=True)
     thread.start()
     thread.join(1.5 * CONNECT_S)
     if isinstance(answers[0], Client):
         return answers[0]
     raise ExecutorError(
-        f"No Dask scheduler answers at {address} ({type(answers[0]).__name__}); check the "
-        "address, or start one with `dask scheduler` and `dask worker ADDRESS`."
+        f"No Dask scheduler answers at {address} ({answers[0]}); check the address, or start one "
+        "with `dask scheduler` and `dask worker ADDRESS`."
     )
 
 

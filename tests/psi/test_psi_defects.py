@@ -172,7 +172,7 @@ def test_no_option_takes_a_secret():
 # -- the command line ------------------------------------------------------------------------------
 
 
-def test_refusals_are_one_sentence_and_status_one(tmp_path):
+def test_refusals_are_one_sentence_and_status_two(tmp_path):
     def call(*arguments):
         return subprocess.run(
             [sys.executable, "-m", "pet_lab.psi.commands", *arguments],
@@ -187,7 +187,7 @@ def test_refusals_are_one_sentence_and_status_one(tmp_path):
     done = call(
         "join", "--data", str(tmp_path / "a.csv"), "--on", "id", "--peer", "cbs", "--connect", "h:1"
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.strip() == "No credentials: name their folder, or set PET_LAB_CREDENTIALS."
 
 
@@ -197,14 +197,47 @@ def test_certificates_are_made_by_the_command(tmp_path):
     assert certificates.load(tmp_path / "cbs").name == "cbs"
 
 
-def refused(tmp_path, *arguments):
+def refused(tmp_path, *arguments, status=2):
     """The one sentence with which a party command refuses."""
     certificates.save(certificates.TestAuthority().issue("statcan"), tmp_path / "home")
     (tmp_path / "a.csv").write_text("id\nx\n")
     home = {"PET_LAB_CREDENTIALS": str(tmp_path / "home")}
     done = CliRunner().invoke(commands.app, arguments, env=home)
-    assert done.exit_code == 1, done.output
+    assert done.exit_code == status, done.output
+    assert done.stderr.count("\n") == 1
     return done.stderr.strip()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("certificates {0} cbs --days -1", "days is a number above 0, got -1"),
+        ("certificates {0} ../cbs", "An identity is small letters"),
+        ("demo --rows 2", "rows is a whole number of at least 3, got 2"),
+        ("demo --engine magic", "Engines are ecdh"),
+        ("linker --party a", "A linker serves two parties, got 1"),
+        ("linker --party a --party b --min-cell -1", "min_cell is a whole number"),
+        ("linker --party a --party b --listen here", "An address is host:port"),
+        ("serve --data {0}/a.csv --on id --peer b --listen here", "An address is host:port"),
+        ("join --data {0}/a.csv --on id --peer b --connect here", "An address is host:port"),
+        ("join --data {0}/a.csv --on id --peer b", "--connect HOST:PORT"),
+        ("join --data {0}/none.csv --on id --peer b --connect h:1", "none.csv"),
+        ("join --data {0}/a.csv --on id --peer b --connect h:1 --timeout -1", "timeout"),
+        ("join --data {0}/a.csv --on id --peer b --connect h:1 --delay -1", "delay"),
+        ("join --data {0}/a.csv --on id --peer b --connect h:1 --variant all", "cannot answer all"),
+        ("send --state {0}/none --data {0}/a.csv --linker b@h:1", "a session of serve or join"),
+        ("query --state {0}/none --linker b@h:1 --by b:x", "a session of serve or join"),
+    ],
+)
+def test_values_of_options_are_refused_in_one_sentence_with_status_two(tmp_path, words, said):
+    assert said.format(tmp_path) in refused(tmp_path, *words.format(tmp_path).split())
+
+
+def test_every_command_is_among_the_refusals():
+    marks = test_values_of_options_are_refused_in_one_sentence_with_status_two.pytestmark
+    tried = {words.split()[0] for words, _ in marks[0].args[1]}
+    named = {c.name or c.callback.__name__ for c in commands.app.registered_commands}
+    assert tried == named
 
 
 def test_commands_say_what_they_expected(tmp_path):
@@ -218,7 +251,7 @@ def test_commands_say_what_they_expected(tmp_path):
         tmp_path, "join", *data, "--variant", "all"
     )
     assert "Engines are ecdh" in refused(tmp_path, "join", *data, "--engine", "plain")
-    assert "nobody answers" in refused(tmp_path, "join", *data, "--wait", "0")
+    assert "nobody answers" in refused(tmp_path, "join", *data, "--wait", "0", status=1)
     assert "serves two parties, got 1" in refused(tmp_path, "linker", "--party", "a")
     assert "Expected a session of serve or join in" in refused(
         tmp_path, "query", "--state", file, "--linker", "l@h:1", "--by", "a:b"

@@ -92,6 +92,21 @@ def test_an_address_without_scheduler_is_one_sentence_within_seconds(make_worksp
     assert time.monotonic() - start < 60
 
 
+@pytest.mark.parametrize("address", ["nowhere", "tcp://127.0.0.1:1"])
+def test_an_address_that_does_not_answer_is_one_sentence_and_no_more(make_workspace, address):
+    """A process of its own: what Dask says, it says as the interpreter ends."""
+    code = (
+        "from pet_lab import cli; from pet_lab.workbench import dask_executor as d; "
+        f"d.CONNECT_S = 2; cli.main(['sweep', 'tiny', '--executor', 'dask:{address}'])"
+    )
+    env = os.environ | {"PET_LAB_HOME": str(make_workspace().root)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"pet-lab: No Dask scheduler answers at {address} (")
+    assert done.stderr.count("\n") == 1
+
+
 def test_an_address_that_answers_http_is_no_scheduler_and_does_not_hang(
     make_workspace, monkeypatch
 ):
