@@ -116,6 +116,7 @@ def _listen(
 
 
 def host_and_port(address: str) -> tuple[str, int]:
+    """Both parts of "host:port"; PsiError if it is not written so."""
     host, _, port = address.rpartition(":")
     plain = host and all(c.isalnum() or c in ".-" for c in host)
     number = port.isascii() and port.isdigit() and int(port) < 1 << 16

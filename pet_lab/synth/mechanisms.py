@@ -231,10 +231,10 @@ def draw_smartnoise(
                 spent = 0.0
         except OpenDPException as fault:
             given = f"epsilon = {epsilon:g} and delta = {delta:g}"
-            said = (
+            sentence = (
                 f"Expected a budget that smartnoise-synth can calibrate, got {given}; choose less."
             )
-            raise ValueError(said) from fault
+            raise ValueError(sentence) from fault
     # The package itself passes no method on.
     draw = partial(synthesiser.synthesizer.synthetic_data, method=method)
     synthesiser.synthesizer = types.SimpleNamespace(synthetic_data=draw)
