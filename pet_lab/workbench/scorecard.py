@@ -184,7 +184,7 @@ def _judged(
             if own.diverged:
                 note += f" {own.diverged} of our runs diverged (infinite), left out."
             if word == "differs":
-                note = f"{table.cause(cell, reading) or 'open'}. {note}"
+                note = f"{table.cause(cell, reading) or 'cause not known'}. {note}"
         judged[key] = {
             "ours": own.mean,
             "se": own.se,
@@ -513,11 +513,13 @@ def show(
         return Markdown(NOT_HELD)
     summary = headline(df)
     whole = _as_a_whole(df) if df["table"].nunique() == 1 else ""
+    fixed = _in_words(_everywhere(df)) if len(df) else ""
+    words = [summary if caption is None else caption, whole, fixed and f"All at {fixed}."]
     html = _Html(
         jinja2.Template(_TEMPLATE.read_text(encoding="utf-8"), autoescape=True).render(
             cells=cells(df),
             readings=[r for r in READINGS if (df["as"] == r).any()],
-            caption=f"{summary if caption is None else caption} {whole}".strip(),
+            caption=" ".join(filter(None, words)),
             badges=_BADGES,
             one_table=one_table,
             anchors=anchors,
@@ -529,22 +531,40 @@ def show(
 
 
 def cells(df: pd.DataFrame) -> list[dict[str, Any]]:
-    """One record per printed cell: its place in words, its print, and by reading what is ours."""
+    """One record per printed cell: its place in words, its print, and by reading what is ours.
+
+    Conditions that all cells share are left out. A note that holds for all readings is the cell's.
+    """
+    everywhere = _everywhere(df)
     by_key: dict[str, dict[str, Any]] = {}
     for key, row in zip(
         _keys(df), cast("list[dict[str, Any]]", df.to_dict("records")), strict=True
     ):
-        conditions = [where_text({k: v}).replace("=", " = ") for k, v in row["where"].items()]
-        cell = by_key.setdefault(key, row | {"conditions": ", ".join(conditions), "ours": {}})
+        own = {k: v for k, v in row["where"].items() if k not in everywhere}
+        cell = by_key.setdefault(key, row | {"conditions": _in_words(own), "ours": {}})
         cell["anchor"] = "at-" + re.sub(r"[\W_]+", "-", key.partition("|")[2].lower()).strip("-")
-        cell["ours"][row["as"]] = {"number": _ours(row), "verdict": row["verdict"]}
-    for key, part in df.groupby(_keys(df), sort=False):
-        notes = dict.fromkeys(part["note"])
-        by_reading = [f"as {r}: {n}" for r, n in zip(part["as"], part["note"], strict=True) if n]
-        sentences = by_reading if len(notes) > 1 else filter(None, notes)
-        odd = by_key[key]["inconsistent"]
-        by_key[key]["note"] = ". ".join([*sentences, *([f"Inconsistent: {odd}"] if odd else [])])
+        ours = {"number": _ours(row), "verdict": row["verdict"], "note": row["note"]}
+        cell["ours"][row["as"]] = ours
+    for cell in by_key.values():
+        notes = [ours["note"] for ours in cell["ours"].values()]
+        shared = len(notes) > 1 and len(set(notes)) == 1
+        for ours in cell["ours"].values() if shared else ():
+            ours["note"] = ""
+        odd = cell["inconsistent"] and f"Inconsistent: {cell['inconsistent']}"
+        cell["note"] = ". ".join(filter(None, [notes[0] if shared else "", odd]))
     return list(by_key.values())
+
+
+def _everywhere(df: pd.DataFrame) -> dict[str, Value]:
+    """The conditions that all cells share, if there are several."""
+    first, *others = {where_text(where): where for where in df["where"]}.values()
+    return {k: v for k, v in first.items() if others and all(o.get(k) == v for o in others)}
+
+
+def _in_words(where: Mapping[str, Value]) -> str:
+    return ", ".join(
+        where_text({k: v}).replace("=", " = ").replace("_", " ") for k, v in where.items()
+    )
 
 
 def _as_a_whole(df: pd.DataFrame) -> str:

@@ -136,7 +136,7 @@ def test_a_difference_carries_its_cause_or_is_open():
     note = Note(cause="their batch is of one", where={"k": 1}, reading="described")
     frame = pd.concat([rows([9.0] * 3), rows([9.0] * 3, reading="published")])
     assert one(frame, cell(), notes=(note,))["note"] == "their batch is of one"
-    assert one(frame, cell(), "published", notes=(note,))["note"] == "open"
+    assert one(frame, cell(), "published", notes=(note,))["note"] == "cause not known"
     fine = one(rows([0.5] * 3), cell(), notes=(note,))
     assert (fine["verdict"], fine["note"]) == ("reproduced", "")
 
@@ -279,7 +279,7 @@ def test_the_html_is_accessible_and_escaped(scored):
     assert headline(scored) in outline.text
     assert names.count("tr") == 12  # a printed cell a row, its readings side by side
     scopes = [a.get("scope") for t, a in outline.tags if t == "th"]
-    assert scopes == ["col"] * 7 + ["row"] * 11
+    assert scopes == ["col"] * 6 + ["row"] * 11
     assert "b" not in names  # the note's markup is text
     for word in ("reproduced", "differs", "undecided", "not run"):
         assert f"</span> {word}</span>" in html  # a word, not only a colour or a sign
@@ -306,12 +306,22 @@ def test_a_line_shows_two_digits_of_the_error_and_why():
     distance = 0.1 - 0.015  # of the gap of .02, less rounding, from the margin
     error = stats.t.isf(0.025, 2) * 0.11 / 3**0.5
     wanted = f"about {math.ceil(3 * (error / distance) ** 2)}"
-    ours = "0.520 ± 0.064 (n = 3) ? undecided"
-    assert line[:6] == ["t", "epsilon = 1, private", "recall (u)", "0.50", ours, "– not run"]
-    assert line[6] == (
-        f"as described: {wanted} replicates would do. as published: the runs do not cover the "
-        "reading 'published'. Inconsistent: It is odd."
-    )
+    assert line == [
+        *("t", "epsilon = 1, private", "recall (u)", "0.50 Inconsistent: It is odd."),
+        f"0.520 ± 0.064 (n = 3) ? undecided {wanted} replicates would do",
+        "– not run the runs do not cover the reading 'published'",
+    ]
+
+
+def test_conditions_of_all_cells_stand_in_the_caption_and_a_common_note_once():
+    both = cell(where={"batch_size": 22, "k": 1}), cell(where={"batch_size": 22, "k": 2})
+    page = BeautifulSoup(scorecard.show(score(pd.DataFrame(), table(*both))), "html.parser")
+    assert page.caption.get_text().endswith(" All at batch size = 22.")
+    for line, k in zip(page.select("tbody tr"), (1, 2), strict=True):
+        _, where, _, printed, *ours = (c.get_text() for c in line.find_all(["th", "td"]))
+        assert where == f"k = {k}"
+        assert "no run yet" in printed
+        assert not any("no run yet" in text for text in ours)
 
 
 @pytest.mark.parametrize(

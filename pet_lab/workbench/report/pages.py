@@ -340,6 +340,15 @@ def chosen_runs(ws: Workspace, name: str, profile: str | None = None) -> Shown:
 # --- one notebook ------------------------------------------------------------------------------
 
 
+def _grouped(sentences: Iterable[str]) -> list[str]:
+    """Guarantees, "budget (relation, accountant): assumptions": same assumptions are said once."""
+    budgets: dict[str, list[str]] = {}
+    for sentence in sentences:
+        budget, sign, assumed = sentence.rpartition("): ")
+        budgets.setdefault(assumed, []).extend([f"{budget})."] if sign else [])
+    return [" ".join([*before, assumed]) for assumed, before in budgets.items()]
+
+
 def _report(ws: Workspace, shown: Shown, here: str = "") -> str:
     """The report on the first of the runs, for the file `here`; empty if there is none."""
     if not shown.runs:
@@ -354,7 +363,7 @@ def _report(ws: Workspace, shown: Shown, here: str = "") -> str:
     terms = exporter.Terms(glossary.read_text(encoding="utf-8") if glossary.is_file() else "")
     first_screen = {  # read before the body, so that terms are explained here
         "headline": terms.explain(exporter.inline(shown.summary["headline"])),
-        "privacy": [terms.explain(exporter.inline(s)) for s in shown.summary["privacy"]],
+        "privacy": [terms.explain(exporter.inline(s)) for s in _grouped(shown.summary["privacy"])],
     }
     link = functools.partial(_link, ws, ws.notebooks / name)
     body = exporter.export(content, link=link, terms=terms)
