@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from pet_lab.workbench import published, scorecard
+from pet_lab.workbench import published, scorecard, trace
+from pet_lab.workbench.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -13,6 +14,12 @@ def test_the_tally_of_the_readme_is_that_of_the_committed_scorecard():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = re.search(r"<!-- tally -->(.*)<!-- /tally -->", readme, re.DOTALL).group(1)
     assert " ".join(shown.split()) == sentence, "put this between the marks of the README"
+
+
+def test_the_readme_says_when_and_at_which_commits_the_full_runs_were_made():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"<!-- runs -->(.*)<!-- /runs -->", readme, re.DOTALL).group(1)
+    assert " ".join(shown.split()) == trace.full_sentence(Workspace(ROOT)), "put this there"
 
 
 def test_the_committed_scorecard_has_every_printed_cell():

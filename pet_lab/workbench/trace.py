@@ -147,7 +147,7 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def generated(ws: Workspace) -> dict[str, str]:
-    """What stands between the marks <!-- tally --> and <!-- shelf --> of the README."""
+    """What stands in the README between marks: <!-- tally -->, <!-- shelf -->, <!-- runs -->."""
     from pet_lab.workbench import scorecard
 
     card = scorecard.read(ws.reports / "scorecard.csv")
@@ -161,7 +161,11 @@ def generated(ws: Workspace) -> dict[str, str]:
         ran = part[(part["as"] == "published") & (part["verdict"] == "reproduced")]
         counts = [len(described), (described["verdict"] == "reproduced").sum(), len(ran) or "–"]
         lines.append("| " + " | ".join([title, *map(str, counts)]) + " |")
-    return {"tally": scorecard.tally(card)["sentence"], "shelf": "\n".join(lines)}
+    return {
+        "tally": scorecard.tally(card)["sentence"],
+        "shelf": "\n".join(lines),
+        "runs": full_sentence(ws),
+    }
 
 
 def _studies(ws: Workspace, name: str) -> Iterator[Path]:
@@ -432,14 +436,46 @@ def summary_path(ws: Workspace, name: str) -> Path:
     return ws.reports / "rows" / f"{name.replace('/', '-')}.csv"
 
 
+def full_runs(ws: Workspace) -> pd.DataFrame:
+    """What git keeps of each notebook's full run: commit, day, seconds by the clock and of CPU."""
+    import pandas as pd
+
+    path = ws.reports / "rows" / "runs.csv"
+    if not path.is_file():
+        return pd.DataFrame()
+    return pd.read_csv(path, index_col="notebook", dtype={"commit": str})  # 12e4567 is no number
+
+
+def full_sentence(ws: Workspace) -> str:
+    """When, at which commits and at which cost the full runs were made."""
+    known = full_runs(ws)
+    if known.empty:
+        return "No full run is kept."
+    days = sorted(set(known["day"]))
+    when = " to ".join(dict.fromkeys((days[0], days[-1])))
+    commits, minutes = ", ".join(dict.fromkeys(known["commit"])), known["cpu_s"].sum() / 60
+    count = f"{len(known)} notebook{'s' if len(known) > 1 else ''}"
+    return f"Full runs of {count}, {when}, at {commits}: {minutes:.0f} minutes of CPU."
+
+
 def write_summary(ws: Workspace, record: RunRecord) -> None:
     """Keep the summary of a run's rows, six digits a number; a run that is not done is left out."""
     import pandas as pd
 
     if not (record.ok and record.folder):
         return
+    known = full_runs(ws).T.to_dict()
+    known[record.notebook] = {
+        "commit": str(record.git.get("commit", "unknown"))[:7],
+        "day": str(record.ended)[:10],
+        "wall_s": round(record.wall_s),
+        "cpu_s": round(record.cpu_s),
+    }
+    lines = pd.DataFrame.from_dict(known, orient="index").sort_index()
     target = summary_path(ws, record.notebook)
     target.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(summary_path(ws, "runs")) as stream:
+        lines.to_csv(stream, index_label="notebook", lineterminator="\n")
     with files.replacing(target) as stream:
         table = condensed(pd.read_parquet(record.folder / runs.ROWS))
         table.to_csv(stream, index=False, float_format="%.6g", lineterminator="\n")

@@ -1,5 +1,6 @@
 """Every number in a text has a source, and one that is changed by a digit is noticed."""
 
+import dataclasses
 import functools
 import json
 import random
@@ -252,6 +253,22 @@ def test_the_command_lists_what_it_finds_and_fails(tiny, monkeypatch, capsys):
     got = summary.set_index("method")["mean"]
     assert got["stump"] == pytest.approx(want["stump"], rel=1e-5)
     assert summary["n"].tolist() == [40, 40]
+
+
+def test_commit_day_and_cost_of_full_runs_are_kept_and_said(tiny):
+    ws, record = tiny
+    assert trace.full_sentence(ws) == "No full run is kept."
+    ran = {"wall_s": 9.0, "cpu_s": 61.0}
+    for name, commit, day in (("a/b", "1e34567", "2026-02-03"), ("a/c", "f", "2026-02-01")):
+        how = {"notebook": name, "git": {"commit": commit}, "ended": f"{day}T01:00", **ran}
+        trace.write_summary(ws, dataclasses.replace(record, **how))
+    assert trace.full_sentence(ws) == (
+        "Full runs of 2 notebooks, 2026-02-01 to 2026-02-03, at 1e34567, f: 2 minutes of CPU."
+    )
+    trace.write_summary(ws, dataclasses.replace(record, **how | {"ended": "2026-02-03", "git": {}}))
+    assert trace.full_sentence(ws) == (
+        "Full runs of 2 notebooks, 2026-02-03, at 1e34567, unknown: 2 minutes of CPU."
+    )
 
 
 def test_prose_may_quote_the_kept_summary_of_a_full_run(tiny):
