@@ -329,8 +329,37 @@ def epsilon_by(
     at, moments = renyi_divergences(z, rate=rate, steps=steps, orders=orders)
     if way == "moments":
         return float(np.min(moments + math.log(1 / delta) / (at - 1)))
+    return _converted(at, moments, delta)
+
+
+def _converted(at: np.ndarray, moments: np.ndarray, delta: float) -> float:
+    """Epsilon at delta from divergences of the orders `at` (arXiv:2004.00010, proposition 12)."""
     shrunk = np.log1p(-1 / at) - (math.log(delta) + np.log(at)) / (at - 1)
     return max(0.0, float(np.min(moments + shrunk)))
+
+
+def after_search(configs: Sequence[Config], *, n: int, delta: float) -> dict[str, float]:
+    """Epsilon of the best of `configs` (Poisson samples) on the same n records, by Renyi orders.
+
+    "one": a single setting, fixed beforehand; the largest. "all": every setting is trained, and all
+    models may be seen. "random": only the best of a random number of trainings is, each with a
+    setting drawn uniformly, their number geometric with mean len(configs) (Papernot and Steinke,
+    arXiv:2110.03620, theorem 2). A setting drawn at random diverges at each order by no more than
+    the worst. The score that says which is best must not be computed from the n records.
+    """
+    require(len(configs) > 0, "A search needs at least one setting, got none.")
+    curves = []
+    for c in configs:
+        fits = c.private and c.sampling == "poisson" and c.batch_size
+        require(fits, f'A search is accounted for private settings on "poisson" samples, got {c}.')
+        rate = (c.batch_size or n) / n
+        steps = c.epochs * math.ceil(1 / rate)
+        at, moments = renyi_divergences(c.noise_multiplier, rate=rate, steps=steps)
+        curves.append(moments)
+    worst, trials = np.max(curves, axis=0), math.log(len(configs))
+    repeated = worst + trials / (at - 1) + 2 * np.min((1 - 1 / at) * worst + trials / at)
+    ways = {"one": worst, "random": repeated, "all": np.sum(curves, axis=0)}
+    return {way: _converted(at, moments, delta) for way, moments in ways.items()}
 
 
 def renyi_divergences(

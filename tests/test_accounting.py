@@ -1,6 +1,7 @@
 """Epsilon against closed forms, published values and the order that theory demands."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -447,3 +448,34 @@ def test_the_loss_distribution_never_reports_more_than_renyi_orders(delta, n, ba
         accounting.epsilon(1.0, **run, accountant=a).epsilon for a in ("pld", "rdp")
     )
     assert by_losses <= by_orders < 100
+
+
+def test_the_best_of_a_search_costs_what_the_library_says():
+    """Equal settings: dp-accounting's event of repeating and selecting, and its composition."""
+    import dp_accounting as dp
+
+    one = Config(sampling="poisson", batch_size=32, epochs=5, noise_multiplier=2.0)
+    got = accounting.after_search([one] * 24, n=296, delta=1e-3)
+    gaussian = dp.PoissonSampledDpEvent(32 / 296, dp.GaussianDpEvent(2.0))
+    run = dp.SelfComposedDpEvent(gaussian, 50)
+    events = {
+        "one": run,
+        "random": dp.dp_event.RepeatAndSelectDpEvent(run, mean=24, shape=1),
+        "all": dp.SelfComposedDpEvent(run, 24),
+    }
+    for way, event in events.items():
+        account = dp.rdp.RdpAccountant()
+        account.compose(event)
+        assert got[way] == pytest.approx(account.get_epsilon(1e-3), rel=1e-6), way
+    assert got["one"] < got["random"] < got["all"]
+    worse = replace(one, noise_multiplier=1.5)
+    mixed = accounting.after_search([one, worse], n=296, delta=1e-3)
+    twice = accounting.after_search([worse] * 2, n=296, delta=1e-3)
+    assert mixed["random"] == twice["random"]
+    assert mixed["all"] < twice["all"]
+
+
+@pytest.mark.parametrize("configs", [[], [Config(noise_multiplier=1.0)]])
+def test_a_search_that_cannot_be_accounted_is_refused(configs):
+    with pytest.raises(ValueError, match="got"):
+        accounting.after_search(configs, n=296, delta=1e-3)

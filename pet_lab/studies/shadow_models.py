@@ -28,11 +28,23 @@ LABELS = {
     "accuracy.always_member": "accuracy of always “member”",
     "attack_model": "attack model of",
     "says_member": "share called members",
+    "rebuilt.called": "share called members",
+    "rebuilt.members": "of these members",
+    "rebuilt.training_set": "share of the training set",
+    "rebuilt.copies": "synthesised records in the training set",
+    "search.accuracy": "accuracy",
+    "search.recall.class0": "recall of class 0",
+    "search.recall.class1": "recall of class 1",
+    "distance": "farthest from print",
 }
 FULL_BATCH = "dp-sgd, all records at once"
 FEW_STEPS = dpsgd.Config(  # on all records
     hidden=(), sampling="full", batch_size=None, epochs=20, learning_rate=0.5, clip=1.0
 )
+SEARCHED = {"learning_rate": (0.1, 0.25, 0.5, 1.0, 2.0, 4.0), "epochs": (2, 5, 10, 20)}
+SEARCHES = 100  # at most so many trainings of each of these settings
+PRINTED = ("target.accuracy", "target.recall.class0", "target.recall.class1")  # what they go by
+REBUILT = [f"rebuilt.{x}" for x in ("called", "members", "training_set", "copies")]
 LIBRARIES = {"published": beside.TFP}
 SHOWN = ["target.accuracy", "target.recall.class0", "accuracy", "mia.auc"]  # of the agreement
 JUDGED = ["accuracy", "accuracy.always_member", "balanced_accuracy", "mia.auc"]
@@ -155,7 +167,7 @@ def simulate(s: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     attacked = [shadow_attack(s, victim) for victim in networks]
     lira_rows, curves = lira(s, [v for v in networks if v.reading == "described"])
     twice = attacked[0].assign(reading="published")
-    parts = [*attacked, twice, lira_rows, full_batch(s, rival)]
+    parts = [*attacked, twice, lira_rows, full_batch(s, rival), search(s)]
     if not s.checked:
         return concat(*parts), curves
     peer = replace(s, engine=beside.TFP, replicates=s.library_runs)
@@ -185,7 +197,8 @@ def shadow_attack(s: Settings, victim: Victim) -> pd.DataFrame:
     Rows: factors of the victim, attack_model ("class0", "class1" or ""), samples ("member",
     "nonmember" or ""), replicate, metric, value. Metrics target.* on the held-out records; for each
     attack model precision, recall, f1 by samples, and `JUDGED`; and queries, synthesis.confidence,
-    synthesis.failed: 1 where the target hardly ever predicts a class, or its imitations teach no
+    rebuilt.* (of all records: share called members, share of those that are, share of the training
+    set among them; synthesised records that are in it); synthesis.failed: 1 where the target hardly ever predicts a class, or its imitations teach no
     attack. It then has no attack rows, and `status` says why.
     """
     rows = Rows(target=victim.target, epsilon=victim.epsilon, reading=victim.reading)
@@ -209,10 +222,14 @@ def shadow_attack(s: Settings, victim: Victim) -> pd.DataFrame:
             score |= {f"target.{m}.{label}": own[side][m] for m in ("precision", "recall")}
         rows.add(metrics=score, **whole)
         try:
-            scores, facts = _scores(s, target, outputs, others)
+            scores, facts = _scores(s, target, outputs, others, s.X[~out])
         except mia.SynthesisError as error:
             rows.add(metrics={"synthesis.failed": 1.0}, status=str(error), **whole)
             continue
+        named = scores > 0.5
+        facts["rebuilt.called"] = named.mean()
+        facts["rebuilt.members"] = (~out)[named].mean() if named.any() else math.nan
+        facts["rebuilt.training_set"] = named[~out].mean()
         rows.add(metrics={"synthesis.failed": 0.0, **facts}, **whole)
         for c in (0, 1):
             here = (outputs.predicted == c) & np.isfinite(scores)
@@ -227,7 +244,11 @@ def _two_columns(logits: np.ndarray) -> np.ndarray:
 
 
 def _scores(
-    s: Settings, target: dpsgd.Training, outputs: mia.Outputs, seeds: Sequence[Any]
+    s: Settings,
+    target: dpsgd.Training,
+    outputs: mia.Outputs,
+    seeds: Sequence[Any],
+    trained_on: np.ndarray,
 ) -> tuple[np.ndarray, dict[str, float]]:
     """The attack's scores of the real records, and what they took.
 
@@ -254,8 +275,13 @@ def _scores(
     ok = ~imitations.diverged
     answers = _two_columns(imitations.predict(pool)[ok])
     scores = mia.shadow_scores(answers, train[ok], test[ok], outputs)
-    queries = sum(asked for _, asked in parts)
-    return scores, {"queries": queries, "synthesis.confidence": float(level.min())}
+    known = {record.tobytes() for record in trained_on}
+    facts = {
+        "queries": sum(asked for _, asked in parts),
+        "synthesis.confidence": float(level.min()),
+        "rebuilt.copies": sum(record.tobytes() in known for record in pool),
+    }
+    return scores, facts
 
 
 def _judge(member: np.ndarray, scores: np.ndarray) -> dict[str, dict[str, float]]:
@@ -288,6 +314,70 @@ def full_batch(s: Settings, rival: Victim) -> pd.DataFrame:
         rows.add(replicate=r, metrics={"target.accuracy": share})
     _lira(rows, s, s.natural, rival.config)
     return rows.frame()
+
+
+def search(s: Settings) -> pd.DataFrame:
+    """The search for the DP target's step size and epochs, as described, and what it costs.
+
+    Rows: learning_rate, epochs, replicate, metrics search.accuracy, search.recall.class0 and
+    .class1 on the held-out records; and tuning.epsilon by `release`, see `accounting.after_search`.
+    All settings spend `s.epsilon`, on the same hold-outs, initial weights and batches.
+    """
+    size: dict[str, Any] = {"n": s.members, "delta": s.delta}
+    grid = []
+    for epochs in SEARCHED["epochs"]:
+        base = replace(s.private, sampling="poisson", epochs=int(epochs))
+        base = mia.spend(s.epsilon, base, **size)
+        grid += [replace(base, learning_rate=rate) for rate in SEARCHED["learning_rate"]]
+    rows = Rows(target="search", epsilon=s.epsilon, reading="described")
+    for release, epsilon in accounting.after_search(grid, **size).items():
+        rows.add(release=release, metrics={"tuning.epsilon": epsilon})
+    parts = [stream.spawn(2) for _, stream in streams(s.seed, min(s.replicates, SEARCHES))]
+    out = np.array([np.random.default_rng(a).permutation(len(s.y)) for a, _ in parts])
+    out = out.argsort(axis=1) < len(s.y) - s.members
+    runs = dpsgd.train(
+        s.X,
+        s.y,
+        [c for c in grid for _ in parts],
+        seeds=[b for _, b in parts] * len(grid),
+        members=np.tile(~out, (len(grid), 1)),
+        curve_every=0,
+    )
+    answers = runs.predict(s.X).reshape(len(grid), len(parts), -1) > 0
+    for config, predicted in zip(grid, answers, strict=True):
+        place = {"learning_rate": config.learning_rate, "epochs": config.epochs}
+        for r, (held, said) in enumerate(zip(out, predicted, strict=True)):
+            own = mia.decision_metrics(s.y[held] > 0, said[held])
+            recalls = {f"class{c}": own[k]["recall"] for c, k in enumerate(("nonmember", "member"))}
+            metrics = {"search.accuracy": own["all"]["accuracy"]}
+            metrics |= {f"search.recall.{name}": value for name, value in recalls.items()}
+            rows.add(replicate=r, metrics=metrics, **place)
+    return rows.frame()
+
+
+def searched(rows: pd.DataFrame, cells: pd.DataFrame) -> tuple[pd.DataFrame, Claim]:
+    """Means of the settings searched, nearest to the printed DP target first; the cost in words.
+
+    The distance is the largest of the three.
+    """
+    part = rows[rows["metric"].str.startswith("search.")]
+    table = wide(part, index=["learning_rate", "epochs"])
+    private = cells[(cells["target"] == "dp-sgd") & cells["attack_model"].isna()]
+    printed = private.set_index("metric")["printed"].reindex(PRINTED).to_numpy(float)
+    table["distance"] = np.abs(table.iloc[:, 2:] - printed).max(axis=1)
+    cost = rows[rows["metric"] == "tuning.epsilon"].set_index("release")["value"]
+    claim = Claim(
+        "The {k} settings searched for the DP target, nearest to print first. Each spends ε = {epsilon:g} "
+        "({one:.2f} by Rényi orders). Who keeps the best of a geometric number of trainings, {k} on "
+        "average, spends {random:.2f} (Papernot and Steinke 2021, theorem 2); who trains all {k} spends "
+        "{all:.2f} by composition, all at the same δ; a plain sum is {plain:.1f} at {k} δ. The score "
+        "(print, records held out) must need no protection.",
+        k=len(table),
+        epsilon=part["epsilon"].iloc[0],
+        plain=len(table) * part["epsilon"].iloc[0],
+        **cost,
+    )
+    return table.sort_values("distance", ignore_index=True), claim
 
 
 def lira(s: Settings, victims: Sequence[Victim]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -389,6 +479,29 @@ def called_members(rows: pd.DataFrame, *, held_out: float) -> pd.DataFrame:
     others = 1 - table["recall.nonmember"]
     table["says_member"] = (1 - held_out) * table["recall.member"] + held_out * others
     return table[["says_member", "accuracy", "balanced_accuracy"]].dropna().reset_index()
+
+
+def rebuilt(rows: pd.DataFrame, *, held_out: float) -> tuple[pd.DataFrame, Claim]:
+    """How much of the training set the attack models let one rebuild, as described; the same in
+    words."""
+    part = rows[(rows["reading"] == "described") & rows["metric"].str.startswith("rebuilt.")]
+    table = wide(part, index=["target"]).reindex(columns=["target", *REBUILT])
+    first = table.set_index("target").reindex(["non-private"]).iloc[0]
+    base = 1 - held_out
+    numbers = {name.split(".")[1]: value for name, value in first.items()} | {"base": base}
+    found = (
+        "Without DP the attack calls {called:.0%} of all records members. They hold {training_set:.0%} "
+        "of the training set, and {members:.0%} of them are members, where {base:.0%} of all records are"
+    )
+    claim = Claim(
+        f"{found}: whoever has no list of candidates rebuilds nothing, for of the records that are "
+        "synthesised {copies:.2g} a target are in the training set.",
+        holds=first["rebuilt.copies"] < 1,
+        otherwise=f"{found}; of the records that are synthesised {{copies:.2g}} a target are in the "
+        "training set (nan: no target could be imitated).",
+        **numbers,
+    )
+    return table, claim
 
 
 def _means(rows: pd.DataFrame, metric: str) -> pd.Series:

@@ -174,3 +174,50 @@ def test_the_library_trains_targets_and_imitations_beside_ours(monkeypatch):
     ours = part[part["reading"] == "published"].set_index(keys)["value"]
     peer = part[part["reading"] == "published, tensorflow-privacy"].set_index(keys)["value"]
     np.testing.assert_array_equal(peer, ours[peer.index])
+
+
+def test_the_search_has_its_own_rows_and_its_price():
+    settings = study.Settings(**(GOOD | {"replicates": 2}))
+    rows = study.search(settings)
+    assert set(rows["metric"]) == {
+        "tuning.epsilon",
+        *(f"search.{m}" for m in ("accuracy", "recall.class0", "recall.class1")),
+    }
+    runs = rows[rows["metric"] == "search.accuracy"]
+    assert len(runs.drop_duplicates(["learning_rate", "epochs"])) == 24
+    assert len(runs) == 48
+    table, claim = study.searched(rows, CELLS)
+    assert table["distance"].is_monotonic_increasing
+    best = table.iloc[0]
+    gaps = (best["search.accuracy"] - 0.68, best["search.recall.class0"] - 0.2)
+    gaps += (best["search.recall.class1"] - 0.98,)
+    assert best["distance"] == pytest.approx(max(map(abs, gaps)))
+    assert "24 settings" in str(claim)
+    # The taken setting, trained here, is the target that is attacked: same noise, other streams.
+    price = rows[rows["metric"] == "tuning.epsilon"].set_index("release")["value"]
+    assert 1.1 < price["one"] < price["random"] < price["all"] < 24 * 1.1
+
+
+def test_what_is_rebuilt_follows_from_the_decisions(rows):
+    one = rows[rows["replicate"] == 0]
+    rebuilt = one[one["metric"].str.startswith("rebuilt.")].set_index("metric")["value"]
+    called, members, found = (rebuilt[name] for name in study.REBUILT[:3])
+    base = 1 - round(0.25 * 90) / 90
+    assert called * members == pytest.approx(found * base)  # the same records, counted twice
+    assert rebuilt["rebuilt.copies"] == 0
+    table, claim = study.rebuilt(rows, held_out=0.25)
+    assert table["target"].tolist() == ["non-private"]
+    assert "rebuilds nothing" in str(claim)
+    some = rows.assign(value=rows["value"].where(rows["metric"] != "rebuilt.copies", 2.0))
+    assert "synthesised 2 a target are" in str(study.rebuilt(some, held_out=0.25)[1])
+    nobody = study.rebuilt(rows[rows["metric"] == "queries"], held_out=0.25)
+    assert "no target could be imitated" in str(nobody[1])
+
+
+def test_a_synthesised_record_that_is_in_the_training_set_is_counted():
+    """A table that holds every record there can be: all that is synthesised is in it."""
+    X = np.array([[a, b] for a in (0.0, 1.0) for b in (0.0, 1.0)] * 20)
+    y = X[:, 0].astype(int)
+    rows = attacked(X=X, y=y, domain=mia.Domain.of(X, ["a", "b"]))
+    copies = rows.loc[rows["metric"] == "rebuilt.copies", "value"]
+    assert copies.tolist() == [4 * 60]
