@@ -345,9 +345,9 @@ def search(s: Settings) -> pd.DataFrame:
     )
     answers = runs.predict(s.X).reshape(len(grid), len(parts), -1) > 0
     for config, predicted in zip(grid, answers, strict=True):
-        place = {"learning_rate": config.learning_rate, "epochs": config.epochs}
-        for r, (held, said) in enumerate(zip(out, predicted, strict=True)):
-            own = mia.decision_metrics(s.y[held] > 0, said[held])
+        place: Any = {"learning_rate": config.learning_rate, "epochs": config.epochs}
+        for r, (held, positive) in enumerate(zip(out, predicted, strict=True)):
+            own = mia.decision_metrics(s.y[held] > 0, positive[held])
             recalls = {f"class{c}": own[k]["recall"] for c, k in enumerate(("nonmember", "member"))}
             metrics = {"search.accuracy": own["all"]["accuracy"]}
             metrics |= {f"search.recall.{name}": value for name, value in recalls.items()}
@@ -488,16 +488,16 @@ def rebuilt(rows: pd.DataFrame, *, held_out: float) -> tuple[pd.DataFrame, Claim
     table = wide(part, index=["target"]).reindex(columns=["target", *REBUILT])
     first = table.set_index("target").reindex(["non-private"]).iloc[0]
     base = 1 - held_out
-    numbers = {name.split(".")[1]: value for name, value in first.items()} | {"base": base}
-    found = (
+    numbers = {str(name).split(".")[1]: value for name, value in first.items()} | {"base": base}
+    sentence = (
         "Without DP the attack calls {called:.0%} of all records members. They hold {training_set:.0%} "
         "of the training set, and {members:.0%} of them are members, where {base:.0%} of all records are"
     )
     claim = Claim(
-        f"{found}: whoever has no list of candidates rebuilds nothing, for of the records that are "
+        f"{sentence}: whoever has no list of candidates rebuilds nothing, for of the records that are "
         "synthesised {copies:.2g} a target are in the training set.",
         holds=first["rebuilt.copies"] < 1,
-        otherwise=f"{found}; of the records that are synthesised {{copies:.2g}} a target are in the "
+        otherwise=f"{sentence}; of the records that are synthesised {{copies:.2g}} a target are in the "
         "training set (nan: no target could be imitated).",
         **numbers,
     )

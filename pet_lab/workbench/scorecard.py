@@ -150,13 +150,7 @@ def _judged(
     ours = {key: _estimate(rows[key]) for key, columns in mixed.items() if not columns}
     # What does not vary cannot be wrong by chance, so it is no member of the family.
     family = verdicts.at_look(max(1, sum(o.se != 0 for o in ours.values())), look)
-    many = [
-        key
-        for key, o in ours.items()
-        if table.cells[key[0]].kind == "one_run"
-        and o.values is not None
-        and o.replicates >= verdicts.ENOUGH
-    ]
+    many = [key for key, o in ours.items() if table.cells[key[0]].kind == "one_run" and o.enough]
     samples = [cast(verdicts.Floats, ours[key].values) for key in many]
     floors = [table.cells[i].rounding for i, _ in many]
     spreads = dict(zip(many, verdicts.empirical(samples, floors, cells=family), strict=True))

@@ -21,9 +21,10 @@ Who runs more replicates until nothing is undecided looks several times. At the 
 counts k (k + 1) times (:func:`at_look`): the shares of ALPHA add up to ALPHA, so the error rate
 holds however long one goes on.
 
-From ENOUGH replicates on, intervals of one run come from their quantiles (:func:`empirical`); with
-fewer they are Student's, and a verdict stands only if it holds whatever the spread of runs is
-within its own 95 % interval.
+From ENOUGH runs on, intervals of one run come from the quantiles of those that are defined
+(:func:`empirical`). Where fewer than DEFINED of them are, the others being 0/0, so is the cell
+undefined, unless it is surely within its margin. With fewer runs intervals are Student's, and a
+verdict stands only if it holds whatever the spread of runs is within its own 95 % interval.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 ALPHA = 0.05
 ENOUGH = 400  # replicates from which quantiles of a single run are known well enough
+DEFINED = 200  # of these, where the others are 0/0
 NARROW = 3.0  # margins: the half-width up to which an interval is evidence of agreement
 BEYOND = 1.25  # times a cell's farthest replicate: no family-wise interval reaches further
 INFORMATIVE = 0.25  # share of the metric's range that an interval must exclude
@@ -79,6 +81,12 @@ class Ours:
     undefined: int = 0
     diverged: int = 0
     values: Floats | None = None
+
+    @property
+    def enough(self) -> bool:
+        """Whether the spread of one run is known from quantiles."""
+        runs = self.replicates + self.undefined
+        return self.values is not None and runs >= ENOUGH and self.replicates >= DEFINED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +232,11 @@ def _of_run(
 ) -> tuple[Verdict, str]:
     if spread:
         return _place(cell, gap, margin, spread)
+    if ours.undefined and ours.replicates + ours.undefined >= ENOUGH:
+        return (
+            "undefined",
+            f"{ours.replicates} runs that are a number do not tell the spread of one.",
+        )
     n = max(2, ours.replicates)
     # Bounds of the SD: chdtri(df, p) is the value that chi squared exceeds with probability p. The
     # smaller one goes with infinitely many replicates, so that "uninformative" blames no print for

@@ -383,3 +383,60 @@ def test_cells_that_never_vary_say_nothing_jointly():
     runs = np.ones((30, 2))
     assert joint(runs, np.ones(2)) == 1.0
     assert verdicts.VERDICTS[-1] == "not run"
+
+
+# ------------------------------------------------------------------ runs that are mostly 0/0
+
+
+def test_a_cell_of_mostly_undefined_runs_is_decided_on_the_others_or_undefined():
+    """Of 400 runs 200 are a number: quantiles of these. Of 400 runs 10 are: no verdict is fair."""
+    values = np.random.default_rng(3).normal(0.5, 0.1, verdicts.DEFINED)
+    some = replace(summary(values), undefined=ENOUGH - len(values), values=values)
+    assert some.enough
+    assert not replace(some, undefined=some.undefined - 1).enough
+    ten = replace(summary(values[:10]), undefined=ENOUGH - 10, values=values[:10])
+    assert not ten.enough
+    far = verdict(cell("0.99", "one_run", 0.05), ten, cells=1)
+    assert far == ("undefined", "10 runs that are a number do not tell the spread of one.")
+    assert verdict(cell("0.50", "one_run", 0.5), ten, cells=1)[0] == "reproduced"
+    fewer = replace(ten, undefined=ENOUGH - 11)  # further runs may tell
+    assert verdict(cell("0.80", "one_run", 0.05), fewer, cells=1)[0] == "undecided"
+
+
+def mostly_undefined(rng, *, cells, shift=0.0):
+    """As `reproduce` with 400 runs, of which 0 to 95 % are 0/0, by cell; the print is a number."""
+    shapes = list(SHAPES.values())
+    judged = []
+    for j, p in enumerate(rng.uniform(0.3, 0.95, size=cells)):
+        n = int(rng.binomial(ENOUGH, 1 - rng.uniform(0, 0.95)))
+        values, x = (shapes[j % len(shapes)](rng, p, k) for k in (max(n, 2), 1))
+        x = float(x[0]) + shift * (1 if values.mean() < 0.5 else -1)
+        ours = replace(summary(values), undefined=ENOUGH - len(values), values=values)
+        judged.append((cell(f"{min(max(x, 0), 1):.2f}", "one_run", 0.05), ours))
+    known = [ours.enough for _, ours in judged]
+    samples = [ours.values for _, ours in judged if ours.enough]
+    spreads = iter(empirical(samples, [0.005] * len(samples), cells=cells))
+    return [
+        verdict(at, ours, cells=cells, spread=next(spreads) if enough else None)[0]
+        for (at, ours), enough in zip(judged, known, strict=True)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cells", [5, 20, 60])
+def test_runs_that_are_mostly_undefined_keep_the_error_rate(cells):
+    rng, trials, words = np.random.default_rng(100 + cells), 200, Counter()
+    wrong = 0
+    for _ in range(trials):
+        got = mostly_undefined(rng, cells=cells)
+        wrong += "differs" in got
+        words.update(got)
+    found = sum("differs" in mostly_undefined(rng, cells=cells, shift=0.2) for _ in range(60))
+    share = words["undefined"] / words.total()
+    print(
+        f"{cells} cells, 0 to 95 % of the runs 0/0: false differs {wrong / trials:.1%} of tables, "
+        f"power at .2 {found / 60:.0%}, {share:.1%} of cells undefined"
+    )
+    assert "undecided" not in words
+    assert wrong <= stats.binom.isf(1e-3, trials, 0.07)
+    assert found / 60 > 0.5  # half of the cells have no verdict
