@@ -24,6 +24,7 @@ LABELS = {
 }
 WIDE = 2**20  # bits: a few hundred of them set do not collide
 PAIRS = (("french", "quebec"), ("night", "nacht"), ("context", "contact"), ("feris", "ferris"))
+WORK = 4_000_000  # items at most, over all keys, that a printed number takes
 SMALL = 1000  # items; of larger filters ten are enough
 
 
@@ -43,15 +44,17 @@ def simulate(
     Returns rows (table and conditions, replicate, `part` = "printed"): the metric; (pair, bits,
     replicate, `part` = "collisions"): `encoded_dice`, a key each, and `true_dice` of the sets.
     """
-    rows, collisions = Rows(part="printed"), Rows(part="collisions")
+    parts, collisions = [], Rows(part="collisions")
     for record in printed.to_dict("records"):
         kept = {k: v for k, v in record.items() if k not in ("printed", "text") and pd.notna(v)}
         cell = {str(k): v for k, v in kept.items()}
         metric = cell.pop("metric")
-        few = metric == "dice" or cell["items"] > SMALL
-        for replicate, stream in streams(seed, 10 if few else replicates):
-            key = np.random.default_rng(stream).bytes(16)
-            rows.add(**cell, replicate=replicate, metrics={metric: value(metric, cell, key)})
+        items = int(cell.get("items", 1))
+        n = 10 if metric == "dice" or items > SMALL else min(replicates, WORK // items)
+        keys = (np.random.default_rng(stream).bytes(16) for _, stream in streams(seed, n))
+        values = [value(metric, cell, key) for key in keys]
+        facts = {"part": "printed", **cell, "replicate": range(len(values)), "metric": metric}
+        parts.append(pd.DataFrame(facts | {"value": values}))
     for left, right in PAIRS:
         true = dice(left, right, 2, key=bytes(16), bits=WIDE, hashes=hashes)
         for width in bits:
@@ -61,7 +64,7 @@ def simulate(
                 seen = dice(left, right, 2, key=key, bits=width, hashes=hashes)
                 metrics = {"encoded_dice": seen, "true_dice": true}
                 collisions.add(**factors, replicate=replicate, metrics=metrics)
-    return concat(rows.frame(), collisions.frame())
+    return concat(*parts, collisions.frame())
 
 
 def dice(left: str, right: str, n: int, *, key: bytes, bits: int, hashes: int) -> float:

@@ -103,6 +103,7 @@ def check(
     n: int,
     *,
     engine: str,
+    sessions: int = 1,
     growth: Sequence[int],
     rsa_sizes: Sequence[int],
     round_trip_keys: int,
@@ -126,7 +127,7 @@ def check(
         checks.require(max(of) <= n, f"{name} is at most n = {n}, got {max(of)}; raise n.")
     for milliseconds in round_trips:
         checks.between(1, 10_000, round_trips=milliseconds, hint="no delay is always timed")
-    checks.whole(1, total_rows=total_rows)
+    checks.whole(1, total_rows=total_rows, sessions=sessions)
     checks.whole(0, min_cell=min_cell, seed=seed)
 
 
@@ -257,17 +258,26 @@ def counts(data: CommonFiles, answer: pd.DataFrame) -> pd.DataFrame:
     return rows.frame()
 
 
-def cost(outcome: end_to_end.EndToEnd, n: int, *, engine: str, processes: bool) -> pd.DataFrame:
-    """Rows with the cost of the run on all rows."""
-    rows = _rows(n, engine=engine, processes=processes)
-    rows.add(
-        metrics={
-            "wall_minutes": outcome.wall_s / 60,
-            "cpu_seconds": outcome.costs["cpu_s"].sum(),
-            "mebibytes_sent": outcome.costs["bytes_sent"].sum() / 2**20,
-            "common_keys": outcome.cardinality,
+def cost(
+    outcome: end_to_end.EndToEnd,
+    data: CommonFiles,
+    *,
+    engine: str,
+    processes: bool,
+    sessions: int = 1,
+) -> pd.DataFrame:
+    """Rows with the cost of the run on all rows, and of as many more as make `sessions`."""
+    rows = _rows(data.n, engine=engine, processes=processes)
+    how: dict[str, Any] = {"engine": engine, "min_cell": 1, "processes": processes}
+    for replicate in range(sessions):
+        one = run(data, **how) if replicate else outcome
+        metrics = {
+            "wall_minutes": one.wall_s / 60,
+            "cpu_seconds": one.costs["cpu_s"].sum(),
+            "mebibytes_sent": one.costs["bytes_sent"].sum() / 2**20,
+            "common_keys": one.cardinality,
         }
-    )
+        rows.add(replicate=replicate, metrics=metrics)
     return rows.frame()
 
 

@@ -22,12 +22,19 @@ def rows(files):
     small = study.small_run(files, 300)
     return concat(
         study.counts(files, run.table),
-        study.cost(run, N, engine="ecdh", processes=False),
+        study.cost(run, files, engine="ecdh", processes=False, sessions=2),
         study.growth(files, [200, 2000], [50]),
         study.round_trips(files, 50, [40]),
         study.totals_by_scheme(files, paillier_rows=5),
         study.leakage(files, small),
     )
+
+
+def test_further_sessions_are_timed(rows):
+    times = rows[rows["metric"] == "wall_minutes"]
+    assert times["replicate"].tolist() == [0, 1]
+    assert times["value"].nunique() == 2  # each is a session of its own
+    assert rows.loc[rows["metric"] == "common_keys", "value"].tolist() == [N, N]
 
 
 def test_both_tables_and_both_readings_agree_with_the_file(rows, files):
@@ -87,7 +94,7 @@ def test_own_files_give_counts_costs_and_claims_of_their_own(tmp_path):
     run = study.run(own, engine="ecdh", min_cell=1, processes=False)
     parts = [
         study.counts(own, run.table),
-        study.cost(run, own.n, engine="ecdh", processes=False),
+        study.cost(run, own, engine="ecdh", processes=False),
         study.growth(own, [1000, 3000], [300]),
         study.round_trips(own, 300, [1]),
         study.leakage(own, study.small_run(own)),
