@@ -7,32 +7,25 @@ from typing import Annotated
 
 import typer
 
-from pet_lab.cli.shared import (
-    FAILED,
-    MISSING,
-    Json,
-    Names,
-    app,
-    print_items,
-    print_json,
-    print_table,
-)
+from pet_lab.cli import options as o
+from pet_lab.cli import shared
+from pet_lab.cli.shared import FAILED, MISSING, app
 
 data_app = typer.Typer(help="Real data sets: where they are, and how they get here.")
 app.add_typer(data_app, name="data", no_args_is_help=True)
 
 
 @data_app.command("list")
-def data_list(as_json: Json = False) -> None:
+def data_list(as_json: o.Json = False) -> None:
     """List the registered data sets and where they are."""
     from pet_lab import data
 
     heads = ("name", "rows", "licence", "state", "title")
-    print_items(as_json, data.listing(), {head: head for head in heads})
+    shared.print_items(as_json, data.listing(), {head: head for head in heads})
 
 
 @data_app.command("fetch")
-def data_fetch(names: Names = None) -> None:
+def data_fetch(names: o.Names = None) -> None:
     """Download data sets (default: all) into the cache; their content is checked."""
     from pet_lab import data
 
@@ -42,13 +35,13 @@ def data_fetch(names: Names = None) -> None:
 
 
 @data_app.command("verify")
-def data_verify(names: Names = None, as_json: Json = False) -> None:
+def data_verify(names: o.Names = None, as_json: o.Json = False) -> None:
     """Read data sets anew and compare their content with what is registered."""
     from pet_lab import data
 
     checks = [data.verify(name) for name in names or list(data.REGISTRY)]
     if as_json:
-        print_json([{**vars(v), "ok": v.ok} for v in checks])
+        shared.print_json([{**vars(v), "ok": v.ok} for v in checks])
     for v in [] if as_json else checks:
         typer.echo(f"{v.name}: {'as registered' if v.ok else '; '.join(v.problems)} ({v.where})")
     if any(v.where == "absent" for v in checks):
@@ -68,7 +61,7 @@ def data_import(
 
 
 @data_app.command("check")
-def data_check(file: Path, as_json: Json = False) -> None:
+def data_check(file: Path, as_json: o.Json = False) -> None:
     """Read your own table and show what the reader decided, column by column."""
     from pet_lab import data
 
@@ -76,9 +69,9 @@ def data_check(file: Path, as_json: Json = False) -> None:
     columns = [vars(column) for column in reading.columns]
     facts = {"file": file.name, "rows": len(reading.frame), "decisions": list(reading.decisions)}
     if as_json:
-        print_json(facts | {"sha256": reading.sha256, "columns": columns})
+        shared.print_json(facts | {"sha256": reading.sha256, "columns": columns})
         return
     typer.echo(f"{file.name}: {len(reading.frame)} rows, {len(columns)} columns.")
     typer.echo("\n".join(reading.decisions))
     table = [tuple(column.values()) for column in columns]
-    print_table(("column", "kind", "missing", "decision"), table)
+    shared.print_table(("column", "kind", "missing", "decision"), table)

@@ -9,35 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from pet_lab import files
-from pet_lab.cli.shared import (
-    ExecutorOption,
-    Force,
-    Grid,
-    Jobs,
-    Json,
-    Name,
-    Names,
-    Set,
-    Timeout,
-    Which,
-    app,
-    chosen_names,
-    data_fingerprint,
-    execute,
-    exit_for,
-    in_words,
-    print_items,
-    print_json,
-    print_table,
-    record_json,
-)
+from pet_lab.cli import options as o
+from pet_lab.cli import shared
+from pet_lab.cli.shared import app, data_fingerprint, in_words
 from pet_lab.workbench import notebooks, runs, sweep
 from pet_lab.workbench.runs import RunRecord, RunSpec
 from pet_lab.workbench.workspace import Workspace
 
 
 @app.command("list")
-def list_(as_json: Json = False) -> None:
+def list_(as_json: o.Json = False) -> None:
     """List the notebooks and how many runs of each are done."""
     ws = Workspace.find()
     items = []
@@ -46,18 +27,18 @@ def list_(as_json: Json = False) -> None:
         item = {"name": name, "title": notebooks.title(source), "claim": notebooks.claim(source)}
         states = [r.state for r in runs.records(ws, name)]
         items.append(item | {s: states.count(s) for s in (runs.DONE, runs.FAILED)})
-    print_items(as_json, items, {"notebook": "name", "runs": "done", "title": "title"})
+    shared.print_items(as_json, items, {"notebook": "name", "runs": "done", "title": "title"})
 
 
 @app.command()
-def describe(name: Name, as_json: Json = False) -> None:
+def describe(name: o.Name, as_json: o.Json = False) -> None:
     """Show what a notebook claims, its parameters and its profiles."""
     ws = Workspace.find()
     full = notebooks.resolve(ws, name)
     source = notebooks.path(ws, full)
     params = [vars(p) for p in notebooks.parameters(source).values() if p.name != "out"]
     profiles: dict[str, dict[str, Any]] = {}
-    for which in Which:
+    for which in o.Which:
         chosen = sweep.profile(ws, full, which)
         profiles[which.value] = {
             "parameters": dict(chosen.parameters),
@@ -67,44 +48,46 @@ def describe(name: Name, as_json: Json = False) -> None:
     title, claim = notebooks.title(source), notebooks.claim(source)
     if as_json:
         facts = {"name": full, "title": title, "claim": claim}
-        print_json({**facts, "parameters": params, "profiles": profiles})
+        shared.print_json({**facts, "parameters": params, "profiles": profiles})
         return
     typer.echo(f"{full}: {title}\n\n{claim}\n")
     rows = [(p["name"], p["type"], json.dumps(p["default"]), p["help"]) for p in params]
-    print_table(("parameter", "type", "default", "meaning"), rows)
+    shared.print_table(("parameter", "type", "default", "meaning"), rows)
     for profile_name, content in profiles.items():
         words = in_words({**content["parameters"], **content["grid"]}) or "defaults"
         typer.echo(f"profile {profile_name}: {content['runs']} run(s); {words}")
 
 
 @app.command()
-def run(name: Name, settings: Set = None, timeout: Timeout = None, force: Force = False) -> None:
+def run(
+    name: o.Name, settings: o.Set = None, timeout: o.Timeout = None, force: o.Force = False
+) -> None:
     """Run a notebook once, unless this very run is done and fresh."""
     ws = Workspace.find()
     params = notebooks.parameters(notebooks.path(ws, notebooks.resolve(ws, name)))
     specs = sweep.plan(ws, name, notebooks.parse(params, settings or []))
-    records = execute(ws, specs, jobs=1, timeout=timeout, force=force)
+    records = shared.execute(ws, specs, jobs=1, timeout=timeout, force=force)
     for record in records:
         if record.path is not None and record.path.exists():
             word = "done before" if record.skipped else record.state
             typer.echo(f"{word}: {ws.shown(record.path)}")
             if record.ok:
                 typer.echo(f"for its report: pet-lab report --run {record.run_id}")
-    exit_for(records)
+    shared.exit_for(records)
 
 
 @app.command("sweep")
 def sweep_(
-    name: Name,
-    grid: Grid = None,
-    settings: Set = None,
-    profile: Annotated[Which | None, typer.Option(help="Start from a profile.")] = None,
-    jobs: Jobs = None,
-    executor: ExecutorOption = "local",
-    timeout: Timeout = None,
+    name: o.Name,
+    grid: o.Grid = None,
+    settings: o.Set = None,
+    profile: Annotated[o.Which | None, typer.Option(help="Start from a profile.")] = None,
+    jobs: o.Jobs = None,
+    executor: o.Executor = "local",
+    timeout: o.Timeout = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would run.")] = False,
-    force: Force = False,
-    as_json: Json = False,
+    force: o.Force = False,
+    as_json: o.Json = False,
 ) -> None:
     """Run a notebook for every combination of a grid; done and fresh runs are skipped."""
     ws = Workspace.find()
@@ -129,20 +112,20 @@ def sweep_(
                 {k: i["parameters"][k] for k in values or i["parameters"]}
             ),
         }
-        print_items(as_json, items, shown)
+        shared.print_items(as_json, items, shown)
         if not as_json:
             typer.echo(f"{len(why)} of {len(specs)} runs would be executed.")
         return
-    records = execute(ws, specs, jobs=jobs, executor=executor, timeout=timeout, force=force)
+    records = shared.execute(ws, specs, jobs=jobs, executor=executor, timeout=timeout, force=force)
     if as_json:
-        print_json([record_json(r) for r in records])
+        shared.print_json([shared.record_json(r) for r in records])
     else:
         done = sum(r.ok and not r.skipped for r in records)
         skipped, failed = sum(r.skipped for r in records), sum(not r.ok for r in records)
         counts = f"{done} done now, {skipped} done before, {failed} failed."
         typer.echo(f"{len(records)} runs: {counts}")
         _page(ws, records)
-    exit_for(records)
+    shared.exit_for(records)
 
 
 def _page(ws: Workspace, records: Sequence[RunRecord]) -> None:
@@ -159,11 +142,11 @@ def _page(ws: Workspace, records: Sequence[RunRecord]) -> None:
 
 
 @app.command()
-def status(names: Names = None, as_json: Json = False) -> None:
+def status(names: o.Names = None, as_json: o.Json = False) -> None:
     """Show every recorded run and whether it is still fresh."""
     ws = Workspace.find()
     items = []
-    for name in chosen_names(ws, names):
+    for name in shared.chosen_names(ws, names):
         records = runs.records(ws, name)
         vary = runs.varied(records)
         now = runs.fingerprints(ws, name) if records else {}
@@ -171,7 +154,12 @@ def status(names: Names = None, as_json: Json = False) -> None:
             current = runs.current(ws, RunSpec.of(name, record.parameters))
             stale = runs.stale(record, now, data_fingerprint) if current.ok else []
             items.append(
-                {**record_json(record), "state": current.state, "stale": stale, "varies": vary}
+                {
+                    **shared.record_json(record),
+                    "state": current.state,
+                    "stale": stale,
+                    "varies": vary,
+                }
             )
         for sentence in runs.damaged(ws, name):
             typer.echo(f"pet-lab: {sentence}", err=True)
@@ -188,7 +176,7 @@ def status(names: Names = None, as_json: Json = False) -> None:
         "wall": lambda i: files.duration(i["wall_s"]),
         "note": lambda i: i["problem"] or ("stale: " + "; ".join(i["stale"]) if i["stale"] else ""),
     }
-    print_items(as_json, items, shown)
+    shared.print_items(as_json, items, shown)
 
 
 @app.command()

@@ -8,28 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from pet_lab import files
-from pet_lab.cli.shared import (
-    FAILED,
-    ExecutorOption,
-    Force,
-    Jobs,
-    Json,
-    Name,
-    Names,
-    Set,
-    Timeout,
-    Which,
-    app,
-    chosen_names,
-    data_fingerprint,
-    execute,
-    exit_for,
-    print_json,
-    print_scorecard,
-    print_table,
-    print_tally,
-)
-from pet_lab.workbench import runs, sweep
+from pet_lab.cli import options as o
+from pet_lab.cli import shared
+from pet_lab.cli.shared import FAILED, app, data_fingerprint
+from pet_lab.workbench import sweep
 from pet_lab.workbench.errors import ParameterError
 from pet_lab.workbench.workspace import Workspace
 
@@ -38,8 +20,8 @@ MOST_LOOKS = 6  # of --until-decided; each may take four times the replicates
 
 @app.command()
 def report(
-    names: Names = None,
-    profile: Annotated[Which | None, typer.Option(help="Whose runs to show.")] = None,
+    names: o.Names = None,
+    profile: Annotated[o.Which | None, typer.Option(help="Whose runs to show.")] = None,
     run_id: Annotated[
         str | None, typer.Option("--run", metavar="RUN", help="Report on this one run instead.")
     ] = None,
@@ -49,18 +31,15 @@ def report(
 
     ws = Workspace.find()
     if run_id is None:
-        reports.build(ws, chosen_names(ws, names), profile)
+        reports.build(ws, shared.chosen_names(ws, names), profile)
         return
-    record = runs.load(runs.by_id(ws, run_id))
-    if record is None or not record.ok:
-        raise ParameterError(f"Run {run_id} is not finished; `pet-lab status` says more.")
-    typer.echo(ws.shown(reports.build_run(ws, record)))
+    typer.echo(ws.shown(reports.build_run(ws, shared.finished(ws, run_id))))
 
 
 @app.command()
 def scorecard(
-    profile: Annotated[Which | None, typer.Option(help="Whose runs count.")] = None,
-    as_json: Json = False,
+    profile: Annotated[o.Which | None, typer.Option(help="Whose runs count.")] = None,
+    as_json: o.Json = False,
     write: Annotated[
         bool, typer.Option("--write", help="Also write reports/scorecard.csv.")
     ] = False,
@@ -73,15 +52,15 @@ def scorecard(
     if write:
         cards.write(table, ws.reports / "scorecard.csv")
     if as_json:
-        print_json(cards.to_json(table))
+        shared.print_json(cards.to_json(table))
     else:
-        print_scorecard(table)
+        shared.print_scorecard(table)
 
 
 @app.command()
 def trace(
-    names: Names = None,
-    profile: Annotated[Which | None, typer.Option(help="Whose runs to read.")] = None,
+    names: o.Names = None,
+    profile: Annotated[o.Which | None, typer.Option(help="Whose runs to read.")] = None,
     write: Annotated[
         bool, typer.Option("--write", help="Also write the runs' summaries to reports/rows/.")
     ] = False,
@@ -90,7 +69,7 @@ def trace(
     from pet_lab.workbench import trace as tracing
 
     ws = Workspace.find()
-    chosen = chosen_names(ws, names)
+    chosen = shared.chosen_names(ws, names)
     documents = [] if names else [d for d in tracing.DOCUMENTS if (ws.root / d).is_file()]
     faults = [fault for name in (*chosen, *documents) for fault in tracing.check(ws, name)]
     done = [record for name in chosen for record in tracing.fresh_runs(ws, name, profile)]
@@ -108,12 +87,12 @@ def trace(
 
 @app.command()
 def reproduce(
-    names: Names = None,
-    profile: Annotated[Which, typer.Option(help="Named choice of runs.")] = Which.quick,
-    jobs: Jobs = None,
-    executor: ExecutorOption = "local",
-    timeout: Timeout = None,
-    force: Force = False,
+    names: o.Names = None,
+    profile: Annotated[o.Which, typer.Option(help="Named choice of runs.")] = o.Which.quick,
+    jobs: o.Jobs = None,
+    executor: o.Executor = "local",
+    timeout: o.Timeout = None,
+    force: o.Force = False,
     until_decided: Annotated[
         bool, typer.Option("--until-decided", help="Go on with further seeds.")
     ] = False,
@@ -124,10 +103,10 @@ def reproduce(
     from pet_lab.workbench import trace as tracing
 
     ws = Workspace.find()
-    chosen = chosen_names(ws, names)
+    chosen = shared.chosen_names(ws, names)
     specs = [spec for name in chosen for spec in sweep.plan_profile(ws, name, profile)]
     how: dict[str, Any] = {"jobs": jobs, "executor": executor, "timeout": timeout}
-    records = execute(ws, specs, **how, force=force)
+    records = shared.execute(ws, specs, **how, force=force)
     fresh: dict[str, Any] = {"data_fingerprint": data_fingerprint}
     table = cards.from_runs(ws, profile, sequential=until_decided, **fresh)
     for _ in range(MOST_LOOKS if until_decided else 0):
@@ -137,7 +116,7 @@ def reproduce(
             break
         cells = (mine["verdict"] == "undecided").sum()
         typer.echo(f"{cells} cells are undecided: {len(specs)} runs with further seeds.", err=True)
-        records += execute(ws, specs, **how)
+        records += shared.execute(ws, specs, **how)
         table = cards.from_runs(ws, profile, sequential=True, **fresh)
     refused = False
     try:
@@ -145,14 +124,14 @@ def reproduce(
     except reports.RefusedReports as error:
         typer.echo(f"pet-lab: {error}", err=True)
         refused = True
-    if profile is Which.full and names is None:
+    if profile is o.Which.full and names is None:
         cards.write(table, ws.reports / "scorecard.csv")
         for record in records:
             tracing.write_summary(ws, record)
-    print_tally(table)
+    shared.print_tally(table)
     typer.echo("Cell by cell: pet-lab scorecard")
     typer.echo(f"Reports: {ws.shown(ws.reports / 'index.html')}")
-    exit_for(records)
+    shared.exit_for(records)
     if refused:
         raise typer.Exit(FAILED)
 
@@ -173,7 +152,7 @@ def release(
         Path | None,
         typer.Option(metavar="PACK", help="Run a pack again instead; RUN is not given."),
     ] = None,
-    settings: Set = None,
+    settings: o.Set = None,
 ) -> None:
     """Check the outputs of a run by ACRO's rules, and pack what may leave once two have signed."""
     from pet_lab.workbench import release as releases
@@ -186,9 +165,7 @@ def release(
         typer.echo("The pack is whole, and run again the same verdicts come out.")
         return
     ws = Workspace.find()
-    record = runs.load(runs.by_id(ws, run_id or ""))
-    if record is None or not record.ok:
-        raise ParameterError(f"Run {run_id} is not finished; `pet-lab status` says more.")
+    record = shared.finished(ws, run_id or "")
     pairs = [e.partition("=") for e in exception or ()]
     if not all(table and words.strip() for table, _, words in pairs):
         raise ParameterError('An exception is a table and a reason: --exception "TABLE=REASON".')
@@ -201,7 +178,7 @@ def release(
         reason=reason,
     )
     shown = [(v.table, v.verdict, f"{v.withheld} of {v.cells}", v.why) for v in checked.verdicts]
-    print_table(("table", "verdict", "cells withheld", "why"), shown)
+    shared.print_table(("table", "verdict", "cells withheld", "why"), shown)
     typer.echo(
         f"{len(checked.rows)} of {len(checked.whole)} rows may leave; the others and why: ",
         nl=False,
@@ -218,7 +195,7 @@ def release(
 
 @app.command()
 def rows(
-    name: Name,
+    name: o.Name,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write them to this CSV file.")] = None,
     parquet: Annotated[Path | None, typer.Option("--parquet", help="Or to this file.")] = None,
 ) -> None:

@@ -1,17 +1,16 @@
-"""What the commands share: options, exit codes, how things are run and printed."""
+"""What the commands share: exit codes, how things are found, run and printed."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from pet_lab.workbench import notebooks, sweep
-from pet_lab.workbench.errors import WorkbenchError
+from pet_lab.workbench import notebooks, runs, sweep
+from pet_lab.workbench.errors import ParameterError
 from pet_lab.workbench.progress import Printer
 from pet_lab.workbench.runs import RunRecord, RunSpec
 from pet_lab.workbench.workspace import Workspace
@@ -28,72 +27,6 @@ app = typer.Typer(
 )
 
 
-class Which(StrEnum):
-    """Profiles that every notebook has."""
-
-    quick = "quick"
-    full = "full"
-
-
-def complete_notebooks(incomplete: str) -> list[str]:
-    """Notebooks for the shell: full names, or last parts where the user began with one."""
-    try:
-        names = notebooks.find(Workspace.find())
-    except WorkbenchError:
-        return []
-    short = [name.rpartition("/")[2] for name in names]
-    return [n for n in dict.fromkeys([*short, *names]) if n.startswith(incomplete)]
-
-
-def complete_parameters(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Parameters of the notebook that the command line names, with their meaning."""
-    name = ctx.params.get("name") or next(iter(ctx.args), "")  # parsing ends at "-p" and no value
-    try:
-        known = notebooks.parameters(notebooks.path(Workspace.find(), name))
-    except WorkbenchError:
-        return []
-    shown = [(f"{p.name}=", p.help) for p in known.values() if p.name != notebooks.RUNNER_SETS]
-    return [pair for pair in shown if pair[0].startswith(incomplete)]
-
-
-Name = Annotated[str, typer.Argument(autocompletion=complete_notebooks, show_default=False)]
-Grid = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--grid",
-        metavar="KEY=V1,V2",
-        help="Values to combine with the others.",
-        autocompletion=complete_parameters,
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "-p",
-        "--set",
-        metavar="KEY=VALUE",
-        help="Set a parameter.",
-        autocompletion=complete_parameters,
-    ),
-]
-Jobs = Annotated[
-    int | None,
-    typer.Option("--jobs", "-j", min=1, help="Runs at a time; if not given, as many as cores."),
-]
-Timeout = Annotated[
-    float | None, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Stop longer runs.")
-]
-Force = Annotated[bool, typer.Option("--force", help="Run also what is done and fresh.")]
-ExecutorOption = Annotated[
-    str, typer.Option("--executor", metavar="local|dask:ADDRESS", help="Where runs execute.")
-]
-Names = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[NAME]...", show_default=False, autocompletion=complete_notebooks),
-]
-
-
 def data_fingerprint(name: str, kind: str) -> str | None:
     """Hash of what would be read now of a data set; see `runs.stale`."""
     from pet_lab import data
@@ -104,6 +37,14 @@ def data_fingerprint(name: str, kind: str) -> str | None:
 def chosen_names(ws: Workspace, names: Sequence[str] | None) -> list[str]:
     """Full names of the named notebooks, or of all."""
     return [notebooks.resolve(ws, n) for n in names] if names else notebooks.find(ws)
+
+
+def finished(ws: Workspace, run_id: str) -> RunRecord:
+    """The record of a run that is done, by the start of its id."""
+    record = runs.load(runs.by_id(ws, run_id))
+    if record is None or not record.ok:
+        raise ParameterError(f"Run {run_id} is not finished; `pet-lab status` says more.")
+    return record
 
 
 def execute(ws: Workspace, specs: Sequence[RunSpec], **how: Any) -> list[RunRecord]:
@@ -176,12 +117,8 @@ def print_scorecard(table: Any) -> None:
     """Print a line for each printed cell that was run, and the tally."""
     from pet_lab.workbench.published import where_text
 
-    colours = {
-        "reproduced": "green",
-        "compatible": "green",
-        "differs": "red",
-        "undecided": "yellow",
-    }
+    colours = dict.fromkeys(("reproduced", "compatible"), "green")
+    colours |= {"differs": "red", "undecided": "yellow"}
     rows = []
     for row in table[table["verdict"] != "not run"].to_dict("records"):
         ours = "" if row["ours"] != row["ours"] else f"{row['ours']:.6g}"

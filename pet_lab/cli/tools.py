@@ -11,10 +11,7 @@ from typing import Annotated
 import typer
 
 from pet_lab import __version__
-from pet_lab.cli.shared import (
-    FAILED,
-    app,
-)
+from pet_lab.cli.shared import FAILED, app
 from pet_lab.workbench import notebooks, workspace
 from pet_lab.workbench.errors import WorkspaceError
 from pet_lab.workbench.workspace import Workspace

@@ -421,7 +421,7 @@ def test_runs_on_a_stand_in_are_not_held_against_print(workspace):
 
 def test_further_seeds_are_run_until_no_cell_is_undecided(workspace, monkeypatch, capsys):
     """Two replicates a run, about .585; the printed .50 has a margin of .1: few cannot tell."""
-    from pet_lab.cli import app, reports
+    from pet_lab.cli import app, shared
 
     rng, asked = np.random.default_rng(4), []
     sweep_file = workspace.notebooks / "a" / "sweep.toml"
@@ -437,7 +437,7 @@ def test_further_seeds_are_run_until_no_cell_is_undecided(workspace, monkeypatch
             )
         return [record]
 
-    monkeypatch.setattr(reports, "execute", execute)
+    monkeypatch.setattr(shared, "execute", execute)
     monkeypatch.setattr(Workspace, "find", lambda: workspace)
     monkeypatch.setattr("pet_lab.workbench.report.build", lambda *_: None)
     app(["reproduce", "--until-decided"], standalone_mode=False)
