@@ -1,7 +1,5 @@
 """Bad arguments are refused in one sentence: what was expected, what came, what to do."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 from typing import Any

@@ -1,7 +1,5 @@
 """Files that are complete or absent, hashes, canonical JSON, durations: neutral, for every room."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

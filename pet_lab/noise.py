@@ -5,8 +5,6 @@ values noise cannot have produced (Mironov 2012, "On significance of the least s
 differential privacy"). Seeded noise is for experiments that others repeat.
 """
 
-from __future__ import annotations
-
 import secrets
 from fractions import Fraction
 

@@ -3,8 +3,6 @@
 J. H. Cheon, A. Kim, M. Kim, Y. Song, ASIACRYPT 2017. Every context holds SEAL's 128-bit limit.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Sequence
 from functools import cached_property

@@ -7,8 +7,6 @@ polynomial whose value at 0 is the secret; any `needed` of them give it, fewer t
 from the operating system (`secrets`), never from a seed.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import itertools

@@ -4,8 +4,6 @@ Exit codes: 0 all good, 1 some runs or reports failed, 2 usage, 3 data missing, 
 same command resumes). Results go to stdout, progress to stderr.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import sys

@@ -1,7 +1,5 @@
 """Commands on data sets: `pet-lab data`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

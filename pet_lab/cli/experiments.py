@@ -1,7 +1,5 @@
 """Commands on notebooks and their runs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import Annotated, Any

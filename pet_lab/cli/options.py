@@ -1,7 +1,5 @@
 """Arguments and options that several commands take, and what a shell completes them with."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Annotated
 

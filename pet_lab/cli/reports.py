@@ -1,7 +1,5 @@
 """Commands on what the runs say: reports, scorecard, rows."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """What the commands share: exit codes, how things are found, run and printed."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Commands beside the workbench: parties, JupyterLab, the state of this machine."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

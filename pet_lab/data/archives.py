@@ -4,8 +4,6 @@ UCI ships zips that nest (``student+performance.zip`` holds ``student.zip``), an
 changed over the years, so nothing here relies on a path.
 """
 
-from __future__ import annotations
-
 import io
 import zipfile
 from collections.abc import Callable, Iterator

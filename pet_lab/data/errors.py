@@ -1,7 +1,5 @@
 """What can go wrong with data, each a class of its own so that a caller can tell them apart."""
 
-from __future__ import annotations
-
 __all__ = ["DataError", "DataMismatch", "DataMissing", "UnknownData"]
 
 

@@ -5,8 +5,6 @@ folder of the user's; where there is none, a stand-in with the same columns, cat
 overlap is drawn.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tables that scikit-learn ships, and where they come from."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -8,8 +8,6 @@ values exist. Two entries are wider than the documentation: ``failures`` is docu
 Source: P. Cortez, Student Performance, UCI Machine Learning Repository, 2008, file student.txt.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources

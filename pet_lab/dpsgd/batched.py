@@ -10,8 +10,6 @@ Clipping is exact without ever holding a gradient per record (`network.squared_n
 clipped gradients is one matrix product with the errors scaled by the clip factors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What one private training is: the settings, checked when they are written down."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal, get_args

@@ -8,8 +8,6 @@ is the outer product of its input a_i and its back-propagated error d_i, so that
 bias included, is |d_i|^2 (|a_i|^2 + 1), summed over layers (arXiv:1510.01799).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """The reference engine: tensorflow-privacy's own optimisers, one replica after another."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

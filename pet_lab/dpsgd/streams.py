@@ -4,8 +4,6 @@ All three derive from the replica's own seed, so replica 7 is the same alone or 
 both engines see the same initial weights and the same batches.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

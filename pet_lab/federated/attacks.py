@@ -1,7 +1,5 @@
 """What leaks through the weights: records from updates, and a backdoor into the average."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

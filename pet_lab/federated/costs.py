@@ -5,8 +5,6 @@ the server, up_bytes and down_bytes that one office sends and receives, and erro
 the mean of the weights. `vectors` are those of the offices, shapes (parameters,).
 """
 
-from __future__ import annotations
-
 import importlib.util
 import time
 from collections.abc import Callable, Sequence

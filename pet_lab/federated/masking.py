@@ -14,8 +14,6 @@ an invented office one more holder of shares. Both sides refuse any other number
 a second time. That the keys under a number are that office's is for the channel to prove.
 """
 
-from __future__ import annotations
-
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence

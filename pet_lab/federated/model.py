@@ -4,8 +4,6 @@ Layers, errors and clipped norms are those of `pet_lab.dpsgd.network`. That pack
 many networks with one logit side by side; here one model is handed on from round to round.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Differential privacy in federated averaging: for records, and for whole offices."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ So they and encrypted adding exclude each other here: a server that only sees th
 take a median nor leave anybody out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -6,8 +6,6 @@ and Flower between processes (`flower`). An office's randomness depends on the s
 the round alone, so that all transports give the same model.
 """
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence

@@ -3,8 +3,6 @@
 The chunk is one more blocking column, so that one linkage holds thousands of small ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

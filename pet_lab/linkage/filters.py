@@ -1,7 +1,5 @@
 """Packed Bloom filters and their Dice similarity: whole arrays, or a compiled kernel for blocks."""
 
-from __future__ import annotations
-
 import warnings
 from array import array
 from collections.abc import Callable

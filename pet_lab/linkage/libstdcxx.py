@@ -4,8 +4,6 @@ ISO C++11, [rand.util.seedseq] and [rand.predef]; the order of std::shuffle and 
 uniform_int_distribution are those of libstdc++ from GCC 7 on. Tested against a compiled program.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from pet_lab.checks import require

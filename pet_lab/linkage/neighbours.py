@@ -7,8 +7,6 @@ neighbours rise with blocked ones along a line, with the recall at one blocked n
 intercept and the share of blocked non-matches that link as slope.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 import numpy as np

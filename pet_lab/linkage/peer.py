@@ -1,7 +1,5 @@
 """Splink's probabilistic linkage on the same declarations: the peer of one comparison."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from typing import Any

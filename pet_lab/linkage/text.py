@@ -1,7 +1,5 @@
 """One normal form for what is encoded and what is blocked on: as text, or as whole numbers."""
 
-from __future__ import annotations
-
 import datetime
 import unicodedata
 from typing import Any

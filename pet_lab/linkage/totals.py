@@ -24,8 +24,6 @@ Estimators raise ValueError where x or z has another shape or is not finite, and
 they divide by nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar

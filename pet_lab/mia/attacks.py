@@ -16,19 +16,16 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
-from unittest import mock
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.random import Generator
 from scipy import special
 
 from pet_lab import checks
 from pet_lab.mia.roc import advantage, auc
 from pet_lab.mia.scores import Outputs
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 ATTACKS: tuple[str, ...] = (
     "THRESHOLD_ATTACK",
@@ -66,8 +63,8 @@ def _quietly() -> Iterator[None]:
 class GridLogistic:
     """Ridge logistic regression with C chosen by three-fold accuracy, all fits side by side.
 
-    In the place of the suite's `LogisticRegressionAttacker` (scikit-learn's `GridSearchCV` over
-    these ten C): by Newton's method to the optimum, where L-BFGS stops a little earlier.
+    What the suite's `LogisticRegressionAttacker` does by scikit-learn's `GridSearchCV` over these
+    ten C: by Newton's method to the optimum, where L-BFGS stops a little earlier.
     """
 
     GRID = np.logspace(-4, 2, 10)
@@ -165,8 +162,6 @@ def _judge(
     one_column: bool = False,
 ) -> pd.DataFrame:
     """What the scores by `run` tell for each slice and attack, or why there is nothing."""
-    import pandas as pd
-
     checks.distinct(slices=slices)
     for kind in slices:
         checks.one_of(SLICES, slice=kind)
@@ -250,21 +245,30 @@ def _suite(inside: Outputs, outside: Outputs, attack: str, *, fast: bool) -> Sco
         given |= {f"labels_{name}": side.labels, f"probs_{name}": side.probabilities}
         # Given, because the suite derives the two sides' losses differently from logits alone.
         given |= {f"loss_{name}": side.loss, f"entropy_{name}": side.modified_entropy}
-    how: Any = contextlib.nullcontext()
+    asked = data_structures.AttackInputData(**given)
     if fast and attack == "LOGISTIC_REGRESSION":
-        how = mock.patch.object(
-            models, "create_attacker", side_effect=lambda *_, **__: GridLogistic()
-        )
-    with how:
-        answer = suite.run_attacks(
-            data_structures.AttackInputData(**given),
-            attack_types=[data_structures.AttackType[attack]],
-        ).single_attack_results
+        return _crosswise(models.create_attacker_data(asked), GridLogistic())
+    types = [data_structures.AttackType[attack]]
+    answer = suite.run_attacks(asked, attack_types=types).single_attack_results
     if not answer:
         return None
     sides = (answer[0].membership_scores_train, answer[0].membership_scores_test)
     on_members, on_others = (np.asarray(side, dtype=float) for side in sides)
     return on_members, on_others
+
+
+def _crosswise(prepared: Any, attacker: GridLogistic) -> Scores:
+    """Scores by an attacker of ours on the suite's own features and two folds."""
+    from sklearn.model_selection import StratifiedKFold
+
+    X, y, order = prepared.features_all, prepared.labels_all, prepared.fold_indices
+    scores = np.empty(len(y))
+    for used, held in StratifiedKFold(2).split(X[order], y[order]):
+        attacker.train_model(X[order[used]], y[order[used]])
+        scores[order[held]] = attacker.predict(X[order[held]])
+    if (left := prepared.left_out_indices).size:  # of the larger side
+        scores[left] = attacker.predict(X[left])
+    return scores[y == 1], scores[y != 1]
 
 
 def holdout_logistic(

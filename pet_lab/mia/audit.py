@@ -6,8 +6,6 @@ is at least so much. A bound far below the claim means a weak attack as well as 
 bound *above* the claim means that the claim or the program is wrong.
 """
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 from typing import Any

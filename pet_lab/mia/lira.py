@@ -5,8 +5,6 @@ trainings is roughly normal. All models are equal in law, so each can be the tar
 others as its shadows: S trainings give S attacked targets, not one (arXiv:2112.03570).
 """
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 import numpy as np

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
 from pet_lab import checks
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def checked_scores(values: ArrayLike, side: str) -> np.ndarray:
@@ -163,8 +160,6 @@ class Roc:
 
     def frame(self) -> pd.DataFrame:
         """Columns fpr and tpr at 121 rates, evenly on a log scale from the smallest to 1."""
-        import pandas as pd
-
         rates = np.geomspace(self.smallest_fpr, 1.0, 121)
         return pd.DataFrame({"fpr": rates, "tpr": [self.tpr_at(f) for f in rates]})
 

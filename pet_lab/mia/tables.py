@@ -4,8 +4,6 @@ The attacker sees only the released table, and asks of a record whether it was i
 table was made from.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import spatial

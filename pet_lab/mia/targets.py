@@ -4,8 +4,6 @@ Every replicate has its own hold-out, initial weights, batches and noise, all fr
 the seed, so it is the same alone or among others, and settings are compared on equal ones.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

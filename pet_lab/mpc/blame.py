@@ -5,8 +5,6 @@ that the value fits its share, or opens the share against the commitment in the 
 party can always show which it is, and a signed opening is no one else's word.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from pet_lab import shares

@@ -1,7 +1,5 @@
 """The same functions on the clear data: what every joint computation is checked against."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

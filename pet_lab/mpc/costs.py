@@ -5,8 +5,6 @@ counted. Seconds use constants measured on one machine whose two cores all parti
 factor of about two when nothing else runs, enough to tell minutes from days.
 """
 
-from __future__ import annotations
-
 import math
 
 from msgspec.structs import replace

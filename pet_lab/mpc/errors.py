@@ -1,7 +1,5 @@
 """What else can go wrong in the service; see `parties.errors` for the rest."""
 
-from __future__ import annotations
-
 from pet_lab.checks import require
 from pet_lab.parties.errors import PartyError, Refused
 

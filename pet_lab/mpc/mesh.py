@@ -6,8 +6,6 @@ here the certificate decides about it. A lost connection or an unreadable messag
 0.11 are replaced here and nowhere else, so it is pinned to that version.
 """
 
-from __future__ import annotations
-
 import asyncio
 import collections
 import functools

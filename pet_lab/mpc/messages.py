@@ -3,8 +3,6 @@
 Each is decoded strictly; lengths have maxima. Numbers of a prime field travel as hexadecimal text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Annotated, Any
 

@@ -7,8 +7,6 @@ sits at this console speaks for this party, and for no other. No secret is ever 
 A module of another name that calls `run` with a subclass of `Console` is started in the same way.
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import sys

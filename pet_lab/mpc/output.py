@@ -1,7 +1,5 @@
 """The output party: it has a task approved and computed, and alone opens the answer."""
 
-from __future__ import annotations
-
 import asyncio
 import secrets
 import time

@@ -4,8 +4,6 @@ Nobody is in charge. What one party wants from another it asks over mutual TLS; 
 speaks to it on stdin. The modules `owner`, `processor` and `output` add the three roles.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import functools

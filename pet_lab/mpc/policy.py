@@ -4,8 +4,6 @@ Each processing party has a policy of its own and decides by itself. An approval
 signature over the hash of the task; it fits no other task, and a party starts a task only once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal

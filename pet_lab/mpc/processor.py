@@ -8,8 +8,6 @@ A task runs in five steps, each a message of the output party to all processing 
 holds them with the check values of their owners, at points that are revealed only then.
 """
 
-from __future__ import annotations
-
 import asyncio
 import secrets
 import time

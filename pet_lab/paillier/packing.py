@@ -1,7 +1,5 @@
 """Real numbers as slots of one large integer, with room for sums and a check that none ran over."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

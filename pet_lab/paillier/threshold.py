@@ -6,8 +6,6 @@ dealt: whoever runs `deal` sees it whole, once, and must forget it. Proofs of co
 batched: one proof for the ciphertexts of a message, over a random combination of them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import secrets

@@ -8,8 +8,6 @@ the object's secrets and this user's rights.
 Not `multiprocessing`: its children run the parent's script once more, and answer in pickles.
 """
 
-from __future__ import annotations
-
 import base64
 import importlib
 import sys

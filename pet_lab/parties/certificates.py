@@ -5,8 +5,6 @@ nobody else may read; it is never taken from the command line, printed or logged
 is TLS 1.3 with a certificate on both sides, and a party is the one DNS name in its certificate.
 """
 
-from __future__ import annotations
-
 import datetime
 import os
 import re

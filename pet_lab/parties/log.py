@@ -6,8 +6,6 @@ signs a new history, leaves a valid chain: that shows against a *witness*, a sig
 somebody else kept earlier. Bodies hold what was asked and decided, never data, shares or keys.
 """
 
-from __future__ import annotations
-
 import datetime
 import os
 from collections.abc import Iterable, Sequence

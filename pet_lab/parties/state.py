@@ -1,7 +1,5 @@
 """What a party kept in its folder and reads again: whole, or one sentence on what is wrong."""
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Callable
 from pathlib import Path

@@ -10,8 +10,6 @@ bytes: half of all u belong to the quadratic twist, u -> a*u stays on the side w
 everyone could read off one bit of every blinded element.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 

@@ -16,8 +16,6 @@ this at its price.
 C. Meadows 1986; B. Huberman, M. Franklin, T. Hogg 1999; RFC 9380 for H; RFC 7748 for the ladder.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import os

@@ -12,8 +12,6 @@ only if the peer has put it into its own set. What it puts there is not proved.
 There is no cardinality: answers that are shuffled would need a proof of the shuffle.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

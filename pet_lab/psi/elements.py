@@ -1,7 +1,5 @@
 """Sets of equal-length byte strings as arrays of shape (n, width), and work on them in threads."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -3,8 +3,6 @@
 In this process (a simulation of all parties) or as separate processes over mutual TLS.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Engines by the names that commands and notebooks use."""
 
-from __future__ import annotations
-
 from .ecdh import EcdhEngine
 from .protocol import PsiEngine, ensure
 

@@ -6,8 +6,6 @@ the session and a running number. So a stream that is cut, repeated, reordered o
 session is noticed, whatever carries it.
 """
 
-from __future__ import annotations
-
 import hashlib
 from typing import Annotated, Any, Literal, TypeVar
 

@@ -5,8 +5,6 @@ The initiator then tells the responder nothing, so `symmetric` is False, and the
 is "not known". Nothing proves to the initiator that the responder answered for its own set.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -9,8 +9,6 @@ whose errors cancel: a sum over as many lists as there are pairs, for which the 
 redraws all weights.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import hmac

@@ -16,8 +16,6 @@ Sagga, Baldimtsi 2019). Tags are public in the session, so a tag claims nothing:
 the signature, shows that the initiator has the signature.
 """
 
-from __future__ import annotations
-
 import hashlib
 import secrets
 from collections.abc import Sequence

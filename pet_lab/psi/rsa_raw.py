@@ -5,8 +5,6 @@ OpenSSL's libcrypto (through ctypes, which releases the lock) is about three tim
 gmpy2's `powmod_sec` serves.
 """
 
-from __future__ import annotations
-
 import ctypes
 import ctypes.util
 from collections.abc import Iterator, Sequence

@@ -12,8 +12,6 @@ Paillier has no noise: times a fresh encryption of zero, a reply is a uniform en
 total, whatever the mask was.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`synthesise`: one call from a table to a synthetic one, with what it costs in words."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

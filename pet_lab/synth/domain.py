@@ -1,7 +1,5 @@
 """Which values a column may take: stated by someone (public), or read off the data (a leak)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

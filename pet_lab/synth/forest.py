@@ -6,8 +6,6 @@ mbi compiles a new program for every set of margins, which takes most of its tim
 size; here the forest is an argument of one compiled program.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

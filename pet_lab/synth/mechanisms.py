@@ -1,7 +1,5 @@
 """MST and a task-aware star on the forest model, and the package's own MST and AIM."""
 
-from __future__ import annotations
-
 import itertools
 import types
 import warnings

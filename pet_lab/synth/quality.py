@@ -1,7 +1,5 @@
 """How much of the original a synthetic table keeps, and how much it gives away."""
 
-from __future__ import annotations
-
 import itertools
 import warnings
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ the runtime is a line in them, with a penalty that keeps a few runs from telling
 the edges of the grid are executed first, since a line through the edges is known best.
 """
 
-from __future__ import annotations
-
 import heapq
 import statistics
 import time

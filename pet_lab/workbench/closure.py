@@ -6,8 +6,6 @@ and a module is hashed by its syntax tree: comments, docstrings and layout do no
 files beside it count with it: those of its name (`x.toml` of `x.py`) and those that it names.
 """
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import functools

@@ -8,8 +8,6 @@ Which rules apply to a table, and the facts they need (a sample size, a total), 
 table's TOML under ``checks``; the verdict is always computed here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal

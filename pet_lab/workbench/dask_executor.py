@@ -6,8 +6,6 @@ back; this side puts them in place exactly as for a local run. A worker that die
 the scheduler gives its runs to another one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import secrets

@@ -3,8 +3,6 @@
 Each takes tidy frames and draws; see `plots` for style and for showing.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

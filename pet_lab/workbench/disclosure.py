@@ -5,8 +5,6 @@ stands behind a cell (`rows.contributions`) stays in the run's folder; the rules
 not. Not covered: bounds (a withheld cell may be known to lie in an interval), and figures.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ big function is left aside, because it saves the notebook twice per cell and los
 kernel dies.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -4,8 +4,6 @@ A batch run has no use for widgets; in a run's folder it leaves the same panel a
 points that are computed at once, and the report shows it without a kernel (`whatif`).
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence

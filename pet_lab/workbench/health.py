@@ -1,7 +1,5 @@
 """What a machine needs before a sweep of hours is started on it."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import shutil

@@ -7,8 +7,6 @@ TensorFlow or JAX, whose threads do not survive a fork. Elsewhere jupyter_client
 interpreter for each kernel, as it always does.
 """
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

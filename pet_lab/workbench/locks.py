@@ -1,7 +1,5 @@
 """Locks on files that the system frees when their holder dies."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

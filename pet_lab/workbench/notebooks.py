@@ -4,8 +4,6 @@ Notebooks are read as JSON and their parameters by `ast`: importing nbformat or 
 would cost more than all the rest, and papermill's own inspection takes defaults as text.
 """
 
-from __future__ import annotations
-
 import ast
 import difflib
 import io

@@ -5,8 +5,6 @@ each colour, axes named in words, printed numbers and levels to compare with, an
 alternative text without which nothing is shown.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import io

@@ -1,7 +1,5 @@
 """What a sweep says while it runs: in a terminal, in a log, in a notebook."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import time

@@ -5,8 +5,6 @@ checked: another row, rule, exception or context voids them. A pack holds no wit
 record and no path; where a cell was withheld or rounded, the run's own report stays behind too.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re

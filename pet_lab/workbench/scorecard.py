@@ -10,8 +10,6 @@ plausible run of ours? It is the share of our runs that lie as far out (:func:`v
 NaN where fewer than 20 complete runs of the table's one-run cells are known.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping

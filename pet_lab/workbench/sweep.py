@@ -4,8 +4,6 @@ Done and fresh is skipped, stale is rerun, failed is tried again. A pool of thre
 runs; the calling thread alone keeps the records, reports progress and waits for Ctrl-C.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

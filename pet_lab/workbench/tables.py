@@ -1,7 +1,5 @@
 """Words and tables: what a column is called, how a number is written, a table on the page."""
 
-from __future__ import annotations
-
 import base64
 import html
 import math

@@ -27,8 +27,6 @@ undefined, unless it is surely within its margin. With fewer runs intervals are 
 verdict stands only if it holds whatever the spread of runs is within its own 95 % interval.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The notebook keeps them as data. The report shows radio buttons above one table,
 (`:has()`) leaves the rows of the chosen settings: one file, no script, no request.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import time

@@ -9,8 +9,6 @@ small count that names somebody, or a key that was written as words: a person st
 Every objection names the cell.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import csv

@@ -1,7 +1,5 @@
 """The pages: one report per notebook, sweep pages, index, scorecard and failures."""
 
-from __future__ import annotations
-
 import functools
 import json
 import math

@@ -1,7 +1,5 @@
 """What the page of a sweep shows: the grid as a table, each metric against what was swept."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
