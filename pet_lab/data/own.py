@@ -107,8 +107,7 @@ def prepare(
 
     Parameters
     ----------
-    target : str
-        The target's column, which stays as it is.
+    target : the target's column, which stays as it is.
     missing : str
         "refuse"; "drop" the row; "level": of text a level of its own, of numbers a column that says
         so, the number itself being the middle of its bounds or the median; "median": the median, of

@@ -145,12 +145,10 @@ def read_table(
     ----------
     source : path, or the bytes of a file
         A relative path is looked for in the folder PET_LAB_FOLDER, if set: where the user works.
-    name : str
-        What the file is called in sentences; by default its own name.
+    name : what the file is called in sentences; by default its own name.
     as_text : bool or names
         Columns that stay text whatever they hold, such as keys; True: all of them.
-    separator : str, optional
-        One character; by default the one under which the lines have equal numbers of cells.
+    separator : one character; by default the one under which the lines have equal numbers of cells.
 
     Raises
     ------

@@ -84,11 +84,9 @@ def positives(frame: pd.DataFrame, target: str, *, alone: bool = False) -> np.nd
 
     Parameters
     ----------
-    target : str
-        A column with two values (the later one in sorted order is 1: 1 of 0/1, "yes" of no/yes),
-        or a comparison of a column with a value, such as ``"G3>=10"``.
-    alone : bool
-        Whether one class will do, of a comparison or of a column of 0 and 1.
+    target : a column with two values (the later one in sorted order is 1: 1 of 0/1, "yes" of
+        no/yes), or a comparison of a column with a value, such as ``"G3>=10"``.
+    alone : whether one class will do, of a comparison or of a column of 0 and 1.
 
     Raises
     ------
@@ -176,14 +174,11 @@ def encode(
 
     Parameters
     ----------
-    frame : DataFrame
-        Complete: no missing values.
-    target : str
-        See `positives`. ``"G3>=10"`` on ``student_mat`` gives 265 positives and 58 features.
-    like : Encoded, optional
-        Give exactly these features in this order: a level that does not occur becomes a column of
-        zeros (a synthetic table may lack a rare level, or one class). A level unknown to `like` is
-        an error.
+    frame : complete, without missing values.
+    target : see `positives`. ``"G3>=10"`` on ``student_mat`` gives 265 positives and 58 features.
+    like : give exactly these features in this order: a level that does not occur becomes a column
+        of zeros (a synthetic table may lack a rare level, or one class). A level unknown to `like`
+        is an error.
     domain : mapping, optional
         What columns may hold (`Dataset.domain`): levels and ranges are then not read off the data.
 

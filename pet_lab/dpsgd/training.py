@@ -217,10 +217,8 @@ def train(
     X, y : arrays, shapes (n, d), (n,)
         Features, finite numbers, and targets 0 or 1; `validation` is a pair of the same kind, for
         the validation curves only.
-    config : Config or one Config per seed
-        Replicas of one call may differ in learning_rate, epochs, clip and noise_multiplier.
-    seeds : sequence of int or SeedSequence, length R
-        Each seed alone decides its replica's initial weights, batches and noise.
+    config : replicas of one call may differ in learning_rate, epochs, clip and noise_multiplier.
+    seeds : each seed alone decides its replica's initial weights, batches and noise.
     members : array of bool, shape (R, n), optional
         The records that each replica trains on; all by default.
     engine : "batched", "tensorflow-privacy" or "tensorflow-privacy-vectorized"

@@ -320,12 +320,10 @@ def processes(
 
     Parameters
     ----------
-    timeout_s : float
-        How long a round waits for an office.
+    timeout_s : how long a round waits for an office.
     patience_s : float
         How long the server waits for the others once two offices have joined; then it goes on.
-    modules : mapping from office to module, optional
-        What an office runs instead of `pet_lab.federated`: its own program, that of a test.
+    modules : what an office runs instead of `pet_lab.federated`: its own program, that of a test.
 
     Raises
     ------

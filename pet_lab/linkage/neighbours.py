@@ -81,8 +81,7 @@ def fit_neighbours(
     ----------
     counts : integers >= 0, shape (n,)
         Linked neighbours of each record searched for, among the `n_other` of the other file.
-    max_classes : int
-        Models with 1 .. max_classes classes are tried, until the AIC rises.
+    max_classes : models with 1 .. max_classes classes are tried, until the AIC rises.
     reading : {"described", "published"}
         "described": AIC = 2 (2 G) - 2 loglik, the best model is kept.
         "published": as the authors' R program: AIC = 2 G - 2 loglik, at least two models are tried,

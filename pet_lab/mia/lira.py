@@ -57,8 +57,7 @@ def lira_leave_one_out(
     statistics, member : float and bool arrays, shape (models, n)
         Each model's statistic of each record, finite, higher = fits it better; and which model was
         trained on which record. A record needs models on each side.
-    online : bool
-        True: log-likelihood ratio of in against out. False: only models without the record, as
+    online : True: log-likelihood ratio of in against out. False: only models without the record, as
         for an attacker who cannot train with it; the score is ``-log P(out >= target)``.
     variance : "fixed" or "per-example"
         One spread of residuals over all records, or one for each record. Fixed is the better with

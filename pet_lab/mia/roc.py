@@ -37,8 +37,7 @@ def tpr_at_fpr(member_scores: ArrayLike, nonmember_scores: ArrayLike, *, fpr: fl
     member_scores, nonmember_scores : array, shapes (n_members,), (n_nonmembers,)
         Attack scores, higher = "more likely a member". A tie at the threshold counts as no
         accusation.
-    fpr : float
-        A fraction: 0.001 is 0.1 %. Rates below 1 / n_nonmembers allow no false alarm at all.
+    fpr : a fraction: 0.001 is 0.1 %. Rates below 1 / n_nonmembers allow no false alarm at all.
 
     Returns
     -------

@@ -164,8 +164,7 @@ def from_keras(model: Any, X: ArrayLike, y: ArrayLike, *, logits: bool | None = 
     ----------
     model : Keras model
     X, y : arrays, shapes (n, features), (n,)
-    logits : bool, optional
-        Whether the model answers logits. By default read from the last layer's activation:
+    logits : whether the model answers logits. By default read from the last layer's activation:
         sigmoid and softmax give probabilities, "linear" gives logits; others are refused.
     """
     if logits is None:

@@ -67,36 +67,29 @@ def synthesise(
 
     Parameters
     ----------
-    frame : DataFrame
-        Complete (no missing values).
+    frame : complete (no missing values).
     mechanism : str
         ``"mst"``             MST, our fit (the same mechanism and estimate, without the package's
                               minute of compiling)
         ``"task"``            margins of `target` with each of its `strongest` columns
         ``"mst-smartnoise"``, ``"aim-smartnoise"``  the package itself. AIM looks at every pair in
                               every round: give it about ten columns, not thirty
-    epsilon, delta : float
-        The whole budget.
+    epsilon, delta : the whole budget.
     rng_seed : int or None
         A seed makes the table repeatable, for experiments: whoever knows it can take the noise off.
         None draws from the operating system; use it for a table to be released. Never cached.
-    method : str
-        How rows are drawn: ``"round"`` (the default of mbi 1.1, with its false dependence),
+    method : how rows are drawn: ``"round"`` (the default of mbi 1.1, with its false dependence),
         ``"sample"``, ``"shuffled"`` (not by smartnoise); see `forest.draw_rows`.
-    domain : mapping, optional
-        Column -> values or `Bins` that are public knowledge. What is not stated is read off the
-        data, which no epsilon here pays for.
+    domain : column -> values or `Bins` that are public knowledge. What is not stated is read off
+        the data, which no epsilon here pays for.
     target, strongest : str, int or names
         For "task": the target column (two or few values); how many columns are chosen privately, or
         which ones by public knowledge.
-    published : bool
-        For "mst": repeat smartnoise's use of merged rare levels; see `mechanisms.draw_mst`.
-    rows : int, optional
-        Rows to draw; by default as many as in `frame`, which reveals their number.
+    published : for "mst": repeat smartnoise's use of merged rare levels; see `mechanisms.draw_mst`.
+    rows : rows to draw; by default as many as in `frame`, which reveals their number.
     options : mapping, optional
         Passed to smartnoise's constructor (AIM: ``rounds``, ``degree``, ``max_model_size``...).
-    cache : bool
-        Keep and reuse the table by a hash of all inputs and library versions.
+    cache : keep and reuse the table by a hash of all inputs and library versions.
 
     Raises
     ------

@@ -83,12 +83,10 @@ def fit_forest(
 
     Parameters
     ----------
-    sizes : sequence of int
-        Codes per column.
+    sizes : codes per column.
     measurements : sequence of `Measurement`
         At least one per column (a pair counts for both). Two-column ones must form a forest.
-    total : float
-        Number of records.
+    total : number of records.
     iterations : int
         Steps taken; smartnoise takes 5000, and where the noise is large they are not the limit.
     """

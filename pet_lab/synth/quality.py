@@ -95,10 +95,8 @@ def risk(
     real, synthetic, control : DataFrame
         The records used, the table made from them, and records of the same kind that were *not*
         used: what works on those as well is knowledge of the population, not a leak of a record.
-    secret : str
-        Column to be inferred from all others. Linkability joins the two halves of the columns.
-    n_attacks : int
-        Attempts per attack, at most the number of rows.
+    secret : column to be inferred from all others. Linkability joins the two halves of the columns.
+    n_attacks : attempts per attack, at most the number of rows.
 
     Returns
     -------

@@ -140,23 +140,17 @@ def call(
 
     Parameters
     ----------
-    fn : callable
-        Called with one keyword per control. A Figure, Axes, DataFrame, record (dataclass or
+    fn : called with one keyword per control. A Figure, Axes, DataFrame, record (dataclass or
         mapping) or plain value it returns is shown; nothing is shown for None. With a pair of
         result and `Claim`, the claim is said first, after what was changed. A ValueError is shown
         as its sentence.
-    controls : mapping from keyword to
-        (low, high), (low, high, step) or (low, high, step, start): a slider, whole numbers if all
-        are; a list: a choice, the first one chosen; a bool: a tick box.
-    out : str
-        The notebook's run folder. Where it is given, the function is called for at least 100
+    controls : (low, high), (low, high, step) or (low, high, step, start): a slider, whole numbers
+        if all are; a list: a choice, the first one chosen; a bool: a tick box.
+    out : the notebook's run folder. Where it is given, the function is called for at least 100
         points, and the panel is the report's.
-    caption : str
-        What the result is; needed for tables and figures, default the function's first line.
-    draw : callable, optional
-        Draws the result, given it and the caption with its settings, in place of a table.
-    live : bool
-        Whether it is only for whoever sits there: too slow for the points of a report.
+    caption : what the result is; needed for tables and figures, default the function's first line.
+    draw : draws the result, given it and the caption with its settings, in place of a table.
+    live : whether it is only for whoever sits there: too slow for the points of a report.
     """
     if batch(out) and (live or not out):
         return

@@ -156,21 +156,15 @@ def lines(
 
     Parameters
     ----------
-    rows : DataFrame
-        Tidy rows with "value" (intervals over replicates, or from "se" where a setting has one
+    rows : tidy rows with "value" (intervals over replicates, or from "se" where a setting has one
         row), or a summary with "mean" and "se". Where no error is known the mean stands alone.
-    x : str
-        Numbers; words, or numbers with an infinite or missing one among them (no privacy, say),
-        are categories and drawn as by `points`.
-    metric : str or sequence of str, optional
-        Keeps one metric and names the y axis; of several, each gets a panel and a scale.
-    printed : DataFrame, optional
-        Numbers from the source, as open diamonds: a column "printed" and those of `x`, `hue`,
+    x : numbers; words, or numbers with an infinite or missing one among them (no privacy, say), are
+        categories and drawn as by `points`.
+    metric : keeps one metric and names the y axis; of several, each gets a panel and a scale.
+    printed : numbers from the source, as open diamonds: a column "printed" and those of `x`, `hue`,
         `col`, `row` and "metric" that say where they belong.
-    reference : mapping, optional
-        Levels to compare with, {text: y} or {metric: {text: y}}.
-    logx : bool, optional
-        Default: logarithmic if at most twelve settings span two decades or more.
+    reference : levels to compare with, {text: y} or {metric: {text: y}}.
+    logx : default: logarithmic if at most twelve settings span two decades or more.
     **layout
         hue, style, col, row: columns told apart by colour, by marker and dash (default: as `hue`)
         and by panel; sharey; height in inches; ax to draw on; caption and alt to show the picture

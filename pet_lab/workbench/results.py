@@ -44,22 +44,17 @@ def write(
 
     Parameters
     ----------
-    rows : DataFrame or records
-        One row per setting, replicate and metric: factor columns of int, float, bool or str,
-        `replicate` (int), `metric` (str), `value` (number), optional `se`, `reading`
-        ("described" or "published") and `replicates_n`.
-    out : str or Path
-        The run's folder; "" when exploring by hand, and then nothing is written.
-    headline : str or Claim
-        The verdict in one sentence.
-    privacy : sequence of str or Claim
-        Sentences on the guarantee: epsilon with its assumptions, or that there is none.
+    rows : one row per setting, replicate and metric: factor columns of int, float, bool or str,
+        `replicate` (int), `metric` (str), `value` (number), optional `se`, `reading` ("described"
+        or "published") and `replicates_n`.
+    out : the run's folder; "" when exploring by hand, and then nothing is written.
+    headline : the verdict in one sentence.
+    privacy : sentences on the guarantee: epsilon with its assumptions, or that there is none.
     simulation : bool
         Whether all parties ran on one machine, so that nothing here is a secure deployment.
     data : sequence of mapping
         For each data set: name, sha256, kind (real, stand-in, own or generated), licence, citation.
-    counts : bool
-        False where the rows must not be held against published numbers (stand-in or own data).
+    counts : False where the rows must not be held against published numbers (stand-in or own data).
     guard_rows : mapping, optional
         `row_hashes` of the records that were read: a report that shows one of them is refused.
     contributions : DataFrame, optional

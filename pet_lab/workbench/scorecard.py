@@ -68,19 +68,14 @@ def score(
 
     Parameters
     ----------
-    rows : DataFrame
-        Tidy rows: factor columns, `metric`, `value`, and optionally `replicate`, `seed`, `se`,
+    rows : tidy rows: factor columns, `metric`, `value`, and optionally `replicate`, `seed`, `se`,
         `replicates_n` and `reading` (absent means "described"). A cell takes the rows whose factor
         columns equal its conditions, averaged over replicates. NaN is left out and reported. A
         column `table` reserves rows for one printed table; empty means any.
-    tables : PrintedTable, id, or several of them, optional
-        Default: every table that ships with the package.
-    not_run : str
-        Why cells without rows have none, where the caller knows better ("stand-in data").
-    contradictions : iterable of Contradiction, optional
-        Among printed numbers; default: computed over all known tables.
-    look : int
-        How often the verdicts are asked for while replicates grow, see `verdicts.at_look`.
+    tables : default: every table that ships with the package.
+    not_run : why cells without rows have none, where the caller knows better ("stand-in data").
+    contradictions : among printed numbers; default: computed over all known tables.
+    look : how often the verdicts are asked for while replicates grow, see `verdicts.at_look`.
     """
     if tables is None:
         chosen = published.load()

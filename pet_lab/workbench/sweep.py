@@ -280,18 +280,12 @@ def execute(
 
     Parameters
     ----------
-    jobs : int, optional
-        Runs at a time; default: the cores of this machine, or all threads of a cluster.
-    executor : str
-        "local", or "dask:ADDRESS" of a running scheduler.
-    timeout : float, optional
-        Seconds after which a run is stopped and counts as failed.
-    force : bool
-        Run also what is done and fresh.
-    progress : callable, optional
-        Called with an `Event` in this thread.
-    data_fingerprint : callable, optional
-        See `runs.stale`.
+    jobs : runs at a time; default: the cores of this machine, or all threads of a cluster.
+    executor : "local", or "dask:ADDRESS" of a running scheduler.
+    timeout : seconds after which a run is stopped and counts as failed.
+    force : run also what is done and fresh.
+    progress : called with an `Event` in this thread.
+    data_fingerprint : see `runs.stale`.
 
     Returns
     -------

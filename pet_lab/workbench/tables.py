@@ -83,15 +83,13 @@ def table(
 
     Parameters
     ----------
-    caption : str or Claim
-        What the table says; not empty. Numbers that no parameter holds come with a claim.
+    caption : what the table says; not empty. Numbers that no parameter holds come with a claim.
     formats : mapping from column to format spec (".3f", "{:.1%}") or function, optional
         Numbers in other columns get four significant digits.
     kind : {"aggregate", "schema", "synthetic"}
         Why it is safe to show. Reports refuse a table that does not say so, hence also a bare frame
         as the last value of a cell; real records have no kind.
-    index : bool
-        Whether the index is a (leading) column.
+    index : whether the index is a (leading) column.
 
     Raises
     ------

@@ -124,10 +124,8 @@ def guard(html: str, *, root: Path | None = None, rows: Mapping[str, Any] | None
     ----------
     html : str
         The whole page. Cells are elements with an id ``cell-N``, outputs of the class ``output``.
-    root : Path, optional
-        The workspace; its path may not appear either.
-    rows : mapping, optional
-        `results.row_hashes` of the records that the run read.
+    root : the workspace; its path may not appear either.
+    rows : `results.row_hashes` of the records that the run read.
     """
     if against := objections(html, root=root, rows=rows):
         raise GuardError("The report was not written: " + "; ".join(map(str, against)) + ".")

@@ -77,8 +77,7 @@ def build(
     Parameters
     ----------
     ws : Workspace
-    names : iterable of str, optional
-        Notebooks (full names or unique last parts); default: all.
+    names : notebooks (full names or unique last parts); default: all.
     profile : {"quick", "full"}, optional
         Whose runs to show; default, for each notebook: "full" if it ran, else "quick", else the
         latest run. A notebook without a finished run gets no report.
