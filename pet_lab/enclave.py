@@ -101,9 +101,6 @@ def _agreed(own: X25519PrivateKey, public: bytes) -> bytes:
     return _derived(shared, "release")
 
 
-# --- the maker of the hardware, a platform, an enclave --------------------------------------------
-
-
 class Maker:
     """The maker of the hardware: everybody trusts its root certificate."""
 
@@ -203,9 +200,6 @@ class Enclave:
         old = f"State {counter} was put back, the latest is {latest}."
         require(counter == latest, old, Refused)
         return data
-
-
-# --- those who rely on it -------------------------------------------------------------------------
 
 
 @dataclass

@@ -123,7 +123,7 @@ def test_python_paillier_decrypts_ours(key, noise, side):
 
 def test_ours_decrypts_python_paillier(key):
     numbers = [0, 1, 12345, int(key.public.n) - 1]
-    encrypted = [mpz(key.public.phe.raw_encrypt(m)) for m in numbers]
+    encrypted = [mpz(key.phe.public_key.raw_encrypt(m)) for m in numbers]
     assert key.decrypt_integers(encrypted) == numbers
 
 

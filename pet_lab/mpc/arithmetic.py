@@ -73,8 +73,6 @@ class Arithmetic:
         self._pairs: list[Vector] = []
         self._r = int(runtime._random(self.field).value) if checked else 0
 
-    # --- in and out ---------------------------------------------------------------------------
-
     async def put_in(self, mine: Ints) -> list[Ints]:
         """Each party's vector, all of one length, as Shamir shares; one row a party."""
         if not mine:
@@ -117,8 +115,6 @@ class Arithmetic:
         require(not opened.wrong, "A share of a number does not fit the others.", Cheating)
         return opened.values
 
-    # --- without exchange ---------------------------------------------------------------------
-
     def add(self, a: Vector, b: Vector, *, times: int = 1) -> Vector:
         """a + times * b, element by element."""
         p = self.p
@@ -136,8 +132,6 @@ class Arithmetic:
         """One vector after another."""
         z = [v for part in parts for v in part.z]
         return Vector(z, [v for part in parts for v in part.twin or []] if self.checked else None)
-
-    # --- with exchange ------------------------------------------------------------------------
 
     async def mul(self, a: Vector, b: Vector) -> Vector:
         """Products element by element, one exchange."""

@@ -43,9 +43,6 @@ class Member(Record, frozen=True):
     public: Hex
 
 
-# --- requests -------------------------------------------------------------------------------------
-
-
 class Request(Record, frozen=True, tag_field="do", tag=str.lower):
     """Base of all requests; the field `do` names them."""
 
@@ -167,9 +164,6 @@ class SendHead(Request, frozen=True):
 AnyRequest = (
     Describe | Prepare | HandIn | Withdraw | Propose | Deposit | Open | Compare | Finish | Done
 ) | (Justify | Accuse | SendLog | SendHead)
-
-
-# --- answers --------------------------------------------------------------------------------------
 
 
 class Accepted(Record, frozen=True):

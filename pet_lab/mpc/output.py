@@ -104,8 +104,6 @@ class OutputParty(Party):
             wall_s=time.monotonic() - begun,
         )
 
-    # --- steps ------------------------------------------------------------------------------------
-
     async def _draft(self, owners: Sequence[str], terms: Mapping[str, Any]) -> Task:
         """The task without commitments, checked, from what the owners say of their data."""
         empty = ("",) * len(terms.get("processing_parties", ()))
@@ -208,8 +206,6 @@ class OutputParty(Party):
         alike = len({a.answer.public for a in answers}) == 1 and len({*map(len, rows)}) == 1
         require(alike, "The processing parties report different facts about the answer.", Cheating)
         return rows
-
-    # --- deviations -------------------------------------------------------------------------------
 
     async def _compare_check_values(
         self, case: Case, reports: Sequence[Mapping[str, tuple[str, ...]]]

@@ -73,8 +73,6 @@ class Processor(Party):
         blaming: Steps = {m.Justify: self._justify, m.Accuse: self._accuse}
         return super().steps | before | under_way | blaming
 
-    # --- before anything is computed --------------------------------------------------------------
-
     def _propose(self, peer: str, request: m.Propose) -> m.Approval:
         """Decide about a task by this party's policy; log it either way."""
         task = request.task
@@ -167,8 +165,6 @@ class Processor(Party):
         session.mesh = Mesh(self.endpoint, members, task.threshold, self._listener)
         await self._guard(session, self._put_in(session, session.mesh, rows))
         return m.Accepted()
-
-    # --- under way --------------------------------------------------------------------------------
 
     def _deposited(self, session: Computation) -> list[list[int]]:
         """This party's share of each input."""
@@ -288,8 +284,6 @@ class Processor(Party):
         if self._session is not None and self._session.mesh is not None:
             self._session.mesh.close()
         self._session = None
-
-    # --- accusations ------------------------------------------------------------------------------
 
     def _justify(self, peer: str, request: m.Justify) -> m.Opening:
         """Say that the owner's check value fits, or prove by the share that it does not."""

@@ -121,8 +121,6 @@ class Service:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # --- orders -------------------------------------------------------------------------------
-
     def order(self, party: str, order: node.Order, answer_type: type[T] | None = None) -> T:
         """The answer of a party's console to one order.
 
@@ -194,8 +192,6 @@ class Service:
     def _take_sent(self) -> list[node.Messages]:
         alive = [name for name, process in self.processes.items() if process.alive]
         return [self.order(name, node.TakeSent(), node.Messages) for name in alive]
-
-    # --- logs ---------------------------------------------------------------------------------
 
     def log(self, party: str) -> tuple[tuple[SignedEntry, ...], str]:
         """A party's audit log and its public key."""

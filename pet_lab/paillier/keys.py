@@ -95,13 +95,6 @@ class PublicKey:
         raw = int(self.n).to_bytes((self.bits + 7) // 8, "big")
         return hashlib.sha256(b"paillier public key" + raw).digest()[:16]
 
-    @cached_property
-    def phe(self) -> Any:
-        """The same key as python-paillier holds it."""
-        from phe import paillier
-
-        return paillier.PaillierPublicKey(int(self.n))
-
     def noise(self, count: int, kind: Noise = "fresh") -> list[mpz]:
         """`count` random n-th powers modulo n^2."""
         kinds = get_args(Noise)
@@ -237,7 +230,8 @@ class PrivateKey(PublicKey):
         """The same key as python-paillier holds it."""
         from phe import paillier
 
-        return paillier.PaillierPrivateKey(self.public.phe, int(self._p), int(self._q))
+        public = paillier.PaillierPublicKey(int(self.n))
+        return paillier.PaillierPrivateKey(public, int(self._p), int(self._q))
 
     def __repr__(self) -> str:
         return f"PrivateKey(of {self.public!r})"

@@ -152,9 +152,6 @@ def draw_task(
     return dict(zip(names, drawn, strict=True))
 
 
-# --- the package itself ----------------------------------------------------------------------
-
-
 @contextmanager
 def borrowed_randomness(noise: Noise) -> Iterator[None]:
     """smartnoise and mbi draw from numpy's global state, and add opendp's unseeded noise.

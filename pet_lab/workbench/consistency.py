@@ -65,9 +65,6 @@ def check(tables: Iterable[PrintedTable]) -> list[Contradiction]:
     return contradictions
 
 
-# ------------------------------------------------------------------ arithmetic of printed numbers
-
-
 def confusion_range(
     precision: tuple[Interval, Interval], recall: tuple[Interval, Interval]
 ) -> Interval | None:
@@ -138,9 +135,6 @@ def auc_bounds(advantage: float) -> Interval:
     between(0, 1, advantage=advantage)
     rest = (1 - advantage) ** 2 / 2
     return rest, 1 - rest
-
-
-# ------------------------------------------------------------------ rules, named in a table's TOML
 
 
 def _confusion(

@@ -104,7 +104,6 @@ class RunRecord:
     hashes        SHA-256 of the files that readers trust
     folder        where it lies on this machine; not stored
     skipped       the run was done and fresh, nothing was executed; not stored
-    stale         why a done run is no longer fresh, where that was asked for; not stored
     """
 
     notebook: str
@@ -128,7 +127,6 @@ class RunRecord:
     hashes: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False)
     skipped: bool = field(default=False, compare=False)
-    stale: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def ok(self) -> bool:

@@ -185,28 +185,25 @@ def pending(
     return {spec: reason for spec in specs if (reason := why(spec))}
 
 
-def profile_records(
-    ws: Workspace, notebook: str, name: str, *, data_fingerprint: DataFingerprint | None = None
-) -> list[RunRecord]:
-    """One record per run of a profile, whatever its state; `record.stale` holds the reasons."""
-    specs = plan_profile(ws, notebook, name)
-    prints = runs.fingerprints(ws, specs[0].notebook)
-    records = [runs.current(ws, spec) for spec in specs]
-    stale = [tuple(runs.stale(r, prints, data_fingerprint)) if r.ok else () for r in records]
-    return [dataclasses.replace(r, stale=s) for r, s in zip(records, stale, strict=True)]
-
-
-def profile_runs(
+def finished(
     ws: Workspace,
-    notebook: str,
-    name: str,
+    records: Iterable[RunRecord],
     *,
     data_fingerprint: DataFingerprint | None = None,
     stale: bool = False,
 ) -> list[RunRecord]:
-    """Done runs of a profile: those that are fresh, or all of them with `stale=True`."""
-    records = profile_records(ws, notebook, name, data_fingerprint=data_fingerprint)
-    return [record for record in records if record.ok and (stale or not record.stale)]
+    """Those of a notebook's records that are done and fresh; with `stale` all that are done."""
+    done = [record for record in records if record.ok]
+    if stale or not done:
+        return done
+    prints = runs.fingerprints(ws, done[0].notebook)
+    return [r for r in done if not runs.stale(r, prints, data_fingerprint)]
+
+
+def profile_runs(ws: Workspace, notebook: str, name: str, **chosen: Any) -> list[RunRecord]:
+    """Runs of a profile, in its order, that are `finished`."""
+    records = [runs.current(ws, spec) for spec in plan_profile(ws, notebook, name)]
+    return finished(ws, records, **chosen)
 
 
 _LOOK = ", look "
@@ -229,20 +226,10 @@ def further(ws: Workspace, notebook: str, name: str, *, seeds: int, at: int) -> 
     ]
 
 
-def further_runs(
-    ws: Workspace,
-    notebook: str,
-    name: str,
-    *,
-    data_fingerprint: DataFingerprint | None = None,
-    stale: bool = False,
-) -> list[RunRecord]:
-    """Done runs of `further`, as `profile_runs` has those of the profile."""
-    tagged = [r for r in runs.records(ws, notebook) if r.profile.startswith(name + _LOOK) and r.ok]
-    if stale or not tagged:
-        return tagged
-    prints = runs.fingerprints(ws, notebook)
-    return [r for r in tagged if not runs.stale(r, prints, data_fingerprint)]
+def further_runs(ws: Workspace, notebook: str, name: str, **chosen: Any) -> list[RunRecord]:
+    """Runs of `further` that are `finished`."""
+    tagged = [r for r in runs.records(ws, notebook) if r.profile.startswith(name + _LOOK)]
+    return finished(ws, tagged, **chosen)
 
 
 # --- executing ---------------------------------------------------------------------------------

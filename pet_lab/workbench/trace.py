@@ -485,5 +485,4 @@ def fresh_runs(ws: Workspace, name: str, profile: str | None = None) -> list[Run
     """Runs of a notebook that are done and up to date, all or those of a profile."""
     if profile:
         return sweep.profile_runs(ws, name, profile)
-    now = runs.fingerprints(ws, name)
-    return [r for r in runs.records(ws, name) if r.ok and not runs.stale(r, now)]
+    return sweep.finished(ws, runs.records(ws, name))

@@ -524,13 +524,12 @@ def test_profile_runs_are_those_done_and_fresh(make_workspace):
     specs = sweep.plan_profile(ws, "tiny", "quick")
     sweep.execute(ws, specs[:1], jobs=1)
     assert [r.run_id for r in sweep.profile_runs(ws, "tiny", "quick")] == [specs[0].run_id]
-    assert [r.state for r in sweep.profile_records(ws, "tiny", "quick")] == ["done", "planned"]
+    assert [runs.current(ws, spec).state for spec in specs] == ["done", "planned"]
     path = ws.notebooks / "group" / "tiny.ipynb"
     path.write_text(notebook_text(*BODY, "1"))
     assert sweep.profile_runs(ws, "tiny", "quick") == []
     assert len(sweep.profile_runs(ws, "tiny", "quick", stale=True)) == 1
-    (first, _) = sweep.profile_records(ws, "tiny", "quick")
-    assert first.stale == ("the notebook's code changed",)
+    assert sweep.pending(ws, specs[:1])[specs[0]] == "stale: the notebook's code changed"
 
 
 def test_cores_are_those_we_may_use():
