@@ -38,8 +38,6 @@ from pet_lab.checks import require
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Pin", "Table", "differences", "parse_csv"]
-
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _DELIMITERS = ";,\t|"

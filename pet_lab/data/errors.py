@@ -1,7 +1,5 @@
 """What can go wrong with data, each a class of its own so that a caller can tell them apart."""
 
-__all__ = ["DataError", "DataMismatch", "DataMissing", "UnknownData"]
-
 
 class DataError(ValueError):
     """A table that cannot be used as asked; the message says what to do."""

@@ -14,8 +14,6 @@ from .reader import read_table
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FilePair", "open_pair"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class FilePair:

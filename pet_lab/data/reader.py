@@ -42,8 +42,6 @@ from .errors import DataError, DataMissing
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Column", "TableReading", "read_table"]
-
 _require = partial(require, error=DataError)
 
 # In this order where several fit: a comma is the one that cells hold most often themselves.

@@ -25,8 +25,6 @@ from .scaling import unit_range
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Encoded", "binarise", "encode", "facts", "open_table", "positives", "read_csv", "split"]
-
 _COMPARISON = re.compile(r"\s*(?P<sign>>=|<=|==|!=|>|<)\s*(?P<value>.+?)\s*")
 _BEFORE = re.compile(r"\s*(?P<column>.+?)\s*(>=|<=|==|!=|>|<)")
 _SIGNS: dict[str, Any] = {

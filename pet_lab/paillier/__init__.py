@@ -13,22 +13,7 @@ Keys and their arithmetic are those of python-paillier (`phe`); ciphertexts made
 there. `threshold` shares the private key so that no single holder can decrypt.
 """
 
+# ruff: noqa: F401 - the package's face
 from pet_lab.paillier.keys import Ciphertexts, PrivateKey, PublicKey, generate
 from pet_lab.paillier.packing import CiphertextError, Grid, Packing, PaillierError, SlotOverflow
 from pet_lab.paillier.threshold import KeyShare, Partial, ThresholdKey, deal
-
-__all__ = [
-    "CiphertextError",
-    "Ciphertexts",
-    "Grid",
-    "KeyShare",
-    "Packing",
-    "PaillierError",
-    "Partial",
-    "PrivateKey",
-    "PublicKey",
-    "SlotOverflow",
-    "ThresholdKey",
-    "deal",
-    "generate",
-]

@@ -3,6 +3,7 @@
 The optional library openmined-psi loads when it is first used.
 """
 
+# ruff: noqa: F401 - the package's face
 from pet_lab.parties.errors import PartyError, PeerLost
 
 from .ecdh import EcdhEngine
@@ -17,7 +18,3 @@ from .protocol import (
     Transcript,
 )
 from .session import intersect, run_party
-
-__all__ = ["DataHolder", "EcdhEngine", "KeySet", "MessageError", "PartyError", "PeerLost"]
-__all__ += ["PsiEngine", "PsiError", "PsiOutcome", "PsiResult", "Transcript", "intersect"]
-__all__ += ["run_party"]
