@@ -4,13 +4,11 @@ Rows name who ran in one `column`: "mst" is our engine, "mst, smartnoise-synth" 
 `judged` finds a difference it is the other way round, and ours becomes "mst, our engine".
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    import pandas as pd
+import numpy as np
+import pandas as pd
 
 OURS = "our engine"
 TFP: Final = "tensorflow-privacy"
@@ -36,8 +34,6 @@ def agreement(
     one-sided tests at 5 %), "differs" where p is below 5 % shared by all lines, else "open". No
     line where a library did not run, or ours only once.
     """
-    import numpy as np
-    import pandas as pd
     from scipy import stats
 
     keys, parts = [*by, *detail], []
@@ -77,8 +73,6 @@ def judged(
     `table` is of `agreement`, for these `libraries` and `by`; given a `reading`, only its rows are
     exchanged.
     """
-    import pandas as pd
-
     column = str(table.columns[0])
     names = rows[column].copy()
     lines = table.loc[table["finding"] == "differs", [column, *by]].drop_duplicates()

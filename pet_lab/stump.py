@@ -4,20 +4,15 @@ On the report's student data "G2 >= 10" alone predicts 363 of 395 outcomes. A ta
 that leaves such a rule out says little.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from pet_lab import checks
 from pet_lab.checks import require
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True)

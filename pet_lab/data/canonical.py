@@ -29,14 +29,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+import pandas as pd
 
 from pet_lab.checks import require
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -65,8 +63,6 @@ class Table:
 
     def frame(self) -> pd.DataFrame:
         """The same as a DataFrame: int64, float64 and str columns."""
-        import pandas as pd
-
         frame = pd.DataFrame(list(self.rows), columns=self.columns, dtype=object)
         return frame.astype({c: _DTYPES[t] for c, t in zip(self.columns, self.types, strict=True)})
 

@@ -10,8 +10,6 @@ single blanks. The hash is the SHA-256 over, for each file, one line of JSON
 ``[name, SHA-256 of that content, number of items]``.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import warnings
@@ -19,18 +17,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pet_lab.checks import require
 from pet_lab.files import sha256
 
 from .entry import Entry, Parsed
 from .errors import DataError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _SIGNAL = re.compile(r"(acc|gyro)_exp(\d+)_user(\d+)\.txt", re.IGNORECASE)
 _OTHERS = ("labels.txt", "activity_labels.txt")
@@ -75,8 +71,6 @@ class Recordings:
         0 outside every label, 1 to 3 walking, upstairs, downstairs, 4 to 6 sitting, standing,
         lying, 7 to 12 from one posture to another.
         """
-        import pandas as pd
-
         parts = []
         for name in sorted(n for n in self.signals if n.startswith("acc")):
             experiment, user = map(int, re.findall(r"\d+", name))

@@ -17,17 +17,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pet_lab.checks import one_of, require
 
 from .errors import DataError
 from .reader import TableReading, content_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 POLICIES = ("refuse", "drop", "level", "median")
 """What is done with a missing value: see `prepare`."""
@@ -121,8 +119,6 @@ def prepare(
     DataError
         For columns that do not exist, values of text outside the bounds, identifiers and free text.
     """
-    import pandas as pd
-
     one_of(POLICIES, missing=missing)
     kinds = {c.name: c.kind for c in reading.columns}
     stated = _stated(bounds, kinds) if bounds else {}
@@ -193,8 +189,6 @@ class _Work:
         self, name: str, column: pd.Series, kind: str, known: Sequence[Any] | None
     ) -> tuple[dict[str, pd.Series], dict[str, Sequence[Any] | Bins]]:
         """The features of a column, within its bounds, and their domain."""
-        import pandas as pd
-
         if kind == "text":
             _check_texts(name, column, known)
             return {name: column}, {name: tuple(known)} if known else {}

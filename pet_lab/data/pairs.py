@@ -1,18 +1,15 @@
 """Two files of a user's own that share a key: read strictly, checked before any work starts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from pet_lab.checks import require
 
 from .errors import DataError
 from .reader import read_table
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +56,6 @@ def open_pair(
         In one sentence: one file of two, no key, a column that is not there, a missing cell, a key
         that repeats, too many labels, text where numbers are needed, or no key in both files.
     """
-    import pandas as pd
-
     named = [name for name in (left, right) if name]
     given = [*on, *left_columns, *right_columns, *numbers]
     if not named:

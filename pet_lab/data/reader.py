@@ -16,8 +16,6 @@ such as #N/A); the words NA, N/A, NaN, None and null are missing among numbers a
 text, where NA may be Namibia.
 """
 
-from __future__ import annotations
-
 import csv
 import datetime
 import hashlib
@@ -31,16 +29,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pet_lab.checks import require
 
 from .errors import DataError, DataMissing
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _require = partial(require, error=DataError)
 
@@ -124,8 +120,6 @@ class TableReading:
 
     def table(self) -> pd.DataFrame:
         """Columns column, kind, missing, decision: what a report shows of a user's file."""
-        import pandas as pd
-
         frame = pd.DataFrame(map(vars, self.columns), columns=[*Column.__annotations__])
         return frame.rename(columns={"name": "column"})
 
@@ -181,8 +175,6 @@ def content_of(source: Path | str, *, what: str = "a table") -> bytes:
 
 
 def _read(content: bytes, *, as_text: bool | Sequence[str], separator: str | None) -> TableReading:
-    import pandas as pd
-
     decoded, encoding = _decode(content)
     decisions = []
     if stated := re.match(r"sep=(.)(?=\r?\n)", decoded):  # spreadsheets write such a first line
@@ -590,8 +582,6 @@ def _numbers(
         notes.append(f"Different texts of one number, such as {' and '.join(twice)}, are equal.")
     column, missing = _filled(cells, values, dtype)
     if dtype == "object":
-        import pandas as pd
-
         column = pd.array(column, dtype="Int64")
     return kind, column, missing, " ".join(filter(None, notes))
 

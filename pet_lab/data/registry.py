@@ -7,8 +7,6 @@ is over the parsed table (`canonical`, `hapt`), not over the bytes of a file.
 PET_LAB_OFFLINE=1: never try to download.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import socket
@@ -23,7 +21,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from pet_lab import files
 from pet_lab.checks import require
@@ -32,9 +32,6 @@ from . import canonical, hapt, student
 from .archives import members
 from .entry import Dataset, Entry, Parsed
 from .errors import DataMismatch, DataMissing, UnknownData
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 REGISTRY: Mapping[str, Entry] = MappingProxyType({e.name: e for e in (student.ENTRY, hapt.ENTRY)})
 _CONNECT_S, _READ_S = 3.0, 20.0
@@ -283,8 +280,6 @@ def load(name: str, *, path: str | Path | None = None, stand_in: bool = False) -
 def _frame(entry: Entry, source: Path) -> pd.DataFrame:
     if not entry.keep_frame:
         return _checked(entry, source)[0].frame()
-    import pandas as pd
-
     store = _cached(f"{entry.name}-{entry.sha256[:16]}.parquet")
     if _recall(source) == entry.sha256 and store.is_file():
         with suppress(OSError, ValueError):  # an unreadable cache is made anew

@@ -1,7 +1,5 @@
 """A user's own table, features and target, and the part that is held out."""
 
-from __future__ import annotations
-
 import operator
 import re
 from collections import Counter
@@ -9,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pet_lab.checks import one_of, require
 
@@ -21,9 +20,6 @@ from .own import POLICIES, Domain, ends, prepare
 from .reader import read_table
 from .registry import REGISTRY, load
 from .scaling import unit_range
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _COMPARISON = re.compile(r"\s*(?P<sign>>=|<=|==|!=|>|<)\s*(?P<value>.+?)\s*")
 _BEFORE = re.compile(r"\s*(?P<column>.+?)\s*(>=|<=|==|!=|>|<)")
@@ -322,8 +318,6 @@ def read_csv(
 
 def facts(source: Dataset, *, target: str) -> pd.DataFrame:
     """What a report says of the table: one line per fact, columns what and number."""
-    import pandas as pd
-
     encoded = encode(source.frame, target=target, domain=source.domain)
     share = encoded.y.mean()
     numbers = {
