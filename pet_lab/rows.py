@@ -5,19 +5,16 @@ Rows are long and tidy: factor columns (typed, with the unit in the name), `repl
 with the condition under which it holds.
 """
 
-from __future__ import annotations
-
 import re
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from pet_lab.checks import require
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
 
 
 class Rows:
@@ -52,15 +49,11 @@ class Rows:
 
     def frame(self) -> pd.DataFrame:
         """The rows so far; a text factor that a row lacks is "", a number it lacks is NaN."""
-        import pandas as pd
-
         return fill(pd.DataFrame(self._records))
 
 
 def concat(*parts: pd.DataFrame) -> pd.DataFrame:
     """Rows of several experiments under one another; a text factor that a part lacks is ""."""
-    import pandas as pd
-
     return fill(pd.concat([part for part in parts if len(part)], ignore_index=True))
 
 
@@ -78,8 +71,6 @@ def streams(seed: int, replicates: int) -> Iterator[tuple[int, np.random.SeedSeq
     >>> [stream.spawn_key for _, stream in streams(seed=1, replicates=2)]
     [(0,), (1,)]
     """
-    import numpy as np
-
     return enumerate(np.random.SeedSequence(seed).spawn(replicates))
 
 
@@ -90,8 +81,6 @@ def summarise(rows: pd.DataFrame, by: str | Sequence[str]) -> pd.DataFrame:
     takes its own `se` and `replicates_n` where it has them, else its se is NaN. ValueError if a
     column of `by` is missing, or a group would mix several metrics or readings.
     """
-    import numpy as np
-
     keys = [by] if isinstance(by, str) else list(by)
     there = ", ".join(map(str, rows.columns))
     for key in keys:
@@ -138,8 +127,6 @@ def contributions(
     {'region': 'n', 'metric': 'sum', 'records': 2, 'total': 7.0, 'largest': 5.0, 'second': 2.0, \
 'negative': 0}
     """
-    import pandas as pd
-
     cells = []
     groups = records.groupby(list(by), sort=False) if by else [((), records)]
     for key, group in groups:

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from pet_lab import files
 from pet_lab.checks import require
 from pet_lab.rows import Claim
 from pet_lab.workbench.errors import ResultsError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from pet_lab.workbench.runs import RunRecord
     from pet_lab.workbench.workspace import Workspace
 
@@ -158,8 +158,6 @@ def _require(holds: object, sentence: str) -> None:
 
 def tidy(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """A checked copy of `rows` with standard column types; a ResultsError says what is wrong."""
-    import pandas as pd
-
     frame = rows.copy() if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     frame = frame.reset_index(drop=True)
     _check_columns(frame)
@@ -212,7 +210,6 @@ def _check_columns(frame: pd.DataFrame) -> None:
 
 
 def _factor(name: str, column: pd.Series) -> pd.Series:
-    import pandas as pd
     from pandas.api import types
 
     if isinstance(column.dtype, pd.CategoricalDtype):
@@ -256,8 +253,6 @@ def read(ws: Workspace, notebook: str, run_ids: Iterable[str] | None = None) -> 
     (a list parameter as JSON text), and the rows; empty if there are no runs. Rows whose file does
     not have the hash in run.json are not read.
     """
-    import pandas as pd
-
     from pet_lab.workbench import notebooks, runs
 
     name = notebooks.resolve(ws, notebook)

@@ -14,8 +14,6 @@ run's parameters fill; or it is declared in `numbers.toml` beside the text, in t
 A declaration that no text holds any more is a fault too, so a number changed on either side shows.
 """
 
-from __future__ import annotations
-
 import ast
 import html
 import importlib.util
@@ -25,19 +23,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from pet_lab import files
 from pet_lab.checks import require
 from pet_lab.rows import retold, summarise, symbols
 from pet_lab.workbench import notebooks, published, runs, sweep
 from pet_lab.workbench.errors import WorkbenchError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from pet_lab.workbench.runs import RunRecord
-    from pet_lab.workbench.workspace import Workspace
+from pet_lab.workbench.runs import RunRecord
+from pet_lab.workbench.workspace import Workspace
 
 NUMERAL = re.compile(r"\.?\d(?:[\d.,_]*\d)?|[⁰¹²³⁴-⁹]+")
 KINDS = ("definition", "reference", "publication", "measured")
@@ -102,8 +98,6 @@ def _not_there(ws: Workspace, name: str, phrase: Phrase) -> list[str]:
         known = {c.value for t in published.named(phrase.of) for c in t.cells}
         known |= {100 * value for value in known}  # as a percentage
     elif phrase.kind == "rows" and summary_path(ws, name).is_file():
-        import pandas as pd
-
         table = pd.read_csv(summary_path(ws, name))
         known = set(table.loc[table["metric"] == phrase.of, "mean"])
     else:
@@ -390,8 +384,6 @@ def sources(ws: Workspace, record: RunRecord, claims: Iterable[Mapping[str, Any]
 
     A parameter, a printed number, the mean of rows at one setting, or computed by the study.
     """
-    import pandas as pd
-
     assert record.folder is not None
     means = condensed(pd.read_parquet(record.folder / runs.ROWS))
     lines: dict[str, None] = {}
@@ -438,8 +430,6 @@ def summary_path(ws: Workspace, name: str) -> Path:
 
 def full_runs(ws: Workspace) -> pd.DataFrame:
     """What git keeps of each notebook's full run: commit, day, seconds by the clock and of CPU."""
-    import pandas as pd
-
     path = ws.reports / "rows" / "runs.csv"
     if not path.is_file():
         return pd.DataFrame()
@@ -460,8 +450,6 @@ def full_sentence(ws: Workspace) -> str:
 
 def write_summary(ws: Workspace, record: RunRecord) -> None:
     """Keep the summary of a run's rows, six digits a number; a run that is not done is left out."""
-    import pandas as pd
-
     if not (record.ok and record.folder):
         return
     known = full_runs(ws).T.to_dict()
