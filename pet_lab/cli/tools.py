@@ -1,6 +1,7 @@
 """Commands beside the workbench: parties, JupyterLab, the state of this machine."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,8 +46,6 @@ def lab(
     ] = None,
 ) -> None:
     """Open JupyterLab on the start page that links the notebooks."""
-    import subprocess
-
     if getattr(os, "geteuid", lambda: 1)() == 0 and not _root_allowed(more or []):
         raise WorkspaceError(
             "JupyterLab does not start for root: run this as another user, or, in a container, "

@@ -14,9 +14,11 @@ import io
 import logging
 import math
 import os
+import queue
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -407,8 +409,6 @@ def serve(folder: Path) -> None:
     `folder` holds its credentials and task.json, and in the end result.msgpack.
     """
     _flower()
-    from concurrent.futures import ThreadPoolExecutor
-
     import grpc
     from flwr.proto.transport_pb2_grpc import add_FlowerServiceServicer_to_server
     from flwr.server.superlink.fleet.grpc_bidi.flower_service_servicer import FlowerServiceServicer
@@ -474,8 +474,6 @@ def join(folder: Path, address: str, program: type[Client] = Client) -> None:
     `address` cannot be reached, or one side does not accept the other's certificate.
     """
     _flower()
-    import queue
-
     import grpc
     from flwr.common import serde
     from flwr.proto.transport_pb2 import ClientMessage

@@ -30,7 +30,7 @@ import pandas as pd
 from pet_lab import files
 from pet_lab.checks import require
 from pet_lab.rows import retold, summarise, symbols
-from pet_lab.workbench import notebooks, published, runs, sweep
+from pet_lab.workbench import notebooks, published, results, runs, scorecard, sweep
 from pet_lab.workbench.errors import WorkbenchError
 from pet_lab.workbench.runs import RunRecord
 from pet_lab.workbench.workspace import Workspace
@@ -142,8 +142,6 @@ def _leaves(value: Any) -> Iterator[str]:
 
 def generated(ws: Workspace) -> dict[str, str]:
     """What stands in the README between marks: <!-- tally -->, <!-- shelf -->, <!-- runs -->."""
-    from pet_lab.workbench import scorecard
-
     card = scorecard.read(ws.reports / "scorecard.csv")
     shelf = card[card["notebook"].str.startswith("literature/")]
     lines = [
@@ -261,8 +259,6 @@ def check(ws: Workspace, name: str) -> list[str]:
 
 def check_run(ws: Workspace, record: RunRecord) -> list[str]:
     """What is wrong with the numbers that a run shows: headline, claims, captions."""
-    from pet_lab.workbench import results
-
     assert record.folder is not None
     name, phrases = record.notebook, declared(ws, record.notebook)
     summary = results.summary(record.folder)
