@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,8 @@ from pet_lab.checks import require
 
 from .errors import DataError
 from .reader import read_table
+
+_check = partial(require, error=DataError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +147,3 @@ def _side(
     decided = reading.table().set_index("column").loc[used].reset_index()
     decided.insert(0, "file", name)
     return _Side(name=name, sha256=reading.sha256, frame=frame, decided=decided)
-
-
-def _check(holds: object, sentence: str) -> None:
-    require(holds, sentence, DataError)

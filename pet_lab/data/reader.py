@@ -625,7 +625,9 @@ def _dropped(name: str, numeric: Mapping[str, str]) -> list[str]:
 
 def _dates(present: Sequence[str]) -> tuple[dict[str, datetime.date], str]:
     """The day of each cell, if all are days in one certain notation; else none, and why not."""
-    named = {cell: _MONTH.sub(_month_number, cell) for cell in present}
+    named = {
+        cell: _MONTH.sub(lambda m: f"/{MONTHS.index(m[1].lower()) + 1}/", cell) for cell in present
+    }
     matches, order, note = [_DAY.fullmatch(text) for text in named.values()], (1, 2, 3), ""
     if not any(matches):
         matches = [_DAY_FIRST.fullmatch(text) for text in named.values()]
@@ -646,7 +648,3 @@ def _dates(present: Sequence[str]) -> tuple[dict[str, datetime.date], str]:
     except ValueError:  # the 31st of February: not dates after all
         return {}, note
     return dict(zip(present, dates, strict=True)), note
-
-
-def _month_number(month: re.Match[str]) -> str:
-    return f"/{MONTHS.index(month[1].lower()) + 1}/"

@@ -33,6 +33,7 @@ from pet_lab.checks import require
 from pet_lab.parties.apart import Apart
 
 Array = NDArray[np.float64]
+_NO_KEY = "Only an office decrypts; this side holds no private key."
 Message = list[bytes]
 """What travels: a few byte strings."""
 
@@ -108,10 +109,6 @@ class Scheme(abc.ABC):
         wanted = f"Expected {self.parameters} weights, got an array of shape {weights.shape}."
         require(weights.shape == (self.parameters,), wanted, Rejected)
         return _bounded(np.asarray(weights, np.float64))
-
-
-def _holds_key(key: object) -> None:
-    require(key, "Only an office decrypts; this side holds no private key.", Rejected)
 
 
 @dataclass(frozen=True)
@@ -220,7 +217,7 @@ class Paillier(Scheme):
 
     def decrypt(self, message: Message, total_share: float) -> Array:
         """The average; Rejected without the private key or if an addend ran over."""
-        _holds_key(self.key)
+        require(self.key, _NO_KEY, Rejected)
         assert self.key is not None
         clear, ciphertexts = self._read(message)
         with _rejecting():
@@ -305,7 +302,7 @@ class Ckks(Scheme):
 
     def decrypt(self, message: Message, total_share: float) -> Array:
         """The average, off by about 1e-8; Rejected without the secret key."""
-        _holds_key(self.context.has_secret_key())
+        require(self.context.has_secret_key(), _NO_KEY, Rejected)
         (raw,) = self._parser("decrypt", self._read(message))
         values = np.frombuffer(raw, dtype="<f8")
         require(

@@ -18,6 +18,7 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,7 @@ class MaskingError(Rejected):
     """The protocol cannot go on, or must not."""
 
 
-def _require(holds: object, sentence: str) -> None:
-    require(holds, sentence, MaskingError)
+_require = partial(require, error=MaskingError)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,7 @@ from pet_lab.paillier.packing import CiphertextError, Packing, PaillierError
 Noise = Literal["fresh", "short"]
 
 SHORT_EXPONENT_BITS = 384
+_well_formed = functools.partial(require, error=CiphertextError)
 SMALLEST_KEY = 2048  # bits; less is for tests
 
 
@@ -288,10 +289,6 @@ def check_length(bits: int, for_tests: bool) -> None:
     require(bits >= SMALLEST_KEY or for_tests, few, PaillierError)
     sentence = f"A key of two equal primes has an even number of bits, at most 16384, got {bits}."
     require(bits % 2 == 0 and bits <= 16_384, sentence, PaillierError)
-
-
-def _well_formed(holds: object, sentence: str) -> None:
-    require(holds, sentence, CiphertextError)
 
 
 def random_unit(modulus: mpz) -> mpz:

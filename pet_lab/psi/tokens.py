@@ -180,11 +180,8 @@ def unpack(header: TableHeader, labels: Mapping[str, Bytes2D], rows: Bytes2D) ->
     Raises MessageError: wrong shapes, a code without a token, tokens or tags out of order.
     """
 
-    def check(holds: object, sentence: str) -> None:
-        expect(holds, sentence)
-
     announced = f"{header.rows} rows of {header.width} bytes were announced."
-    check(rows.shape == (header.rows, header.width), announced)
+    expect(rows.shape == (header.rows, header.width), announced)
     widths = [TAG_WIDTH, *[4] * len(header.columns), *[8] * len(header.shares)]
     tags, *numbers = map(np.ascontiguousarray, np.split(rows, np.cumsum(widths[:-1]), axis=1))
     codes, shares = {}, {}
@@ -194,15 +191,15 @@ def unpack(header: TableHeader, labels: Mapping[str, Bytes2D], rows: Bytes2D) ->
             continue
         tokens, size = labels[name], header.columns[name]
         shape = f"Column {name} has {size} tokens of {TOKEN_WIDTH} bytes."
-        check(tokens.shape == (size, TOKEN_WIDTH), shape)
+        expect(tokens.shape == (size, TOKEN_WIDTH), shape)
         text = strings(tokens)
         rising = np.greater(text[1:], text[:-1]).all()
-        check(rising, f"The tokens of {name} are distinct and in ascending order.")
+        expect(rising, f"The tokens of {name} are distinct and in ascending order.")
         code = codes[name] = raw.view(">u4").ravel().astype(np.uint32)
-        check((code < size).all(), f"A row of {name} names a token that does not exist.")
+        expect((code < size).all(), f"A row of {name} names a token that does not exist.")
     text = strings(tags)
     rising = np.greater_equal(text[1:], text[:-1]).all()
-    check(rising, "The row tags of a table are in ascending order.")
+    expect(rising, "The row tags of a table are in ascending order.")
     return TokenTable(header, tags, labels, codes, shares)
 
 
@@ -244,7 +241,6 @@ def tables_for_linkers(
     Raises PsiError: a session that told this side no rows, values with one linker, values that are
     not whole numbers or could overflow 63 bits when summed.
     """
-
     if outcome.rows is None:
         raise PsiError("After this session nobody here knows the rows; choose analytics and ecdh.")
     values, public = dict(values or {}), dict(public or {})

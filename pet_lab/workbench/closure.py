@@ -75,10 +75,6 @@ def _file(name: str, root: Path) -> Path:
     return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
 
 
-def _exists(name: str, root: Path) -> bool:
-    return name.split(".", maxsplit=1)[0] == PACKAGE and _file(name, root).is_file()
-
-
 def _inside(package: str, root: Path) -> set[str]:
     folder = root.joinpath(*package.split(".")[1:])
     names = set()
@@ -108,7 +104,8 @@ def _module(
     outside = frozenset(_outside(tree))
     is_package = path.name == "__init__.py"
     imports = _imported(tree, name if is_package else name.rpartition(".")[0], root)
-    if is_package and name not in (PACKAGE, f"{PACKAGE}.workbench") and _is_lazy(tree):
+    lazy = any(isinstance(n, ast.FunctionDef) and n.name == "__getattr__" for n in tree.body)
+    if is_package and lazy and name not in (PACKAGE, f"{PACKAGE}.workbench"):
         imports |= _inside(name, root)  # names resolved at run time cannot be followed
     digest = hashlib.sha256(ast.dump(_strip(tree)).encode())
     for file in beside:
@@ -134,14 +131,10 @@ def _imported(tree: ast.AST, package: str, root: Path) -> set[str]:
         for name in names:
             # Importing a.b.c runs a/__init__ and a.b/__init__ too.
             pieces = name.split(".")
-            for i in range(1, len(pieces) + 1):
-                if _exists(prefix := ".".join(pieces[:i]), root):
-                    reached.add(prefix)
+            prefixes = (".".join(pieces[:i]) for i in range(1, len(pieces) + 1))
+            if pieces[0] == PACKAGE:
+                reached |= {prefix for prefix in prefixes if _file(prefix, root).is_file()}
     return reached
-
-
-def _is_lazy(tree: ast.Module) -> bool:
-    return any(isinstance(n, ast.FunctionDef) and n.name == "__getattr__" for n in tree.body)
 
 
 def _outside(tree: ast.Module) -> set[str]:

@@ -6,6 +6,7 @@ import json
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pet_lab.workbench.runs import RunRecord
     from pet_lab.workbench.workspace import Workspace
 
+_require = partial(require, error=ResultsError)
 REQUIRED = ("replicate", "metric", "value")
 READINGS = ("described", "published")
 RESERVED = ("run_id", "notebook", "mean", "sd", "n", "out")  # readers add columns of these names
@@ -150,10 +152,6 @@ def row_hashes(*frames: pd.DataFrame, most: int = 50_000) -> dict[str, Any]:
             widths.add(MIN_CELLS)
         known |= set(seen)
     return {"salt": salt, "widths": sorted(widths), "rows": sorted(known)}
-
-
-def _require(holds: object, sentence: str) -> None:
-    require(holds, sentence, ResultsError)
 
 
 def tidy(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:

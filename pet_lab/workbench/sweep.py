@@ -504,7 +504,10 @@ class _Sweep:
             }
             try:
                 outcome = self.executor(
-                    job, attempt, self.stopping.is_set, lambda *at: self._cell(spec, at)
+                    job,
+                    attempt,
+                    self.stopping.is_set,
+                    lambda *at: self.events.put(("cell", spec, at)),
                 )
                 record = runs.of_spec(
                     spec,
@@ -525,9 +528,6 @@ class _Sweep:
                 return record
             finally:
                 shutil.rmtree(attempt, ignore_errors=True)
-
-    def _cell(self, spec: RunSpec, at: tuple[int, int, str, float]) -> None:
-        self.events.put(("cell", spec, at))
 
 
 def _relative(folder: Path, root: Path) -> str:
