@@ -1,7 +1,7 @@
 """Two files of a user's own that share a key: read strictly, checked before any work starts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -70,37 +70,20 @@ def open_pair(
         *((a, b or a) for a, _, b in (text.partition("=") for text in on)), strict=True
     )
     rules: Any = {"numbers": numbers, "unique": unique, "most_labels": most_labels}
-    a = _side(left, key, left_columns, **rules)
-    b = _side(right, other, right_columns, **rules)
-    clash = ", ".join(set(key) & set(b.frame.columns[len(key) :]))
-    _check(not clash, f"{b.name} has {clash} beside the key of that name; rename it.")
-    b = replace(b, frame=b.frame.rename(columns=dict(zip(other, key, strict=True))))
-    keys = [set(side.frame[list(key)].itertuples(index=False, name=None)) for side in (a, b)]
+    a, source_a, decided_a = _side(left, key, left_columns, **rules)
+    b, source_b, decided_b = _side(right, other, right_columns, **rules)
+    clash = ", ".join(set(key) & set(b.columns[len(key) :]))
+    _check(not clash, f"{source_b['name']} has {clash} beside the key of that name; rename it.")
+    b = b.rename(columns=dict(zip(other, key, strict=True)))
+    keys = [set(frame[list(key)].itertuples(index=False, name=None)) for frame in (a, b)]
     _check(
         keys[0] & keys[1],
-        f"No key of {a.name} is in {b.name} ({', '.join(key)}); check that both write it alike: "
-        "leading zeros, case, dates.",
+        f"No key of {source_a['name']} is in {source_b['name']} ({', '.join(key)}); check that "
+        "both write it alike: leading zeros, case, dates.",
     )
-    return FilePair(
-        left=a.frame,
-        right=b.frame,
-        key=list(key),
-        provenance=[
-            {"name": side.name, "sha256": side.sha256, "kind": "own", "licence": "", "citation": ""}
-            for side in (a, b)
-        ],
-        reading=pd.concat([a.decided, b.decided], ignore_index=True),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Side:
-    """One file: its name, the columns in use with the key first, what the reader decided."""
-
-    name: str
-    sha256: str
-    frame: pd.DataFrame
-    decided: pd.DataFrame
+    decided = pd.concat([decided_a, decided_b], ignore_index=True)
+    provenance = [source_a, source_b]
+    return FilePair(left=a, right=b, key=list(key), provenance=provenance, reading=decided)
 
 
 def _side(
@@ -111,7 +94,8 @@ def _side(
     numbers: Sequence[str],
     unique: bool,
     most_labels: int,
-) -> _Side:
+) -> tuple[pd.DataFrame, dict[str, Any], pd.DataFrame]:
+    """The columns in use with the key first, the file's provenance, what the reader decided."""
     name = path.replace("\\", "/").rsplit("/", 1)[-1]
     header = [column.name for column in read_table(path, as_text=True).columns]
     used = [*key, *(columns or [c for c in header if c not in key])]
@@ -146,4 +130,5 @@ def _side(
     )
     decided = reading.table().set_index("column").loc[used].reset_index()
     decided.insert(0, "file", name)
-    return _Side(name=name, sha256=reading.sha256, frame=frame, decided=decided)
+    source = {"name": name, "sha256": reading.sha256, "kind": "own", "licence": "", "citation": ""}
+    return frame, source, decided
