@@ -47,12 +47,9 @@ class Parameter:
 
 def find(ws: Workspace) -> list[str]:
     """Names of all notebooks, such as "private_ml/dp_training_vs_dp_data", sorted."""
-    names = []
-    for path in (p for p in ws.notebooks.rglob("*.ipynb") if not p.is_dir()):
-        relative = path.relative_to(ws.notebooks)
-        if not any(part.startswith(".") for part in relative.parts):
-            names.append(relative.with_suffix("").as_posix())
-    return sorted(names)
+    paths = (p.relative_to(ws.notebooks) for p in ws.notebooks.rglob("*.ipynb") if not p.is_dir())
+    plain = (p for p in paths if not any(part.startswith(".") for part in p.parts))
+    return sorted(p.with_suffix("").as_posix() for p in plain)
 
 
 def resolve(ws: Workspace, name: str) -> str:
