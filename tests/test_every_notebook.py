@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from pet_lab.workbench import notebooks, results, runs, sweep, trace
 from pet_lab.workbench.workspace import Workspace
@@ -79,6 +80,47 @@ def test_ends_under_plain_papermill_from_any_folder(name, tmp_path, monkeypatch)
     assert done.returncode == 0, done.stderr[-4000:]
     executed = notebooks.read(tmp_path / "out.ipynb")["cells"]
     assert all(c["execution_count"] for c in executed if c["cell_type"] == "code")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["literature/encodings", "psi/analytics", "psi/typos"])
+def test_ends_under_a_client_that_asks_as_vs_code_does(name, tmp_path, monkeypatch):
+    """Its Jupyter extension sends one cell at a time, with these flags, from the notebook's folder.
+
+    Nobody answers what a panel sends, as before its view is on the screen; no request for input may
+    come, and the last cell has a panel to show.
+    """
+    monkeypatch.setenv("PET_LAB_OFFLINE", "1")
+    monkeypatch.setenv("PET_LAB_CACHE", str(tmp_path / "cache"))
+    for variable in ("PET_LAB_DATA", "PET_LAB_BATCH"):
+        monkeypatch.delenv(variable, raising=False)
+    smallest = sweep.profile(WS, name, "smoke").parameters
+    outputs = []
+
+    def hears(message):
+        outputs.append((message["msg_type"], message["content"]))
+
+    def is_asked(message):
+        raise AssertionError(message["content"])
+
+    manager, client = start_new_kernel(cwd=str(notebooks.path(WS, name).parent))
+    flags = {"silent": False, "store_history": True, "allow_stdin": True, "stop_on_error": False}
+    try:
+        for count, cell in enumerate([c for c in cells(name) if c["cell_type"] == "code"], 1):
+            code = notebooks.source_of(cell)
+            if "parameters" in cell["metadata"].get("tags", []):
+                code += "".join(f"\n{key} = {value!r}" for key, value in smallest.items())
+            outputs.clear()
+            reply = client.execute_interactive(
+                code, timeout=300, output_hook=hears, stdin_hook=is_asked, **flags
+            )["content"]
+            assert reply["status"] == "ok", reply
+            assert reply["execution_count"] == count
+        shown = [c["data"] for kind, c in outputs if kind == "display_data"]
+        assert any("application/vnd.jupyter.widget-view+json" in data for data in shown)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 @pytest.mark.slow
