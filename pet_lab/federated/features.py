@@ -59,6 +59,7 @@ class Windows:
     classes    what is told apart
     tests      bool, shape (n,): kept for testing; by default the windows of `TEST_USERS`
     holders    who holds each row, index into `names`, where that is given
+    stated     float64, shape (2, features): least and largest value of each, where that is public
     """
 
     X: NDArray[np.float64]
@@ -69,6 +70,7 @@ class Windows:
     tests: NDArray[np.bool_] | None = None
     holders: NDArray[np.int64] | None = None
     names: tuple[str, ...] = ()
+    stated: NDArray[np.float64] | None = None
 
     @property
     def testing(self) -> NDArray[np.bool_]:

@@ -53,10 +53,10 @@ def divide(
 ) -> list[Office]:
     """Give each office its people, or some of each person's activities.
 
-    Features are scaled by the pooled mean and standard deviation of the training windows. In a
-    deployment the offices get these two vectors from sums that are added like the weights are; no
-    epsilon of `private` charges them. ValueError if there are fewer people than offices, or an
-    office would be left without windows.
+    Features are scaled by mean and standard deviation: as if even between their stated ends, or
+    else pooled over the training windows. In a deployment the offices get the pooled ones from sums
+    that are added like the weights are; no epsilon of `private` charges them. ValueError if there
+    are fewer people than offices, or an office would be left without windows.
 
     offices : None: as many as hold the data, where that is given and rows stay there; else four
     skew : 0: whole people, as many for each office as can be. Above: the blocks (person, class) of
@@ -83,7 +83,10 @@ def divide(
     owner = data.holders if given and data.holders is not None else owner
     if skew > 0 and not same_data:
         _deal_blocks(data, ~testing, owner, skew, rng)
-    mean, scale = (f(data.X[~testing], axis=0) for f in (np.mean, np.std))
+    if data.stated is None:
+        mean, scale = (f(data.X[~testing], axis=0) for f in (np.mean, np.std))
+    else:
+        mean, scale = data.stated.mean(axis=0), np.ptp(data.stated, axis=0) / np.sqrt(12)
     x = np.clip((data.X - mean) / np.where(scale > 1e-12, scale, 1.0), -8, 8)
     parts, names = [], data.names if given else OFFICES
     for k in range(offices):

@@ -227,6 +227,7 @@ def own_table(
         tests=tests,
         holders=holders,
         names=names,
+        stated=None if encoded.ranges is None else encoded.ranges.T,
     )
     return windows, dict(source.provenance), source.counts
 
@@ -612,15 +613,19 @@ def headline(rows: pd.DataFrame, *, generated: bool) -> Claim:
     )
 
 
-def privacy(rows: pd.DataFrame, *, delta: float) -> list[str]:
-    """What is guaranteed to whom, epsilon with its assumptions."""
+def privacy(rows: pd.DataFrame, *, delta: float, stated: bool = False) -> list[str]:
+    """What is guaranteed to whom, epsilon with its assumptions; `stated`: features have bounds."""
+    scaling = (
+        "Features are scaled by their stated bounds, which costs no ε."
+        if stated
+        else "The pooled mean and standard deviation that scale the features are not charged."
+    )
     sentences = (
         "Scenarios 1 to 4: no differential privacy; encryption hides single updates from the "
         "server, not from an office with the key.",
         "DP-SGD at noise {record_noise:g}: ε = {record_epsilon:.2f} for a record at δ = {delta:g} "
         "(Poisson batches, Rényi accountant, largest of the offices). Where a record is a window of a "
-        "recording, a moment lies in two and a person has many: for them it is weaker. The pooled "
-        "mean and standard deviation that scale the features are not charged.",
+        "recording, a moment lies in two and a person has many: for them it is weaker. " + scaling,
         "Per office: ε = {office_epsilon:g} with four offices leaves accuracy "
         "{office_accuracy_pooled:.2f}.",
     )

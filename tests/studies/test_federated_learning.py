@@ -235,6 +235,24 @@ def test_an_own_table_trains_in_the_offices_that_hold_it(tmp_path):
     assert [c.text for c in study.takeaways(rows)]
 
 
+def test_stated_bounds_and_not_the_rows_scale_an_own_table(tmp_path, rows):
+    own_table(tmp_path)
+    (tmp_path / "bounds.toml").write_text('hours = [0, 99]\nregion = ["a", "b"]\n')
+    how = {"target": "left", "missing": "median", "bounds": str(tmp_path / "bounds.toml")}
+    source = study.data.open_table(str(tmp_path / "own.csv"), **how)
+    windows, *_ = study.own_table(source, target="left", office="place", seed=1)
+    (office, *_) = study.fitted(settings(), windows).divide(windows)
+    x = (np.unique(windows.X[windows.holders == 0, 0]) - 49.5) / (99 / np.sqrt(12))
+    assert set(np.unique(np.r_[office.X[:, 0], office.X_test[:, 0]])) <= set(x)
+    lines = (tmp_path / "own.csv").read_text().splitlines()
+    (tmp_path / "own.csv").write_text("\n".join(lines[:-5]))  # other rows, the same scale
+    source = study.data.open_table(str(tmp_path / "own.csv"), **how)
+    fewer, *_ = study.own_table(source, target="left", office="place", seed=1)
+    np.testing.assert_array_equal(fewer.stated, windows.stated)
+    assert "not charged" in study.privacy(rows, delta=1e-5)[1]
+    assert "stated bounds" in study.privacy(rows, delta=1e-5, stated=True)[1]
+
+
 def test_without_a_column_of_offices_rows_are_divided_at_random(tmp_path):
     windows, *_ = study.own_table(own_table(tmp_path), target="left", seed=1)
     split = study.fitted(settings(), windows).divide(windows)
