@@ -276,6 +276,8 @@ def cost(
             "cpu_seconds": one.costs["cpu_s"].sum(),
             "mebibytes_sent": one.costs["bytes_sent"].sum() / 2**20,
             "common_keys": one.cardinality,
+            "left_keys": len(data.left.frame),
+            "right_keys": len(data.right.frame),
         }
         rows.add(replicate=replicate, metrics=metrics)
     return rows.frame()
@@ -432,22 +434,29 @@ def what_if(
     return concat(grown, own.frame()), claim
 
 
+def contributions(rows: pd.DataFrame) -> pd.DataFrame:
+    """Records behind each cell of the tables of counts, for the checks of a release."""
+    cells = rows[rows["metric"] == "transactions"]
+    return cells.assign(records=cells["value"]).drop(columns=["replicate", "value"])
+
+
 def headline(rows: pd.DataFrame) -> Claim:
     """The verdict in one sentence."""
     counted = rows[(rows["metric"] == "transactions") & (rows["reading"] == "described")]
     own = (counted["left_label"] != "").any()
     cells = counted.pivot(index=OWN_CELL if own else CELL, columns="table", values="value").dropna()
-    measured = rows[rows["metric"] == "cpu_seconds"].iloc[0]
+    first = _first(rows)
     return Claim(
-        "{equal} of {cells} counts of the linker are those of the file; {n:,} by {n:,} keys took "
+        "{equal} of {cells} counts of the linker are those of the file; {left:,.0f} by {right:,.0f} keys took "
         "{wall:.0f} s and {cpu:.0f} CPU s with {engine}{printed}.",
         printed="" if own else ", against about 10 minutes in the report",
         equal=int((cells["2.2"] == cells["2.3"]).sum()),
         cells=len(cells),
-        n=int(measured["keys"]),
-        wall=60 * _first(rows)["wall_minutes"],
-        cpu=measured["value"],
-        engine=measured["engine"],
+        left=first["left_keys"],
+        right=first["right_keys"],
+        wall=60 * first["wall_minutes"],
+        cpu=first["cpu_seconds"],
+        engine=rows.loc[rows["metric"] == "cpu_seconds", "engine"].iloc[0],
     )
 
 

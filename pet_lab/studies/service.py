@@ -568,12 +568,13 @@ def _exact(rows: pd.DataFrame) -> pd.Series:
     return part.loc[~part["function"].str.contains("logistic"), "value"]
 
 
-def headline(rows: pd.DataFrame) -> Claim:
-    """The verdict in one sentence."""
+def headline(rows: pd.DataFrame, *, own: bool = False) -> Claim:
+    """The verdict in one sentence; `own`: the tasks are of a user's files, the attempts are not."""
     exact, stopped = _exact(rows), shown(rows, "attempts")["stopped"]
+    yours, made_up = (" on your files", ", on made-up files,") if own else ("", "")
     return Claim(
-        "{equal:g} of {exact} exact tasks equal the clear answer, {stopped:g} of {attempts} "
-        "forbidden attempts of our own were stopped or corrected (wrong products at level checked "
+        f"{{equal:g}} of {{exact}} exact tasks{yours} equal the clear answer, {{stopped:g}} of {{attempts}} "
+        f"forbidden attempts of our own{made_up} were stopped or corrected (wrong products at level checked "
         "only); by our own reading {met} of {wanted} requirements are met, {unmet} are not.",
         equal=exact.sum(),
         exact=len(exact),
@@ -585,8 +586,9 @@ def headline(rows: pd.DataFrame) -> Claim:
     )
 
 
-def takeaways(rows: pd.DataFrame) -> list[Claim]:
-    """What the rows bear out."""
+def takeaways(rows: pd.DataFrame, *, own: bool = False) -> list[Claim]:
+    """What the rows bear out; `own`: the tasks are of a user's files, all else is of made-up ones."""
+    yours, made_up = (" on your files", "On made-up files, ") if own else ("", "")
     leaks = shown(rows, "coalitions").query("parties == 3 and coalition == 2")
     safe, computed = (leaks[sharing].item() for sharing in SHARINGS[:2])
     exact, tasks = _exact(rows), shown(rows, "catalogue").set_index("level")
@@ -598,7 +600,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
     seconds = paper.set_index("join")["estimated s"]
     return [
         Claim(
-            "No approval, no computation is technical here: of what waits in the safe, two of "
+            "No approval, no computation is technical here: of random secrets in the safe, two of "
             "three parties opened {safe:.0%}. During the computation the bar is lower: they opened "
             "{computed:.0%} of what they compute on.",
             holds=safe == 0 and computed == 1,
@@ -606,7 +608,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
             computed=computed,
         ),
         Claim(
-            "{equal:g} of {n} tasks other than the logistic regression give exactly the clear "
+            f"{{equal:g}} of {{n}} tasks{yours or ' other than the logistic regression'} give exactly the clear "
             "answer; the check against wrong products makes {ratio:.1f} times the products.",
             holds=exact.all(),
             equal=exact.sum(),
@@ -614,7 +616,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
             ratio=products["checked"] / products["majority"],
         ),
         Claim(
-            "{stopped:g} of {n} forbidden attempts were stopped or corrected, {named:g} with a "
+            f"{made_up}{{stopped:g}} of {{n}} forbidden attempts were stopped or corrected, {{named:g}} with a "
             "name. A wrong input share names its user, a wrong accusation its owner; a wrong "
             "product at level checked, or one wrong share of an answer among three, stops the task "
             "without a name; among five the wrong answer is corrected. At level majority a wrong "
@@ -628,8 +630,8 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
             named=named.sum(),
         ),
         Claim(
-            "Scale is the honest limit (paragraph 129): products grow with exponent {low:.1f} to "
-            "{high:.1f} of the records. For 10,000 records a set intersection first is "
+            f"Scale is the honest limit (paragraph 129): products grow{' on made-up files' * own} with exponent "
+            "{low:.1f} to {high:.1f} of the records. For 10,000 records a set intersection first is "
             "{times:,.0f} times cheaper than an opened join, and tells both owners who is in both.",
             holds=seconds["opened"] > 100 * seconds["aligned"],
             low=low,

@@ -19,7 +19,7 @@ from scipy import stats
 from pet_lab import accounting, checks, data, dpsgd, mia
 from pet_lab import agreement as beside
 from pet_lab.dpsgd.config import Engine
-from pet_lab.rows import Claim, Rows, concat, fill, streams, summarise, wide
+from pet_lab.rows import Claim, Rows, concat, fill, streams, summarise, symbols, wide
 
 LABELS = {
     "mia.auc": "AUC of the attack",
@@ -463,7 +463,7 @@ def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
     """The same as a table of means with 95 % intervals."""
     means = summarise(judged(rows), ["setting", "attack_model", "metric"])
     half = means["se"] * stats.t.isf(0.025, np.maximum(means["n"] - 1, 1))
-    texts = [f"{m:.3f} ± {h:.3f}" for m, h in zip(means["mean"], half, strict=True)]
+    texts = [symbols(f"{m:.3f} ± {h:.3f}") for m, h in zip(means["mean"], half, strict=True)]
     table = means.assign(text=texts).pivot(
         index=["setting", "attack_model"], columns="metric", values="text"
     )
@@ -568,8 +568,8 @@ def takeaways(rows: pd.DataFrame, cells: pd.DataFrame, *, base_rate: float) -> l
             f"The shadow attack knows more without DP: its mean balanced accuracy is {known_text}; "
             "guessing is 0.50.",
             holds=knows > max(private_knows, 0.5),
-            otherwise=f"The shadow attack's mean balanced accuracy is {known_text} (nan: no target "
-            "could be imitated); guessing is 0.50.",
+            otherwise=f"The shadow attack's mean balanced accuracy is {known_text}; guessing is 0.50."
+            + ("" if known.notna().all() else " Where it is open, no target could be imitated."),
             knows=knows,
             private=private_knows,
         ),
@@ -596,7 +596,12 @@ def takeaways(rows: pd.DataFrame, cells: pd.DataFrame, *, base_rate: float) -> l
             "on it.",
             holds=rival.mean() - error > base_rate,
             otherwise="Steps on all records at once are not shown to beat the base rate of "
-            "{base:.2f} at this ε: accuracy {rival:.2f} (nan: not run, no public ranges).",
+            "{base:.2f} at this ε: accuracy {rival:.2f}."
+            + (
+                ""
+                if rival.notna().any()
+                else " They were not run: the features have no public ranges."
+            ),
             rival=rival.mean(),
             error=error,
             base=base_rate,

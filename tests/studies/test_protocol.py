@@ -105,10 +105,13 @@ def test_own_files_give_counts_costs_and_claims_of_their_own(tmp_path):
     got = of_linker.set_index(study.OWN_CELL)["value"]
     assert got.to_dict() == clear.to_dict()
     text = study.headline(rows).text + " ".join(c.text for c in study.takeaways(rows))
-    assert text.startswith("4 of 4 counts of the linker are those of the file; 30 by 30 keys took")
+    assert text.startswith("4 of 4 counts of the linker are those of the file; 40 by 30 keys took")
     assert "in the report" not in text
     assert "Totals need no" in text
     assert "Totals need no" not in "".join(c.text for c in study.takeaways(concat(*parts)))
+    behind = study.contributions(rows)
+    assert len(behind) == 8
+    assert (behind["records"] == rows.loc[behind.index, "value"]).all()
     with pytest.raises(ValueError, match=r"one column of each file.*right has size, sum"):
         study.files(0, seed=1, own=pair)
 

@@ -185,6 +185,12 @@ def test_claims_hold_on_good_rows_and_say_so_otherwise():
     assert "3 of 3 exact tasks" in study.headline(rows).text
     assert "3 of 3 forbidden" in study.headline(rows).text
     assert "wrong products at level checked only" in study.headline(rows).text
+    ours = study.takeaways(rows, own=True)
+    assert "3 of 3 exact tasks on your files" in study.headline(rows, own=True).text
+    assert "attempts of our own, on made-up files, were" in study.headline(rows, own=True).text
+    assert "tasks on your files give" in ours[1].text
+    assert "logistic" not in ours[1].text  # which own files are not asked
+    assert all("made-up files" in claim.text.lower() for claim in ours[2:])
     worse = rows.copy()
     worse.loc[worse["metric"].isin(["equal", "stopped"]), "value"] = 0.0
     assert [claim.holds for claim in study.takeaways(worse)[1:3]] == [False, False]
