@@ -13,6 +13,7 @@ NaN where fewer than 20 complete runs of the table's one-run cells are known.
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from math import ceil, isfinite, isinf, isnan, nan, sqrt
 from pathlib import Path
 from typing import Any, cast
@@ -141,6 +142,10 @@ def _judged(
     }
     mixed = {key: _mixed(matched) for key, matched in rows.items() if len(matched)}
     ours = {key: _estimate(rows[key]) for key, columns in mixed.items() if not columns}
+    for key, o in ours.items():  # a number that a few runs lack is 0/0 there
+        runs = max(other.runs for (_, reading), other in ours.items() if reading == key[1])
+        if _MOST * runs <= o.runs < runs:
+            ours[key] = replace(o, undefined=o.undefined + runs - o.runs)
     # What does not vary cannot be wrong by chance, so it is no member of the family.
     family = verdicts.at_look(max(1, sum(o.se != 0 for o in ours.values())), look)
     many = [key for key, o in ours.items() if table.cells[key[0]].kind == "one_run" and o.enough]

@@ -22,9 +22,10 @@ counts k (k + 1) times (:func:`at_look`): the shares of ALPHA add up to ALPHA, s
 holds however long one goes on.
 
 From ENOUGH runs on, intervals of one run come from the quantiles of those that are defined
-(:func:`empirical`). Where fewer than DEFINED of them are, the others being 0/0, so is the cell
-undefined, unless it is surely within its margin. With fewer runs intervals are Student's, and a
-verdict stands only if it holds whatever the spread of runs is within its own 95 % interval.
+(:func:`empirical`), if these are DEFINED at least. With fewer they are Student's, and a verdict
+stands only if it holds whatever the spread of runs is within its own 95 % interval; where ENOUGH
+runs leave so few, the others being 0/0, a cell without such a verdict is undefined, and none of
+them "differs": few runs cannot know of a rare outlier.
 """
 
 import re
@@ -81,10 +82,14 @@ class Ours:
     values: Floats | None = None
 
     @property
+    def runs(self) -> int:
+        """Replicates, with those that were left out."""
+        return self.replicates + self.undefined + self.diverged
+
+    @property
     def enough(self) -> bool:
         """Whether the spread of one run is known from quantiles."""
-        runs = self.replicates + self.undefined
-        return self.values is not None and runs >= ENOUGH and self.replicates >= DEFINED
+        return self.values is not None and self.runs >= ENOUGH and self.replicates >= DEFINED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,11 +235,6 @@ def _of_run(
 ) -> tuple[Verdict, str]:
     if spread:
         return _place(cell, gap, margin, spread)
-    if ours.undefined and ours.replicates + ours.undefined >= ENOUGH:
-        return (
-            "undefined",
-            f"{ours.replicates} runs that are a number do not tell the spread of one.",
-        )
     n = max(2, ours.replicates)
     # Bounds of the SD: chdtri(df, p) is the value that chi squared exceeds with probability p. The
     # smaller one goes with infinitely many replicates, so that "uninformative" blames no print for
@@ -245,7 +245,14 @@ def _of_run(
         _place(cell, gap, margin, student(ours.mean, ours.sd * factor, of, cells=cells))
         for factor, of in likely
     ]
-    if len({word for word, _ in answers}) > 1:
+    words = {word for word, _ in answers}
+    few = ours.runs > ours.replicates and ours.runs >= ENOUGH
+    if few and (len(words) > 1 or "differs" in words):
+        return (
+            "undefined",
+            f"{ours.replicates} runs that are a number do not tell the spread of one.",
+        )
+    if len(words) > 1:
         return "undecided", f"{ENOUGH} replicates would tell the spread of runs."
     return answers[0]
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -502,3 +503,19 @@ def test_the_workspace_scorecard_lists_every_printed_cell():
     assert len(df) == LINES >= 2 * 191
     assert list(dict.fromkeys(df["table"])) == [t.id for t in published.load()]
     assert tally(df)["inconsistent"] == 3
+
+
+def test_a_number_that_some_runs_do_not_have_is_undefined_there():
+    """Of 400 runs of a table, 3 have no row for one of its cells and 217 have NaN."""
+    rng = np.random.default_rng(11)
+    both = {"whole": rng.normal(0.5, 0.1, 400), "part": rng.normal(0.5, 0.1, 397)}
+    both["part"][180:] = math.nan
+    frame = pd.concat([rows(values, metric=name) for name, values in both.items()])
+    cells = [replace(cell("0.95", "one_run", 0.05), metric=name) for name in both]
+    printed = table(*cells, readings=("described",))
+    whole, part = score(frame, printed, contradictions=()).to_dict("records")
+    assert (whole["verdict"], part["verdict"]) == ("differs", "undefined")
+    assert part["note"].endswith("220 of our runs undefined (0/0), left out")
+    few = frame[frame["replicate"] < 300]  # 300 runs: more would tell
+    _, part = score(few, printed, contradictions=()).to_dict("records")
+    assert part["verdict"] != "undefined"
