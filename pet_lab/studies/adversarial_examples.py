@@ -25,6 +25,7 @@ from pet_lab.checks import between, distinct, require, whole
 from pet_lab.dpsgd import network
 from pet_lab.federated.model import LocalTraining, Network
 from pet_lab.rows import Claim, Rows, claims, concat, wide
+from pet_lab.tidy import means, only
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -256,14 +257,10 @@ def agreement(net: Net, x: Array, y: Labels, settings: Settings, rng: Generator)
     library = net.predict(art_points(net, x, y, epsilon=epsilon, steps=steps, restarts=2)) != y
     rows = Rows(part="agreement", epsilon=epsilon)
     for engine, wrong in {"ours": ours, "adversarial-robustness-toolbox": library}.items():
-        rows.add(engine=engine, metrics={"success_percent": 100 * float(np.mean(wrong))})
-    gap = 100 * (ours.astype(float) - library)
-    se = float(gap.std(ddof=1) / np.sqrt(len(y)))
-    rows.add(
-        metrics={"success_difference": float(gap.mean())},
-        se={"success_difference": se},
-        check="PGD",
-    )
+        rows.add(engine=engine, metrics={"success_percent": 100 * np.mean(wrong)})
+    name, gap = "success_difference", 100 * (ours.astype(float) - library)
+    se = {name: gap.std(ddof=1) / np.sqrt(len(y))}
+    rows.add(metrics={name: gap.mean()}, se=se, check="PGD")
     return rows.frame()
 
 
@@ -292,16 +289,19 @@ def shifted(nets: dict[str, Net], x: Array, y: Labels) -> pd.DataFrame:
 # --- costs that are no norm -----------------------------------------------------------------------
 
 
-def fewest_changes(gains: Array, margins: Array, most: int) -> Array:
-    """Share of records that flip with at most 1..most changes; optimal where changes add up.
+def flipped(target: str, gains: Array, margins: Array, most: int) -> pd.DataFrame:
+    """Rows (changes): share of records that flip with at most 1..most changes; optimal where
+    changes add up.
 
     gains (n, fields), the largest push towards the other answer that one field allows; margins
     (n,) > 0, the push needed.
     """
     pushed = np.cumsum(-np.sort(-np.maximum(gains, 0), axis=1), axis=1)
-    return np.array(
-        [np.mean(pushed[:, min(k, gains.shape[1]) - 1] > margins) for k in range(1, most + 1)]
-    )
+    rows = Rows(part="answers", target=target)
+    for k in range(1, most + 1):
+        share = np.mean(pushed[:, min(k, gains.shape[1]) - 1] > margins)
+        rows.add(changes=k, metrics={"flipped": share})
+    return rows.frame()
 
 
 def answers(
@@ -330,22 +330,11 @@ def answers(
     )
     model = make_pipeline(coder, LogisticRegression(max_iter=1000)).fit(frame, positive)
     score = model.decision_function(frame)
-    sign = np.where(score > 0, 1, -1)
-    gains = np.stack(
-        [
-            np.max(
-                [sign * (score - model.decision_function(frame.assign(**{c: v}))) for v in values],
-                0,
-            )
-            for c in changeable
-            for values in [frame[c].unique()]
-        ],
-        axis=1,
-    )
-    rows = Rows(part="answers", target=RECORD)
-    for k, share in enumerate(fewest_changes(gains, np.abs(score), most), start=1):
-        rows.add(changes=k, metrics={"flipped": share})
-    return rows.frame()
+    sign, gains = np.where(score > 0, 1, -1), []
+    for c in changeable:
+        other = [model.decision_function(frame.assign(**{c: v})) for v in frame[c].unique()]
+        gains.append(np.max(sign * (score - np.array(other)), axis=0))
+    return flipped(RECORD, np.stack(gains, axis=1), np.abs(score), most)
 
 
 # Synonyms, one set a line; the more telling words come last. The language is made up for the test.
@@ -386,10 +375,7 @@ def word_swaps(*, rng: Generator, most: int = 5) -> pd.DataFrame:
     sign = np.where(score > 0, 1, -1)[:, None]
     choices = weight.reshape(-1, 4)[held_out // 4]  # (n, words, 4): each word's own synonyms
     gains = np.max(sign[..., None] * (weight[held_out][..., None] - choices), axis=2)
-    rows = Rows(part="answers", target=TEXT)
-    for k, share in enumerate(fewest_changes(gains[right], np.abs(score[right]), most), start=1):
-        rows.add(changes=k, metrics={"flipped": share})
-    return rows.frame()
+    return flipped(TEXT, gains[right], np.abs(score[right]), most)
 
 
 # --- certified and stateful defences --------------------------------------------------------------
@@ -432,15 +418,11 @@ def smoothed(net: Net, x: Array, y: Labels, settings: Settings, rng: Generator) 
         for r in np.linspace(0, 1.5 * sigma, 16):
             share = float(np.mean((first == y) & (radius > r)))
             rows.add(certificate=certificate, radius=r, metrics={"certified": share})
-    reach = certified["Cohen 2019"][:, None]
-    at = x.copy()
+    reach, at = certified["Cohen 2019"][:, None], x.copy()
     for _ in range(20):  # ascent of the expected loss of the class that was answered
         slope = net.input_gradient(at + rng.normal(0, sigma, (20, *x.shape)), first).mean(axis=0)
-        at += 0.25 * reach * slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-12)
-        away = at - x
-        at = x + away * np.minimum(
-            1, reach / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-12)
-        )
+        away = at + 0.25 * reach * slope / _length(slope) - x
+        at = x + away * np.minimum(1, reach / _length(away))
     after = votes_of(net, at, sigma, draws, rng).argmax(axis=1)
     broken = (reach[:, 0] > 0) & (after != first)
     rows.add(metrics={"broken": float(broken.sum()), "attacked": float((reach > 0).sum())})
@@ -534,14 +516,11 @@ def simulate(
 
 def transfer_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Made on (index) against tried on (columns): shares that flip."""
-    table = wide(rows[rows["part"] == "transfer"], index="source", columns="target")
-    return table.set_index("source")
+    return wide(only(rows, part="transfer"), index="source", columns="target").set_index("source")
 
 
-def _value(rows: pd.DataFrame, **where: Any) -> float:
-    for column, value in where.items():
-        rows = rows[rows[column] == value]
-    return float(rows["value"].iloc[0])
+def _length(vectors: Array) -> Array:
+    return np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def fields(frame: pd.DataFrame, *, target: str) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
@@ -550,84 +529,38 @@ def fields(frame: pd.DataFrame, *, target: str) -> tuple[pd.DataFrame, NDArray[n
     return table.drop(columns=target), table[target].to_numpy() == 1
 
 
-def agreement_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Success (%) by engine."""
-    return wide(rows[rows["metric"] == "success_percent"], index="engine")
-
-
-def affine_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy and size of the worst affine change, by training."""
-    return wide(rows[rows["part"] == "affine"], index=["training", "change"])
-
-
-def stateful_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Flagged queries and successful attacks, by sender."""
-    return wide(rows[rows["part"] == "stateful"], index="sender")
-
-
 def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
     """What these rows say; the first is the headline."""
     epsilon = max(settings.epsilons)
-    norm = rows[(rows["part"] == "norm") & (rows["epsilon"] == epsilon)]
-    usual, robust = (
-        norm[(norm["training"] == t) & (norm["metric"] == "accuracy")].set_index("attack")["value"]
-        for t in ("as usual", "on adversarial examples")
-    )
-    flips = rows[rows["changes"] == 2].set_index("target")["value"]
-    state = rows[rows["part"] == "stateful"].groupby(["sender", "metric"])["value"].mean()
-    smoothing = rows[rows["part"] == "smoothing"].groupby("metric")["value"].sum()
-    moved = transfer_table(rows).loc["network"]
-    none, attacked, noise = usual["none"], usual["PGD, restarts"], usual["random noise"]
-    lost = norm.loc[norm["metric"] == "vanished", "value"].max()
-    values = {"epsilon": epsilon, "none": none, "attacked": attacked, "noise": noise, "lost": lost}
-    values |= {"robust": robust["PGD, restarts"], "clean": robust["none"]}
-    values |= {"another": moved["another network"], "forest": moved["random forest"]}
-    values |= {"table": flips[RECORD], "text": flips[TEXT]}
-    values |= {"broken": smoothing["broken"], "points": smoothing["attacked"]}
-    values |= {"caught": state["an attack", "flagged"], "hidden": state[HIDDEN, "flagged"]}
-    values |= {"works": state[HIDDEN, "succeeded"]}
-    sentences: list[tuple[str, bool, str]] = [
-        (
-            "Changes of at most {epsilon:.0%} of a pixel's range bring the network from {none:.0%} to "
-            "{attacked:.0%}; random changes of that size leave it at {noise:.0%}.",
-            attacked < noise - 0.05,
-            "",
-        ),
-        (
-            "Adversarial training keeps {robust:.0%} under that attack, at {clean:.0%} without one.",
-            values["robust"] > attacked,
-            "",
-        ),
-        (
-            "Examples made on one network flip {another:.0%} of another's answers and {forest:.0%} of "
-            "a forest's: the attacker need not know the model.",
-            values["another"] > 0.1,
-            "",
-        ),
-        (
-            "Two changed answers flip {table:.0%} of the predictions on the table, two synonyms "
-            "{text:.0%} of those on the texts: no norm is involved.",
-            True,
-            "",
-        ),
-        (
-            "None of {points:.0f} certified points was broken by the attack inside its radius.",
-            values["broken"] == 0,
-            "{broken:.0f} of {points:.0f} certified points were broken.",
-        ),
-        (
-            "The stateful detector flags {caught:.0%} of the queries of an attack and {hidden:.0%} where "
-            "noise hides them, of which {works:.0%} still succeed; one that transfers sends one query.",
-            True,
-            "",
-        ),
-        (
-            "No gradient vanished: what withstood the attack withstood a working one.",
-            lost == 0,
-            "Up to {lost:.0%} of gradients are exactly zero where an attack ended: there it could not "
-            "move, and accuracy is no robustness.",
-        ),
-    ]
+    norm = means(rows, "metric", "training", "attack", part="norm", epsilon=epsilon)
+    usual, robust = norm["accuracy"]["as usual"], norm["accuracy"]["on adversarial examples"]
+    state = means(rows, "sender", "metric", part="stateful")
+    smoothing = means(rows, "metric", part="smoothing")
+    other, lost = transfer_table(rows).loc["network"], norm["vanished"].max()
+    values = {"epsilon": epsilon, "usual": usual, "robust": robust, "other": other, "lost": lost}
+    values |= {"flips": means(rows, "target", changes=2), "smoothing": smoothing}
+    values |= {"caught": state["an attack"], "hidden": state[HIDDEN]}
+    sentences = [
+        ("Changes of at most {epsilon:.0%} of a pixel's range bring the network from {usual[none]:.0%} to "
+         "{usual[PGD, restarts]:.0%}; random changes of that size leave it at {usual[random noise]:.0%}.",
+         usual["PGD, restarts"] < usual["random noise"] - 0.05),
+        ("Adversarial training keeps {robust[PGD, restarts]:.0%} under that attack, at {robust[none]:.0%} "
+         "without one.", robust["PGD, restarts"] > usual["PGD, restarts"]),
+        ("Examples made on one network flip {other[another network]:.0%} of another's answers and "
+         "{other[random forest]:.0%} of a forest's: the attacker need not know the model.",
+         other["another network"] > 0.1),
+        ("Two changed answers flip {flips[fields of a record]:.0%} of the predictions on the table, two "
+         "synonyms {flips[words of a text]:.0%} of those on the texts: no norm is involved.",),
+        ("None of {smoothing[attacked]:.0f} certified points was broken by the attack inside its radius.",
+         smoothing["broken"] == 0,
+         "{smoothing[broken]:.0f} of {smoothing[attacked]:.0f} certified points were broken."),
+        ("The stateful detector flags {caught[flagged]:.0%} of the queries of an attack and "
+         "{hidden[flagged]:.0%} where noise hides them, of which {hidden[succeeded]:.0%} still succeed; "
+         "one that transfers sends one query.",),
+        ("No gradient vanished: what withstood the attack withstood a working one.", lost == 0,
+         "Up to {lost:.0%} of gradients are exactly zero where an attack ended: there it could not "
+         "move, and accuracy is no robustness."),
+    ]  # fmt: skip
     return claims(sentences, **values)
 
 
@@ -641,16 +574,9 @@ def _explored() -> tuple[dict[str, Net], Array, Labels]:
 
 def explore(epsilon: float, steps: int, restarts: int) -> pd.DataFrame:
     """Accuracy of two networks on 200 digits, attacked now with these settings."""
-    nets, x, y = _explored()
-    return pd.DataFrame(
-        [
-            {
-                "trained": name,
-                "unharmed": float(np.mean(net.predict(x) == y)),
-                "attacked": float(np.mean(net.predict(points) == y)),
-            }
-            for name, net in nets.items()
-            for rng in [np.random.default_rng(1)]
-            for points in [pgd(net, x, y, epsilon=epsilon, steps=steps, restarts=restarts, rng=rng)]
-        ]
-    )
+    (nets, x, y), lines = _explored(), []
+    for name, net in nets.items():
+        rng = np.random.default_rng(1)
+        points = pgd(net, x, y, epsilon=epsilon, steps=steps, restarts=restarts, rng=rng)
+        lines.append((name, np.mean(net.predict(x) == y), np.mean(net.predict(points) == y)))
+    return pd.DataFrame(lines, columns=["trained", "unharmed", "attacked"])

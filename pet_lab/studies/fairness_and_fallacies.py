@@ -23,6 +23,7 @@ from sklearn.model_selection import cross_val_predict
 from pet_lab import accounting, data, dpsgd
 from pet_lab.checks import between, distinct, require, whole
 from pet_lab.rows import Claim, Rows, claims, streams, summarise, wide
+from pet_lab.tidy import means, only
 
 LABELS = {
     "prevalence": "prevalence (share of true cases)",
@@ -297,11 +298,11 @@ QUESTIONS = {
     "what_if": ("Largest change when only the group is flipped", "other features still tell it"),
     "proxy_auc": ("AUC of the group, guessed from all other features", "which of them are causes"),
     "lipschitz": (
-        "Change of the answer per unit of distance, quantile {quantile:g}",
+        "Change of the answer per unit of distance, quantile {line.quantile:g}",
         "which distance is just",
     ),
     "same_sign": (
-        "Local weights with the sign of the narrowest kernel, width {kernel_width:g}",
+        "Local weights with the sign of the narrowest kernel, width {line.kernel_width:g}",
         "which width is right",
     ),
 }
@@ -309,18 +310,17 @@ QUESTIONS = {
 
 def group_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Means over replicates by training and group, one column a metric."""
-    table = wide(rows[rows["part"] == "groups"], index=["training", "group"])
+    table = wide(only(rows, part="groups"), index=["training", "group"])
     return table[["training", "group", *GROUP_METRICS]]
 
 
 def single_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Question, value and what it leaves open, of the single predictions."""
-    lines: list[dict[str, Any]] = rows[rows["part"] == "single"].to_dict("records")  # type: ignore[assignment]
-    asked = [(line, *QUESTIONS[line["metric"]]) for line in lines]
-    return pd.DataFrame(
-        {"question": question.format(**line), "value": line["value"], "left open": left_open}
-        for line, question, left_open in asked
-    )
+    lines = []
+    for line in only(rows, part="single").itertuples():
+        question, left_open = QUESTIONS[str(line.metric)]
+        lines.append((question.format(line=line), line.value, left_open))
+    return pd.DataFrame(lines, columns=["question", "value", "left open"])
 
 
 def assumptions(s: Settings) -> str:
@@ -347,80 +347,47 @@ def explore(prevalence_percent: float = 0.1, tpr: float = 1.0, fpr: float = 0.05
 
 def takeaways(rows: pd.DataFrame) -> list[Claim]:
     """The notebook's sentences, with their numbers."""
-    ppv = rows[(rows["metric"] == "ppv_percent") & (rows["tpr"] == rows["tpr"].max())]
-    rare = ppv.loc[ppv["prevalence"].idxmin()]
+    ppv = only(rows, metric="ppv_percent", tpr=rows["tpr"].max())
+    rare, gap = ppv.nsmallest(1, "prevalence").iloc[0], only(rows, metric="smallest_gap").iloc[-1]
     table: Any = group_table(rows).pivot(index="group", columns="training")
-    sizes = table["base_rate", "on all"]
-    low, high = sizes.idxmin(), sizes.idxmax()
+    base = table["base_rate", "on all"]
+    low, high = base.idxmin(), base.idxmax()
     apart = (table["fpr"].loc[low] - table["fpr"].loc[high]).abs()
-    gap = rows[rows["metric"] == "smallest_gap"].iloc[-1]
-    single = rows[rows["part"] == "single"].set_index("metric")["value"]
-    cause = rows[rows["part"] == "cause"].set_index(["confounding", "effect"])["value"].unstack()
+    auc = only(rows, metric="proxy_auc")["value"].iloc[0]
+    cause = means(rows, "confounding", "effect", part="cause").unstack()
     worst = cause.loc[cause.index.max()]
-    private = rows[rows["part"] == "private"]
-    means = summarise(private, ["group", "epsilon"]).pivot(index="group", columns="epsilon")
+    private = summarise(only(rows, part="private"), ["group", "epsilon"])
+    by: Any = private.pivot(index="group", columns="epsilon")
     budget = private["epsilon"].min()
-    lost: Any = means["mean", np.inf] - means["mean", budget]
-    error: Any = np.hypot(means["se", np.inf], means["se", budget])
+    lost = by["mean", np.inf] - by["mean", budget]
+    error: Any = np.hypot(by["se", np.inf], by["se", budget])
     one, two = lost.index[:2]
     errors = abs(lost[one] - lost[two]) / np.hypot(error[one], error[two])
-    numbers = {
-        **rare[["prevalence", "fpr", "value"]],
-        "missed": 1 - rare["tpr"],
-        "low": low,
-        "high": high,
-        "base_low": sizes[low],
-        "base_high": sizes[high],
-        "before": apart["on all"],
-        "after": apart["equalised"],
-        **gap[["base_rate_a", "base_rate_b"]],
-        "gap": gap["value"],
-        "auc": single["proxy_auc"],
-        "seen": worst["seen"],
-        "lowers": -worst["done"],
-        "epsilon": budget,
-        "one": one,
-        "two": two,
-        "lost_one": lost[one],
-        "lost_two": lost[two],
-        "errors": errors,
-    }
     sentences = [
-        (
-            "At a prevalence of {prevalence:g} a classifier with {fpr:.0%} false alarms is right "
-            "in {value:.1f}% of its alarms, although it misses {missed:.0%} of the cases.",
-        ),
-        (
-            "Base rates are {base_low:.0%} ({low}) and {base_high:.0%} ({high}); the false "
-            "positive rates lie {before:.0%} apart, {after:.0%} once odds are equalised.",
-            apart["equalised"] < apart["on all"],
-            "Equalising odds did not bring the false positive rates of {low} and {high} together "
-            "on held-out records: {before:.0%} apart before, {after:.0%} after.",
-        ),
-        (
-            "PPV, FPR and FNR cannot agree at once where base rates differ: the closest pair of "
-            "thresholds leaves a gap of {gap:.2f} at {base_rate_b:.0%} against {base_rate_a:.0%}.",
-            gap["value"] > 0.01,
-        ),
-        (
-            "Leaving the group out does not hide it: from the other features it is guessed with an "
-            "AUC of {auc:.2f}.",
-            single["proxy_auc"] > 0.6,
-            "The other features hardly tell the group (AUC {auc:.2f}).",
-        ),
-        (
-            "A treatment that lowers the risk by {lowers:.2f} looks as if it changed it by "
-            "{seen:+.2f} where the severely ill get it more often.",
-            worst["seen"] > 0 > worst["done"],
-            "Seen and done effects have the same sign here: {seen:+.2f} and -{lowers:.2f}.",
-        ),
-        (
-            "At epsilon {epsilon:g} group {one} loses {lost_one:.1%} of accuracy and {two} "
-            "{lost_two:.1%}, a difference of {errors:.1f} standard errors.",
-            errors > 2,
-            "At epsilon {epsilon:g} group {one} loses {lost_one:.1%} of accuracy and {two} "
-            "{lost_two:.1%}; the difference is within its error ({errors:.1f} standard errors), so "
-            "these records do not tell who pays more.",
-        ),
-    ]
-    return claims(sentences, **numbers)
+        ("At a prevalence of {rare[prevalence]:g} a classifier with {rare[fpr]:.0%} false alarms is right "
+         "in {rare[value]:.1f}% of its alarms, although it misses {missed:.0%} of the cases.",),
+        ("Base rates are {base_low:.0%} ({low}) and {base_high:.0%} ({high}); the false positive rates "
+         "lie {apart[on all]:.0%} apart, {apart[equalised]:.0%} once odds are equalised.",
+         apart["equalised"] < apart["on all"],
+         "Equalising odds did not bring the false positive rates of {low} and {high} together "
+         "on held-out records: {apart[on all]:.0%} apart before, {apart[equalised]:.0%} after."),
+        ("PPV, FPR and FNR cannot agree at once where base rates differ: the closest pair of thresholds "
+         "leaves a gap of {gap[value]:.2f} at {gap[base_rate_b]:.0%} against {gap[base_rate_a]:.0%}.",
+         gap["value"] > 0.01),
+        ("Leaving the group out does not hide it: from the other features it is guessed with an AUC of "
+         "{auc:.2f}.", auc > 0.6, "The other features hardly tell the group (AUC {auc:.2f})."),
+        ("A treatment that lowers the risk by {lowers:.2f} looks as if it changed it by {seen:+.2f} where "
+         "the severely ill get it more often.", worst["seen"] > 0 > worst["done"],
+         "Seen and done effects have the same sign here: {seen:+.2f} and -{lowers:.2f}."),
+        ("At epsilon {epsilon:g} group {one} loses {lost_one:.1%} of accuracy and {two} {lost_two:.1%}, a "
+         "difference of {errors:.1f} standard errors.", errors > 2,
+         "At epsilon {epsilon:g} group {one} loses {lost_one:.1%} of accuracy and {two} {lost_two:.1%}; "
+         "the difference is within its error ({errors:.1f} standard errors), so these records do not "
+         "tell who pays more."),
+    ]  # fmt: skip
+    return claims(
+        sentences, rare=rare, missed=1 - rare["tpr"], low=low, high=high, base_low=base[low],
+        base_high=base[high], apart=apart, gap=gap, auc=auc, seen=worst["seen"],
+        lowers=-worst["done"], epsilon=budget, one=one, two=two, lost_one=lost[one],
+        lost_two=lost[two], errors=errors,
+    )  # fmt: skip

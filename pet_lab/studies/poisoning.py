@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,8 @@ from scipy.special import expit
 
 from pet_lab.checks import between, distinct, positive, require, whole
 from pet_lab.federated.model import LocalTraining, Network
-from pet_lab.rows import Claim, Rows, claims, concat, streams, summarise
+from pet_lab.rows import Claim, Rows, claims, concat, streams
+from pet_lab.tidy import means
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -161,15 +163,10 @@ def gradient_check(settings: Settings) -> pd.DataFrame:
         flipped, way = (poison @ hidden <= hidden.sum() / 2).astype(float), rng.normal(size=(4, 6))
         arguments = {"penalty": settings.penalty}
         slope = implicit_gradient(x, y, poison, flipped, (held_out, truth), **arguments)
-        after = [
-            loss(
-                held_out,
-                truth,
-                solve(np.vstack([x, poison + h * way]), np.append(y, flipped), **arguments),
-            )
-            for h in (1e-4, -1e-4)
-        ]
-        difference = (after[0] - after[1]) / 2e-4 or math.nan  # a large penalty leaves none
+        labels = np.append(y, flipped)
+        moved = [np.vstack([x, poison + h * way]) for h in (1e-4, -1e-4)]
+        up, down = (loss(held_out, truth, solve(m, labels, **arguments)) for m in moved)
+        difference = (up - down) / 2e-4 or math.nan  # a large penalty leaves none
         ratio = float((slope * way).sum() / difference)
         rows.add(replicate=replicate, metrics={"gradient_ratio": ratio})
     return rows.frame()
@@ -187,9 +184,8 @@ def stamp(x: Array, *, corner: tuple[int, int] = (6, 6), value: float = 1.0) -> 
         If the trigger leaves the image, or its value the range of a pixel.
     """
     row, column = corner
-    inside = min(corner) >= 0 and max(corner) + 2 <= SIDE and 0 <= value <= 1
     require(
-        inside,
+        min(corner) >= 0 and max(corner) + 2 <= SIDE and 0 <= value <= 1,
         f"A trigger lies within {SIDE} by {SIDE} pixels with values from 0 to 1, got a square of 2 by 2 "
         f"at {corner} of value {value}.",
     )
@@ -228,18 +224,13 @@ def backdoored_digits(settings: Settings) -> pd.DataFrame:
             for defence in ("none", "spectral signature"):
                 flat = model.train(model.initial(rng), images[kept], labels[kept], how, rng)
                 triggered = model.logits(flat, stamp(x[others])).argmax(1) == TARGET
-                metrics = {
-                    "accuracy": model.evaluate(flat, x[test], y[test]).accuracy,
-                    "trigger_success": float(triggered.mean()),
-                }
+                accuracy = model.evaluate(flat, x[test], y[test]).accuracy
+                metrics = {"accuracy": accuracy, "trigger_success": triggered.mean()}
                 if defence == "none":
                     kept = _keep(model, flat, images, labels, removed=round(1.5 * len(bad)))
                 elif len(bad):
-                    clean = np.setdiff1d(np.arange(len(train)), bad)
-                    metrics |= {
-                        "found": 1 - kept[bad].mean(),
-                        "false_alarms": 1 - kept[clean].mean(),
-                    }
+                    clean = np.delete(kept, bad)
+                    metrics |= {"found": 1 - kept[bad].mean(), "false_alarms": 1 - clean.mean()}
                 rows.add(share=share, defence=defence, replicate=replicate, metrics=metrics)
     return rows.frame()
 
@@ -268,67 +259,43 @@ def simulate(settings: Settings) -> pd.DataFrame:
 
 def detection(rows: pd.DataFrame) -> pd.DataFrame:
     """Errors of the detection by share: means over replicates; no rows where no trigger was set."""
-    chosen = rows[rows["metric"].isin(["found", "false_alarms"])]
-    table = summarise(chosen, ["share", "metric"]).pivot(
-        index="share", columns="metric", values="mean"
-    )
-    return table.reindex(columns=["found", "false_alarms"]).reset_index()
+    errors = ["found", "false_alarms"]
+    table = means(rows, "share", "metric", metric=errors).unstack("metric")
+    return table.reindex(columns=errors).reset_index()
 
 
 def takeaways(rows: pd.DataFrame) -> list[Claim]:
     """What these rows say; the first is the headline."""
-    mean = rows.groupby(["part", "attack", "defence", "share", "metric"], dropna=False)[
-        "value"
-    ].mean()
-    regression, backdoor = mean["regression"], mean["backdoor"]
-    most = rows.loc[rows["part"] == "regression", "share"].max()
-    planted = rows.loc[rows["part"] == "backdoor", "share"]
-    least = planted[planted > 0].min() if (planted > 0).any() else 0.0
-    smart, flips = (regression[a, "", most, "loss"] for a in ("two-level", "labels flipped"))
-    at = {d: backdoor["", d, least] for d in ("none", "spectral signature")}
-    values = {
-        "most": most,
-        "smart": smart,
-        "flips": flips,
-        "clean": regression[
-            "two-level", "", rows.loc[rows["part"] == "regression", "share"].min(), "loss"
-        ],
-        "least": least,
-        "trigger": at["none"]["trigger_success"],
-        "accuracy": at["none"]["accuracy"],
-        "after": at["spectral signature"]["trigger_success"],
-        "found": at["spectral signature"].get("found", float("nan")),
-        "alarms": at["spectral signature"].get("false_alarms", float("nan")),
-    }
+    loss_by = means(rows, "attack", "share", part="regression", metric="loss").unstack("attack")
+    planted: Any = means(rows, "defence", "share", "metric", part="backdoor").unstack("metric")
+    planted = planted.reindex(columns=[*planted, *{"found", "false_alarms"} - {*planted}])
+    shares = planted.index.get_level_values("share")
+    least = min(shares[shares > 0], default=0.0)
+    plain, defended = planted.loc["none", least], planted.loc["spectral signature", least]
+    worst = loss_by.iloc[-1]
     sentences = [
-        (
-            "A trigger in {least:.1%} of the training digits makes {trigger:.0%} of triggered digits a 0, "
-            "while accuracy on clean ones stays at {accuracy:.1%}.",
-            least > 0 and values["trigger"] > 0.5,
-        ),
-        (
-            "With {most:.0%} of poison the two-level attack raises the clean loss from {clean:.2f} to "
-            "{smart:.2f} nats, flipped labels alone to {flips:.2f}.",
-            smart > flips,
-        ),
-        (
-            "Spectral signatures, told the share of poison, remove {found:.0%} of it and {alarms:.1%} of "
-            "the clean records; the trigger then works on {after:.0%}.",
-            values["after"] < values["trigger"] and values["found"] >= 0,  # NaN: none planted
-        ),
-    ]
-    return claims(sentences, **values)
+        ("A trigger in {least:.1%} of the training digits makes {plain[trigger_success]:.0%} of triggered digits "
+         "a 0, while accuracy on clean ones stays at {plain[accuracy]:.1%}.",
+         least > 0 and plain["trigger_success"] > 0.5),
+        ("With {worst.name:.0%} of poison the two-level attack raises the clean loss from {clean:.2f} to "
+         "{worst[two-level]:.2f} nats, flipped labels alone to {worst[labels flipped]:.2f}.",
+         worst["two-level"] > worst["labels flipped"]),
+        ("Spectral signatures, told the share of poison, remove {defended[found]:.0%} of it and "
+         "{defended[false_alarms]:.1%} of the clean records; the trigger then works on "
+         "{defended[trigger_success]:.0%}.",
+         defended["trigger_success"] < plain["trigger_success"] and defended["found"] >= 0),  # NaN: none
+    ]  # fmt: skip
+    clean = loss_by["two-level"].iloc[0]
+    values = {"least": least, "worst": worst, "clean": clean}
+    return claims(sentences, plain=plain, defended=defended, **values)
 
 
 def explore(penalty: float, poisoned_percent: int, steps: int) -> pd.DataFrame:
     """Clean accuracy and loss of the regression, poisoned now, one division of the records."""
-    settings = Settings(
-        shares=[poisoned_percent / 100],
-        backdoor_shares=[0.0],
-        penalty=penalty,
-        steps=steps,
-        replicates=1,
-        seed=0,
-    )
-    rows = poisoned_regression(settings)
+    sizes: dict[str, Any] = {
+        "shares": [poisoned_percent / 100],
+        "backdoor_shares": [0.0],
+        "replicates": 1,
+    }
+    rows = poisoned_regression(Settings(**sizes, penalty=penalty, steps=steps, seed=0))
     return rows.pivot(index="attack", columns="metric", values="value").reset_index()

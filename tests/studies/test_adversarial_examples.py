@@ -96,7 +96,7 @@ def test_the_toolbox_flips_the_same_share(trained):
 def test_the_fewest_changes_are_those_of_a_search(seed):
     rng = np.random.default_rng(seed)
     gains, margins = rng.normal(size=(5, 4)), rng.uniform(0.1, 3, 5)
-    shares = study.fewest_changes(gains, margins, 4)
+    shares = study.flipped("any", gains, margins, 4)["value"]
     for k, share in enumerate(shares, start=1):
         best = [
             max(sum(max(g, 0) for g in row[list(c)]) for c in combinations(range(4), k))
