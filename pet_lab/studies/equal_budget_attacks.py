@@ -19,7 +19,8 @@ from scipy import stats
 from pet_lab import accounting, checks, data, dpsgd, mia, synth
 from pet_lab import agreement as beside
 from pet_lab.dpsgd.config import Engine
-from pet_lab.rows import Claim, Rows, concat, summarise
+from pet_lab.rows import Claim, Rows, claims, concat, summarise
+from pet_lab.tidy import means, only
 
 LABELS = {
     "epsilon": "ε",
@@ -105,7 +106,7 @@ def simulate(s: Settings) -> pd.DataFrame:
 
 def agreement(rows: pd.DataFrame) -> pd.DataFrame:
     """Our engines beside the libraries: see `pet_lab.agreement`."""
-    part = rows[rows["metric"].isin(["mia.auc", "score.test"])]
+    part = only(rows, metric=["mia.auc", "score.test"])
     how: dict[str, Any] = {"by": ["epsilon"], "detail": ["attack", "metric"]}
     return beside.agreement(part, LIBRARIES, column="mechanism", **how)
 
@@ -229,62 +230,50 @@ def attacked(rows: pd.DataFrame) -> pd.DataFrame:
 def _best(rows: pd.DataFrame) -> pd.DataFrame:
     """The largest mean AUC at finite budgets of each way, and out of how many tries."""
     part = _ours(rows[np.isfinite(rows["epsilon"]) & (rows["metric"] == "mia.auc")])
-    means = summarise(part, ["mechanism", "attack", "epsilon"]).dropna(subset="mean")
-    by = means.groupby("mechanism")["mean"]
-    return means.assign(tries=by.transform("size")).loc[by.idxmax()].set_index("mechanism")
+    table = summarise(part, ["mechanism", "attack", "epsilon"]).dropna(subset="mean")
+    by = table.groupby("mechanism")["mean"]
+    return table.assign(tries=by.transform("size")).loc[by.idxmax()].set_index("mechanism")
 
 
 def headline(rows: pd.DataFrame) -> Claim:
     """One sentence: the best attack on either way at finite budgets."""
-    top = _best(rows)["mean"].reindex(["dp-sgd", "mst"])
-    return Claim(
+    sentence = (
         "At equal finite budgets the best attack reaches an AUC of {top[dp-sgd]:.2f} on DP training and of {top[mst]:.2f} on "
-        "DP data (largest mean over attacks and budgets).",
-        top=top,
+        "DP data (largest mean over attacks and budgets)."
     )
+    return Claim(sentence, top=_best(rows)["mean"].reindex(["dp-sgd", "mst"]))
 
 
 def takeaways(rows: pd.DataFrame, *, base_rate: float) -> list[Claim]:
     """What these rows bear out."""
-    claims, rows = [], _ours(rows)
+    shown, rows = [], _ours(rows)
+    best, area = "{line[attack]} at ε = {line[epsilon]:g}", "AUC {line[mean]:.2f} ± {width:.2f}"
     for _, line in _best(rows).iterrows():
         width = stats.t.isf(0.025 / line["tries"], line["n"] - 1) * line["se"]
-        best = "{line[attack]} at ε = {line[epsilon]:g}"
-        area = "AUC {line[mean]:.2f} ± {width:.2f}"
-        claims.append(
-            Claim(
-                f"On {{line.name}} {best} does better than guessing: {area}, the best of {{line[tries]}} allowed for.",
-                holds=line["mean"] - width > 0.5,
-                otherwise="On {line.name} no attack is shown to do better than guessing at a finite budget: the best of "
-                f"{{line[tries]}}, {best}, has {area}.",
-                line=line,
-                width=width,
-            )
+        sentence = (
+            f"On {{line.name}} {best} does better than guessing: {area}, the best of {{line[tries]}} allowed for.",
+            line["mean"] - width > 0.5,
+            "On {line.name} no attack is shown to do better than guessing at a finite budget: the best of "
+            f"{{line[tries]}}, {best}, has {area}.",
         )
-    worst = rows[np.isinf(rows["epsilon"]) & rows["attack"].eq(DISTANCE)]
-    distance = worst[worst["metric"] == "mia.auc"]["value"].mean()
-    claims.append(
-        Claim(
-            "Releasing the members themselves gives them away: the distance to the table has an AUC of {area:.2f}.",
-            holds=distance > 0.9,
-            area=distance,
+        shown += claims([sentence], line=line, width=width)
+    distance = only(rows, epsilon=math.inf, attack=DISTANCE, metric="mia.auc")["value"].mean()
+    released = "Releasing the members themselves gives them away: the distance to the table has an AUC of {area:.2f}."
+    shown.append(Claim(released, holds=distance > 0.9, area=distance))
+    scores = means(rows, "epsilon", "mechanism", metric="score.test")
+    for epsilon in sorted(set(rows["epsilon"]) - {math.inf}):
+        by, rest = (
+            scores[epsilon],
+            "network beats the base rate of {base:.2f}: test accuracy {values}.",
         )
-    )
-    scores = rows[np.isfinite(rows["epsilon"]) & (rows["metric"] == "score.test")]
-    for epsilon, part in scores.groupby("epsilon"):
-        means = part.groupby("mechanism")["value"].mean()
-        rest = "network beats the base rate of {base:.2f}: test accuracy {values}."
-        claims.append(
-            Claim(
-                "At ε = {epsilon:g} a " + rest,
-                holds=bool((means > base_rate).any()),
-                otherwise="At ε = {epsilon:g} no " + rest,
-                epsilon=epsilon,
-                base=base_rate,
-                values=", ".join(f"{v:.2f} by {k}" for k, v in means.items()),
-            )
+        values = ", ".join(f"{v:.2f} by {k}" for k, v in by.items())
+        sentence = (
+            "At ε = {epsilon:g} a " + rest,
+            (by > base_rate).any(),
+            "At ε = {epsilon:g} no " + rest,
         )
-    return claims
+        shown += claims([sentence], epsilon=epsilon, base=base_rate, values=values)
+    return shown
 
 
 def what_if(
@@ -304,9 +293,6 @@ def what_if(
     claim = Claim(
         "At ε = {epsilon:g} and δ = {delta:g} no attack, known or not, has an AUC above {most:.3f}; the best here reaches "
         "{best:.2f} at any finite budget.",
-        epsilon=epsilon,
-        delta=delta,
-        most=most,
-        best=reached.max(),
-    )
+        epsilon=epsilon, delta=delta, most=most, best=reached.max(),
+    )  # fmt: skip
     return shown[["attacked", "epsilon", "replicate", "metric", "value"]], claim

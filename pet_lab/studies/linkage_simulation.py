@@ -25,7 +25,8 @@ from pet_lab.linkage.filters import THRESHOLD_HINT
 from pet_lab.linkage.neighbours import fit_neighbours, fit_overlap, fit_slope
 from pet_lab.linkage.totals import every, or_none, para23
 from pet_lab.linkage.trade import TradeDeclarations, Typos, check_correctable, trade_declarations
-from pet_lab.rows import Claim, Rows, concat, wide
+from pet_lab.rows import Claim, Rows, claims, concat, wide
+from pet_lab.tidy import only
 
 BLOCK_ON = ["exporter_id", "hs6"]
 CHUNK_SIZE = CHUNKS_PER_FILE = 100  # the publication cuts 100 chunks from 10,000 records
@@ -341,30 +342,19 @@ def own_takeaways(rows: pd.DataFrame, *, dice: float) -> list[Claim]:
     """What the rows of a user's files bear out; the first is the headline."""
     totals = rows.groupby(["metric", "dice"])["value"].sum().unstack("metric")
     at, defined = totals.loc[dice], totals.dropna()
-    spread = (defined.max() / defined.min() - 1) if len(defined) else defined.sum() * np.nan
-    return [
-        Claim(
-            "At a Dice of {dice:g} {links:,.0f} of {pairs:,.0f} blocked pairs link; of the matches "
-            "an estimated {recall:.1%} do, of the other blocked pairs {ratio:.2%}.",
-            dice=dice,
-            links=at["own.links"],
-            pairs=at["own.blocked_pairs"],
-            recall=at.get("own.recall", np.nan),
-            ratio=at.get("own.share_of_blocked", np.nan),
-        ),
-        Claim(
-            "From a Dice of {low:g} to {high:g} the linked total moves by {linked:.0%}, the "
-            "corrected one by {corrected:.0%}: a correction that holds does not depend on the "
-            "threshold.",
-            holds=spread["total.corrected"] < spread["total.linked"],
-            otherwise="From a Dice of {low:g} to {high:g} the corrected total moves by "
-            "{corrected:.0%}, the linked one by {linked:.0%}: do not trust the correction here.",
-            low=defined.index.min(),
-            high=defined.index.max(),
-            linked=spread["total.linked"],
-            corrected=spread["total.corrected"],
-        ),
-    ]
+    moves = (defined.max() / defined.min() - 1) if len(defined) else defined.sum() * np.nan
+    sentences = [
+        ("At a Dice of {dice:g} {at[own.links]:,.0f} of {at[own.blocked_pairs]:,.0f} blocked pairs link; of "
+         "the matches an estimated {at[own.recall]:.1%} do, of the other blocked pairs "
+         "{at[own.share_of_blocked]:.2%}.",),
+        ("From a Dice of {low:g} to {high:g} the linked total moves by {moves[total.linked]:.0%}, the "
+         "corrected one by {moves[total.corrected]:.0%}: a correction that holds does not depend on the "
+         "threshold.", moves["total.corrected"] < moves["total.linked"],
+         "From a Dice of {low:g} to {high:g} the corrected total moves by {moves[total.corrected]:.0%}, the "
+         "linked one by {moves[total.linked]:.0%}: do not trust the correction here."),
+    ]  # fmt: skip
+    ends = {"low": defined.index.min(), "high": defined.index.max()}
+    return claims(sentences, dice=dice, at=at, moves=moves, **ends)
 
 
 def threshold_curve(
@@ -514,30 +504,32 @@ def table(rows: pd.DataFrame, part: str, index: str | list[str] = "setting") -> 
     return wide(chosen.assign(metric=chosen["metric"].str.removeprefix(f"{part}.")), index=index)
 
 
+def _count_errors(rows: pd.DataFrame) -> pd.DataFrame:
+    return only(errors(rows), metric=f"{COUNT}.relative_error")
+
+
 def rmse_by_size(rows: pd.DataFrame) -> pd.DataFrame:
     """RMSE of the count with its standard error, for the picture; without what is exact."""
-    chosen = errors(rows).query(f"metric == '{COUNT}.relative_error' and rmse > 0")
+    chosen = _count_errors(rows).query("rmse > 0")
     return chosen.assign(mean=chosen["rmse"], se=chosen["rmse_se"], metric="rmse")
 
 
 def headline(rows: pd.DataFrame) -> Claim:
     """How far the published correction, paragraph 23 and the resolved total are off."""
-    count = errors(rows).query(f"metric == '{COUNT}.relative_error'")
-    largest = count[count["records"] == count["records"].max()].set_index("estimator")
+    count = _count_errors(rows)
+    largest = only(count, records=count["records"].max()).set_index("estimator")
     return Claim(
-        "At {n:,} records the published correction misses the count by {published:+.0%} on "
-        "average, paragraph 23 by {para23:.1%} and the resolved total by {resolved:.2%} (RMSE).",
-        n=largest["records"].iloc[0],
-        published=largest["bias"]["published"],
-        **largest["rmse"].reindex(["para23", "resolved"]).to_dict(),
-    )
+        "At {n:,} records the published correction misses the count by {bias[published]:+.0%} on "
+        "average, paragraph 23 by {rmse[para23]:.1%} and the resolved total by {rmse[resolved]:.2%} (RMSE).",
+        n=largest["records"].iloc[0], bias=largest["bias"],
+        rmse=largest["rmse"].reindex(["para23", "resolved"]),
+    )  # fmt: skip
 
 
 def takeaways(chunks: pd.DataFrame, rows: pd.DataFrame) -> list[Claim]:
     """What the chunks and the rows bear out."""
-    by_code = chunks[chunks["stratified"]]
-    exact = by_code[by_code["comparison"] == "exact"]
-    loose = by_code[by_code["dice"] == by_code["dice"].min()]
+    by_code = only(chunks, stratified=True)
+    exact, loose = only(by_code, comparison="exact"), only(by_code, dice=by_code["dice"].min())
     actual, adjusted = f"{COUNT}_actual", f"{COUNT}_adjusted_published"
     missed = loose["recall_estimate"] - loose["recall_actual"]
     of_blocked, of_adjusted = (loose[c] - loose[actual] for c in (f"{COUNT}_blocked", adjusted))
@@ -545,55 +537,32 @@ def takeaways(chunks: pd.DataFrame, rows: pd.DataFrame) -> list[Claim]:
         float(np.sqrt((error**2).mean())) for error in (missed, of_blocked, of_adjusted)
     )
     over = exact[adjusted].mean() / exact[actual].mean() - 1
-    count = errors(rows).query(f"metric == '{COUNT}.relative_error'")
-    bias = count[count["estimator"] == "published"].set_index("records")["bias"]
+    count = _count_errors(rows)
+    bias = only(count, estimator="published").set_index("records")["bias"]
     rmse = count.pivot(index="records", columns="estimator", values="rmse").dropna(subset="para23")
     pairs = rmse[["resolved", "para23"]].itertuples()
     named = table(rows, "attack").set_index("setting")["named"]
-    alone, salted = named["exporter alone"], named["exporter alone, salted by product"]
-    return [
-        Claim(
-            "In chunks of 100 the model misses the recall by {recall:.4f} (RMSE) and hits it "
-            "exactly in {same:.0%} of the chunks; the published program never measured this.",
-            holds=recall < 0.005,
-            recall=recall,
-            same=(missed.abs() < 1e-6).mean(),
-        ),
-        Claim(
-            "In chunks of 100 no linkage was needed: the count over all blocked pairs has an RMSE "
-            "of {blocked:.2f}, the corrected one {corrected:.2f}.",
-            holds=blocked < corrected,
-            blocked=blocked,
-            corrected=corrected,
-        ),
-        Claim(
-            "Under exact comparison the corrected count overshoots by {over:.1%}, against "
-            "paragraph 22: typos lower the value, so links depend on the analytical variable.",
-            holds=over > 0,
-            over=over,
-        ),
-        Claim(
-            "The bias of the published correction grows with the file: {sizes} records.",
-            holds=bias.iloc[-1] > max(0.0, bias.iloc[0]),
-            sizes=", ".join(f"{b:+.1%} at {n:,}" for n, b in bias.items()),
-        ),
-        Claim(
-            "At every size the resolved total has a smaller error than paragraph 23: {sizes} "
-            "(RMSE).",
-            holds=(rmse["resolved"] < rmse["para23"]).all(),
-            otherwise="The resolved total is not always better than paragraph 23: {sizes} (RMSE).",
-            sizes=", ".join(
-                f"{better:.2%} against {worse:.2%} at {n:,}" for n, better, worse in pairs
-            ),
-        ),
-        Claim(
-            "Where exporters differ in size, a Bloom filter of the exporter alone names {alone:.0%}"
-            " of them, salted by product {salted:.1%}.",
-            holds=alone > 0.5 > salted,
-            alone=alone,
-            salted=salted,
-        ),
-    ]
+    alone, salted = "exporter alone", "exporter alone, salted by product"
+    sentences = [
+        ("In chunks of 100 the model misses the recall by {recall:.4f} (RMSE) and hits it exactly in "
+         "{same:.0%} of the chunks; the published program never measured this.", recall < 0.005),
+        ("In chunks of 100 no linkage was needed: the count over all blocked pairs has an RMSE of "
+         "{blocked:.2f}, the corrected one {corrected:.2f}.", blocked < corrected),
+        ("Under exact comparison the corrected count overshoots by {over:.1%}, against paragraph 22: typos "
+         "lower the value, so links depend on the analytical variable.", over > 0),
+        ("The bias of the published correction grows with the file: {biases} records.",
+         bias.iloc[-1] > max(0.0, bias.iloc[0])),
+        ("At every size the resolved total has a smaller error than paragraph 23: {errors} (RMSE).",
+         (rmse["resolved"] < rmse["para23"]).all(),
+         "The resolved total is not always better than paragraph 23: {errors} (RMSE)."),
+        (f"Where exporters differ in size, a Bloom filter of the exporter alone names {{named[{alone}]:.0%}} "
+         f"of them, salted by product {{named[{salted}]:.1%}}.", named[alone] > 0.5 > named[salted]),
+    ]  # fmt: skip
+    return claims(
+        sentences, recall=recall, same=(missed.abs() < 1e-6).mean(), blocked=blocked, named=named,
+        corrected=corrected, over=over, biases=", ".join(f"{b:+.1%} at {n:,}" for n, b in bias.items()),
+        errors=", ".join(f"{better:.2%} against {worse:.2%} at {n:,}" for n, better, worse in pairs),
+    )  # fmt: skip
 
 
 def glance(
@@ -611,17 +580,12 @@ def glance(
     table = pd.DataFrame(_estimates(trade, threshold, ENCODINGS[encoding]), columns=columns)
     count = table[table["quantity"] == COUNT].set_index("estimator")
     off = (count["value"] / count["actual"] - 1).abs()
-    refused = int(table["value"].isna().sum())
     claim = Claim(
         "Of the count, {best} is nearest to the truth ({near:.1%} off), {worst} farthest "
         "({far:.1%}); {refused} of {n} estimates are refused.",
         holds=off.notna().any(),
         otherwise="No estimator can tell the count here; {refused} of {n} estimates are refused.",
-        best=off.fillna(np.inf).idxmin(),
-        near=off.min(),
-        worst=off.fillna(-1).idxmax(),
-        far=off.max(),
-        refused=refused,
-        n=len(table),
-    )
+        best=off.fillna(np.inf).idxmin(), near=off.min(), worst=off.fillna(-1).idxmax(), far=off.max(),
+        refused=int(table["value"].isna().sum()), n=len(table),
+    )  # fmt: skip
     return table.drop(columns="metric"), claim

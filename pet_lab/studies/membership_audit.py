@@ -17,7 +17,7 @@ import pandas as pd
 from pet_lab import accounting, checks, dpsgd, mia
 from pet_lab import agreement as beside
 from pet_lab.dpsgd.config import Engine
-from pet_lab.rows import Claim, Rows, concat, wide
+from pet_lab.rows import Claim, Rows, claims, concat, wide
 
 LABELS = {
     "epsilon": "ε",
@@ -191,17 +191,19 @@ def agreement(s: Settings, attacked: Mapping[str, Attacked]) -> pd.DataFrame:
     for name, config in s.trainings.items():
         theirs = mia.coin_trainings(s.X, s.y, config, **how)
         for suffix, coins in (("", attacked[name].coins), (f", {beside.TFP}", theirs)):
-            noise = config.noise_multiplier
-            values: dict[str, Any] = {
-                "accuracy on members": coins.accuracy(members=True),
-                "accuracy on others": coins.accuracy(members=False),
-                "AUC of the loss threshold": coins.areas(coins.statistics),
+            own: dict[str, Any] = {
+                "training": name + suffix,
+                "noise_multiplier": config.noise_multiplier,
             }
-            for r in range(len(coins.member)):
-                metrics = {metric: value[r] for metric, value in values.items()}
-                rows.add(
-                    training=name + suffix, noise_multiplier=noise, replicate=r, metrics=metrics
-                )
+            values = pd.DataFrame(
+                {
+                    "accuracy on members": coins.accuracy(members=True),
+                    "accuracy on others": coins.accuracy(members=False),
+                    "AUC of the loss threshold": coins.areas(coins.statistics),
+                }
+            )
+            for r in range(len(values)):
+                rows.add(replicate=r, metrics=dict(values.iloc[r]), **own)
     libraries = dict.fromkeys(s.trainings, beside.TFP)
     return beside.agreement(rows.frame(), libraries, column="training", by=["noise_multiplier"])
 
@@ -270,12 +272,8 @@ def overfitting(rows: pd.DataFrame) -> pd.DataFrame:
 def headline(rows: pd.DataFrame) -> Claim:
     """What LiRA reaches without DP and under the strongest noise."""
     area = overfitting(rows).set_index("training")["lira.auc"]
-    return Claim(
-        "LiRA tells members from others with an AUC of {area[no DP]:.2f} without DP and {quiet:.2f} at {name}.",
-        area=area,
-        quiet=area.iloc[-1],
-        name=area.index[-1],
-    )
+    sentence = "LiRA tells members from others with an AUC of {area[no DP]:.2f} without DP and {quiet:.2f} at {name}."
+    return Claim(sentence, area=area, quiet=area.iloc[-1], name=area.index[-1])
 
 
 def takeaways(rows: pd.DataFrame) -> list[Claim]:
@@ -287,54 +285,33 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
     proven = audit[["most_exposed_record", "one_run_median"]].max(axis=1)
     plain, last = over.iloc[0], over.iloc[-1]
     by_loss, by_lira = (plain[f"correlation of gap and {k}"] for k in ("loss threshold", "LiRA"))
-    claims = [
-        Claim(
-            "Without DP LiRA is the stronger attack: AUC {lira[auc]:.2f} against {loss[auc]:.2f} of the loss threshold; among "
-            "others wrongly accused at a rate of {rate} it names {a:.1%} of the members against {b:.1%}.",
-            holds=bool(lira["auc"] > loss["auc"]),
-            lira=lira,
-            loss=loss,
-            rate=rate.removeprefix("tpr_at_"),
-            a=lira[rate],
-            b=loss[rate],
-        ),
-        Claim(
-            "Noise stops it at a price: from no DP to {last.name}, LiRA's AUC falls from {plain[lira.auc]:.2f} to "
-            "{last[lira.auc]:.2f} and the accuracy on other records from {plain[score.others]:.2f} to {last[score.others]:.2f}.",
-            holds=all(plain[k] > last[k] for k in ("lira.auc", "score.others")),
-            plain=plain,
-            last=last,
-        ),
-        Claim(
-            "No attack proves a larger ε than the accountant claims.",
-            holds=not bool((proven > audit["claimed"]).any()),
-            otherwise="An attack proves a larger ε than is claimed: chance (5 % per bound), or the claim or the program is "
-            "wrong.",
-        ),
-        Claim(
-            "Without DP the loss threshold follows the accuracy gap over trainings (correlation {loss:.2f}), LiRA less "
-            "({lira:.2f}): it allows for how easy a record is.",
-            holds=by_loss > abs(by_lira),
-            otherwise="Without DP the attacks follow the accuracy gap over trainings with correlations {loss:.2f} (loss "
-            "threshold) and {lira:.2f} (LiRA).",
-            loss=by_loss,
-            lira=by_lira,
-        ),
-    ]
+    sentences = [
+        ("Without DP LiRA is the stronger attack: AUC {lira[auc]:.2f} against {loss[auc]:.2f} of the loss threshold; among "
+         "others wrongly accused at a rate of {rate} it names {a:.1%} of the members against {b:.1%}.",
+         lira["auc"] > loss["auc"]),
+        ("Noise stops it at a price: from no DP to {last.name}, LiRA's AUC falls from {plain[lira.auc]:.2f} to "
+         "{last[lira.auc]:.2f} and the accuracy on other records from {plain[score.others]:.2f} to {last[score.others]:.2f}.",
+         all(plain[k] > last[k] for k in ("lira.auc", "score.others"))),
+        ("No attack proves a larger ε than the accountant claims.", not (proven > audit["claimed"]).any(),
+         "An attack proves a larger ε than is claimed: chance (5 % per bound), or the claim or the program is wrong."),
+        ("Without DP the loss threshold follows the accuracy gap over trainings (correlation {by_loss:.2f}), LiRA less "
+         "({by_lira:.2f}): it allows for how easy a record is.", by_loss > abs(by_lira),
+         "Without DP the attacks follow the accuracy gap over trainings with correlations {by_loss:.2f} (loss "
+         "threshold) and {by_lira:.2f} (LiRA)."),
+    ]  # fmt: skip
+    rates = {"rate": rate.removeprefix("tpr_at_"), "a": lira[rate], "b": loss[rate]}
+    values = {"lira": lira, "loss": loss, "plain": plain, "last": last, **rates}
+    shown = claims(sentences, by_loss=by_loss, by_lira=by_lira, **values)
     lies = "{name}: ε lies between {low:.2f} (proven) and {line[claimed]:.1f} (claimed)"
+    most = "{line[provable_at_most]:.2f}"
     for name, line in audit[np.isfinite(audit["claimed"])].iterrows():
-        claims.append(
-            Claim(
-                f"{lies}. So few trainings could prove {{line[provable_at_most]:.2f}} at most: the gap above that says nothing "
-                "of the attack or the accountant.",
-                holds=line["claimed"] > line["provable_at_most"],
-                otherwise=f"{lies}, and so many trainings could have proved up to {{line[provable_at_most]:.2f}}.",
-                name=str(name).capitalize(),
-                low=proven[name],
-                line=line,
-            )
+        sentence = (
+            f"{lies}. So few trainings could prove {most} at most: the gap above that says nothing of the attack or the accountant.",
+            line["claimed"] > line["provable_at_most"],
+            f"{lies}, and so many trainings could have proved up to {most}.",
         )
-    return claims
+        shown += claims([sentence], name=str(name).capitalize(), low=proven[name], line=line)
+    return shown
 
 
 def what_if(
@@ -347,11 +324,9 @@ def what_if(
     perfect = mia.epsilon_lower_bound(
         np.ones(trials), np.zeros(trials), delta=s.delta, rng=np.random.default_rng(s.seed)
     )
-    bounds_of = {"claimed": claimed, "provable_at_most": perfect.ceiling}
-    lines = [
-        {"training": "this setting", "bound": BOUNDS[name], "metric": "epsilon", "value": value}
-        for name, value in bounds_of.items()
-    ]
+    here = Rows(training="this setting")
+    for name, value in {"claimed": claimed, "provable_at_most": perfect.ceiling}.items():
+        here.add(bound=BOUNDS[name], metrics={"epsilon": value})
     ran = bound_rows(rows)[["training", "bound", "metric", "value"]]
     claim = Claim(
         "At noise {noise:g} the accountant claims ε = {claimed:.2f}; {trainings} trainings can prove {most:.2f} at most, so an "
@@ -359,9 +334,6 @@ def what_if(
         holds=claimed > perfect.ceiling,
         otherwise="At noise {noise:g} the accountant claims ε = {claimed:.2f}; {trainings} trainings could prove up to "
         "{most:.2f}, enough to refute a wrong claim.",
-        noise=noise,
-        claimed=claimed,
-        trainings=trainings,
-        most=perfect.ceiling,
-    )
-    return concat(ran, pd.DataFrame(lines)).assign(replicate=0), claim
+        noise=noise, claimed=claimed, trainings=trainings, most=perfect.ceiling,
+    )  # fmt: skip
+    return concat(ran, here.frame()).assign(replicate=0), claim
