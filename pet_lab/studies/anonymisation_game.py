@@ -17,6 +17,7 @@ from numpy.random import Generator
 
 from pet_lab.checks import distinct, positive, require, whole
 from pet_lab.rows import Claim, Rows, claims, concat, wide
+from pet_lab.tidy import means, only, tidy
 
 LABELS = {
     "fields": "fields known of a person",
@@ -58,12 +59,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         distinct(known=self.known, sites=self.sites, epsilons=self.epsilons)
-        whole(
-            1,
-            notes=self.notes,
-            replicates=self.replicates,
-            smallest_number_of_sites=min(self.sites),
-        )
+        whole(1, notes=self.notes, replicates=self.replicates)
+        whole(1, smallest_number_of_sites=min(self.sites))
         whole(0, seed=self.seed)
         for epsilon in self.epsilons:
             positive(epsilon=epsilon)
@@ -237,10 +234,8 @@ def free_text(settings: Settings) -> pd.DataFrame:
         for kind, text in pieces:
             if kind:
                 left.setdefault(kind, []).append(text in after)
-    rows = Rows(part="text")
-    for kind, seen in left.items():
-        rows.add(kind=kind, metrics={"caught": 1 - float(np.mean(seen))})
-    return rows.frame()
+    shares = {kind: 1 - np.mean(seen) for kind, seen in left.items()}
+    return tidy("caught", shares, by="kind", part="text")
 
 
 # --- the whole study ------------------------------------------------------------------------------
@@ -270,18 +265,13 @@ def simulate(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 def steps_table(rows: pd.DataFrame) -> pd.DataFrame:
     """k, l, t and unique people of the slides' table, by step."""
-    here = rows[rows["part"] == "deletion"]
+    here = only(rows, part="deletion")
     return wide(here, index="step").set_index("step").loc[here["step"].unique()].reset_index()
 
 
 def fields_table(rows: pd.DataFrame) -> pd.DataFrame:
     """The same of the data set, as fields become known."""
-    return wide(rows[rows["part"] == "uniqueness"], index=["fields", "added"])
-
-
-def text_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Share of identifiers removed, by kind."""
-    return wide(rows[rows["part"] == "text"], index="kind")
+    return wide(only(rows, part="uniqueness"), index=["fields", "added"])
 
 
 def assumptions(settings: Settings) -> str:
@@ -296,38 +286,31 @@ def assumptions(settings: Settings) -> str:
 
 def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
     """What these rows say; the first is the headline."""
-    value = rows.groupby(["part", "metric"])["value"]
-    wage, hidden = value.first()["joiner", "joiner_wage"], value.first()["joiner", "half_width"]
-    known = fields_table(rows).iloc[-1]
-    within = rows[rows["metric"] == "within"].set_index("epsilon")["value"].sort_index()
-    safe = within[within <= 0.1]
-    sites = rows[rows["part"] == "sites"].groupby("sites")["value"].mean()
-    text = text_table(rows).set_index("kind")["caught"]
-    k = steps_table(rows).set_index("step")["k"]
-    numbers = {
-        "wage": wage, "hidden": hidden, "fields": known["fields"], "unique": known["unique"],
-        "linked": known["linked"], "few": sites.index.min(), "many": sites.index.max(),
-        "pooled": sites.loc[sites.index.min()], "split": sites.loc[sites.index.max()],
-        "names": text["name"], "misspelt": text["misspelt name"], "role": text["role"],
-        "k": k[GROUPED], "safe": safe.index.max() if len(safe) else np.nan,
-        "exposed": within.index.max(), "chance": within.iloc[-1], "sensitive": settings.sensitive,
-    }  # fmt: skip
+    wage, known = means(rows, "metric", part="joiner"), fields_table(rows).iloc[-1]
+    within = means(rows, "epsilon", metric="within")
+    safe, exposed = within[within <= 0.1], within.index.max()
+    sites, text = means(rows, "sites", part="sites"), means(rows, "kind", part="text")
+    few, many = sites.index.min(), sites.index.max()
+    k = steps_table(rows).set_index("step")["k"][GROUPED]
     sentences = [
-        ("{fields:.0f} harmless fields single out {unique:.0%} of the people, and {linked:.0%} have "
-         "their {sensitive} read off without doubt.", known["unique"] > 0.5),
-        ("Two exact averages give the newcomer's wage, ${wage:,.0f}, away; rounded as printed, they "
-         "leave ${hidden:,.0f} to either side.", wage > 0),
+        ("{known[fields]:.0f} harmless fields single out {known[unique]:.0%} of the people, and "
+         "{known[linked]:.0%} have their {sensitive} read off without doubt.", known["unique"] > 0.5),
+        ("Two exact averages give the newcomer's wage, ${wage[joiner_wage]:,.0f}, away; rounded as "
+         "printed, they leave ${wage[half_width]:,.0f} to either side.", wage["joiner_wage"] > 0),
         ("At epsilon {safe:g} an average the guess is within 10 % with a chance of at most one in "
          "ten; at {exposed:g} the chance is {chance:.0%}.", len(safe) > 0,
          "At none of these epsilons is the guess within 10 % with a chance of at most one in ten; at "
          "{exposed:g} the chance is {chance:.0%}."),
-        ("Grouping jobs makes the slides' table {k:.0f}-anonymous.", k[GROUPED] > 1),
+        ("Grouping jobs makes the slides' table {k:.0f}-anonymous.", k > 1),
         ("Tables of {many:.0f} sites give {split:.0%} of outcomes away, tables of {few:.0f} only "
-         "{pooled:.0%}.", numbers["split"] > numbers["pooled"]),
-        ("Rules and a dictionary remove {names:.0%} of names, {misspelt:.0%} of misspelt ones and "
-         "{role:.0%} of telling roles.", text["role"] < text["name"]),
+         "{pooled:.0%}.", sites[many] > sites[few]),
+        ("Rules and a dictionary remove {text[name]:.0%} of names, {text[misspelt name]:.0%} of misspelt "
+         "ones and {text[role]:.0%} of telling roles.", text["role"] < text["name"]),
     ]  # fmt: skip
-    return claims(sentences, **numbers)
+    return claims(
+        sentences, known=known, sensitive=settings.sensitive, wage=wage, k=k, text=text, few=few, many=many,
+        safe=safe.index.max(), exposed=exposed, chance=within[exposed], split=sites[many], pooled=sites[few],
+    )  # fmt: skip
 
 
 def explore(people: int, wage: int, largest_wage: int, epsilon: float) -> pd.DataFrame:
@@ -335,10 +318,5 @@ def explore(people: int, wage: int, largest_wage: int, epsilon: float) -> pd.Dat
     t = 0.1 * min(wage, largest_wage) * epsilon / largest_wage
     chance = 1 - np.exp(-t) * (1 + t / 2)
     noise = np.sqrt(2) * largest_wage / epsilon / people
-    return pd.DataFrame(
-        {
-            "averages": ["exact", "private"],
-            "chance of a good guess": [1.0, float(chance)],
-            "noise in an average ($)": [0.0, float(noise)],
-        }
-    )
+    names = ["averages", "chance of a good guess", "noise in an average ($)"]
+    return pd.DataFrame([("exact", 1.0, 0.0), ("private", chance, noise)], columns=names)

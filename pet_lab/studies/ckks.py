@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from pet_lab.checks import between, distinct, require, whole
 from pet_lab.rows import Claim, Rows, claims, concat, wide
 from pet_lab.seal import SCALE, Seal
+from pet_lab.tidy import means, only
 
 Array = NDArray[np.float64]
 LABELS = {
@@ -79,17 +80,10 @@ class Settings:
         whole(1, repeats=self.repeats, hidden=min(self.hidden, default=1))
         whole(0, seed=self.seed)
         whole(2, filter_bits=self.filter_bits, records=self.records)
-        between(
-            2,
-            4096,
-            filter_bits=self.filter_bits,
-            records=self.records,
-            hint="they fill the slots of one ciphertext",
-        )
-        layers = len(self.hidden)
-        require(
-            layers <= 3, f"hidden is up to three layers (the modulus ends there), got {layers}."
-        )
+        sizes = {"filter_bits": self.filter_bits, "records": self.records}
+        between(2, 4096, **sizes, hint="they fill the slots of one ciphertext")
+        few = f"hidden is up to three layers (the modulus ends there), got {len(self.hidden)}."
+        require(len(self.hidden) <= 3, few)
 
 
 # --- the encoder: teaching code, not for use ------------------------------------------------------
@@ -170,13 +164,10 @@ def depth(settings: Settings) -> pd.DataFrame:
             size = len(seal.save(ciphertext)) / values.nbytes
             rows.add(**here, multiplications=done, metrics={"error": error, "expansion": size})
             try:
-                ciphertext, values, done = (
-                    seal.multiply(ciphertext, ciphertext),
-                    values**2,
-                    done + 1,
-                )
+                ciphertext = seal.multiply(ciphertext, ciphertext)
             except ValueError:
                 break
+            values, done = values**2, done + 1
         rows.add(**here, multiplications=done, metrics={"reached": done})
     return rows.frame()
 
@@ -216,7 +207,7 @@ def growth(rows: pd.DataFrame) -> pd.DataFrame:
 
     A printed n log n counts as the power of n that fits it over the same degrees.
     """
-    here, table = rows[rows["part"] == "costs"], []
+    here, table = only(rows, part="costs"), []
     for operation, part in here.groupby("operation", sort=False):
         logs = np.log(part[["degree", "level"]].to_numpy(float))
         design = np.column_stack([logs, np.ones(len(part))])
@@ -397,13 +388,9 @@ def key_from_result(seal: Seal, ciphertext: Any, values: NDArray[np.complex128])
     n, q, plain = 2 * seal.slots, seal.moduli[0], seal.api.Plaintext()
     seal.encoder.encode(values.tolist(), ciphertext.parms_id(), ciphertext.scale, plain)
     numbers, second = ciphertext.dyn_array(), n * ciphertext.coeff_modulus_size()
-    return np.array(
-        [
-            (plain.data(i) - numbers.at(i)) * pow(numbers.at(second + i), -1, q) % q
-            for i in range(n)
-        ],
-        float,
-    )
+    c0, c1 = ([numbers.at(i + start) for i in range(n)] for start in (0, second))
+    key = [(plain.data(i) - c0[i]) * pow(c1[i], -1, q) % q for i in range(n)]
+    return np.array(key, float)
 
 
 def leak(settings: Settings) -> pd.DataFrame:
@@ -437,36 +424,27 @@ def simulate(x: Array, y: NDArray[np.int64], settings: Settings) -> pd.DataFrame
     )
 
 
-def wide_table(rows: pd.DataFrame, part: str, index: str | list[str]) -> pd.DataFrame:
-    """One part, a line for each `index` and a column for each metric."""
-    return wide(rows[rows["part"] == part], index=index)
-
-
 def takeaways(rows: pd.DataFrame) -> list[Claim]:
     """What these rows say; the first is the headline."""
     value = rows.set_index(["part", "metric"])["value"].sort_index()
-    network = wide_table(rows, "inference", ["model", "primes"]).sort_values("primes").iloc[-1]
-    tasks = wide_table(rows, "comparing", ["task", "how"]).set_index("how")
-    costs, key = rows[rows["part"] == "costs"], rows[rows["part"] == "leak"].set_index("shared")
-    by = costs.pivot(index=["degree", "level"], columns="operation", values="value")
-    ratio = float((by["rotation"] / by["relinearisation"]).median())
+    networks = wide(only(rows, part="inference"), index=["model", "primes"])
+    network = networks.sort_values("primes").iloc[-1]
+    tasks = wide(only(rows, part="comparing"), index=["task", "how"]).set_index("how")
+    by = means(rows, "operation", "degree", "level", part="costs").unstack("operation")
     fits = growth(rows).set_index("operation")
     near = fits.index[(fits["n"] - fits["n_printed"]).abs() <= 0.25]
-    far = fits.index.difference(near)
-    reached = rows[rows["metric"] == "reached"]
+    reached, key = only(rows, metric="reached"), means(rows, "shared", part="leak")
     expansion = value["depth", "expansion"]
     seconds = tasks["seconds"].replace(0, np.nan)  # clocks tick in steps
-    hidden, table = tasks.loc["encrypted index"], tasks.loc["whole table in clear"]
     polynomial = value["encoding", "coefficient"].astype(int).tolist()
-    numbers = {
-        **network, "p": polynomial, "few": reached["primes"].min(), "many": reached["primes"].max(),
-        "ratio": ratio, "rotation": fits["level"]["rotation"],
-        "relin": fits["level"]["relinearisation"], "near": ", ".join(near),
-        "far": ", ".join(far) or "none", "small": expansion.min(), "large": expansion.max(),
+    values = {
+        "p": polynomial, "few": reached["primes"].min(), "many": reached["primes"].max(),
+        "ratio": (by["rotation"] / by["relinearisation"]).median(), "level": fits["level"],
+        "near": ", ".join(near), "far": ", ".join(fits.index.difference(near)) or "none",
+        "small": expansion.min(), "large": expansion.max(),
         "slow": seconds["encrypted bits"] / seconds["Bloom filters in clear"],
-        "dice_mb": tasks.loc["encrypted bits", "megabytes"], "sent": hidden["megabytes"],
-        "table": table["megabytes"], "keys": hidden["keys_mb"],
-        "key": key["value"]["all digits"], "rounded": key["value"]["two digits"],
+        "dice": tasks.loc["encrypted bits"], "hidden": tasks.loc["encrypted index"],
+        "table": tasks.loc["whole table in clear"], "key": key,
     }  # fmt: skip
     sentences = [
         ("The network {model} classifies {records:.0f} encrypted records in {seconds:.1f} CPU seconds "
@@ -475,26 +453,29 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
          "Only {agrees_with_clear:.1%} of {records:.0f} records get under encryption the class that "
          "the same polynomials give in clear."),
         ("The encoder gives the slides' polynomial: {p[3]}X^3 + {p[2]}X^2 + {p[1]}X + {p[0]}.",
-         polynomial == [160, 91, 160, 45], ""),
+         polynomial == [160, 91, 160, 45]),
         ("From {few:.0f} to {many:.0f} rescaling primes, each allows exactly one multiplication more.",
-         bool((reached["value"] == reached["primes"]).all()), ""),
+         (reached["value"] == reached["primes"]).all()),
         ("A ciphertext is {small:.0f} to {large:.0f} times its data when all slots are used.",
-         expansion.min() > 1, ""),
+         expansion.min() > 1),
         ("A rotation costs {ratio:.2f} times a relinearisation (median): both switch keys, yet the "
          "slides print growth with the level for one and with its square for the other; here the "
-         "fitted powers are {rotation:.1f} and {relin:.1f}.", 0.8 < ratio < 1.25, ""),
+         "fitted powers are {level[rotation]:.1f} and {level[relinearisation]:.1f}.",
+         0.8 < values["ratio"] < 1.25),
         ("Growth with n is as printed, to a quarter in the power, for: {near}; not for: {far}.",
          len(near) > 0, "No operation grows with n as printed, to a quarter in the power."),
         ("Dice of two encrypted bit vectors takes {slow:,.0f} times the CPU time of Bloom filters in "
-         "clear and {dice_mb:.1f} MB.", numbers["slow"] > 1, ""),
-        ("Hiding which record is looked up sends {sent:.2f} MB (and once {keys:.0f} MB of keys), more "
-         "than the whole table with its {table:.3f} MB.", numbers["sent"] > numbers["table"],
-         "Hiding which record is looked up sends {sent:.2f} MB, the whole table has {table:.3f} MB."),
-        ("A ciphertext and its decrypted numbers, all digits of them, give {key:.0%} of the secret "
-         "key's coefficients; rounded to two digits this equation gives {rounded:.0%}.",
-         numbers["key"] == 1, ""),
+         "clear and {dice[megabytes]:.1f} MB.", values["slow"] > 1),
+        ("Hiding which record is looked up sends {hidden[megabytes]:.2f} MB (and once "
+         "{hidden[keys_mb]:.0f} MB of keys), more than the whole table with its {table[megabytes]:.3f} MB.",
+         values["hidden"]["megabytes"] > values["table"]["megabytes"],
+         "Hiding which record is looked up sends {hidden[megabytes]:.2f} MB, the whole table has "
+         "{table[megabytes]:.3f} MB."),
+        ("A ciphertext and its decrypted numbers, all digits of them, give {key[all digits]:.0%} of the "
+         "secret key's coefficients; rounded to two digits this equation gives {key[two digits]:.0%}.",
+         key["all digits"] == 1),
     ]  # fmt: skip
-    return claims(sentences, **numbers)
+    return claims(sentences, **network, **values)
 
 
 def explore(real: float, imaginary: float, second: float, scale_bits: int) -> pd.DataFrame:
@@ -503,11 +484,6 @@ def explore(real: float, imaginary: float, second: float, scale_bits: int) -> pd
     coefficients = encode(values, scale)
     back = decode(coefficients, scale)
     terms = " + ".join(f"{c}X^{i}" for i, c in reversed(list(enumerate(coefficients))))
-    return pd.DataFrame(
-        {
-            "number": [f"{v:.2f}" for v in values],
-            "decoded": [f"{v:.4f}" for v in back],
-            "error": np.abs(back - values),
-            "polynomial": [terms, ""],
-        }
-    )
+    lines = [(f"{v:.2f}", f"{b:.4f}", abs(b - v)) for v, b in zip(values, back, strict=True)]
+    table = pd.DataFrame(lines, columns=["number", "decoded", "error"])
+    return table.assign(polynomial=[terms, ""])

@@ -22,6 +22,7 @@ from scipy import optimize
 from pet_lab import accounting
 from pet_lab.checks import between, distinct, require, whole
 from pet_lab.rows import Claim, Rows, claims, concat, wide
+from pet_lab.tidy import means, only
 
 Array = NDArray[np.float64]
 LABELS = {
@@ -108,11 +109,8 @@ def definition(settings: Settings) -> pd.DataFrame:
     the Gaussian, is P0(S) - e^epsilon P1(S), S the outputs that speak for count 0 by more than
     epsilon: what delta has to cover.
     """
-    dp, rows = library(), Rows(part="definition")
-    domain, spread = (
-        dp.vector_domain(dp.atom_domain(T=int)),
-        sigma(settings.epsilon, settings.delta),
-    )
+    dp, rows, spread = library(), Rows(part="definition"), sigma(settings.epsilon, settings.delta)
+    domain = dp.vector_domain(dp.atom_domain(T=int))
     mechanisms = {
         "Laplace": dp.m.make_laplace(domain, dp.l1_distance(T=int), 1 / settings.epsilon),
         "Gaussian": dp.m.make_gaussian(domain, dp.l2_distance(T=float), spread),
@@ -129,12 +127,8 @@ def definition(settings: Settings) -> pd.DataFrame:
         both = pd.concat(counts, axis=1, keys=[0, 1]).fillna(0)
         enough = both[both.min(axis=1) >= 50]
         for output, (n0, n1) in enough.iterrows():
-            rows.add(
-                mechanism=mechanism,
-                output=output,
-                metrics={"privacy_loss": math.log(n0 / n1)},
-                se={"privacy_loss": math.sqrt(1 / n0 + 1 / n1)},
-            )
+            loss, se = math.log(n0 / n1), {"privacy_loss": math.sqrt(1 / n0 + 1 / n1)}
+            rows.add(mechanism=mechanism, output=output, metrics={"privacy_loss": loss}, se=se)
     least = 0.5 - settings.epsilon * spread**2  # of the Gaussian, which was the last
     p0, p1 = both[both.index <= least].sum() / settings.draws
     e = math.exp(settings.epsilon)
@@ -161,12 +155,8 @@ def choosing(settings: Settings) -> pd.DataFrame:
             choose = dp.m.make_noisy_max(*space, measure, scale=2 / epsilon)
             chosen = [choose(list(VOTES)) for _ in range(settings.draws // 20)]
             lost = max(VOTES) - np.array(VOTES)[chosen]
-            rows.add(
-                mechanism=mechanism,
-                epsilon=epsilon,
-                metrics={"loss_of_score": lost.mean()},
-                se={"loss_of_score": lost.std() / math.sqrt(len(lost))},
-            )
+            loss, se = lost.mean(), {"loss_of_score": lost.std() / math.sqrt(len(lost))}
+            rows.add(mechanism=mechanism, epsilon=epsilon, metrics={"loss_of_score": loss}, se=se)
     return rows.frame()
 
 
@@ -395,12 +385,12 @@ def simulate(settings: Settings) -> pd.DataFrame:
 
 def sql_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Errors and cost of the three queries, by engine."""
-    return wide(rows[rows["part"] == "sql"], index=["engine", "query"])
+    return wide(only(rows, part="sql"), index=["engine", "query"])
 
 
 def farthest_from_theory(rows: pd.DataFrame) -> pd.DataFrame:
     """The setting with the largest relative gap between simulated and closed-form error, by method."""
-    here = wide(rows[rows["part"] == "local"], index=["method", "epsilon", "users"])
+    here = wide(only(rows, part="local"), index=["method", "epsilon", "users"])
     here["gap"] = here["rmse"] / here["rmse_theory"] - 1
     return here.loc[here["gap"].abs().groupby(here["method"]).idxmax()]
 
@@ -421,68 +411,52 @@ def assumptions(settings: Settings) -> str:
 
 def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
     """What these rows say; the first is the headline."""
-    beyond = rows[rows["metric"] == "beyond"].iloc[0]
-    loss = rows[rows["metric"] == "privacy_loss"]
-    laplace = loss[loss["mechanism"] == "Laplace"]
+    beyond = only(rows, metric="beyond").iloc[0]
+    laplace = only(rows, metric="privacy_loss", mechanism="Laplace")
     excess = (laplace["value"].abs() - settings.epsilon) / laplace["se"]
-    few, many = min(settings.epsilons), max(settings.users)
-    at = rows[(rows["epsilon"] == few) & (rows["users"] == many) & (rows["metric"] == "rmse")]
-    error = at.set_index("method")["value"]
-    lost = rows[rows["part"] == "choosing"].pivot(
-        index="epsilon", columns="mechanism", values="value"
-    )
+    few, many, answer = min(settings.epsilons), max(settings.users), min(settings.answers)
+    error = means(rows, "method", epsilon=few, users=many, metric="rmse")
+    oue, curator = error[METHODS[1]], error[CURATOR]
+    lost = means(rows, "epsilon", "mechanism", part="choosing").unstack()
     ratio = (lost["permute-and-flip"] / lost["exponential mechanism"]).mean()
-    totals = rows[rows["part"] == "composition"].pivot(
-        index="answers", columns="rule", values="value"
-    )
-    k, last = totals.index[-1], totals.iloc[-1]
-    answer = min(settings.answers)
-    attack = rows[(rows["part"] == "bits") & (rows["answer"] == answer)]
-    success = attack[attack["metric"] == "success"].set_index("sampler")
-    naive, ours = success["value"][NAIVE], success["value"][LIBRARY]
-    sure = attack[attack["metric"] == "certain"].set_index("sampler")["value"][NAIVE]
-    low = ours - 3 * success["se"][LIBRARY]
-    table = sql_table(rows).set_index(["engine", "query"])
-    cut = rows[(rows["metric"] == "mean_error") & (rows["query"] == "count")].set_index("engine")
-    bias = cut.loc["smartnoise-sql"]
-    numbers = {
-        "answer": answer, "sure": sure, "naive": naive, "each": EACH,
-        "library": ours, "ceiling": ceiling(), "epsilon": settings.epsilon,
-        "worst": laplace["value"].abs().max(), "beyond": beyond["value"], "error": beyond["se"],
-        "delta": settings.delta, "few": few, "many": many, "rr": error[METHODS[0]],
-        "oue": error[METHODS[1]], "curator": error[CURATOR], "times": error[METHODS[1]] / error[CURATOR],
-        "ratio": ratio, "k": k, "added": last["Laplace, added up"], "pld": last["Laplace, composed"],
-        "gaussian": last["Gaussian"], "real": REAL_DELTA, "bias": bias["value"], "se": bias["se"],
-        "theirs": table.loc[("smartnoise-sql", "mean"), "epsilon_spent"],
-        "ours": table.loc[("OpenDP", "mean"), "epsilon_spent"],
-    }  # fmt: skip
+    total = means(rows, "answers", "rule", part="composition").unstack().iloc[-1]
+    attack: Any = only(rows, part="bits", answer=answer).set_index(["metric", "sampler"])
+    naive, ours = (attack.loc[("success", sampler)] for sampler in (NAIVE, LIBRARY))
+    spent = sql_table(rows).set_index(["engine", "query"])["epsilon_spent"]
+    theirs, here = spent["smartnoise-sql", "mean"], spent["OpenDP", "mean"]
+    bias = only(rows, metric="mean_error", query="count", engine="smartnoise-sql").iloc[0]
     sentences = [
         ("Without a trusted curator the error of a share is {times:,.0f} times as large (OUE, "
-         "epsilon {few:g}, {many:,.0f} users: {oue:.2g} against {curator:.2g}).",
-         numbers["times"] > 1, ""),
+         "epsilon {few:g}, {many:,.0f} users: {oue:.2g} against {curator:.2g}).", oue > curator),
         ("A textbook Laplace sampler of epsilon {each:g} tells {answer} from its neighbour with "
-         "certainty in {sure:.0%} of its outputs; the attacker is right in {naive:.0%} of cases, "
-         "where epsilon allows {ceiling:.1%}.", naive > ceiling(), ""),
-        ("The same attack on OpenDP's sampler is right in {library:.1%} of cases, no more than "
-         "epsilon allows ({ceiling:.1%}), within its error.", low <= ceiling(), ""),
+         "certainty in {sure:.0%} of its outputs; the attacker is right in {naive[value]:.0%} of cases, "
+         "where epsilon allows {ceiling:.1%}.", naive["value"] > ceiling()),
+        ("The same attack on OpenDP's sampler is right in {ours[value]:.1%} of cases, no more than "
+         "epsilon allows ({ceiling:.1%}), within its error.", ours["value"] - 3 * ours["se"] <= ceiling()),
         ("The largest privacy loss seen of Laplace noise is {worst:.2f}, which epsilon = "
-         "{epsilon:g} explains within its error.", excess.max() < 4, ""),
-        ("Of the Gaussian mechanism {beyond:.2%} lie beyond epsilon (standard error {error:.2%}); "
-         "delta allows {delta:.2%}.", beyond["value"] - 3 * beyond["se"] <= settings.delta, ""),
+         "{epsilon:g} explains within its error.", excess.max() < 4),
+        ("Of the Gaussian mechanism {beyond[value]:.2%} lie beyond epsilon (standard error "
+         "{beyond[se]:.2%}); delta allows {delta:.2%}.",
+         beyond["value"] - 3 * beyond["se"] <= settings.delta),
         ("Permute-and-flip loses {ratio:.2f} times the votes that the exponential mechanism loses.",
-         ratio < 1, ""),
-        ("{k:.0f} answers of epsilon {each:g} cost {added:.1f} by addition, {pld:.1f} by "
-         "composition, {gaussian:.1f} with Gaussian noise of the same size (delta {real:g}).",
-         last["Gaussian"] < last["Laplace, composed"] < last["Laplace, added up"], ""),
+         ratio < 1),
+        ("{total.name:.0f} answers of epsilon {each:g} cost {total[Laplace, added up]:.1f} by addition, "
+         "{total[Laplace, composed]:.1f} by composition, {total[Gaussian]:.1f} with Gaussian noise of the "
+         "same size (delta {real:g}).",
+         total["Gaussian"] < total["Laplace, composed"] < total["Laplace, added up"]),
         ("For one mean smartnoise-sql accounts for epsilon {theirs:.2g}, for the same by OpenDP "
-         "{ours:.2g} is spent: the first also charges a count that it adds to each query.",
-         numbers["theirs"] > numbers["ours"], ""),
-        ("smartnoise-sql's counts are {bias:+.2f} off on average (standard error {se:.2f}): it cuts "
-         "noisy decimals off.", bias["value"] < -2 * bias["se"],
-         "smartnoise-sql's counts are {bias:+.2f} off on average, with a standard error of {se:.2f}: "
-         "no bias can be told from so few runs."),
+         "{here:.2g} is spent: the first also charges a count that it adds to each query.", theirs > here),
+        ("smartnoise-sql's counts are {bias[value]:+.2f} off on average (standard error {bias[se]:.2f}): "
+         "it cuts noisy decimals off.", bias["value"] < -2 * bias["se"],
+         "smartnoise-sql's counts are {bias[value]:+.2f} off on average, with a standard error of "
+         "{bias[se]:.2f}: no bias can be told from so few runs."),
     ]  # fmt: skip
-    return claims(sentences, **numbers)
+    return claims(
+        sentences, answer=answer, sure=attack.loc[("certain", NAIVE), "value"], naive=naive, ours=ours,
+        each=EACH, ceiling=ceiling(), epsilon=settings.epsilon, worst=laplace["value"].abs().max(),
+        beyond=beyond, delta=settings.delta, few=few, many=many, oue=oue, curator=curator,
+        times=oue / curator, ratio=ratio, total=total, real=REAL_DELTA, theirs=theirs, here=here, bias=bias,
+    )  # fmt: skip
 
 
 def explore(epsilon: float, users: int, share: float) -> pd.DataFrame:

@@ -19,7 +19,8 @@ from scipy import stats
 
 from pet_lab import accounting
 from pet_lab.checks import between, distinct, positive, require, whole
-from pet_lab.rows import Claim, Rows, claims, concat, streams, summarise
+from pet_lab.rows import Claim, Rows, claims, concat, streams
+from pet_lab.tidy import means
 
 Array = NDArray[np.float64]
 LABELS = {
@@ -239,11 +240,10 @@ def simulate(settings: Settings) -> pd.DataFrame:
 def densities(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """Langevin's stationary density at each step (a Gaussian of the measured mean and SD), and the
     exact posterior."""
-    here = rows[(rows["part"] == "spread") & (rows["method"] == SGLD)]
-    means = summarise(here, ["step", "metric"]).set_index(["step", "metric"])["mean"]
+    mean = means(rows, "step", "metric", part="spread", method=SGLD)
     centre, exact = records(settings).sum() / settings.curvature, settings.posterior_sd
     theta = np.linspace(centre - 4 * exact, centre + 4 * exact, 161)
-    curves = {f"Langevin, step {s:g}": (means[s, "mean"], means[s, "sd"]) for s in settings.steps}
+    curves = {f"Langevin, step {s:g}": (mean[s, "mean"], mean[s, "sd"]) for s in settings.steps}
     curves[EXACT] = (centre, exact)
     parts = [
         pd.DataFrame({"method": name, "theta": theta, "value": stats.norm(m, s).pdf(theta)})
@@ -264,22 +264,17 @@ def assumptions(settings: Settings) -> str:
 def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
     """What these rows say; the first is the headline."""
     small, large = min(settings.steps), max(settings.steps)
-    ends = summarise(
-        rows[rows["metric"].isin(["mean", "sd"])], ["part", "method", "metric", "step"]
-    )
-    mean = ends.set_index(["part", "method", "metric", "step"])["mean"]
-    budget = rows[(rows["part"] == "budget") & (rows["metric"] == "epsilon_spent")]
-    final = budget[budget["steps"] == budget["steps"].max()].set_index("released")["value"]
-    pure = float(rows[rows["metric"] == "exponential"]["value"].iloc[0])
-    far = rows[(rows["part"] == "wells") & (rows["barrier"] == max(settings.barriers))]
-    at = far[far["steps"] == 1024].set_index("metric")["value"]
-    worst = far[far["metric"] == "epsilon_spent"]["value"].max()
+    mean = means(rows, "part", "method", "metric", "step", metric=["mean", "sd"])
+    spent = means(rows, "steps", "released", part="budget", metric="epsilon_spent")
+    final, pure = spent[spent.index[-1][0]], means(rows, "metric")["exponential"]
+    far = means(rows, "metric", "steps", part="wells", barrier=max(settings.barriers))
+    at, worst = far.xs(1024, level="steps"), far["epsilon_spent"].max()
     numbers = {
         "mean": mean["spread", SGLD, "mean", small], "sd": mean["spread", SGLD, "sd", small],
         "centre": records(settings).sum() / settings.curvature, "exact": settings.posterior_sd,
         "dpsgd": mean["spread", DP_SGD, "sd", small], "small": small, "large": large,
         "fine": mean["batch", SGLD, "sd", small], "batch": mean["batch", SGLD, "sd", large],
-        "full": mean["spread", SGLD, "sd", large], "steps": budget["steps"].max(),
+        "full": mean["spread", SGLD, "sd", large], "steps": spent.index[-1][0],
         "all": final[ALL], "last": final[LAST], "one": final[POSTERIOR], "delta": settings.delta,
         "pure": pure, "barrier": max(settings.barriers), "distance": at["distance"],
         "claimed": at["claimed"], "early": at["epsilon_spent"], "worst": worst,

@@ -22,7 +22,8 @@ from pet_lab import enclave
 from pet_lab.checks import between, distinct, one_of, require, whole
 from pet_lab.parties.errors import Refused
 from pet_lab.parties.log import Signer
-from pet_lab.rows import Claim, Rows, concat, wide
+from pet_lab.rows import Claim, Rows, claims, concat, wide
+from pet_lab.tidy import means, only
 
 Array = NDArray[np.float64]
 ENTRIES = 256  # of the table that is looked up: one for each secret byte
@@ -343,53 +344,40 @@ def simulate(settings: Settings) -> EnclaveStudy:
 
 def training_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Accuracy, seconds and bytes, by who trains."""
-    table = wide(rows[rows["part"] == "training"], index="facility")
+    table = wide(only(rows, part="training"), index="facility")
     return table[["facility", "accuracy", "wall_s", "clear_bytes", "data_bytes", "protocol_bytes"]]
 
 
 def takeaways(rows: pd.DataFrame) -> list[Claim]:
     """What these rows say; the first is the headline."""
-    accepted = rows[rows["part"] == "attempts"].set_index("attempt")["value"]
-    bad = accepted.drop(HONEST)
-    mean = rows[rows["part"] == "training"].groupby(["facility", "metric"])["value"].mean()
-    inside = mean["together, inside"]
-    bits = rows[(rows["part"] == "side channel") & (rows["metric"] == "bits")]
-    side = bits.set_index(["way", "granularity", "entry_bytes"])["value"].sort_index()
+    accepted = means(rows, "attempt", part="attempts")
+    bad, mean = accepted.drop(HONEST), means(rows, "facility", "metric", part="training")
+    inside, alone = mean["together, inside"], mean["each alone", "accuracy"]
+    side = means(rows, "way", "granularity", "entry_bytes", part="side channel", metric="bits")
     line, page = (side["one look-up", UNITS[unit]] for unit in UNITS)
-    alone, clear = mean["each alone", "accuracy"], mean["together, in the clear", "accuracy"]
-    overhead = (inside["data_bytes"] - inside["clear_bytes"]) / inside["clear_bytes"]
-    return [
-        Claim(
-            "In this simulation {refused} of {n} attempts to cheat are refused, each with a sentence "
-            "that says why, and the honest run is accepted.",
-            holds=bool(bad.sum() == 0 and accepted[HONEST] == 1),
-            otherwise="In this simulation {refused} of {n} attempts to cheat are refused, or the "
-            "honest run is not accepted: the protocol does not hold.",
-            refused=int((bad == 0).sum()), n=len(bad),
-        ),
-        Claim(
-            "Trained inside, the model is the one trained on all records in the clear (largest "
-            "difference of a weight {gap:g}), {inside:.1%} accurate; a facility alone reaches "
-            "{alone:.1%}.",
-            holds=bool(inside["gap"] == 0 and clear > alone),
-            gap=inside["gap"], inside=inside["accuracy"], alone=alone,
-        ),
-        Claim(
-            "What the host saw held no record as it is; encryption added {overhead:.2%} to the data, "
-            "quotes and keys {size:,.0f} bytes a run.",
-            holds=bool(inside["leaked"] == 0),
-            otherwise="The host saw records in the clear.",
-            overhead=overhead, size=inside["protocol_bytes"],
-        ),
-        Claim(
-            "Who sees which cache line a look-up touches learns {line:g} of 8 bits of the secret "
-            "with entries of {small:g} bytes and {most:g} with {large:g}; who sees pages, {page:g} to "
-            "{pages:g}. A scan of all entries gives {scan:g} bits and reads {reads} times as many.",
-            holds=bool(line.iloc[-1] > 0 and side["scan of all"].max() == 0),
-            line=line.iloc[0], small=line.index[0], most=line.iloc[-1], large=line.index[-1],
-            page=page.iloc[0], pages=page.iloc[-1], scan=side["scan of all"].max(), reads=ENTRIES,
-        ),
+    scan, clear = side["scan of all"].max(), mean["together, in the clear", "accuracy"]
+    sentences = [
+        ("In this simulation {refused} of {n} attempts to cheat are refused, each with a sentence "
+         "that says why, and the honest run is accepted.", bad.sum() == 0 and accepted[HONEST] == 1,
+         "In this simulation {refused} of {n} attempts to cheat are refused, or the honest run is not "
+         "accepted: the protocol does not hold."),
+        ("Trained inside, the model is the one trained on all records in the clear (largest "
+         "difference of a weight {inside[gap]:g}), {inside[accuracy]:.1%} accurate; a facility alone "
+         "reaches {alone:.1%}.", inside["gap"] == 0 and clear > alone),
+        ("What the host saw held no record as it is; encryption added {overhead:.2%} to the data, "
+         "quotes and keys {inside[protocol_bytes]:,.0f} bytes a run.", inside["leaked"] == 0,
+         "The host saw records in the clear."),
+        ("Who sees which cache line a look-up touches learns {line:g} of 8 bits of the secret with "
+         "entries of {small:g} bytes and {most:g} with {large:g}; who sees pages, {page:g} to {pages:g}. "
+         "A scan of all entries gives {scan:g} bits and reads {reads} times as many.",
+         line.iloc[-1] > 0 and scan == 0),
     ]  # fmt: skip
+    return claims(
+        sentences, refused=int((bad == 0).sum()), n=len(bad), inside=inside, alone=alone,
+        overhead=(inside["data_bytes"] - inside["clear_bytes"]) / inside["clear_bytes"],
+        line=line.iloc[0], small=line.index[0], most=line.iloc[-1], large=line.index[-1],
+        page=page.iloc[0], pages=page.iloc[-1], scan=scan, reads=ENTRIES,
+    )  # fmt: skip
 
 
 def explore(entry_bytes: int, granularity: int, secret: int) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from pet_lab.checks import distinct, positive, require, whole
 from pet_lab.dpsgd import network
 from pet_lab.federated.model import LocalTraining, Network
 from pet_lab.rows import Claim, Rows, claims, concat, streams, wide
+from pet_lab.tidy import only
 
 Array = NDArray[np.floating]
 Labels = NDArray[np.int64]
@@ -215,12 +216,8 @@ def hows(settings: Settings) -> dict[str, LocalTraining]:
     """Training without and with privacy of whole lines, Poisson batches in the latter."""
     z = accounting.noise_for(settings.epsilon, **settings.training)
     shared: dict[str, Any] = {"epochs": settings.epochs, "batch_size": BATCH}
-    return {
-        PLAIN: LocalTraining(**shared, learning_rate=0.8, momentum=0.9),
-        PRIVATE: LocalTraining(
-            **shared, learning_rate=1.0, momentum=0.9, clip=0.1, noise_multiplier=z
-        ),
-    }
+    plain = LocalTraining(**shared, learning_rate=0.8, momentum=0.9)
+    return {PLAIN: plain, PRIVATE: replace(plain, learning_rate=1.0, clip=0.1, noise_multiplier=z)}
 
 
 def simulate(settings: Settings) -> pd.DataFrame:
@@ -234,12 +231,8 @@ def simulate(settings: Settings) -> pd.DataFrame:
 def memorise(settings: Settings) -> pd.DataFrame:
     """Rows: exposure (training, insertions, epoch), losses (training, epoch), at the end `extracted`
     and `expanded` (training, insertions), when exposure and loss are best, and the representation."""
-    rows, owners, trainings = (
-        Rows(part="canaries"),
-        OWNERS[: len(settings.insertions)],
-        hows(settings),
-    )
-    latent = []
+    rows, owners = Rows(part="canaries"), OWNERS[: len(settings.insertions)]
+    trainings, latent = hows(settings), []
     for replicate, stream in streams(settings.seed, settings.replicates):
         rng = np.random.default_rng(stream)
         codes = rng.integers(0, CODES, len(owners))
@@ -295,10 +288,9 @@ def representation(flat: Array, settings: Settings, rng: np.random.Generator) ->
                 LogisticRegression(C=100, max_iter=300).fit(z[:600], y[:600]).predict(z[600:])
             )
 
-        right = [np.mean(guess(secrets[k]) == secrets[k][600:]) for k in ("gender", "age")]
-        blind = [
-            max(np.mean(secrets[k][600:]), 1 - np.mean(secrets[k][600:])) for k in ("gender", "age")
-        ]
+        both = secrets["gender"], secrets["age"]
+        right = [np.mean(guess(secret) == secret[600:]) for secret in both]
+        blind = [max(share, 1 - share) for share in (np.mean(secret[600:]) for secret in both)]
         present = np.column_stack([guess(names[:, j]) for j in range(len(NAMES))])
         f = f1_score(names[600:], present, average="micro", zero_division=0)
         metrics = {
@@ -315,19 +307,9 @@ def representation(flat: Array, settings: Settings, rng: np.random.Generator) ->
 
 def final_table(rows: pd.DataFrame) -> pd.DataFrame:
     """After the last epoch, one line per training and number of insertions."""
-    ends = rows[rows["metric"].isin(["exposure", "extracted", "expanded"])]
+    ends = only(rows, metric=["exposure", "extracted", "expanded"])
     ends = ends[ends["epoch"].isna() | (ends["epoch"] == ends["epoch"].max())]
     return wide(ends, index=["training", "insertions"])
-
-
-def representation_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """1 - X, what a blind guess has, and 1 - F, by size of the representation."""
-    return wide(rows[rows["part"] == "representation"], index="latent")
-
-
-def losses(rows: pd.DataFrame) -> pd.DataFrame:
-    """Losses by epoch and training."""
-    return rows[rows["metric"].isin(["train_loss", "validation_loss"])]
 
 
 def peaks(rows: pd.DataFrame) -> dict[str, float]:
@@ -339,12 +321,9 @@ def peaks(rows: pd.DataFrame) -> dict[str, float]:
     """
     plain = rows[(rows["training"] == PLAIN) & rows["epoch"].notna()]
     at = {"index": "epoch", "columns": "replicate", "values": "value"}
-    loss = plain[plain["metric"] == "validation_loss"].pivot(**at)
-    bits = plain[plain["metric"] == "exposure"]
-    few, many = (
-        bits[bits["insertions"] == n].pivot(**at).idxmax() - loss.idxmin()
-        for n in (bits["insertions"].min(), bits["insertions"].max())
-    )
+    loss, bits = only(plain, metric="validation_loss").pivot(**at), only(plain, metric="exposure")
+    ends = bits["insertions"].min(), bits["insertions"].max()
+    few, many = (only(bits, insertions=n).pivot(**at).idxmax() - loss.idxmin() for n in ends)
     return {
         "after": float(few.mean()), "after_se": float(few.std() / np.sqrt(len(few))), "first": float(few.min()),
         "last": float(few.max()), "repeated_after": float(many.mean()),
@@ -379,7 +358,11 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
         (row["training"], row["insertions"]): row for row in final_table(rows).to_dict("records")
     }
     plain, private, repeated = table[PLAIN, few], table[PRIVATE, few], table[PRIVATE, many]
-    z: list[Any] = representation_table(rows).sort_values("latent").to_dict("records")
+    z: list[Any] = (
+        wide(only(rows, part="representation"), index="latent")
+        .sort_values("latent")
+        .to_dict("records")
+    )
     small, large, when = z[0], z[-1], peaks(rows)
     numbers: dict[str, Any] = {
         "few": few, "many": many, "lines": settings.lines, "epochs": settings.epochs, "ceiling": np.log2(CODES),
@@ -419,13 +402,6 @@ def explore(epsilon: float, log10_delta: int, insertions: int, rank: int) -> pd.
     """Exposure of a rank, and the largest chance of extraction that DP allows."""
     bits = np.log2(CODES) - np.log2(rank)
     chance = extraction_bound(epsilon, 10.0**log10_delta, insertions)
-    return pd.DataFrame(
-        {
-            "quantity": [
-                "exposure (bits)",
-                "largest chance of naming the code",
-                "chance of a blind guess",
-            ],
-            "value": [float(bits), chance, 1 / CODES],
-        }
-    )
+    lines = {"exposure (bits)": bits, "largest chance of naming the code": chance}
+    lines["chance of a blind guess"] = 1 / CODES
+    return pd.DataFrame(lines.items(), columns=["quantity", "value"])

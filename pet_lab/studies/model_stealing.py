@@ -21,6 +21,7 @@ from scipy.special import expit, logit
 from pet_lab import data
 from pet_lab.checks import between, distinct, positive, require, whole
 from pet_lab.rows import Claim, Rows, claims, concat, streams, wide
+from pet_lab.tidy import means, only
 
 Array = NDArray[np.float64]
 LABELS = {
@@ -186,14 +187,11 @@ def defended_regression(settings: Settings) -> pd.DataFrame:
                 metrics = {
                     "agreement": np.mean((x[test] @ copy > 0) == (x[test] @ served > 0)),
                     "useful": np.mean((once > 0) == (x[test] @ weights > 0)),
+                    "spent": {EACH: asked * epsilon, ALL: epsilon, ONCE: epsilon}.get(
+                        defence, np.inf
+                    ),
                 }
-                spent = {EACH: asked * epsilon, ALL: epsilon, ONCE: epsilon}.get(defence, np.inf)
-                rows.add(
-                    defence=defence,
-                    queries=asked,
-                    replicate=replicate,
-                    metrics=metrics | {"spent": spent},
-                )
+                rows.add(defence=defence, queries=asked, replicate=replicate, metrics=metrics)
     return rows.frame()
 
 
@@ -295,31 +293,26 @@ def inversion(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     field, rows = frame[settings.sensitive], Rows(part="inversion")
     values = sorted(field.unique())
     scale = np.abs(base.X).max(axis=0) * np.sqrt(base.X.shape[1] + 1) + 1e-12
-    asked = [
-        data.encode(frame.assign(**{settings.sensitive: v}), target=settings.target, like=base).X
-        for v in values
-    ]
+    changed = [frame.assign(**{settings.sensitive: value}) for value in values]
+    asked = [data.encode(table, target=settings.target, like=base).X for table in changed]
     for replicate, stream in streams(settings.seed, settings.replicates):
         rng = np.random.default_rng(stream)
         members = rng.permutation(len(field)) < len(field) // 2
         x, y = base.X[members], base.y[members]
-        require(
-            len(np.unique(y)) == 2,
-            "Expected both outcomes among the members, got one; choose another target.",
-        )
+        one = "Expected both outcomes among the members, got one; choose another target."
+        require(len(np.unique(y)) == 2, one)
         forest = RandomForestClassifier(50, random_state=int(rng.integers(2**31))).fit(x, y)
         plain = fitted(x / scale, y, strength=10)
         prior = np.array([(field[members] == v).mean() for v in values])
-        for name in ("forest", "regression", "prior"):
-            scores = []
-            for v, x_v in zip(prior, asked, strict=True):
-                p = np.ones((len(x_v), 2))
-                if name == "regression":
-                    p = plain.predict_proba(x_v / scale)
-                if name == "forest":
-                    p = forest.predict_proba(x_v)
-                scores.append(v * p[np.arange(len(p)), base.y])
-            hit = np.array(values, dtype=object)[np.argmax(scores, axis=0)] == field.to_numpy()
+        chances = {
+            "forest": [forest.predict_proba(x_v) for x_v in asked],
+            "regression": [plain.predict_proba(x_v / scale) for x_v in asked],
+            "prior": [np.ones((len(field), 2)) for _ in asked],
+        }
+        for name, p in chances.items():
+            likely = np.array(p)[:, np.arange(len(field)), base.y]
+            guess = np.argmax(prior[:, None] * likely, axis=0)
+            hit = np.array(values, dtype=object)[guess] == field.to_numpy()
             for people, chosen in (("members", members), ("others", ~members)):
                 metrics = {"hit": float(np.mean(hit[chosen]))}
                 rows.add(model=name, people=people, replicate=replicate, metrics=metrics)
@@ -341,14 +334,14 @@ def simulate(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 def defences(rows: pd.DataFrame) -> pd.DataFrame:
     """Agreement, usefulness and epsilon spent by defence, at the most queries."""
-    here = rows[rows["part"] == "defended"]
-    return wide(here[here["queries"] == here["queries"].max()], index="defence")
+    here = only(rows, part="defended")
+    return wide(only(here, queries=here["queries"].max()), index="defence")
 
 
 def detection(rows: pd.DataFrame) -> pd.DataFrame:
     """W, alarms and agreement by kind of queries, at the most queries."""
-    here = rows[(rows["part"] == "network") & ~rows["stream"].isin([OWN_LABELS, CONTROL])]
-    return wide(here[here["queries"] == here["queries"].max()], index="stream")
+    here = only(rows, part="network", stream=[OWN, NOISE, COPIES, HIDDEN])
+    return wide(only(here, queries=here["queries"].max()), index="stream")
 
 
 def assumptions(settings: Settings) -> str:
@@ -363,55 +356,47 @@ def assumptions(settings: Settings) -> str:
 
 def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
     """What these rows say; the first is the headline."""
-    needed = rows[rows["metric"] == "queries_needed"]
-    keys = ["part", "defence", "stream", "queries", "metric"]
-    mean = rows.groupby(keys, dropna=False)["value"].mean()
-    hit = wide(rows[rows["part"] == "inversion"], index=["model", "people"])
+    needed = only(rows, metric="queries_needed")
     few, many = min(settings.queries), max(settings.queries)
-    served, net = mean["defended"], mean["network", ""]
-    rounded = f"rounded {min(settings.decimals)}"
+    served: Any = means(rows, "defence", "queries", "metric", part="defended").unstack()
+    net = means(rows, "stream", "queries", part="network", metric="agreement")
+    coarse = served["agreement"][f"rounded {min(settings.decimals)}"]
+    once, each, split = (served.loc[(defence, many)] for defence in (ONCE, EACH, ALL))
     watched = detection(rows).set_index("stream")
-    guess = hit.set_index(["model", "people"])["hit"]
-    numbers = {
-        "d": needed["features"].max(), "q": needed["value"].max(),
-        "few": few, "many": many, "epsilon": settings.epsilon, "decimals": min(settings.decimals),
-        "coarse": served[rounded, "", few, "agreement"],
-        "coarse_many": served[rounded, "", many, "agreement"],
-        "once": served[ONCE, "", many, "agreement"], "kept": served[ONCE, "", many, "useful"],
-        "spent": served[EACH, "", many, "spent"], "each": served[EACH, "", many, "agreement"],
-        "split": served[ALL, "", many, "useful"],
-        "copy": net[OWN, few, "agreement"], "control": net[CONTROL, few, "agreement"],
-        "labels": net[OWN_LABELS, few, "agreement"],
-        "seen": watched["alarm"][COPIES], "hidden": watched["alarm"][HIDDEN],
-        "false": watched["alarm"][OWN], "hidden_agreement": watched["agreement"][HIDDEN],
-        "members": guess["forest", "members"], "others": guess["forest", "others"],
-        "prior": guess["prior", "members"], "field": settings.sensitive,
-    }  # fmt: skip
-    n = numbers
+    guess = means(rows, "model", "people", part="inversion")
+    forest, prior = guess["forest"], guess["prior", "members"]
     sentences = [
-        ("A model with {d:.0f} features is stolen to a millionth by {q:.0f} queries, one for each "
-         "unknown of a class; with one fewer it is not.",
-         bool((needed["value"] == needed["features"] + 1).all())),
+        ("A model with {features:.0f} features is stolen to a millionth by {queries:.0f} queries, one for "
+         "each unknown of a class; with one fewer it is not.",
+         (needed["value"] == needed["features"] + 1).all()),
         ("Confidences rounded to {decimals} decimal hold the copy at {coarse:.0%} agreement after {few} "
-         "queries, and at {coarse_many:.1%} after {many}.", n["coarse"] < n["coarse_many"]),
+         "queries, and at {coarse_many:.1%} after {many}.", coarse[few] < coarse[many]),
         ("A model that is private once and for all (epsilon {epsilon:g}) is stolen like any other: the "
-         "copy agrees with it in {once:.1%} of answers. It protects records, not the model.",
-         n["once"] > 0.99),
-        ("Fresh noise of epsilon {epsilon:g} an answer adds up to {spent:,.0f} over {many} answers, "
-         "and the copy still agrees in {each:.1%}.", n["each"] > 0.9),
-        ("If these answers share one epsilon of {epsilon:g}, the noise leaves {split:.0%} of labels as "
-         "they were.", n["split"] < 0.75),
+         "copy agrees with it in {once[agreement]:.1%} of answers. It protects records, not the model.",
+         once["agreement"] > 0.99),
+        ("Fresh noise of epsilon {epsilon:g} an answer adds up to {each[spent]:,.0f} over {many} answers, "
+         "and the copy still agrees in {each[agreement]:.1%}.", each["agreement"] > 0.9),
+        ("If these answers share one epsilon of {epsilon:g}, the noise leaves {split[useful]:.0%} of labels "
+         "as they were.", split["useful"] < 0.75),
         ("{few} queries for confidences give a network that agrees in {copy:.0%} of answers; for labels "
          "{labels:.0%}; the same records with true labels and no query give {control:.0%}.",
-         n["copy"] > n["control"]),
+         net[OWN, few] > net[CONTROL, few]),
         ("The test of streams raises an alarm on {seen:.0%} of streams of altered copies, on "
-         "{hidden:.0%} where half of the queries are honest, and on {false:.0%} of honest ones; "
-         "the half-honest thief reaches {hidden_agreement:.0%} agreement.", n["hidden"] < n["seen"]),
-        ("Inverting a forest tells {field} of {members:.0%} of its members and of {others:.0%} of "
-         "other people; the most common value is right for {prior:.0%}.",
-         n["members"] > max(n["others"], n["prior"])),
+         "{hidden[alarm]:.0%} where half of the queries are honest, and on {false:.0%} of honest ones; "
+         "the half-honest thief reaches {hidden[agreement]:.0%} agreement.",
+         watched["alarm"][HIDDEN] < watched["alarm"][COPIES]),
+        ("Inverting a forest tells {field} of {forest[members]:.0%} of its members and of "
+         "{forest[others]:.0%} of other people; the most common value is right for {prior:.0%}.",
+         forest["members"] > max(forest["others"], prior)),
     ]  # fmt: skip
-    return claims(sentences, **numbers)
+    return claims(
+        sentences, features=needed["features"].max(), queries=needed["value"].max(), few=few, many=many,
+        epsilon=settings.epsilon, decimals=min(settings.decimals), coarse=coarse[few],
+        coarse_many=coarse[many], once=once, each=each, split=split, copy=net[OWN, few],
+        labels=net[OWN_LABELS, few], control=net[CONTROL, few], seen=watched["alarm"][COPIES],
+        hidden=watched.loc[HIDDEN], false=watched["alarm"][OWN], field=settings.sensitive,
+        forest=forest, prior=prior,
+    )  # fmt: skip
 
 
 def explore(features: int, queries: int, answers: str) -> pd.DataFrame:

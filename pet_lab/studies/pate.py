@@ -20,7 +20,8 @@ from pet_lab import accounting, data
 from pet_lab.checks import between, distinct, positive, require, whole
 from pet_lab.data.scaling import standardise
 from pet_lab.federated.model import LocalTraining, Network
-from pet_lab.rows import Claim, Rows, concat, streams, summarise, wide
+from pet_lab.rows import Claim, Rows, claims, concat, streams, summarise, wide
+from pet_lab.tidy import means, only
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -395,11 +396,11 @@ def simulate(frame: pd.DataFrame, target: str, settings: Settings) -> pd.DataFra
 def trade_off(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean accuracy (task, mechanism, epsilon): of students at their mean data-dependent epsilon,
     and of DP-SGD there."""
-    here = rows[(rows["part"] == "students") & (rows["mechanism"] != NO_NOISE)]
+    here = only(rows, part="students").query("mechanism != @NO_NOISE")
     keys, parts = ["task", "mechanism", "noise"], []
-    spent = here[here["metric"] == "epsilon"].groupby(keys)["value"].mean()
+    spent = means(here, *keys, metric="epsilon")
     for metric in ("student", "dpsgd"):
-        table = summarise(here[here["metric"] == metric], keys).set_index(keys)
+        table = summarise(only(here, metric=metric), keys).set_index(keys)
         table = table.assign(epsilon=spent).reset_index()
         parts.append(table.assign(mechanism=DPSGD) if metric == "dpsgd" else table)
     return pd.concat(parts)[["task", "mechanism", "epsilon", "mean", "se"]]
@@ -407,15 +408,14 @@ def trade_off(rows: pd.DataFrame) -> pd.DataFrame:
 
 def settings_table(rows: pd.DataFrame) -> pd.DataFrame:
     """One line per setting: epsilons, answers and accuracies, means over replicates."""
-    here = rows[rows["part"] == "students"]
     columns = ["epsilon", "worst_case", "answered", "right", "student", "dpsgd"]
     keys = ["task", "mechanism", "noise"]
-    return wide(here, index=keys)[[*keys, *columns]].sort_values(keys)
+    return wide(only(rows, part="students"), index=keys)[[*keys, *columns]].sort_values(keys)
 
 
 def majority_table(rows: pd.DataFrame) -> pd.DataFrame:
     """What one record changes, by data set."""
-    return wide(rows[rows["part"] == "majority"], index="task")
+    return wide(only(rows, part="majority"), index="task")
 
 
 def assumptions(settings: Settings) -> str:
@@ -430,64 +430,44 @@ def assumptions(settings: Settings) -> str:
 
 def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
     """What these rows say; the first is the headline."""
-    table = settings_table(rows)
-    one: dict[str, Any] = {str(row["task"]): row for row in majority_table(rows).to_dict("records")}
-    excess, claims = rows.loc[rows["metric"] == "excess", "value"].sum(), []
-    base = rows[rows["metric"] == "base"].groupby("task")["value"].mean()
+    table, by_task = settings_table(rows), majority_table(rows)
+    base, excess = means(rows, "task", metric="base"), only(rows, metric="excess")["value"].sum()
+    shown: list[Claim] = []
     for task in ("digits", "table"):
-        within = table[(table["task"] == task) & (table["epsilon"] <= settings.budget)]
-        ranked = within.sort_values("student").to_dict("records")
-        best: dict[Any, Any] = ranked[-1] if ranked else {"task": task}
-        none = "On {task} no setting of PATE stays within epsilon {budget:g}."
-        claims.append(
-            Claim(
-                "On {task} the best student within epsilon {budget:g} is right on {student:.0%} ({mechanism}, "
-                "epsilon {epsilon:.1f} data-dependent, {worst_case:.1f} whatever the votes), DP-SGD at that "
-                "epsilon on {dpsgd:.0%}, the most frequent class on {base:.0%}.",
-                holds=len(within) > 0, otherwise=none, budget=settings.budget, base=base[task], **best,
-            )
+        within = only(table, task=task).query("epsilon <= @settings.budget").sort_values("student")
+        best: dict[Any, Any] = dict(within.iloc[-1]) if len(within) else {"task": task}
+        sentence = (
+            "On {task} the best student within epsilon {budget:g} is right on {student:.0%} ({mechanism}, "
+            "epsilon {epsilon:.1f} data-dependent, {worst_case:.1f} whatever the votes), DP-SGD at that "
+            "epsilon on {dpsgd:.0%}, the most frequent class on {base:.0%}.",
+            len(within) > 0, "On {task} no setting of PATE stays within epsilon {budget:g}.",
         )  # fmt: skip
-    for row in one.values():
-        claims.append(
-            Claim(
-                "A majority's answers do reveal something without noise: on {task}, leaving out one record changes "
-                "an answer to one of {questions:.0f} questions for {exposed:.0%} of the records, and for "
-                "{agreed:.0%} where only more than half of the teachers are an answer.",
-                holds=row["exposed"] > 0,
-                otherwise="On {task} no record of the sample changed an answer of the majority.",
-                **row,
-            )
+        shown += claims([sentence], budget=settings.budget, base=base[task], **best)
+    for _, row in by_task.iterrows():
+        sentence = (
+            "A majority's answers do reveal something without noise: on {row[task]}, leaving out one record "
+            "changes an answer to one of {row[questions]:.0f} questions for {row[exposed]:.0%} of the records, "
+            "and for {row[agreed]:.0%} where only more than half of the teachers are an answer.",
+            row["exposed"] > 0, "On {row[task]} no record of the sample changed an answer of the majority.",
         )  # fmt: skip
-    digits = one["digits"]
-    claims += [
-        Claim(
-            "Who knows all other records then guesses with certainty from one answer whether a record was there; "
-            "with Gaussian noise of {share:.0%} of the teachers the chance is {noisy_guess:.0%} at most.",
-            holds=digits["exposed"] > 0, share=settings.middle, **digits,
-        ),
-        Claim(
-            "The data-dependent epsilon is data too: one record left out, and it lies between {epsilon_low:.3f} and "
-            "{epsilon_high:.3f} on digits.",
-            holds=digits["epsilon_high"] > digits["epsilon_low"], **digits,
-        ),
-        Claim(
-            "At no margin and order is the exact divergence above its data-dependent bound.",
-            holds=excess == 0,
-            otherwise="The exact divergence is above its data-dependent bound in {excess:.0f} places.",
-            excess=excess,
-        ),
+        shown += claims([sentence], row=row)
+    digits = by_task.set_index("task").loc["digits"]
+    sentences = [
+        ("Who knows all other records then guesses with certainty from one answer whether a record was there; "
+         "with Gaussian noise of {share:.0%} of the teachers the chance is {digits[noisy_guess]:.0%} at most.",
+         digits["exposed"] > 0),
+        ("The data-dependent epsilon is data too: one record left out, and it lies between "
+         "{digits[epsilon_low]:.3f} and {digits[epsilon_high]:.3f} on digits.",
+         digits["epsilon_high"] > digits["epsilon_low"]),
+        ("At no margin and order is the exact divergence above its data-dependent bound.", excess == 0,
+         "The exact divergence is above its data-dependent bound in {excess:.0f} places."),
     ]  # fmt: skip
-    return claims
+    return shown + claims(sentences, share=settings.middle, digits=digits, excess=excess)
 
 
 def explore(teachers: int, loser: int, noise: int, answers: int) -> pd.DataFrame:
     """Epsilon at delta 1e-5 of answers that all have one margin, three classes."""
     votes = np.array([teachers - min(loser, teachers // 2), min(loser, teachers // 2), 0.0])
-    table = {
-        mechanism: {
-            bound: epsilon(answers * rdp, 1e-5)
-            for bound, rdp in answer_rdp(votes, mechanism, noise).items()
-        }
-        for mechanism in (LNMAX, GNMAX)
-    }
-    return pd.DataFrame(table).T.rename_axis("mechanism").reset_index()
+    by = {mechanism: answer_rdp(votes, mechanism, noise) for mechanism in (LNMAX, GNMAX)}
+    table = pd.DataFrame(by).map(lambda rdp: epsilon(answers * rdp, 1e-5))
+    return table.T.rename_axis("mechanism").reset_index()

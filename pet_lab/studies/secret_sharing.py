@@ -31,7 +31,8 @@ from pet_lab.mpc.mesh import check_installed
 from pet_lab.mpc.messages import as_numbers, as_text
 from pet_lab.parties.certificates import TestAuthority, save
 from pet_lab.parties.launch import Process, stop_all
-from pet_lab.rows import Claim, Rows, concat, wide
+from pet_lab.rows import Claim, Rows, claims, concat, wide
+from pet_lab.tidy import means, only
 
 from .layers.__main__ import FRACTION, PRIME
 
@@ -218,10 +219,8 @@ def compute(steps: Sequence[Mapping[str, Any]]) -> list[tuple[list[int], pd.Seri
                 member.pop("event")
             dealt = [[_shared(numbers) for numbers in step["inputs"]] for step in steps]
             for party, process in enumerate(started):
-                own = [
-                    {**step, "inputs": [rows[party] for rows in given]}
-                    for step, given in zip(steps, dealt, strict=True)
-                ]
+                parts = [[rows[party] for rows in given] for given in dealt]
+                own = [{**s, "inputs": part} for s, part in zip(steps, parts, strict=True)]
                 process.write({"members": members, "steps": own})
             results = [[p.wait_for("result", 300) for p in started] for _ in steps]
         finally:
@@ -391,10 +390,8 @@ def transfer(pairs: Sequence[tuple[int, int]], choices: Sequence[int]) -> tuple[
     """
     import rbcl
 
-    times_base, multiply = (
-        rbcl.crypto_scalarmult_ristretto255_base,
-        rbcl.crypto_scalarmult_ristretto255,
-    )
+    times_base = rbcl.crypto_scalarmult_ristretto255_base
+    multiply = rbcl.crypto_scalarmult_ristretto255
     sum_of_keys = rbcl.crypto_core_ristretto255_random()
     got, sent = [], 32
     for i, ((zero, one), choice) in enumerate(zip(pairs, choices, strict=True)):
@@ -493,77 +490,55 @@ def garbled_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def takeaways(rows: pd.DataFrame) -> list[Claim]:
     """What these rows say; the first is the headline."""
-    mean = rows.groupby(["part", "metric"])["value"].mean()
-    seen = rows[rows["part"] == "coalition"].pivot(index="guess", columns="held", values="value")
-    few, n = seen.iloc[:, :-1].to_numpy(), rows["draws"].max()
-    tests = wide(rows[rows["part"] == "uniform"], index=["draws", "flaw"]).query("draws == @n")
+    mean = means(rows, "part", "metric")
+    seen = means(rows, "guess", "held", part="coalition").unstack()
+    few, always, n = seen.iloc[:, :-1].to_numpy(), seen.iloc[:, -1].max(), rows["draws"].max()
+    tests = wide(only(rows, part="uniform", draws=n), index=["draws", "flaw"])
     first = tests[(tests["power"] >= 0.9) & (tests["flaw"] > 0)].head(1)
     sound = tests.loc[tests["flaw"] == 0, "rejected"].mean()
     step = layers_table(rows).set_index("step")
     flat, checked, relu = (step.loc[name] for name in (LINEAR, CHECKED, RELU))
-    network, garbled = mean["network"], rows[rows["part"] == "garbled"]
-    longest = garbled_table(rows).iloc[-1]
-    size = garbled[garbled["metric"] == "gigabytes"].set_index("way")["value"]
-    wrong = garbled.loc[garbled["metric"] == "wrong", "value"]
+    network, beaver = mean["network"], mean["beaver"]
+    wrong = only(rows, part="garbled", metric="wrong")["value"]
     limit = 5 * np.sqrt((Q - 1) / n) / Q  # five standard errors
-    return [
-        Claim(
-            "Two of three shares of one secret sum to every number about equally often, {low:.2%} "
-            "to {high:.2%} of {n:,.0f} times; all three sum to the secret, {always:.0%} of them.",
-            holds=np.abs(few - 1 / Q).max() < limit and seen.iloc[:, -1].max() == 1,
-            low=few.min(), high=few.max(), n=n, always=seen.iloc[:, -1].max(),
-        ),
-        Claim(
-            "With {n:,.0f} secrets the test notices a mask forgotten {flaw:.0%} of the time with a "
-            "chance of {power:.0%} (seen: {seen:.0%}); of a sound dealer it rejected {sound:.1%}.",
-            holds=len(first) > 0 and sound <= 0.05,
-            otherwise="With {n:,.0f} secrets none of these flaws is noticed nine times in ten, or a "
-            "sound dealer is rejected too often ({sound:.1%}).",
-            n=n, sound=sound, flaw=first["flaw"].sum(), power=first["power"].sum(),
-            seen=first["rejected"].sum(),
-        ),
-        Claim(
-            "Beaver's product is wrong for {wrong:.0f} of {n:,.0f} combinations of factors and "
-            "masks, and each pair of factors shows all {views:.0f} pairs of opened numbers.",
-            holds=bool(mean["beaver", "wrong"] == 0 and mean["beaver", "views"] == Q**2),
-            wrong=mean["beaver", "wrong"], n=mean["beaver", "products"],
-            views=mean["beaver", "views"],
-        ),
-        Claim(
-            "A ReLU sends {ratio:.0f} times the bytes of an inner product of 58 numbers ({relu:,.0f} "
-            "to {dot:.0f} a party) and takes about {slow:.0f} rounds instead of {fast:.0f}: comparisons, "
-            "not matrices, are what sharing makes dear.",
-            holds=bool(relu["bytes a result"] > 10 * flat["bytes a result"]),
-            relu=relu["bytes a result"], dot=flat["bytes a result"], slow=relu["rounds"],
-            fast=flat["rounds"], ratio=relu["bytes a result"] / flat["bytes a result"],
-        ),
-        Claim(
-            "Three processes gave the class of the clear network for {agree:.0%} of {rows:.0f} rows "
-            "(largest gap before the sigmoid {gap:.4f}), for {size:,.0f} kB a party and {wall:.1f} s "
-            "a row on this machine.",
-            holds=bool(network["agree"] == 1),
-            otherwise="Three processes gave the class of the clear network for only {agree:.0%} of "
-            "{rows:.0f} rows; the largest gap before the sigmoid was {gap:.4f}.",
-            agree=network["agree"], rows=network["predicted"], gap=network["gap"],
-            size=network["bytes"] / 1e3, wall=network["wall_s"],
-        ),
-        Claim(
-            "The price of malicious security: with products checked, the shared layer sends "
-            "{ratio:.1f} times the bytes in {slow:.0f} rounds instead of {fast:.0f}, and one number "
-            "more for each input before.",
-            holds=bool(checked["bytes"] > flat["bytes"]),
-            ratio=checked["bytes"] / flat["bytes"], slow=checked["rounds"], fast=flat["rounds"],
-        ),
-        Claim(
-            "{wrong:.0f} of {n} garbled comparisons were wrong; {bits:.0f} bits take {gates:.0f} AND "
-            "gates. To count the common keys of two files of 100,000 the tables alone would be "
-            "{pairs:,.0f} GB for all pairs, {sorted:.0f} GB for sorted files; Diffie-Hellman takes "
-            "{dh:.2f} GB.",
-            holds=wrong.sum() == 0,
-            wrong=wrong.sum(), n=len(wrong), bits=longest["bits"], gates=longest["and_gates"],
-            pairs=size["all pairs"], sorted=size["sorted files"], dh=size["Diffie-Hellman"],
-        ),
+    a_number = "bytes a result"
+    sentences = [
+        ("Two of three shares of one secret sum to every number about equally often, {low:.2%} "
+         "to {high:.2%} of {n:,.0f} times; all three sum to the secret, {always:.0%} of them.",
+         np.abs(few - 1 / Q).max() < limit and always == 1),
+        ("With {n:,.0f} secrets the test notices a mask forgotten {first[flaw]:.0%} of the time with a "
+         "chance of {first[power]:.0%} (seen: {first[rejected]:.0%}); of a sound dealer it rejected "
+         "{sound:.1%}.", len(first) > 0 and sound <= 0.05,
+         "With {n:,.0f} secrets none of these flaws is noticed nine times in ten, or a sound dealer is "
+         "rejected too often ({sound:.1%})."),
+        ("Beaver's product is wrong for {beaver[wrong]:.0f} of {beaver[products]:,.0f} combinations of "
+         "factors and masks, and each pair of factors shows all {beaver[views]:.0f} pairs of opened "
+         "numbers.", beaver["wrong"] == 0 and beaver["views"] == Q**2),
+        ("A ReLU sends {relu_ratio:.0f} times the bytes of an inner product of 58 numbers "
+         "({relu[bytes a result]:,.0f} to {flat[bytes a result]:.0f} a party) and takes about "
+         "{relu[rounds]:.0f} rounds instead of {flat[rounds]:.0f}: comparisons, not matrices, are what "
+         "sharing makes dear.", relu[a_number] > 10 * flat[a_number]),
+        ("Three processes gave the class of the clear network for {network[agree]:.0%} of "
+         "{network[predicted]:.0f} rows (largest gap before the sigmoid {network[gap]:.4f}), for "
+         "{kilobytes:,.0f} kB a party and {network[wall_s]:.1f} s a row on this machine.",
+         network["agree"] == 1,
+         "Three processes gave the class of the clear network for only {network[agree]:.0%} of "
+         "{network[predicted]:.0f} rows; the largest gap before the sigmoid was {network[gap]:.4f}."),
+        ("The price of malicious security: with products checked, the shared layer sends "
+         "{checked_ratio:.1f} times the bytes in {checked[rounds]:.0f} rounds instead of "
+         "{flat[rounds]:.0f}, and one number more for each input before.", checked["bytes"] > flat["bytes"]),
+        ("{wrong:.0f} of {compared} garbled comparisons were wrong; {longest[bits]:.0f} bits take "
+         "{longest[and_gates]:.0f} AND gates. To count the common keys of two files of 100,000 the tables "
+         "alone would be {size[all pairs]:,.0f} GB for all pairs, {size[sorted files]:.0f} GB for sorted "
+         "files; Diffie-Hellman takes {size[Diffie-Hellman]:.2f} GB.", wrong.sum() == 0),
     ]  # fmt: skip
+    return claims(
+        sentences, low=few.min(), high=few.max(), n=n, always=always, first=first.sum(), sound=sound,
+        beaver=beaver, relu=relu, flat=flat, checked=checked, network=network, wrong=wrong.sum(),
+        relu_ratio=relu[a_number] / flat[a_number], checked_ratio=checked["bytes"] / flat["bytes"],
+        kilobytes=network["bytes"] / 1e3, compared=len(wrong), longest=garbled_table(rows).iloc[-1],
+        size=means(rows, "way", metric="gigabytes"),
+    )  # fmt: skip
 
 
 def explore(x: int, y: int) -> pd.DataFrame:

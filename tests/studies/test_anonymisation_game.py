@@ -86,7 +86,7 @@ def test_a_single_person_at_each_site_has_nothing_to_hide_behind(people):
 
 
 def test_a_dictionary_misses_what_it_does_not_hold():
-    caught = study.text_table(study.free_text(settings())).set_index("kind")["caught"]
+    caught = study.free_text(settings()).set_index("kind")["value"]
     assert caught["name"] == caught["date"] == caught["number"] == caught["address"] == 1
     assert caught["misspelt name"] == caught["role"] == 0
     assert study.redact("Anna, 01.02.2003, 123-4567") == "[...], [...], [...]"

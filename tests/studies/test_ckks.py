@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pet_lab.rows import wide
 from pet_lab.studies import ckks as study
+from pet_lab.tidy import only
 
 pytest.importorskip("tenseal", reason="TenSEAL has no wheel for this platform")
 
@@ -113,7 +115,7 @@ def test_folded_squares_are_the_parabolas():
 
 
 def test_every_encrypted_record_has_the_class_of_the_clear_polynomial(rows):
-    table = study.wide_table(rows, "inference", "model").set_index("model")
+    table = wide(only(rows, part="inference"), index="model").set_index("model")
     assert list(table.index) == ["4-3-1", "logistic regression"]
     assert (table["agrees_with_clear"] == 1).all()
     assert table["error"].max() < 1e-4
@@ -121,7 +123,7 @@ def test_every_encrypted_record_has_the_class_of_the_clear_polynomial(rows):
 
 
 def test_dice_and_look_up_are_right(rows):
-    table = study.wide_table(rows, "comparing", ["task", "how"])
+    table = wide(only(rows, part="comparing"), index=["task", "how"])
     assert table["error"].max() < 1e-4
 
 
