@@ -35,6 +35,7 @@ from pet_lab.rows import Claim, Rows, claims, concat, streams, wide
 from pet_lab.seal import SCALE as CKKS_SCALE
 from pet_lab.seal import Seal
 from pet_lab.shares import ring_join, ring_split
+from pet_lab.tidy import means, only, tidy
 
 from . import ckks
 from .enclave import recovered
@@ -500,12 +501,10 @@ def grid(setup: Setup, data: Patients, n: int, *, replicate: int = 0) -> pd.Data
     incomes, groups, files = people(n, setup.rng)
     x, y = data.x[:n], data.y[:n]
     offices, rows = [f"office {i}" for i in range(setup.settings.offices)], Rows(part="tasks")
-    tables = {
-        "sum": incomes[:, None],
-        "mean by group": np.hstack([groups * incomes[:, None], groups]),
-    }
+    by_group = np.hstack([groups * incomes[:, None], groups])
     inputs: dict[str, tuple[Any, ...]] = {"join": (files,), "prediction": (data, x)}
-    inputs |= {task: (np.array_split(table, len(offices)),) for task, table in tables.items()}
+    for task, table in {"sum": incomes[:, None], "mean by group": by_group}.items():
+        inputs[task] = (np.array_split(table, len(offices)),)
     wanted = {"sum": incomes.sum(), "join": len(set(files[0]) & set(files[1]))}
     wanted["mean by group"] = (groups.T @ incomes) / groups.sum(axis=0)
     for task in TASKS:
@@ -556,22 +555,19 @@ def collusion(setup: Setup) -> pd.DataFrame:
     false = enclave.Enclave(maker.platform(), keep, code)
     false.accept("office", party.wrap(false.quote(verifier.challenge())))
     false.run({"office": party.upload})
-    values = {
+    values: dict[str, Any] = {
         HE: [setup.key.decrypt(c)[0] for c in ciphertexts],
         MPC: ring_join(share(Wire(), "office", _hundredths(table[:, 0]))) / 100,
         ENCLAVE: np.frombuffer(kept[0]),
     }
-    rows = Rows(part="collusion")
-    for technique, got in values.items():
-        opened = np.mean(np.abs(np.asarray(got) - table[:, 0]) < 0.005)
-        rows.add(technique=technique, metrics={"opened": opened})
-    return rows.frame()
+    shares = {t: np.mean(np.abs(got - table[:, 0]) < 0.005) for t, got in values.items()}
+    return tidy("opened", shares, by="technique", part="collusion")
 
 
 def known_attacks(setup: Setup) -> pd.DataFrame:
     """Rows (attack): bits of a secret from a trace of one look-up in an enclave; the share of a CKKS
     key from a shared result; how far an answer moves when one server adds 1 to its share."""
-    rows, halves = Rows(part="attacks"), ring_split(np.array([500]), 2)
+    halves = ring_split(np.array([500]), 2)
     small: dict[str, Any] = {"primes": [1], "degrees": [4096, 8192], "hidden": [], "repeats": 1}
     leak = ckks.leak(ckks.Settings(**small, filter_bits=2, records=2, seed=setup.settings.seed))
     key = leak.set_index("shared")["value"]
@@ -581,9 +577,7 @@ def known_attacks(setup: Setup) -> pd.DataFrame:
         "rounded": key["two digits"],
         "shifted": float(ring_join([halves[0] + np.uint64(1), halves[1]])[0] - 500),
     }
-    for attack, value in results.items():
-        rows.add(attack=attack, metrics={"result": value})
-    return rows.frame()
+    return tidy("result", results, by="attack", part="attacks")
 
 
 def slowdown(setup: Setup) -> pd.DataFrame:
@@ -597,18 +591,14 @@ def slowdown(setup: Setup) -> pd.DataFrame:
 
     add, multiply = (least(partial(f, x, x)) / len(x) for f in (np.add, np.multiply))
     product = least(partial(seal.multiply, full, full))
+    total = least(partial(seal.run.add, full, full, out))
     ratios = {
-        "CKKS sum, a ciphertext of 4,096": least(partial(seal.run.add, full, full, out))
-        / len(x)
-        / add,
+        "CKKS sum, a ciphertext of 4,096": total / len(x) / add,
         "CKKS product, a ciphertext of 4,096": product / len(x) / multiply,
         "CKKS product, one number": product / multiply,
         "Paillier sum, one number": least(partial(setup.key.public.add, row, row)) / add,
     }
-    rows = Rows(part="slowdown")
-    for operation, ratio in ratios.items():
-        rows.add(operation=operation, metrics={"times": ratio})
-    return rows.frame()
+    return tidy("times", ratios, by="operation", part="slowdown")
 
 
 def polynomials() -> pd.DataFrame:
@@ -646,10 +636,7 @@ def traffic(setup: Setup) -> pd.DataFrame:
         "Diffie-Hellman, a key": keys.sent.total() / 2000,
         "Beaver, a product": (products.sent[HELPERS] + products.sent[HELPERS[::-1]]) / 1000,
     }
-    rows = Rows(part="traffic")
-    for protocol, size in sizes.items():
-        rows.add(protocol=protocol, metrics={"bytes_each": size}, se={"bytes_each": 0.0})
-    return rows.frame()
+    return tidy("bytes_each", sizes, by="protocol", part="traffic").assign(se=0.0)
 
 
 def simulate(settings: Settings) -> pd.DataFrame:
@@ -670,14 +657,15 @@ def simulate(settings: Settings) -> pd.DataFrame:
 
 def largest(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of each task at its largest size."""
-    part = rows[rows["part"] == "tasks"]
+    part = only(rows, part="tasks")
     return part[part["records"] == part.groupby("task")["records"].transform("max")]
 
 
 def last(rows: pd.DataFrame, task: str) -> pd.DataFrame:
     """Their means for one task, a line for each technique that ran, in order."""
-    part = largest(rows[rows["task"] == task])
-    table = wide(part, index=["technique", "records"]).set_index("technique")
+    table = wide(largest(only(rows, task=task)), index=["technique", "records"]).set_index(
+        "technique"
+    )
     return table.loc[[t for t in TECHNIQUES if t in RUNS[task]]]
 
 
@@ -722,11 +710,10 @@ def combinations(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 def numbers(rows: pd.DataFrame, settings: Settings) -> dict[str, Any]:
     """Everything that the comparison and the takeaways quote."""
     total, score = last(rows, "sum"), last(rows, "prediction")
-    by = {
-        (part, line[key]): line["value"]
-        for part, key in {"collusion": "technique", "attacks": "attack"}.items()
-        for line in rows[rows["part"] == part].to_dict("records")
-    }
+    opened, attacks = (
+        means(rows, "technique", part="collusion"),
+        means(rows, "attack", part="attacks"),
+    )
     out: dict[str, Any] = {"n": total["records"].max(), "answers": score["records"].max()}
     for short, technique in {"cc": ENCLAVE, "he": HE, "mpc": MPC, "clear": CLEAR}.items():
         for task, line in {"sum": total.loc[technique], "score": score.loc[technique]}.items():
@@ -736,11 +723,10 @@ def numbers(rows: pd.DataFrame, settings: Settings) -> dict[str, Any]:
             out[f"{short}_{task}_net"] = network / (network + line["cpu_s"])
             out |= {f"{short}_{task}_{c}": line[c] for c in ("cpu_s", "rounds", "read")}
             out[f"{short}_{task}_bytes"] = line["bytes"] / line["records"]
-        out[f"{short}_opened"] = by.get(("collusion", technique), np.nan)
-    out |= {name: value for (part, name), value in by.items() if part == "attacks"}
+        out[f"{short}_opened"] = opened.get(technique, np.nan)
     out["he_times"] = out["he_sum_cpu_s"] / out["clear_sum_cpu_s"]
-    times = rows.loc[rows["part"] == "slowdown", "value"]
-    return out | {"least": times.min(), "most": times.max()}
+    times = only(rows, part="slowdown")["value"]
+    return out | dict(attacks) | {"least": times.min(), "most": times.max()}
 
 
 def comparison(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -777,7 +763,7 @@ def comparison(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 def sizes(rows: pd.DataFrame) -> pd.DataFrame:
     """Means of what was measured, by task, technique and number of records."""
-    table = wide(rows[rows["part"] == "tasks"], index=["task", "technique", "records"])
+    table = wide(only(rows, part="tasks"), index=["task", "technique", "records"])
     return table.set_index(["task", "technique"]).sort_index()
 
 
@@ -875,32 +861,28 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
     v, by = numbers(rows, settings), closed(rows, settings)
     score = last(rows, "prediction").to_dict("index")
     single = {t: by[t] for t in by if t not in (MASKED, NOISY_HE)}
-    polynomial = wide(rows[rows["part"] == "polynomials"], index="degree").iloc[-1]
+    polynomial = wide(only(rows, part="polynomials"), index="degree").iloc[-1]
     table, solved = comparison(rows, settings)["borne out"], score[HE]["stolen"]
-    sent = rows[rows["part"] == "traffic"].set_index("protocol")["value"]
     missing = ", ".join(p for p in PILLARS if p not in by[MASKED]) or "none"
     numbers_here: dict[str, Any] = {
-        **v, **{str(k): x for k, x in polynomial.items()}, "single": max(map(len, single.values())), "noisy": len(by[NOISY_HE]),
-        "masked": len(by[MASKED]), "missing": missing, "solved": solved,
-        "model": score[MASKED]["model"], "offices": settings.offices,
-        "dp": score[DP]["accuracy"], "plain": score[CLEAR]["accuracy"],
-        "yes": (table == "yes").sum(), "no": (table == "no").sum(), "cells": len(table),
-        "paillier": sent["Paillier, a row"], "keys": sent["Diffie-Hellman, a key"],
-        "megabits": settings.megabits, "delay": settings.delay_ms,
+        "single": max(map(len, single.values())), "noisy": len(by[NOISY_HE]),
+        "masked": len(by[MASKED]), "missing": missing, "solved": solved, "model": score[MASKED]["model"],
+        "dp": score[DP]["accuracy"], "plain": score[CLEAR]["accuracy"], "sigmoid": polynomial,
+        "yes": (table == "yes").sum(), "no": (table == "no").sum(), "cells": len(table), "s": settings,
     }  # fmt: skip
     sentences = [
         ("No single technique closes all four pillars of a prediction (at most {single}); as far as "
          "messages tell HE + DP closes {noisy}, federated + DP + MPC {masked}.",
          numbers_here["single"] < 4, "A single technique closes all four pillars of a prediction here."),
         ("The paper lists federated + DP + MPC among what satisfies all four: here it leaves open: "
-         "{missing}. Each of {offices} offices and the person hold {model:.0%} of the weights.",
+         "{missing}. Each of {s.offices} offices and the person hold {model:.0%} of the weights.",
          len(by[MASKED]) < 4, "Federated + DP + MPC closes all four pillars, as the paper says."),
         ("Nor is a model behind encryption safe from its answers: {answers:.0f} exact scores of the "
          "encrypted one give its weights to {solved:.0e} of their size.", solved < 0.01),
         ("\"Homomorphic encryption allows for non-polynomial operations\": not the schemes here, "
          "which add and multiply. A sigmoid becomes a polynomial: of degree 7 it is off by up to "
-         "{error_inside:.2f} from -8 to 8 and by {error_outside:.0f} up to 16, while its encrypted "
-         "evaluation errs by {computed:.0e}.", numbers_here["error_outside"] > 1),
+         "{sigmoid[error_inside]:.2f} from -8 to 8 and by {sigmoid[error_outside]:.0f} up to 16, while its encrypted "
+         "evaluation errs by {sigmoid[computed]:.0e}.", polynomial["error_outside"] > 1),
         ("\"100 trillion times slower\" (2009), by the slides 50 million after 2013: here {least:,.0f} "
          "to {most:,.0f} times, a number in a full ciphertext or alone in one.", v["most"] < 5e7,
          "Here {least:,.0f} to {most:,.0f} times slower, against the slides' 50 million after 2013."),
@@ -910,10 +892,10 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
         ("Of {cells} cells of the slides' comparison {yes} are borne out, {no} are not.", v["n"] > 0),
         ("For a sum it is HE, not MPC, that communicates: {he_sum_bytes:,.0f} bytes a row against "
          "{mpc_sum_bytes:.0f}, both in {mpc_sum_rounds:.0f} messages; and encrypted predictions are "
-         "network-bound, {he_score_net:.0%} of their time at {megabits:g} Mbit/s and {delay:g} ms.",
+         "network-bound, {he_score_net:.0%} of their time at {s.megabits:g} Mbit/s and {s.delay_ms:g} ms.",
          v["he_sum_bytes"] > v["mpc_sum_bytes"] and v["he_score_net"] > 0.5),
         ("\"Cryptographic security: enclaves no, HE yes\": a trace of a look-up in an enclave gives "
          "{trace:.0f} of 8 bits; but a CKKS result shared with all its digits gives {key:.0%} of the "
          "key.", v["trace"] > 0 and v["key"] == 1),
     ]  # fmt: skip
-    return claims(sentences, **numbers_here)
+    return claims(sentences, **v, **numbers_here)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from scipy.special import expit
 from pet_lab.checks import between, distinct, positive, require, whole
 from pet_lab.data import scaling, shipped, split
 from pet_lab.rows import Claim, Rows, claims, concat, streams, wide
+from pet_lab.tidy import means, only, tidy
 
 Array = NDArray[np.float64]
 Poly = NDArray[np.int64]  # (primes, n), transformed; or (n,) plain coefficients
@@ -396,12 +397,9 @@ def training(settings: Settings) -> pd.DataFrame:
                     "megabytes": sent / 1e6,
                 }
                 rows.add(model=model, how="encrypted", parties=parties, metrics=metrics)
-    frame = rows.frame()
-    all_sent = frame[frame["metric"] == "megabytes"]
+    all_sent = only(rows.frame(), metric="megabytes")
     slope = np.polyfit(np.log(all_sent["parties"]), np.log(all_sent["value"]), 1)[0]
-    scaled = Rows(part="scaling", check="parties")
-    scaled.add(metrics={"slope": slope})
-    return concat(frame, scaled.frame())
+    return concat(rows.frame(), tidy("slope", {"parties": slope}, by="check", part="scaling"))
 
 
 def ciphertexts(features: int) -> int:
@@ -419,12 +417,8 @@ def leak(settings: Settings) -> pd.DataFrame:
     weights, truth = session.encrypt(np.zeros(N, object)), matrix(own)
     bare = (ring.encode(truth) * weights[1]) % ring.p
     hidden = apply(session, own, weights, np.zeros(20))[1]
-    inverse = np.array(
-        [
-            [pow(int(v), -1, p) if v else 0 for v in w]
-            for w, p in zip(weights[1], PRIMES, strict=True)
-        ]
-    )
+    pairs = zip(weights[1], PRIMES, strict=True)
+    inverse = np.array([[pow(int(v), -1, p) if v else 0 for v in w] for w, p in pairs])
     for reply, c1 in {"product alone": bare, "with an encryption of 0": hidden}.items():
         read = ring.integers(c1 * inverse % ring.p)[: own.size]
         rows.add(reply=reply, metrics={"records_recovered": np.mean(read == truth[: own.size])})
@@ -436,10 +430,9 @@ def leak(settings: Settings) -> pd.DataFrame:
 
 def simulate(settings: Settings) -> pd.DataFrame:
     """All rows; `part` is training, scaling, packing or leak."""
-    packing = Rows(part="packing")
-    for features in settings.features:
-        packing.add(features=features, metrics={"ciphertexts": ciphertexts(features)})
-    return concat(training(settings), packing.frame(), leak(settings))
+    sizes = {features: ciphertexts(features) for features in settings.features}
+    packing = tidy("ciphertexts", sizes, by="features", part="packing")
+    return concat(training(settings), packing, leak(settings))
 
 
 def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
@@ -450,67 +443,56 @@ def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
 
 def costs(rows: pd.DataFrame) -> pd.DataFrame:
     """What encrypted training sent, and how far it is from the same steps in clear."""
-    return wide(rows[rows["how"] == "encrypted"], index="parties")
+    return wide(only(rows, how="encrypted"), index="parties")
 
 
 def takeaways(rows: pd.DataFrame) -> list[Claim]:
     """What these rows say; the first is the headline."""
-    table = accuracies(rows).set_index("model")
+    table: Any = accuracies(rows).set_index("model")
     regression, network = (table.loc[m] for m in ("logistic regression", "network, last layer"))
-    runs, packed = costs(rows), rows[rows["part"] == "packing"].set_index("features")["value"]
-    slope = rows.loc[rows["metric"] == "slope", "value"].iloc[0]
-    reply = rows[rows["part"] == "leak"].set_index("reply")["value"]
+    runs, packed = costs(rows), means(rows, "features", part="packing")
+    slope, reply = means(rows, "metric")["slope"], means(rows, "reply", part="leak")
     names = ["federated, in clear", "centralised, scikit-learn", "federated, sigmoid as a line"]
-    in_clear, central, by_line = (float(cast("float", regression[name])) for name in names)
+    in_clear, central, by_line = (regression[name] for name in names)
     gap = 100 * (max(in_clear, central) - by_line)
-    packed = packed.sort_index()
-    per_doubling = packed.iloc[-1] / packed.iloc[0]
-    numbers = {
-        "few": runs["parties"].min(), "many": runs["parties"].max(),
-        "error": runs["score_error"].max(), "agreement": runs["agreement"].min(),
-        "line": by_line, "plain": in_clear, "central": central,
-        "gap": gap,
-        "network": network["federated, sigmoid as a line"],
-        "network_plain": network["federated, in clear"],
-        "slope": slope, "mb": runs["megabytes"].max(), "least": packed.index.min(),
-        "most": packed.index.max(), "first": packed.iloc[0], "last": packed.iloc[-1],
-        "bare": reply["product alone"], "hidden": reply["with an encryption of 0"],
-    }  # fmt: skip
+    bare, hidden = reply["product alone"], reply["with an encryption of 0"]
+    least, most, first, last = *map(float, packed.index[[0, -1]]), packed.iloc[0], packed.iloc[-1]
     sentences = [
         ("{few:.0f} to {many:.0f} parties train one logistic regression that none of them can read: "
          "{agreement:.1%} of its classes at least are those of the same steps in clear (largest "
-         "error of a score {error:.1g}).", numbers["agreement"] >= 0.99,
+         "error of a score {error:.1g}).", runs["agreement"].min() >= 0.99,
          "Only {agreement:.1%} of encrypted classes are those of the same steps in clear."),
         ("The sigmoid as a line gives {line:.1%}, against {plain:.1%} for federated learning in clear "
          "and {central:.1%} for centralised training: no more than a point below either.", gap <= 1,
          "The sigmoid as a line gives {line:.1%}, against {plain:.1%} for federated learning in clear "
          "and {central:.1%} for centralised training: up to {gap:.1f} points below, not within a point "
          "of both."),
-        ("With a fixed hidden layer, in clear, the line reaches {network:.1%}, the sigmoid on the same "
-         "layer {network_plain:.1%}.", True, ""),
+        ("With a fixed hidden layer, in clear, the line reaches {network[federated, sigmoid as a line]:.1%}, "
+         "the sigmoid on the same layer {network[federated, in clear]:.1%}.",),
         ("Bytes grow with the parties to the power {slope:.2f}, as the lecture says; exactly 1, "
          "by construction, for each party exchanges the same number of polynomials with the "
          "coordinator. {many:.0f} parties send {mb:,.0f} MB.", abs(slope - 1) <= 0.05,
          "Bytes grow with the parties to the power {slope:.2f}, not 1."),
         ("From {least:.0f} to {most:.0f} features a step needs {first:.0f} to {last:.0f} ciphertexts: "
          "flat while one holds all, then with the square; the lecture's logarithm is not that of "
-         "this packing.", per_doubling > np.log(packed.index.max()) / np.log(packed.index.min()),
+         "this packing.", last / first > np.log(most) / np.log(least),
          "From {least:.0f} to {most:.0f} features a step needs {first:.0f} to {last:.0f} "
          "ciphertexts."),
         ("A reply without an encryption of 0 on top gives {bare:.0%} of a party's numbers away to "
-         "the coordinator, with it {hidden:.0%}.", numbers["bare"] > numbers["hidden"], ""),
+         "the coordinator, with it {hidden:.0%}.", bare > hidden),
     ]  # fmt: skip
-    return claims(sentences, **numbers)
+    return claims(
+        sentences, few=runs["parties"].min(), many=runs["parties"].max(), error=runs["score_error"].max(),
+        agreement=runs["agreement"].min(), line=by_line, plain=in_clear, central=central, gap=gap,
+        network=network, slope=slope, mb=runs["megabytes"].max(), least=least, most=most, first=first,
+        last=last, bare=bare, hidden=hidden,
+    )  # fmt: skip
 
 
 def explore(parties: int, features: int, steps: int) -> pd.DataFrame:
     """Megabytes of a training by this scheme: counted, not run."""
     polynomial = N * len(PRIMES) * 28 / 8e6
     each = 2 * ciphertexts(features) + 2  # sums of both parts, and two shares of a refresh
-    return pd.DataFrame(
-        {
-            "what": ["key", "training", "of it, by one party"],
-            "MB": [2 * parties * polynomial, 2 * parties * polynomial * each * steps,
-                   polynomial * each * steps],
-        }
-    )  # fmt: skip
+    key, own = 2 * parties * polynomial, polynomial * each * steps
+    lines = {"key": key, "training": 2 * parties * own, "of it, by one party": own}
+    return pd.DataFrame(lines.items(), columns=["what", "MB"])
