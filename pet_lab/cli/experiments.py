@@ -66,7 +66,7 @@ def run(
     specs = sweep.plan(ws, name, notebooks.parse(params, settings or []))
     records = shared.execute(ws, specs, jobs=1, timeout=timeout, force=force)
     for record in records:
-        if record.path is not None and record.path.exists():
+        if record.path.exists():
             word = "done before" if record.skipped else record.state
             typer.echo(f"{word}: {ws.shown(record.path)}")
             if record.ok:

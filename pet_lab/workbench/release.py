@@ -111,7 +111,6 @@ def rules(ws: Workspace) -> Rules:
 
 def check(record: RunRecord, house: Rules, exceptions: Mapping[str, str]) -> CheckedRun:
     """Apply the rules to every table of a finished run."""
-    assert record.folder is not None
     whole = pd.read_parquet(record.folder / runs.ROWS)
     known = runs.CONTRIBUTIONS in record.hashes
     behind = pd.read_parquet(record.folder / runs.CONTRIBUTIONS) if known else None

@@ -257,7 +257,7 @@ def read(ws: Workspace, notebook: str, run_ids: Iterable[str] | None = None) -> 
     wanted = None if run_ids is None else set(run_ids)
     parts = []
     for record in runs.records(ws, name):
-        if record.ok and record.folder and (wanted is None or record.run_id in wanted):
+        if record.ok and (wanted is None or record.run_id in wanted):
             frame = pd.read_parquet(record.folder / runs.ROWS)
             added = {"run_id": record.run_id}
             for key, value in record.parameters.items():
@@ -277,12 +277,10 @@ def summary(run: RunRecord | Path) -> dict[str, Any]:
     """
     folder = run if isinstance(run, Path) else run.folder
     try:
-        if folder is None:
-            raise OSError
         return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise ResultsError(
-            f"Run {getattr(folder, 'name', '')} has no readable summary; run its notebook again."
+            f"Run {folder.name} has no readable summary; run its notebook again."
         ) from None
 
 

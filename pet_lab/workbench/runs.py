@@ -125,7 +125,7 @@ class RunRecord:
     error: Mapping[str, Any] | None = None
     undrawn: Sequence[Mapping[str, Any]] = ()
     hashes: Mapping[str, str] = field(default_factory=dict)
-    folder: Path | None = field(default=None, compare=False)
+    folder: Path = field(default=Path(), compare=False)
     skipped: bool = field(default=False, compare=False)
 
     @property
@@ -134,16 +134,13 @@ class RunRecord:
         return self.state == DONE
 
     @property
-    def path(self) -> Path | None:
+    def path(self) -> Path:
         """The executed notebook, or the half-executed one of a failed run."""
-        if self.folder is None:
-            return None
         return self.folder / (NOTEBOOK if self.ok else FAILED_NOTEBOOK)
 
     @property
     def written(self) -> float:
         """When its record was stored, in seconds as files count them."""
-        assert self.folder is not None
         return (self.folder / RECORD).stat().st_mtime
 
     @property
@@ -352,7 +349,7 @@ def stale(
             known = data_fingerprint(item["name"], item["kind"])
             if known not in (None, item["sha256"]):
                 reasons.append(f"the data set {item['name']} changed")
-    if user_folder is None and record.folder is not None:
+    if user_folder is None and record.folder.name:
         root = record.folder.parents[record.notebook.count("/") + 2]
         user_folder = root / record.user_folder
     for given, digest in record.inputs.items():

@@ -383,7 +383,7 @@ def _counted(
         old = sweep.profile_runs(ws, notebook, profile or "quick", stale=True)
         return [], which, "its runs are out of date." if old else "no finished run."
     done += sweep.further_runs(ws, notebook, which, **chosen)
-    counted = [r for r in done if r.folder and results.summary(r.folder).get("counts", True)]
+    counted = [r for r in done if results.summary(r).get("counts", True)]
     return counted, which, "" if counted else NOT_COUNTED
 
 

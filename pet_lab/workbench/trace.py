@@ -259,7 +259,6 @@ def check(ws: Workspace, name: str) -> list[str]:
 
 def check_run(ws: Workspace, record: RunRecord) -> list[str]:
     """What is wrong with the numbers that a run shows: headline, claims, captions."""
-    assert record.folder is not None
     name, phrases = record.notebook, declared(ws, record.notebook)
     summary = results.summary(record.folder)
     faults = _of_claims("headline", summary["headline"], summary.get("claims", []), phrases)
@@ -380,7 +379,6 @@ def sources(ws: Workspace, record: RunRecord, claims: Iterable[Mapping[str, Any]
 
     A parameter, a printed number, the mean of rows at one setting, or computed by the study.
     """
-    assert record.folder is not None
     means = condensed(pd.read_parquet(record.folder / runs.ROWS))
     lines: dict[str, None] = {}
     for claim in claims:
@@ -446,7 +444,7 @@ def full_sentence(ws: Workspace) -> str:
 
 def write_summary(ws: Workspace, record: RunRecord) -> None:
     """Keep the summary of a run's rows, six digits a number; a run that is not done is left out."""
-    if not (record.ok and record.folder):
+    if not record.ok:
         return
     known = full_runs(ws).T.to_dict()
     known[record.notebook] = {

@@ -289,9 +289,7 @@ class Shown(NamedTuple):
     @property
     def folder(self) -> Path:
         """Where the first run lies."""
-        folder = self.runs[0].folder
-        assert folder is not None
-        return folder
+        return self.runs[0].folder
 
     @property
     def summary(self) -> dict[str, Any]:
