@@ -82,6 +82,27 @@ def test_ends_under_plain_papermill_from_any_folder(name, tmp_path, monkeypatch)
     assert all(c["execution_count"] for c in executed if c["cell_type"] == "code")
 
 
+def flaws(executed):
+    """What a reader should not see: a returned object's repr, a library's complaint."""
+    for cell in executed:
+        for output in cell.get("outputs", []):
+            text = "".join(output.get("text", ""))
+            if complaint := re.search(r"(Future|Deprecation)Warning: .*", text):
+                yield complaint[0]
+            data = output.get("data", {})
+            plain = "".join(data.get("text/plain", ""))
+            if set(data) == {"text/plain"} and re.match(r"\W*<[\w.]+[: ]", plain):
+                yield plain
+
+
+def test_a_repr_and_a_complaint_are_flaws():
+    shown = {"text/html": "<p>", "text/plain": "<IPython.core.display.HTML object>"}
+    texts = ["<Axes: >", "[<matplotlib.lines.Line2D at 0x7f>]", "1 < 2"]
+    outputs = [{"data": shown}, *({"data": {"text/plain": [text]}} for text in texts)]
+    outputs += [{"name": "stderr", "text": ["x.py:1: FutureWarning: old\n", "  f()\n"]}]
+    assert [*flaws([{"outputs": outputs}])] == [*texts[:2], "FutureWarning: old"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["literature/encodings", "psi/analytics", "psi/typos"])
 def test_ends_under_a_client_that_asks_as_vs_code_does(name, tmp_path, monkeypatch):
@@ -145,4 +166,5 @@ def test_smallest_run_works_offline(name, tmp_path, monkeypatch):
         real = {d["kind"] for d in summary["data"]} <= {"real", "generated"}
         assert real or not summary["counts"], "a stand-in must not count"
         assert (record.folder / runs.NOTEBOOK).is_file()
+        assert [*flaws(notebooks.read(record.folder / runs.NOTEBOOK)["cells"])] == []
         assert trace.check_run(ws, record) == [], "a number that no claim or parameter holds"

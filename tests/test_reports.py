@@ -305,3 +305,5 @@ def test_the_scorecard_folds_filters_and_leads_to_a_cell(chrome, reports):
     chrome.open(f"{page.as_uri()}#at-2-4-error-rate-0-2-threshold-0-5-method-naive-recall-actual")
     assert len(visible("tr.cell")) == 4
     assert len(visible("tr:target")) == 1
+    chrome.run("document.querySelector('#only-differs').click()")
+    assert visible("tr:target"), "a filter hides no cell that a link leads to"

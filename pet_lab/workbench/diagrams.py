@@ -16,18 +16,16 @@ GREY, DARK = "#555555", "#222222"
 ROLES = ("#56B4E9", "#E69F00", "#009E73")
 
 
-def sequence(
-    messages: pd.DataFrame, *, parties: Sequence[str], caption: str = "", alt: str = ""
-) -> Axes:
+def sequence(messages: pd.DataFrame, *, parties: Sequence[str], caption: str, alt: str) -> None:
     """Arrows between life lines, from top to bottom in order of sending.
 
     `messages` has sender, receiver, kind and bytes; runs of messages of one kind between the same
-    two of the `parties`, named from left to right, become one arrow. With words it is shown.
+    two of the `parties`, named from left to right, become one arrow.
     """
     fig, axes = plots.figure(height=0.6 + 0.32 * max(len(messages), 4))
     ends = messages[["sender", "receiver", "kind"]]
-    runs = (ends.shift() != ends).any(axis=1).cumsum().rename("run")
-    arrows = messages.groupby(runs, as_index=False).agg(
+    runs = (ends.shift() != ends).any(axis=1).cumsum()
+    arrows = messages.groupby(runs).agg(
         {"sender": "first", "receiver": "first", "kind": "first", "bytes": "sum"}
     )
     place = {name: i for i, name in enumerate(parties)}
@@ -42,9 +40,7 @@ def sequence(
         axes.text((a + b) / 2, y + 0.08, text, ha="center", va="bottom", fontsize=8)
     axes.set(xlim=(-0.4, len(parties) - 0.6), ylim=(-len(arrows) - 0.4, 1.0))
     axes.set_axis_off()
-    if caption and alt:
-        plots.show(fig, caption=caption, alt=alt)
-    return axes
+    plots.show(fig, caption=caption, alt=alt)
 
 
 def flow(

@@ -10,6 +10,7 @@ import html
 import io
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -525,7 +526,9 @@ def _means(
             sns.lineplot(**means, **_bare(looks))
         else:
             caps = {"capsize": 2.5, "elinewidth": 1.4}
-            sns.lineplot(**means, **looks, err_style="bars", err_kws=caps)
+            with warnings.catch_warnings():  # seaborn hands a line of one point over as a Series
+                warnings.filterwarnings("ignore", "Calling float on a single", FutureWarning)
+                sns.lineplot(**means, **looks, err_style="bars", err_kws=caps)
         return 0.0
     means |= {k: looks[k] for k in ("hue", "palette", "color") if k in looks}
     levels = len(looks.get("palette", "1"))

@@ -1,5 +1,7 @@
 """Pictures of parties draw what the frames say."""
 
+import warnings
+
 import pandas as pd
 
 from pet_lab.workbench import diagrams, plots
@@ -16,8 +18,14 @@ MESSAGES = pd.DataFrame(
 )
 
 
-def test_a_sequence_joins_runs_of_one_kind_and_keeps_the_order():
-    ax = diagrams.sequence(MESSAGES, parties=["anne", "bert", "carol"])
+def test_a_sequence_joins_runs_of_one_kind_and_keeps_the_order(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "show", lambda fig, **words: shown.append(fig))
+    words = {"caption": "Who sends what.", "alt": "Arrows between three life lines."}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        diagrams.sequence(MESSAGES, parties=["anne", "bert", "carol"], **words)
+    ax = shown[0].axes[0]
     texts = [t.get_text() for t in ax.texts if t.get_text()]
     assert texts[:3] == ["anne", "bert", "carol"]
     assert texts[3:] == ["hello, 100 B", "hello, 120 B", "points, 8 KiB", "points, 10 B"]

@@ -1,6 +1,7 @@
 """Pictures and tables carry words, and helpers draw what they are given."""
 
 import base64
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -227,6 +228,12 @@ def test_a_mean_over_unlike_things_is_refused(summary):
         plots.lines(two, x="epsilon", metric="accuracy", hue="way")
     with pytest.raises(ValueError, match="several means at one epsilon"):
         plots.lines(summary, x="epsilon", metric="accuracy")
+
+
+def test_a_line_of_one_point_warns_of_nothing(summary):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        plots.lines(summary[1:4], x="epsilon", metric="accuracy", hue="way")
 
 
 def test_several_metrics_get_a_panel_and_a_scale_each(summary):
