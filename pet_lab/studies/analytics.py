@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -367,6 +368,30 @@ def what_if(
     rows = Rows(**_columns(pair))
     for x, y, count in shown.itertuples(index=False):
         rows.add(left_label=x, right_label=y, metrics={"count": count})
+    return rows.frame(), claim
+
+
+def noise_in_a_cell(*, epsilon: float, tables: int, records: int) -> tuple[pd.DataFrame, Claim]:
+    """How likely the noise of a count hides it, in closed form: behind the explore panel.
+
+    A budget `epsilon` is shared by so many tables; each count gets discrete Laplace noise, since one
+    record is in one cell of each. `records` is the cell's true count.
+    """
+    a = math.exp(-epsilon / tables)
+    deviation = math.sqrt(2 * a) / (1 - a)
+    rows = Rows()
+    for percent in (1, 5, 10, 20, 50):
+        far = 2 * a ** (math.floor(percent * records / 100) + 1) / (1 + a)
+        rows.add(percent=percent, metrics={"chance": far})
+    claim = Claim(
+        "Each of {tables} tables gets {each:.3g} of the budget: a count of {records} is off by {sd:.3g} "
+        "(standard deviation), and by more than a tenth with a chance of {far:.0%}.",
+        tables=tables,
+        each=epsilon / tables,
+        records=records,
+        sd=deviation,
+        far=2 * a ** (records // 10 + 1) / (1 + a),
+    )
     return rows.frame(), claim
 
 

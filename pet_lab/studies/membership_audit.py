@@ -337,3 +337,46 @@ def what_if(
         noise=noise, claimed=claimed, trainings=trainings, most=perfect.ceiling,
     )  # fmt: skip
     return concat(ran, here.frame()).assign(replicate=0), claim
+
+
+def provable(
+    rows: pd.DataFrame,
+    *,
+    training: str,
+    trainings: int,
+    caught: float,
+    accused: float,
+    delta: float,
+) -> tuple[pd.DataFrame, Claim]:
+    """What an attack of these rates would prove of a training: behind the explore panel.
+
+    `caught` and `accused` are the shares of models with and without the record that it calls in. A
+    quarter of the trainings are on each side, as in `measure`, and the threshold is fixed.
+    """
+    n = trainings // 4
+    sides = (np.arange(n) < round(share * n) for share in (caught, accused))
+    bound = mia.epsilon_lower_bound(*(s.astype(float) for s in sides), delta=delta, threshold=0.5)
+    ran = bound_rows(rows)[["training", "bound", "metric", "value"]]
+    claimed = ran.loc[
+        (ran["training"] == training) & (ran["bound"] == BOUNDS["claimed"]), "value"
+    ].max()
+    claim = Claim(
+        "From {trainings} trainings such an attack proves ε ≥ {proven:.2f}, more than the {claimed:.2f} "
+        "claimed of {training}: the claim would be wrong.",
+        holds=bound.epsilon > claimed,
+        otherwise="From {trainings} trainings such an attack proves ε ≥ {proven:.2f}, which does not "
+        "refute the {claimed:.2f} claimed of {training}; the most that so many could prove is "
+        "{most:.2f}.",
+        trainings=trainings,
+        proven=bound.epsilon,
+        claimed=claimed,
+        training=training,
+        most=bound.ceiling,
+    )
+    line = {
+        "training": "this attack",
+        "bound": "proven",
+        "metric": "epsilon",
+        "value": bound.epsilon,
+    }
+    return concat(ran, pd.DataFrame([line])).assign(replicate=0), claim

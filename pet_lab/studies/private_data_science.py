@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ import pandas as pd
 from msgspec import Meta
 from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy import optimize
 
 from pet_lab import accounting, data, files, synth
 from pet_lab.checks import distinct, one_of, positive, require, whole
@@ -588,10 +590,23 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
     return claims(sentences, **n)
 
 
-def explore(total: float, epsilon: float, records: int) -> pd.DataFrame:
-    """Trainings that a budget pays for, and the noise in each: a sum of epsilons."""
-    share = float(exact(1e-5) * exact(epsilon) / exact(total))
-    how: dict[str, Any] = {"batch_size": records // 4, "epochs": 20, "sampling": "poisson"}
-    noise = accounting.noise_for(epsilon, n=records, delta=share, **how)
-    names = ["trainings before one is refused", "noise, in units of the clip"]
-    return pd.DataFrame({"quantity": names, "value": [exact(total) // exact(epsilon), noise]})
+def _gaussian_mu(epsilon: float, delta: float) -> float:
+    """Sensitivity over noise of the Gaussian mechanism that is just (epsilon, delta)-private."""
+    return optimize.brentq(
+        lambda mu: accounting.gaussian_epsilon(mu=mu, delta=delta) - epsilon, 1e-3, 50
+    )
+
+
+def explore(total: float, epsilon: float, log10_delta: int) -> pd.DataFrame:
+    """Answers that a budget pays for: by the sum of epsilons, and were each Gaussian noise and the
+    ledger exact (arXiv:1805.06530); the noise of a count in each."""
+    share = float(exact(epsilon) / exact(total))
+    require(share <= 1, f"One answer of epsilon {epsilon:g} is more than the {total:g} granted.")
+    delta = 10.0**log10_delta
+    one, every = _gaussian_mu(epsilon, delta * share), _gaussian_mu(total, delta)
+    quantities = {
+        "answers before one is refused": exact(total) // exact(epsilon),
+        "answers, were the ledger exact for Gaussian noise": math.floor((every / one) ** 2),
+        "noise of a count in each answer, standard deviation": 1 / one,
+    }
+    return pd.DataFrame({"quantity": list(quantities), "value": list(quantities.values())})

@@ -440,6 +440,45 @@ def contributions(rows: pd.DataFrame) -> pd.DataFrame:
     return cells.assign(records=cells["value"]).drop(columns=["replicate", "value"])
 
 
+def measured(rows: pd.DataFrame) -> list[str]:
+    """Engines of which these rows hold all that `planned` needs."""
+    turns, cpu = (
+        rows.loc[rows["metric"] == metric, "engine"]
+        for metric in ("message_turns", "intersection_cpu_seconds")
+    )
+    return turns[turns.isin(cpu)].tolist()
+
+
+def planned(
+    rows: pd.DataFrame, *, engine: str, keys: int, round_trip_ms: int, megabits: int
+) -> tuple[pd.DataFrame, Claim]:
+    """Seconds of a session over a line, each part in proportion: behind the explore panel.
+
+    CPU time and bytes grow from the largest size measured of this engine; each turn of the messages
+    waits for half a round trip; nothing runs at the same time as anything else.
+    """
+    last = rows[rows["engine"] == engine].sort_values("keys").groupby("metric")["value"].last()
+    size = rows.loc[
+        (rows["engine"] == engine) & (rows["metric"] == "intersection_cpu_seconds"), "keys"
+    ].max()
+    parts = {
+        "computing": last["intersection_cpu_seconds"] * keys / size,
+        "sending": 2 * keys * last["bytes_per_element"] * 8 / (megabits * 1e6),
+        "waiting": last["message_turns"] * round_trip_ms / 2000,
+    }
+    total, largest = sum(parts.values()), max(parts, key=lambda part: parts[part])
+    claim = Claim(
+        "{keys:,} keys a side with {engine} take about {total:,.1f} s, {share:.0%} of it {largest}.",
+        keys=keys,
+        engine=engine,
+        total=total,
+        share=parts[largest] / total,
+        largest=largest,
+    )
+    shown = pd.DataFrame({"part": list(parts), "value": list(parts.values())})
+    return shown.assign(metric="seconds", replicate=0), claim
+
+
 def headline(rows: pd.DataFrame) -> Claim:
     """The verdict in one sentence."""
     counted = rows[(rows["metric"] == "transactions") & (rows["reading"] == "described")]

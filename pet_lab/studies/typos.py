@@ -376,6 +376,33 @@ def what_if(
     return errors, claim
 
 
+def formulas(
+    *, share_of_typos: float, blocked_per_match: int, linked_by_chance: float, recall_error: float
+) -> tuple[pd.DataFrame, Claim]:
+    """Relative errors of a cell's expected counts by formula: behind the explore panel.
+
+    Of a match's `blocked_per_match` blocked pairs one is the match, and of the others the share
+    `linked_by_chance` links too. The recall that is used differs by `recall_error` from the true
+    one. The program's FPR is per pair of the two files: next to nothing where these are large.
+    """
+    recall, k = 1 - share_of_typos, linked_by_chance
+    used = recall + recall_error
+    require(used > k + 0.01, f"Expected a recall well above {k:g}, got {used:.2f}; fewer typos.")
+    linked = recall + k * (blocked_per_match - 1)
+    described = (linked - k * blocked_per_match) / (used - k)
+    counts = {"linked pairs": linked, "as described": described, "as published": linked / used}
+    errors = {name: round(count - 1, 9) + 0.0 for name, count in counts.items()}
+    claim = Claim(
+        "Linked pairs are off by {linked:+.1%}, the formula of paragraph 23 by {described:+.1%}, the "
+        "published program's by {published:+.1%}.",
+        linked=errors["linked pairs"],
+        described=errors["as described"],
+        published=errors["as published"],
+    )
+    shown = pd.DataFrame({"estimator": list(errors), "value": list(errors.values())})
+    return shown.assign(metric="relative_error", replicate=0), claim
+
+
 def cell_means(rows: pd.DataFrame) -> pd.DataFrame:
     """Means and standard deviations of the described counts over the files drawn, by cell."""
     chosen = rows[(rows["reading"] == "described") & (rows["exporter_size"] != "all")]

@@ -29,9 +29,13 @@ FACTOR = 10  # a slider that spans more is divided by factors, not by difference
 def grid(controls: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Values of each control: all of a choice, as many of each slider as `POINTS` points need.
 
-    A slider is (low, high, step, start), a choice a list, a tick box a bool.
+    A slider is (low, high, step, start), a choice a list (numbers in their order), a tick box a
+    bool.
     """
     choices = {k: [v, not v] if isinstance(v, bool) else v for k, v in controls.items()}
+    for name, v in choices.items():
+        if isinstance(v, list) and all(isinstance(option, int | float) for option in v):
+            choices[name] = sorted(v)
     values = {k: v if isinstance(v, list) else _steps(v, 3) for k, v in choices.items()}
     for n, name in itertools.product(range(4, MOST_OPTIONS + 1), controls):
         if math.prod(map(len, values.values())) >= POINTS:
@@ -81,7 +85,8 @@ def from_calls(
         return
     shown = []
     for k, v in values.items():
-        start = v.index(controls[k][3]) if isinstance(controls[k], tuple) else 0
+        own = controls[k]
+        start = v.index(own if isinstance(own, bool) else own[3 if isinstance(own, tuple) else 0])
         shown.append({"label": label(k), "options": [*map(number, v)], "start": start})
     frame = pd.concat([f for _, f in parts], ignore_index=True)
     places = [place for place, f in parts for _ in range(len(f))]

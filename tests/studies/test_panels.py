@@ -1,21 +1,25 @@
 """What the explore panels of the private machine learning notebooks compute and say."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import integrate
 
-from pet_lab import dpsgd
+from pet_lab import dpsgd, noise
 from pet_lab.rows import Rows
 from pet_lab.studies import (
+    analytics,
     dp_training_vs_dp_data,
     equal_budget_attacks,
     federated_learning,
     membership_audit,
     membership_sweep,
+    protocol,
     shadow_models,
+    typos,
 )
 
 Y = np.arange(60) % 2
@@ -122,3 +126,50 @@ def test_a_private_threshold_is_drawn_anew_where_values_are_stated():
     assert "is mst (70%)" in claim.text
     bare = dp_training_vs_dp_data.Settings(**made)
     assert set(dp_training_vs_dp_data.what_if(bare, rows.frame(), **how)[0]["way"]) == {"mst"}
+
+
+def test_a_plan_is_the_measured_session_and_grows_in_proportion():
+    rows = Rows(engine="ecdh")
+    for n in (300, 1000):
+        metrics = {"intersection_cpu_seconds": n / 5000, "bytes_per_element": 65.0}
+        rows.add(keys=n, metrics=metrics)
+    rows.add(keys=300, metrics={"message_turns": 6})
+    how = {"engine": "ecdh", "megabits": 8}
+    near, _ = protocol.planned(rows.frame(), keys=1000, round_trip_ms=0, **how)
+    far, claim = protocol.planned(rows.frame(), keys=10_000, round_trip_ms=100, **how)
+    assert near["value"].tolist() == pytest.approx([0.2, 0.13, 0])
+    assert far["value"].tolist() == pytest.approx([2, 1.3, 0.3])
+    assert "about 3.6 s, 56% of it computing" in claim.text
+    rows.add(engine="rsa-2048", metrics={"message_turns": 5})
+    assert protocol.measured(rows.frame()) == ["ecdh"], "of the other no time was measured"
+
+
+def test_the_chance_that_noise_hides_a_count_is_as_often_as_drawn():
+    shown, claim = analytics.noise_in_a_cell(epsilon=3.0, tables=10, records=100)
+    drawn = np.abs([noise.discrete_laplace(Fraction(10, 3)) for _ in range(20_000)])
+    for percent, chance in zip(shown["percent"], shown["value"], strict=True):
+        se = math.sqrt(chance * (1 - chance) / drawn.size) + 1e-4
+        assert (drawn > percent).mean() == pytest.approx(chance, abs=5 * se)
+    assert f"off by {drawn.std():.2g}"[:-1] in claim.text
+
+
+@pytest.mark.parametrize("error", [-0.05, 0.0, 0.05])
+def test_formulas_of_expected_counts(error):
+    how = {"share_of_typos": 0.2, "blocked_per_match": 5, "linked_by_chance": 0.05}
+    shown, claim = typos.formulas(recall_error=error, **how)
+    got = shown.set_index("estimator")["value"]
+    assert got["linked pairs"] == pytest.approx(0.8 + 0.05 * 4 - 1)
+    assert got["as described"] == pytest.approx(0.75 / (0.75 + error) - 1)
+    assert got["as published"] == pytest.approx(1 / (0.8 + error) - 1)
+    assert f"paragraph 23 by {got['as described']:+.1%}" in claim.text
+
+
+def test_an_attack_refutes_a_claim_that_is_too_low():
+    how = {"training": "noise 1", "trainings": 4096, "delta": 1e-5}
+    for claimed, word in ((1.0, "would be wrong"), (9.0, "does not refute")):
+        names = {"training": ["noise 1"], "metric": ["audit.claimed"], "value": [claimed]}
+        ran = pd.DataFrame(names)
+        shown, claim = membership_audit.provable(ran, caught=0.9, accused=0.1, **how)
+        proven = shown.set_index("training")["value"]["this attack"]
+        assert 1.5 < proven < math.log(0.9 / 0.1)
+        assert word in claim.text

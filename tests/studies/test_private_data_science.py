@@ -1,11 +1,13 @@
 """The owner's process and its accountant, the autoregressive model, claims that turn, refusals."""
 
+import math
+
 import msgspec
 import numpy as np
 import pandas as pd
 import pytest
 
-from pet_lab import data
+from pet_lab import accounting, data
 from pet_lab.parties.errors import Refused
 from pet_lab.rows import Rows
 from pet_lab.studies import private_data_science as study
@@ -50,7 +52,18 @@ def test_the_list_holds_public_values_and_costs_nothing(tmp_path):
 @pytest.mark.parametrize(("total", "each", "n"), [(3.0, 0.5, 6), (0.3, 0.1, 3), (1.0, 0.3, 3)])
 def test_a_budget_pays_for_its_floor_of_requests(total, each, n):
     (value,) = study.refusals([(total, each)])["value"]
-    assert value == n == study.explore(total, each, 100)["value"].iloc[0]
+    assert value == n == study.explore(total, each, -5)["value"].iloc[0]
+
+
+@pytest.mark.parametrize(("total", "each"), [(3.0, 0.5), (10.0, 0.1), (2.0, 2.0)])
+def test_an_exact_ledger_pays_for_at_least_as_many_answers_and_not_for_one_more(total, each):
+    summed, most, noise = study.explore(total, each, -5)["value"]
+    spent = accounting.gaussian_epsilon(mu=math.sqrt(most) / noise, delta=1e-5)
+    beyond = accounting.gaussian_epsilon(mu=math.sqrt(most + 1) / noise, delta=1e-5)
+    assert summed <= most
+    assert spent <= total < beyond
+    with pytest.raises(ValueError, match="more than the"):
+        study.explore(total, total + 0.1, -5)
 
 
 def test_what_is_spent_is_on_disk_before_the_work_and_outlives_the_owner(tmp_path):

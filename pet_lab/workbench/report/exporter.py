@@ -190,6 +190,7 @@ def prepare(notebook: Any) -> Any:
     """The cells and outputs that readers need; cells keep the number they have in the notebook."""
     kept = copy.deepcopy(notebook)
     cells: list[Any] = []
+    panels = 0
     for number, cell in enumerate(kept.cells, start=1):
         cell.metadata["cell"] = number
         if HIDDEN_TAGS & set(cell.metadata.get("tags", ())) or cell.cell_type == "raw":
@@ -205,7 +206,7 @@ def prepare(notebook: Any) -> Any:
                 cell.outputs = [o for o in cell.outputs if o.output_type != "execute_result"]
             cell.outputs = [o for o in cell.outputs if _shown(o, number)]
             for place, output in enumerate(cell.outputs):
-                _as_shown(output, f"{number}-{place}", heading=place == 0)
+                panels += _as_shown(output, f"{number}-{place}", heading=panels == 0)
             if cells and cells[-1].cell_type == "code" and not cells[-1].outputs:
                 cell.source = f"{cells.pop().source}\n\n{cell.source}"  # one fold, not a row
         if cell.source.strip():
@@ -215,14 +216,17 @@ def prepare(notebook: Any) -> Any:
     return kept
 
 
-def _as_shown(output: Any, name: str, *, heading: bool) -> None:
-    """A last value like any other output, a panel's data as the panel."""
+def _as_shown(output: Any, name: str, *, heading: bool) -> bool:
+    """A last value like any other output, a panel's data as the panel; whether it is one."""
     if output.output_type == "execute_result":
         output.output_type = "display_data"
-    if panel := output.get("data", {}).get(whatif.MIME):
+    panel = output.get("data", {}).get(whatif.MIME)
+    if panel:
         template = (TEMPLATES / "whatif.html.j2").read_text(encoding="utf-8")
         page = jinja2.Template(template, autoescape=True)
-        output.data = {"text/html": page.render(panel, name=name, heading=heading)}
+        bars = any(share for row in panel["rows"] for _, share in row.get("cells", ()))
+        output.data = {"text/html": page.render(panel, name=name, heading=heading, bars=bars)}
+    return panel is not None
 
 
 def _without_title(text: str) -> str:
