@@ -108,7 +108,7 @@ def from_rows(
     metrics = [metric, *(m for m in sizes.index if m != metric)][:MOST_OPTIONS]
     metrics = [m for m, n in sizes[metrics].cumsum().items() if m == metric or n <= MOST_ROWS]
     table = pd.concat([table[table["metric"] == m] for m in metrics], ignore_index=True)
-    words = {f: table[f].map(number) for f in names}
+    words = {f: table[f].map(number).replace("", "none") for f in names}  # a choice has a name
     options = {f: list(dict.fromkeys(words[f][table[f].sort_values().index])) for f in names}
     chosen = [f for f in names if 1 < len(options[f]) < MOST_OPTIONS][: MOST_CONTROLS - 1]
     controls: list[Any] = [{"label": "Metric", "options": [*map(label, metrics)], "start": 0}]

@@ -116,6 +116,17 @@ def test_stored_rows_are_all_there_under_free_and_held_factors(shown):
     assert [text for text, _ in row["cells"]][:3] == ["0.5", "naive", f"{mean:,.0f}"]
 
 
+def test_a_factor_that_is_empty_has_a_choice_with_a_name(shown):
+    rows = demo.rows_of(0.2, 7, replicates=3).replace({"method": {"naive": ""}})
+    explore.rows(rows, x="threshold", metric="total", out="a/run")
+    assert shown[0]["controls"][2]["options"] == ["any", "none", "corrected"]
+
+
+def test_a_choice_of_numbers_is_in_their_order_and_starts_where_it_says(shown):
+    explore.call(lambda a: a, {"a": [3, 1, 2]}, out="a/run")
+    assert shown[0]["controls"][0] == {"label": "a", "options": ["1", "2", "3"], "start": 2}
+
+
 def test_bars_are_shares_of_like_values_and_logarithmic_over_decades():
     shares = whatif._shares(pd.Series([0.0, 5.0, 10.0]))
     assert shares.tolist() == [0, 50, 100]
