@@ -118,7 +118,8 @@ def test_federated_learning_on_whole_stretches_held_out():
     windows, *_ = real("the recordings", lambda: federated_learning.recordings(**how))
     s = federated_learning.Settings(
         transport="flower", rounds=25, replicates=3, encrypted_replicates=1, key_bits=2048,
-        threshold=3, naive_sample=20, offices=[2], skews=[0.0], transport_rounds=0, noise_multipliers=[0.8],
+        threshold=3, naive_sample=20, offices=[2], skews=[0.0], transport_rounds=0,
+        noise_multipliers=[0.8],
         delta=1e-5, poisoned=0.05, seed=20240607,
     )  # fmt: skip
     s = federated_learning.fitted(s, windows)
