@@ -24,7 +24,6 @@ LABELS = {
 }
 WIDE = 2**20  # bits: a few hundred of them set do not collide
 PAIRS = (("french", "quebec"), ("night", "nacht"), ("context", "contact"), ("feris", "ferris"))
-WORK = 4_000_000  # items at most, over all keys, that a printed number takes
 SMALL = 1000  # items; of larger filters ten are enough
 
 
@@ -41,7 +40,8 @@ def simulate(
     """Every printed number computed anew, and similarities in filters of several lengths.
 
     `printed` holds one printed number a row: `metric`, `table` and the conditions of its cell.
-    Returns rows (table and conditions, replicate, `part` = "printed"): the metric; (pair, bits,
+    Returns rows (table and conditions, replicate, `part` = "printed"): the metric, a rate of false
+    positives exactly and, as false_positive.filters, of filters under a key each; (pair, bits,
     replicate, `part` = "collisions"): `encoded_dice`, a key each, and `true_dice` of the sets.
     """
     parts, collisions = [], Rows(part="collisions")
@@ -49,12 +49,17 @@ def simulate(
         kept = {k: v for k, v in record.items() if k not in ("printed", "text") and pd.notna(v)}
         cell = {str(k): v for k, v in kept.items()}
         metric = cell.pop("metric")
-        items = int(cell.get("items", 1))
-        n = 10 if metric == "dice" or items > SMALL else min(replicates, WORK // items)
+        few = metric == "dice" or cell["items"] > SMALL
+        n = 10 if few else replicates
         keys = (np.random.default_rng(stream).bytes(16) for _, stream in streams(seed, n))
         values = [value(metric, cell, key) for key in keys]
         facts = {"part": "printed", **cell, "replicate": range(len(values)), "metric": metric}
-        parts.append(pd.DataFrame(facts | {"value": values}))
+        simulated = pd.DataFrame(facts | {"value": values})
+        if metric == "false_positive":
+            exact = expected(*(int(cell[name]) for name in ("bits", "hashes", "items")))
+            parts.append(simulated.head(1).assign(value=exact))
+            simulated["metric"] = "false_positive.filters"
+        parts.append(simulated)
     for left, right in PAIRS:
         true = dice(left, right, 2, key=bytes(16), bits=WIDE, hashes=hashes)
         for width in bits:
@@ -97,6 +102,16 @@ def value(metric: str, cell: Mapping[str, Any], key: bytes) -> float:
         filled[encoding.positions(0, 1, str(item), "")] = True
     share = float(filled.mean() ** hashes)
     return 100 * share if metric == "false_positive_percent" else share
+
+
+def expected(bits: int, hashes: int, items: int) -> float:
+    """Mean of that rate over all keys: by the chance of each number of bits that are set."""
+    filled = np.arange(bits + 1) / bits
+    chance = np.zeros(bits + 1)
+    chance[0] = 1.0
+    for _ in range(hashes * items):
+        chance = chance * filled + np.append(0.0, (chance * (1 - filled))[:-1])
+    return float(chance @ filled**hashes)
 
 
 def takeaways(rows: pd.DataFrame) -> list[Claim]:

@@ -40,6 +40,19 @@ def test_false_positives_of_two_items_by_enumeration():
     drawn = [study.value("false_positive", cell, rng.bytes(16)) for _ in range(3000)]
     assert abs(np.mean(drawn) - exact) < 4 * np.std(drawn) / math.sqrt(len(drawn))
     assert exact > (1 - (3 / 4) ** 4) ** 2
+    assert study.expected(4, 2, 2) == pytest.approx(exact, rel=1e-12)
+
+
+def test_a_printed_rate_meets_the_mean_over_all_keys_and_filters_stand_beside_it():
+    rows = simulate(published.cells("mittweida-bloom"), replicates=300)
+    exact = rows[rows["metric"] == "false_positive"]
+    assert len(exact) == 5
+    first = exact.iloc[1]
+    assert first["value"] == study.expected(16, 3, 5)
+    filters = rows[rows["metric"] == "false_positive.filters"]
+    mine = filters[(filters["bits"] == 16) & (filters["items"] == first["items"])]["value"]
+    assert len(mine) == 300
+    assert abs(mine.mean() - first["value"]) < 4 * mine.sem()
 
 
 def test_percent_and_share_are_one_number():
