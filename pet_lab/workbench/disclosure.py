@@ -20,6 +20,8 @@ BEHIND = ("records", "total", "largest", "second", "negative")
 MOST_ATOMS = 4096
 _OTHER = object()  # everybody whose level is not printed
 PASS, FAIL, REVIEW = "pass", "fail", "review"
+EXCEPTION = "exception"
+UNKNOWN = " for small cells or dominance, because the run does not say who stands behind its cells"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,10 +232,11 @@ def judge(
         if failing:
             verdict, why = FAIL, ", ".join(kinds)
         if unknown and table in exceptions:
-            why = f"exception: {exceptions[table]}" + (f"; {why}" if failing else "")
+            failed = f"; {why}" if failing else ""
+            why = f"{EXCEPTION}: {exceptions[table]}{failed}; not checked{UNKNOWN}"
         elif unknown:
             verdict, stay = REVIEW, len(mine)
-            why = "context: it does not say how many records stand behind its cells"
+            why = f"context: not checked{UNKNOWN}"
             for cell in mine:
                 cell.reasons.append("context")
         verdicts.append(Verdict(table, verdict, len(mine), stay, why))

@@ -32,6 +32,7 @@ from pet_lab.workbench.workspace import Workspace
 
 PERSONAL = ("real", "own")
 SIGN_OFFS = 2
+HOME = "https://pypi.org/project/pet-lab/"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 CRATE, NOTEBOOK, REQUEST, LOCK = (
     "ro-crate-metadata.json",
@@ -73,8 +74,9 @@ class CheckedRun:
 
     @property
     def untouched(self) -> bool:
-        """Whether every row leaves as it is."""
-        return self.rows.equals(self.whole)
+        """Whether every row leaves as it is, by the rules alone: a report shows more than rows."""
+        excepted = any(v.why.startswith(disclosure.EXCEPTION) for v in self.verdicts)
+        return not excepted and self.rows.equals(self.whole)
 
     @property
     def withheld(self) -> pd.DataFrame:
@@ -296,7 +298,9 @@ def _crate(checked: CheckedRun, request: ReleaseRequest, content: Mapping[str, b
         headline = results.summary(record)["headline"]
         crate.description = headline if checked.untouched else "Rows of a run that may leave."
         crate.datePublished = datetime.fromisoformat(record.ended)
-        crate.license = "No licence was given: ask whoever handed you this pack."
+        terms = {"@type": "CreativeWork", "name": "None given"}
+        terms["description"] = "Ask whoever handed you this pack."
+        crate.license = crate.add(ContextEntity(crate, "#licence", terms))
         profile = {"@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"}
         crate.root_dataset["conformsTo"] = crate.add(ContextEntity(crate, PROFILE, profile))
         entries = {}
@@ -306,9 +310,8 @@ def _crate(checked: CheckedRun, request: ReleaseRequest, content: Mapping[str, b
             facts["encodingFormat"] = kinds.get(Path(name).suffix, "application/octet-stream")
             entries[name] = crate.add_file(here / name, name, properties=facts)
         version = record.versions.get("pet-lab", "")
-        about = {"name": "pet-lab", "version": version, "softwareVersion": version}
-        about["url"] = "https://pypi.org/project/pet-lab/"
-        tool = crate.add(SoftwareApplication(crate, "#pet-lab", properties=about))
+        about = {"name": "pet-lab", "softwareVersion": version, "url": HOME}
+        tool = crate.add(SoftwareApplication(crate, HOME, properties=about))
         people = [
             crate.add(Person(crate, f"#checker-{i}", {"name": s.name, "description": s.reason}))
             for i, s in enumerate(request.sign_offs, start=1)
@@ -321,11 +324,13 @@ def _crate(checked: CheckedRun, request: ReleaseRequest, content: Mapping[str, b
             result=[e for n, e in entries.items() if n not in given],
             properties={
                 "name": f"Run of {record.notebook}",
+                "description": "One run of a notebook: what it read, and what of it may leave.",
                 "startTime": record.started,
                 "endTime": record.ended,
             },
         )
-        action["agent"] = people
+        action["agent"] = crate.root_dataset["author"] = people
+        crate.root_dataset["mentions"] = action
         crate.write(here / "written")
         return (here / "written" / CRATE).read_bytes()
 
