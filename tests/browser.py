@@ -5,6 +5,8 @@ skipped and say so.
 """
 
 import contextlib
+import importlib.util
+import itertools
 import json
 import shutil
 import tempfile
@@ -119,3 +121,36 @@ class Browser:
             "Page.printToPDF", paperWidth=8.27, paperHeight=11.69, printBackground=False
         )
         return base64.b64decode(printed["data"])
+
+
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+def violations(chrome: Browser, page: Path) -> list[str]:
+    """What axe-core finds in a page, light and dark, on a phone and on a desk, all folds open."""
+    (folder,) = importlib.util.find_spec("axe_playwright_python").submodule_search_locations
+    axe = (Path(folder) / "axe.min.js").read_text()
+    found = []
+    for width, dark in itertools.product((390, 1280), (False, True)):
+        chrome.look(width=width, height=900, dark=dark)
+        chrome.open(page)
+        chrome.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+        chrome.run("document.querySelectorAll('.open').forEach(box => box.checked = true)")
+        chrome.run(axe)
+        chrome.driver.set_script_timeout(120)
+        found += chrome.driver.execute_async_script(
+            "const [tags, done] = arguments;"
+            "axe.run(document, {runOnly: tags, resultTypes: ['violations']}).then(r => done("
+            "r.violations.map(v => v.id + ': ' + v.nodes[0].html.slice(0, 150))))",
+            WCAG,
+        )
+    return sorted(set(found))
+
+
+def width_on_a_phone(chrome: Browser, page: Path) -> int:
+    """How wide a page is on a phone of 390 pixels, all folds open."""
+    chrome.look(width=390, height=844)
+    chrome.open(page)
+    chrome.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    chrome.run("document.querySelectorAll('.open').forEach(box => box.checked = true)")
+    return chrome.run("return document.documentElement.scrollWidth")

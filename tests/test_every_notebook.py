@@ -6,10 +6,11 @@ import re
 import subprocess
 import sys
 
+import browser
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from pet_lab.workbench import notebooks, results, runs, sweep, trace, whatif
+from pet_lab.workbench import notebooks, report, results, runs, sweep, trace, whatif
 from pet_lab.workbench.workspace import Workspace
 
 WS = Workspace.find(__file__)
@@ -108,6 +109,10 @@ def test_a_repr_and_a_complaint_are_flaws():
 STORED = {"private_ml/dp_training_vs_dp_data", "private_ml/membership_sweep"}
 
 
+# Real pages for axe-core: the widest formulas, the most panels, a table as the panel.
+LOOKED_AT = {"psi/linkage_simulation", "psi/protocol", "primers/private_data_science"}
+
+
 def points(executed):
     """Computed points of each panel of a report."""
     outputs = [output for cell in executed for output in cell.get("outputs", [])]
@@ -184,4 +189,10 @@ def test_smallest_run_works_offline(name, tmp_path, monkeypatch):
         assert [*flaws(executed)] == []
         if name not in STORED and any("explore.call(" in "".join(c["source"]) for c in executed):
             assert max(points(executed), default=0) >= whatif.POINTS, "a what-if for the report"
+        if name in LOOKED_AT:
+            page = report.build_run(ws, record)
+            assert page.stat().st_size < 3e6
+            with browser.chromium() as chrome:
+                assert browser.violations(chrome, page) == []
+                assert browser.width_on_a_phone(chrome, page) <= 390
         assert trace.check_run(ws, record) == [], "a number that no claim or parameter holds"

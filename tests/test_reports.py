@@ -1,14 +1,12 @@
 """Every page of a built workspace in a real browser: nothing leaves, everything can be read."""
 
-import importlib.util
-import itertools
 import re
 import time
-from pathlib import Path
 
 import browser
 import demo
 import pytest
+from browser import violations, width_on_a_phone
 
 from pet_lab.workbench import report
 
@@ -125,30 +123,6 @@ def test_text_contrasts_in_both_schemes(chrome, page, dark):
     assert (sum(map(int, re.findall(r"\d+", background))) < 150) == dark
 
 
-WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-
-
-def violations(chrome, page) -> list[str]:
-    """What axe-core finds in a page, light and dark, on a phone and on a desk, all folds open."""
-    (folder,) = importlib.util.find_spec("axe_playwright_python").submodule_search_locations
-    axe = (Path(folder) / "axe.min.js").read_text()
-    found = []
-    for width, dark in itertools.product((390, 1280), (False, True)):
-        chrome.look(width=width, height=900, dark=dark)
-        chrome.open(page)
-        chrome.run("document.querySelectorAll('details').forEach(d => d.open = true)")
-        chrome.run("document.querySelectorAll('.open').forEach(box => box.checked = true)")
-        chrome.run(axe)
-        chrome.driver.set_script_timeout(120)
-        found += chrome.driver.execute_async_script(
-            "const [tags, done] = arguments;"
-            "axe.run(document, {runOnly: tags, resultTypes: ['violations']}).then(r => done("
-            "r.violations.map(v => v.id + ': ' + v.nodes[0].html.slice(0, 150))))",
-            WCAG,
-        )
-    return sorted(set(found))
-
-
 def test_no_violation_of_wcag(chrome, page):
     assert violations(chrome, page) == []
 
@@ -162,11 +136,7 @@ def test_axe_sees_a_violation(chrome, reports, tmp_path):
 
 
 def test_phone_scrolls_one_way(chrome, page):
-    chrome.look(width=390, height=844)
-    chrome.open(page)
-    chrome.run("document.querySelectorAll('details').forEach(d => d.open = true)")
-    chrome.run("document.querySelectorAll('.open').forEach(box => box.checked = true)")
-    assert chrome.run("return document.documentElement.scrollWidth") <= 390
+    assert width_on_a_phone(chrome, page) <= 390
 
 
 def test_structure_for_those_who_listen(chrome, page):
