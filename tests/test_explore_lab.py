@@ -15,6 +15,9 @@ import browser
 import nbformat
 import pytest
 
+from pet_lab.workbench import sweep
+from pet_lab.workbench.workspace import Workspace
+
 pytestmark = pytest.mark.slow  # a browser
 
 CELLS = [
@@ -199,3 +202,80 @@ def test_the_panel_of_a_real_notebook(tmp_path, name):
             ".widget-accordion .jupyter-widget-Collapse-header, .jupyter-widget-Collapse-header"
         )[-1].click()
         wait.until(lambda _: all_of(".jupyter-widget-Collapse-open img"))
+
+
+# Their smallest run takes some seconds; the others' take minutes, too long for a browser to wait.
+DESIGNED = (
+    "psi/typos",
+    "psi/protocol",
+    "primers/private_data_science",
+)
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    """One lab with the real notebooks at their smallest, one browser: (address, driver)."""
+    root = tmp_path_factory.mktemp("real")
+    make(root)
+    (root / "data").symlink_to(ROOT / "data")
+    for name in DESIGNED:
+        real = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
+        at = next(i for i, c in enumerate(real.cells) if "parameters" in c.metadata.get("tags", []))
+        smallest = sweep.profile(Workspace(ROOT), name, "smoke").parameters
+        lines = "\n".join(f"{key} = {given!r}" for key, given in smallest.items())
+        real.cells.insert(at + 1, nbformat.v4.new_code_cell(lines))
+        nbformat.write(real, root / "notebooks" / "demo" / f"{Path(name).name}.ipynb")
+    browser.programs()
+    offline = {"PET_LAB_OFFLINE": "1", "PET_LAB_CACHE": str(root / "cache")}
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.ExitStack() as stack,
+    ):
+        patch.delenv("PET_LAB_DATA", raising=False)
+        for variable, value in offline.items():
+            patch.setenv(variable, value)
+        address = stack.enter_context(lab(root))
+        yield address, stack.enter_context(browser.chromium(height=1600))
+
+
+@pytest.mark.parametrize("name", DESIGNED)
+def test_the_designed_panel_answers_in_its_real_notebook(opened, name):
+    """Run all, move the first control of the first panel: what is said or drawn changes."""
+    from selenium.common.exceptions import StaleElementReferenceException
+    from selenium.webdriver import ActionChains, Keys
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import Select, WebDriverWait
+
+    address, chrome = opened
+    driver = chrome.driver
+    wait = WebDriverWait(driver, 240, ignored_exceptions=[StaleElementReferenceException])
+
+    def all_of(selector: str):
+        return driver.find_elements(By.CSS_SELECTOR, selector)
+
+    page = f"tree/notebooks/demo/{Path(name).name}.ipynb"
+    driver.get(f"{address}/lab/workspaces/{Path(name).name}/{page}?reset&token={TOKEN}")
+    wait.until(lambda _: all_of(".jp-Notebook .jp-CodeCell"))
+    wait.until(lambda d: "Idle" in d.find_element(By.CSS_SELECTOR, "body").text)
+    next(e for e in all_of(".lm-MenuBar-item") if e.text == "Run").click()
+    wait.until(lambda _: all_of(".lm-Menu-item[data-command='runmenu:run-all']"))[0].click()
+    wait.until(lambda _: all_of(".widget-gridbox ~ .widget-output img, .widget-gridbox ~ * table"))
+
+    def answer() -> str:
+        output = all_of(".widget-gridbox ~ *")[0]
+        images = output.find_elements(By.CSS_SELECTOR, "img")
+        return output.text + "".join(i.get_attribute("alt") for i in images)
+
+    before = answer()
+    tracks = all_of(".widget-gridbox .slider-container")
+    assert all(track.size["width"] > 60 for track in tracks)
+    control = all_of(".widget-gridbox > *")[0]
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", control)
+    if choices := control.find_elements(By.CSS_SELECTOR, "select"):
+        Select(choices[0]).select_by_index(1)
+    else:
+        handle = control.find_element(By.CSS_SELECTOR, ".noUi-handle")
+        ActionChains(driver).click(handle).send_keys(Keys.ARROW_RIGHT).perform()
+    wait.until(lambda _: answer() and answer() != before)
+    if "Changed" not in answer():
+        assert name == "primers/private_data_science", "what changed is said"
