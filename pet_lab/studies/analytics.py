@@ -466,11 +466,11 @@ def headline(rows: pd.DataFrame) -> Claim:
     equal = int((cells["count"] == cells["count_in_clear"]).sum())
     total = _totals(rows)
     return Claim(
-        "All {cells} cells of the {tables} tables equal those of a join in clear; "
+        "All {cells} cells (tables: {tables}) equal those of a join in clear; "
         "{common_records:.0f} records are common. Frequencies alone give the linker "
         "{labels_named_by_frequency:.0f} of {labels:.0f} labels.",
         holds=len(cells) == equal,
-        otherwise="{equal} of {cells} cells of the {tables} tables equal those of a join in clear.",
+        otherwise="{equal} of {cells} cells (tables: {tables}) equal those of a join in clear.",
         tables=len(cells.groupby(by[:2])),
         cells=len(cells),
         equal=equal,

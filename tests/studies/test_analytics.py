@@ -83,7 +83,7 @@ def test_what_each_variant_tells(case):
 
 def test_claims_follow_the_rows(rows, case):
     assert all(c.text for c in study.takeaways(rows, strict_cell=90, epsilon=1.0))
-    assert study.headline(rows).text.startswith("All 48 cells of the 6 tables equal")
+    assert study.headline(rows).text.startswith("All 48 cells (tables: 6) equal")
     protected = study.cross_table(rows, "count_protected", case.pair).set_index(case.pair[0])
     hidden = rows.loc[rows["metric"] == "cells_withheld", "value"].item()
     assert (protected == "withheld").to_numpy().sum() == hidden > 0

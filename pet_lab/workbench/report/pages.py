@@ -377,7 +377,11 @@ def _report(ws: Workspace, shown: Shown, here: str = "") -> str:
         shown=shown,
         record=record,
         summary=shown.summary | first_screen,
-        printed=dict.fromkeys(t.source for t in published.load(ws) if t.notebook == name),
+        printed=dict.fromkeys(
+            t.source
+            for t in published.load(ws)
+            if t.notebook == name and shown.summary.get("counts", True)
+        ),
         report=REPORT,
         sources=trace.sources(ws, record, shown.summary.get("claims", ())),
         track=track(name),
