@@ -18,7 +18,7 @@ from bs4 import BeautifulSoup
 
 from pet_lab import files
 from pet_lab.workbench import plots, report, results, runs, scorecard, sweep
-from pet_lab.workbench.report import exporter, pages
+from pet_lab.workbench.report import exporter, pages, sweeps
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -50,6 +50,9 @@ def test_all_pages_are_written_and_listed(built):
     assert index.select_one(".headline").text.startswith("Of 8 printed cells")
     assert len(index.select(".cards img")) == 2
     assert "Failed" in index.select_one(".cards .todo").text
+    for cards in index.select(".cards"):
+        todo = ["todo" in card.get("class", ()) for card in cards.find_all("li", recursive=False)]
+        assert todo == sorted(todo), "what ran comes first"
 
 
 def test_a_report_opens_with_what_matters_and_ends_with_where_it_is_from(built):
@@ -168,6 +171,16 @@ def test_a_sweep_averages_over_replicates_only(built):
     assert first == sorted(first)
 
 
+def test_a_sweep_without_replicates_speaks_of_no_intervals(built):
+    records = runs.records(built[0], "psi/typos")[:2]
+    rows = results.read(built[0], "psi/typos", [r.run_id for r in records])
+    one = rows.groupby(["run_id", "metric"], as_index=False).first().assign(method="")
+    two = one.assign(method="naive", value=0.0)
+    grid = sweeps.content(records, pd.concat([one, two]), {records[0].run_id: "page.html"})
+    assert (grid["intervals"], grid["unlinked"]) == (False, 1)
+    assert grid["held"].endswith("method = none")
+
+
 def test_the_page_of_a_sweep_opens_with_its_grid(built, tmp_path):
     shutil.copytree(built[0].root, tmp_path / "copy")
     ws = type(built[0])(tmp_path / "copy")
@@ -179,6 +192,8 @@ def test_the_page_of_a_sweep_opens_with_its_grid(built, tmp_path):
     page = soup(path)
     assert "3 runs over share of records with a typo" in page.select_one(".headline").text
     assert "; 1 is not done" in page.select_one(".headline").text
+    assert "Monte Carlo" in page.select_one(".headline").text
+    assert "report --run" not in page.text, "what failed has no report to offer"
     heads = [th.text for th in page.select("#grid ~ .pl-table th")]
     assert heads == ["share of records with a typo", "recall, actual", "total", "runtime", "run"]
     lines = [

@@ -457,6 +457,8 @@ def _index(ws: Workspace, scored: pd.DataFrame, profile: str | None, *, failures
         notebooks.find(ws), key=lambda n: (order.get(n.partition("/")[0], len(order)), n)
     ):
         tracks.setdefault(track(name), []).append(_card(ws, name, scored, profile))
+    for cards in tracks.values():
+        cards.sort(key=lambda card: not card["link"])  # what has a report comes first
     return render(
         ws,
         "index.html.j2",

@@ -48,6 +48,8 @@ def content(
         "csv": tables.csv_link(_wide(records, swept, columns), f"Grid over {' '.join(swept)}"),
         "heads": list(columns)[:MOST_COLUMNS],
         "held": held,
+        "intervals": any("±" in value for line in grid for value in line["values"]),
+        "unlinked": sum(r.ok and r.run_id not in links for r in records),
         "runs": len(records),
         "done": sum(r.ok for r in records),
         "rows": len(rows),
@@ -69,7 +71,7 @@ def _by_run(
         held |= {f: v for f, v in first.items() if f not in held}
         kept = explore.hold(part, first)
         columns[metric] = summarise(kept, ["run_id", "metric"]).set_index("run_id")
-    words = ", ".join(f"{plots.label(f)} = {plots.number(v)}" for f, v in held.items())
+    words = ", ".join(f"{plots.label(f)} = {plots.number(v) or 'none'}" for f, v in held.items())
     return columns, words
 
 
