@@ -205,8 +205,8 @@ def test_a_wide_table_is_read_in_time_that_grows_with_its_width():
         assert len(read_table(content).columns) == width
         return time.process_time() - start
 
-    seconds(500)  # imports
-    assert seconds(8000) < 10 * max(seconds(2000), 0.1)
+    # CPU seconds vary with what else the machine does, so the best of three; 16 if quadratic.
+    assert min(seconds(6000) for _ in range(3)) < 10 * min(seconds(1500) for _ in range(3))
 
 
 @pytest.mark.parametrize(
