@@ -256,11 +256,15 @@ def _page(ws: Workspace, checked: CheckedRun, request: ReleaseRequest) -> str:
     shown = []
     for verdict in checked.verdicts:
         mine = [c for c in checked.cells if c.table == verdict.table]
-        places = [i for c in mine for i in c.rows]
-        frame = rounded.iloc[places].astype(object)
-        frame.loc[[i not in left for i in places], ["value"]] = "withheld"
-        more = [c for c in ("replicate",) if frame[c].nunique() > 1]
-        frame = frame[[*mine[0].where, *more, "value"]]
+        values = rounded["value"].astype(object).where(rounded.index.isin(left), "withheld")
+        lines = [
+            {**c.where, "replicate": rounded["replicate"].iloc[i], "value": values.iloc[i]}
+            for c in mine
+            for i in c.rows
+        ]
+        frame = pd.DataFrame(lines, dtype=object)
+        if frame["replicate"].nunique() <= 1:
+            frame = frame.drop(columns="replicate")
         fits = verdict.withheld < verdict.cells and len(frame) <= tables.MOST_ROWS
         caption = f"{verdict.table}: {verdict.verdict}, {verdict.why}"
         shown.append((verdict, tables.table_html(frame, caption=caption) if fits else ""))

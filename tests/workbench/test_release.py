@@ -14,6 +14,7 @@ from importlib import resources
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_notebooks import build_workspace
@@ -194,12 +195,18 @@ behind = tidy.contributions(people, by=["region"], metric="persons")
 data = [{"name": "people", "sha256": "0" * 64, "kind": "own", "licence": "", "citation": ""}]
 """
 WRITE = 'results.write(rows, out, headline="Most live north.", data=data, contributions=behind)'
+BY_LABEL = """
+rows = [r for r in rows if r["metric"] == "persons"]
+rows = pd.DataFrame(rows).rename(columns={"region": "left_label"}).assign(left_column="region")
+behind = behind.rename(columns={"region": "left_label"}).assign(left_column="region")
+"""
 BARE = 'results.write(rows, out, headline="Most live north.")'
 
 
 @pytest.fixture(scope="module")
 def workspace_that_ran(tmp_path_factory):
     made = {"group/people": (IMPORTS, COUNTS, WRITE), "group/made_up": (IMPORTS, COUNTS, BARE)}
+    made["group/labels"] = (IMPORTS, COUNTS, BY_LABEL, WRITE)
     ws = build_workspace(tmp_path_factory.mktemp("release"))(made)
     specs = [spec for name in made for spec in sweep.plan(ws, name)]
     assert all(r.ok for r in sweep.execute(ws, specs, jobs=1))
@@ -268,6 +275,17 @@ def test_two_sign_and_the_pack_runs_again_to_the_same_verdicts(ran, capsys, tmp_
     code, out, err = call(capsys, "--verify", str(pack))
     assert code == 0, err
     assert "same verdicts" in out
+
+
+def test_a_table_of_labels_by_column_is_shown_under_its_column(ran):
+    ws, record = ran("labels")
+    for name in ("A", "B"):
+        *_, pack = release.ask(ws, record, context=CONTEXT[1], sign=name, reason="agreed")
+    with zipfile.ZipFile(pack) as archive:
+        page = BeautifulSoup(archive.read("index.html"), "html.parser")
+    heads, *lines = [[c.get_text() for c in tr.find_all(["th", "td"])] for tr in page.table("tr")]
+    assert heads == ["left:region", "value"]
+    assert dict(lines) == {"north": "45", "south": "30", "west": "25", "isle": "withheld"}
 
 
 def test_a_sign_off_is_void_once_anything_changed(ran):
