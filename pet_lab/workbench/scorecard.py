@@ -505,7 +505,7 @@ def show(
         return Markdown(NOT_HELD)
     summary = headline(df)
     whole = _as_a_whole(df) if df["table"].nunique() == 1 else ""
-    fixed = _in_words(_everywhere(df)) if len(df) else ""
+    fixed = _in_words(_everywhere(df))
     words = [summary if caption is None else caption, whole, fixed and f"All at {fixed}."]
     html = _Html(
         jinja2.Template(_TEMPLATE.read_text(encoding="utf-8"), autoescape=True).render(
@@ -549,8 +549,9 @@ def cells(df: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _everywhere(df: pd.DataFrame) -> dict[str, Value]:
     """The conditions that all cells share, if there are several."""
-    first, *others = {where_text(where): where for where in df["where"]}.values()
-    return {k: v for k, v in first.items() if others and all(o.get(k) == v for o in others)}
+    every = [*{where_text(where): where for where in df["where"]}.values()]
+    shared = every[0].items() if len(every) > 1 else ()
+    return {k: v for k, v in shared if all(where.get(k) == v for where in every)}
 
 
 def _in_words(where: Mapping[str, Value]) -> str:

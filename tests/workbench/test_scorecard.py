@@ -314,6 +314,12 @@ def test_a_line_shows_two_digits_of_the_error_and_why():
     ]
 
 
+def test_a_scorecard_of_no_cells_is_a_table_without_lines(scored):
+    page = BeautifulSoup(scorecard.show(scored.iloc[:0]), "html.parser")
+    assert page.caption.get_text() == "Of 0 printed cells, none has been run."
+    assert not page.select("tbody tr")
+
+
 def test_conditions_of_all_cells_stand_in_the_caption_and_a_common_note_once():
     both = cell(where={"batch_size": 22, "k": 1}), cell(where={"batch_size": 22, "k": 2})
     page = BeautifulSoup(scorecard.show(score(pd.DataFrame(), table(*both))), "html.parser")
