@@ -19,7 +19,7 @@ from pet_lab.workbench.tables import label, number
 
 MIME = "application/vnd.pet-lab.whatif+json"
 POINTS = 100  # that a grid of settings has at least
-SECONDS = 30  # that its calls may take; a function that takes longer gets no panel
+SECONDS = 30  # of CPU that its calls may take; a function that takes longer gets no panel
 WIDE = 100  # bars that span more are logarithmic
 MOST_CONTROLS, MOST_OPTIONS = 8, 12  # for which the report's style has rules
 MOST_ROWS = 600
@@ -69,7 +69,7 @@ def from_calls(
 
     `table_of` makes a table of a result. A ValueError is a point, too: its sentence.
     """
-    began, parts, refused, values = time.monotonic(), [], [], grid(controls)
+    began, parts, refused, values = time.process_time(), [], [], grid(controls)
     indices = [*itertools.product(*(range(len(options)) for options in values.values()))]
     for at in indices:
         chosen = {k: options[i] for (k, options), i in zip(values.items(), at, strict=True)}
@@ -78,7 +78,7 @@ def from_calls(
         except ValueError as error:
             refused.append({"at": at, "text": str(error)})
             continue
-        if frame is None or time.monotonic() - began > SECONDS:
+        if frame is None or time.process_time() - began > SECONDS:
             return
         parts.append((at, frame))
     if not parts:
