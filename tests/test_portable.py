@@ -143,6 +143,8 @@ def test_without_extras_a_notebook_names_the_one_it_needs(tmp_path, monkeypatch)
     (tmp_path / "pyproject.toml").write_bytes((source.root / "pyproject.toml").read_bytes())
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(NO_EXTRAS)
+    # A fork server that an earlier test started knows the extras.
+    monkeypatch.setenv("PET_LAB_NO_FORK", "1")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     monkeypatch.setenv("PET_LAB_OFFLINE", "1")
     monkeypatch.setenv("PET_LAB_CACHE", str(tmp_path / "cache"))
