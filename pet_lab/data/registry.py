@@ -36,7 +36,7 @@ from .errors import DataMismatch, DataMissing, UnknownData
 REGISTRY: Mapping[str, Entry] = MappingProxyType({e.name: e for e in (student.ENTRY, hapt.ENTRY)})
 _CONNECT_S, _READ_S = 3.0, 20.0
 _RETRY_AFTER_S = 600.0
-_DAMAGED = (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError)
+_DAMAGED = (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, RuntimeError)
 
 
 @dataclass(frozen=True)

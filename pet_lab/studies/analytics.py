@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from pet_lab import checks, psi
 from pet_lab.data import FilePair, istat_bi
@@ -377,20 +377,17 @@ def noise_in_a_cell(*, epsilon: float, tables: int, records: int) -> tuple[pd.Da
     A budget `epsilon` is shared by so many tables; each count gets discrete Laplace noise, since one
     record is in one cell of each. `records` is the cell's true count.
     """
-    a = math.exp(-epsilon / tables)
-    deviation = math.sqrt(2 * a) / (1 - a)
-    rows = Rows()
+    noise, rows = stats.dlaplace(epsilon / tables), Rows()
     for percent in (1, 5, 10, 20, 50):
-        far = 2 * a ** (math.floor(percent * records / 100) + 1) / (1 + a)
-        rows.add(percent=percent, metrics={"chance": far})
+        rows.add(percent=percent, metrics={"chance": 2 * noise.sf(percent * records // 100)})
     claim = Claim(
         "Each of {tables} tables gets {each:.3g} of the budget: a count of {records} is off by {sd:.3g} "
         "(standard deviation), and by more than a tenth with a chance of {far:.0%}.",
         tables=tables,
         each=epsilon / tables,
         records=records,
-        sd=deviation,
-        far=2 * a ** (records // 10 + 1) / (1 + a),
+        sd=noise.std(),
+        far=2 * noise.sf(records // 10),
     )
     return rows.frame(), claim
 

@@ -24,7 +24,6 @@ import pandas as pd
 from msgspec import Meta
 from numpy.random import Generator
 from numpy.typing import NDArray
-from scipy import optimize
 
 from pet_lab import accounting, data, files, synth
 from pet_lab.checks import distinct, one_of, positive, require, whole
@@ -590,23 +589,19 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
     return claims(sentences, **n)
 
 
-def _gaussian_mu(epsilon: float, delta: float) -> float:
-    """Sensitivity over noise of the Gaussian mechanism that is just (epsilon, delta)-private."""
-    return optimize.brentq(
-        lambda mu: accounting.gaussian_epsilon(mu=mu, delta=delta) - epsilon, 1e-3, 50
-    )
-
-
 def explore(total: float, epsilon: float, log10_delta: int) -> pd.DataFrame:
     """Answers that a budget pays for: by the sum of epsilons, and were each Gaussian noise and the
     ledger exact (arXiv:1805.06530); the noise of a count in each."""
     share = float(exact(epsilon) / exact(total))
     require(share <= 1, f"One answer of epsilon {epsilon:g} is more than the {total:g} granted.")
     delta = 10.0**log10_delta
-    one, every = _gaussian_mu(epsilon, delta * share), _gaussian_mu(total, delta)
+    how: dict[str, Any] = {"n": 1, "batch_size": None, "epochs": 1}  # a single Gaussian answer
+    how |= {"sampling": "full", "accountant": "pld"}
+    one = accounting.noise_for(epsilon, delta=delta * share, **how)
+    every = accounting.noise_for(total, delta=delta, **how)
     quantities = {
         "answers before one is refused": exact(total) // exact(epsilon),
-        "answers, were the ledger exact for Gaussian noise": math.floor((every / one) ** 2),
-        "noise of a count in each answer, standard deviation": 1 / one,
+        "answers, were the ledger exact for Gaussian noise": math.floor((one / every) ** 2),
+        "noise of a count in each answer, standard deviation": one,
     }
     return pd.DataFrame({"quantity": list(quantities), "value": list(quantities.values())})
