@@ -24,8 +24,7 @@ from pet_lab import data
 from pet_lab.checks import between, distinct, require, whole
 from pet_lab.dpsgd import network
 from pet_lab.federated.model import LocalTraining, Network
-from pet_lab.rows import Claim, Rows, claims, concat, wide
-from pet_lab.tidy import means, only
+from pet_lab.rows import Claim, Rows, claims, concat, means, only, wide
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]

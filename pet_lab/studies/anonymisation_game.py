@@ -16,8 +16,7 @@ import pandas as pd
 from numpy.random import Generator
 
 from pet_lab.checks import distinct, positive, require, whole
-from pet_lab.rows import Claim, Rows, claims, concat, wide
-from pet_lab.tidy import means, only, tidy
+from pet_lab.rows import Claim, Rows, claims, concat, means, only, tidy, wide
 
 LABELS = {
     "fields": "fields known of a person",

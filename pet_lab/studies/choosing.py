@@ -31,11 +31,10 @@ from pet_lab.federated import masking
 from pet_lab.federated.model import LocalTraining, Network
 from pet_lab.noise import discrete_laplace
 from pet_lab.parties.log import Signer
-from pet_lab.rows import Claim, Rows, claims, concat, streams, wide
+from pet_lab.rows import Claim, Rows, claims, concat, means, only, streams, tidy, wide
 from pet_lab.seal import SCALE as CKKS_SCALE
 from pet_lab.seal import Seal
 from pet_lab.shares import ring_join, ring_split
-from pet_lab.tidy import means, only, tidy
 
 from . import ckks
 from .enclave import recovered

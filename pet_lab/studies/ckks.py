@@ -17,9 +17,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from pet_lab.checks import between, distinct, require, whole
-from pet_lab.rows import Claim, Rows, claims, concat, wide
+from pet_lab.rows import Claim, Rows, claims, concat, means, only, wide
 from pet_lab.seal import SCALE, Seal
-from pet_lab.tidy import means, only
 
 Array = NDArray[np.float64]
 LABELS = {

@@ -21,8 +21,7 @@ from scipy import optimize
 
 from pet_lab import accounting
 from pet_lab.checks import between, distinct, require, whole
-from pet_lab.rows import Claim, Rows, claims, concat, wide
-from pet_lab.tidy import means, only
+from pet_lab.rows import Claim, Rows, claims, concat, means, only, wide
 
 Array = NDArray[np.float64]
 LABELS = {

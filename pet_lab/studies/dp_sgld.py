@@ -19,8 +19,7 @@ from scipy import stats
 
 from pet_lab import accounting
 from pet_lab.checks import between, distinct, positive, require, whole
-from pet_lab.rows import Claim, Rows, claims, concat, streams
-from pet_lab.tidy import means
+from pet_lab.rows import Claim, Rows, claims, concat, means, streams
 
 Array = NDArray[np.float64]
 LABELS = {

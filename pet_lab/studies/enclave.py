@@ -22,8 +22,7 @@ from pet_lab import enclave
 from pet_lab.checks import between, distinct, one_of, require, whole
 from pet_lab.parties.errors import Refused
 from pet_lab.parties.log import Signer
-from pet_lab.rows import Claim, Rows, claims, concat, wide
-from pet_lab.tidy import means, only
+from pet_lab.rows import Claim, Rows, claims, concat, means, only, wide
 
 Array = NDArray[np.float64]
 ENTRIES = 256  # of the table that is looked up: one for each secret byte

@@ -19,8 +19,7 @@ from scipy import stats
 from pet_lab import accounting, checks, data, dpsgd, mia, synth
 from pet_lab import agreement as beside
 from pet_lab.dpsgd.config import Engine
-from pet_lab.rows import Claim, Rows, claims, concat, summarise
-from pet_lab.tidy import means, only
+from pet_lab.rows import Claim, Rows, claims, concat, means, only, summarise
 
 LABELS = {
     "epsilon": "ε",

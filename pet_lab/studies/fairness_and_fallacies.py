@@ -22,8 +22,7 @@ from sklearn.model_selection import cross_val_predict
 
 from pet_lab import accounting, data, dpsgd
 from pet_lab.checks import between, distinct, require, whole
-from pet_lab.rows import Claim, Rows, claims, streams, summarise, wide
-from pet_lab.tidy import means, only
+from pet_lab.rows import Claim, Rows, claims, means, only, streams, summarise, wide
 
 LABELS = {
     "prevalence": "prevalence (share of true cases)",

@@ -25,8 +25,7 @@ from pet_lab.linkage.filters import THRESHOLD_HINT
 from pet_lab.linkage.neighbours import fit_neighbours, fit_overlap, fit_slope
 from pet_lab.linkage.totals import every, or_none, para23
 from pet_lab.linkage.trade import TradeDeclarations, Typos, check_correctable, trade_declarations
-from pet_lab.rows import Claim, Rows, claims, concat, wide
-from pet_lab.tidy import only
+from pet_lab.rows import Claim, Rows, claims, concat, only, wide
 
 BLOCK_ON = ["exporter_id", "hs6"]
 CHUNK_SIZE = CHUNKS_PER_FILE = 100  # the publication cuts 100 chunks from 10,000 records

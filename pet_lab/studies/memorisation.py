@@ -20,8 +20,7 @@ from pet_lab import accounting
 from pet_lab.checks import distinct, positive, require, whole
 from pet_lab.dpsgd import network
 from pet_lab.federated.model import LocalTraining, Network
-from pet_lab.rows import Claim, Rows, claims, concat, streams, wide
-from pet_lab.tidy import only
+from pet_lab.rows import Claim, Rows, claims, concat, only, streams, wide
 
 Array = NDArray[np.floating]
 Labels = NDArray[np.int64]

@@ -20,8 +20,7 @@ from scipy.special import expit, logit
 
 from pet_lab import data
 from pet_lab.checks import between, distinct, positive, require, whole
-from pet_lab.rows import Claim, Rows, claims, concat, streams, wide
-from pet_lab.tidy import means, only
+from pet_lab.rows import Claim, Rows, claims, concat, means, only, streams, wide
 
 Array = NDArray[np.float64]
 LABELS = {

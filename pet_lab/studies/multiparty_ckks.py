@@ -23,8 +23,7 @@ from scipy.special import expit
 
 from pet_lab.checks import between, distinct, positive, require, whole
 from pet_lab.data import scaling, shipped, split
-from pet_lab.rows import Claim, Rows, claims, concat, streams, wide
-from pet_lab.tidy import means, only, tidy
+from pet_lab.rows import Claim, Rows, claims, concat, means, only, streams, tidy, wide
 
 Array = NDArray[np.float64]
 Poly = NDArray[np.int64]  # (primes, n), transformed; or (n,) plain coefficients

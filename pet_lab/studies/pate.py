@@ -20,8 +20,7 @@ from pet_lab import accounting, data
 from pet_lab.checks import between, distinct, positive, require, whole
 from pet_lab.data.scaling import standardise
 from pet_lab.federated.model import LocalTraining, Network
-from pet_lab.rows import Claim, Rows, claims, concat, streams, summarise, wide
-from pet_lab.tidy import means, only
+from pet_lab.rows import Claim, Rows, claims, concat, means, only, streams, summarise, wide
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -19,8 +19,7 @@ from scipy.special import expit
 
 from pet_lab.checks import between, distinct, positive, require, whole
 from pet_lab.federated.model import LocalTraining, Network
-from pet_lab.rows import Claim, Rows, claims, concat, streams
-from pet_lab.tidy import means
+from pet_lab.rows import Claim, Rows, claims, concat, means, streams
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -31,8 +31,7 @@ from pet_lab.mpc.mesh import check_installed
 from pet_lab.mpc.messages import as_numbers, as_text
 from pet_lab.parties.certificates import TestAuthority, save
 from pet_lab.parties.launch import Process, stop_all
-from pet_lab.rows import Claim, Rows, claims, concat, wide
-from pet_lab.tidy import means, only
+from pet_lab.rows import Claim, Rows, claims, concat, means, only, wide
 
 from .layers.__main__ import FRACTION, PRIME
 

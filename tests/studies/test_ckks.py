@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pet_lab.rows import wide
+from pet_lab.rows import only, wide
 from pet_lab.studies import ckks as study
-from pet_lab.tidy import only
 
 pytest.importorskip("tenseal", reason="TenSEAL has no wheel for this platform")
 
