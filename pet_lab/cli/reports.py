@@ -64,6 +64,7 @@ def trace(
     ] = False,
 ) -> None:
     """List each number in a text that no row, parameter or declaration stands behind."""
+    from pet_lab.workbench import evidence
     from pet_lab.workbench import trace as tracing
 
     ws = Workspace.find()
@@ -74,7 +75,7 @@ def trace(
     for record in done:
         faults += tracing.check_run(ws, record)
         if write:
-            tracing.write_summary(ws, record)
+            evidence.write_summary(ws, record)
     for fault in faults:
         typer.echo(fault)
     texts = f"{len(chosen)} notebooks, {len(documents)} documents, {len(done)} runs"
@@ -96,9 +97,9 @@ def reproduce(
     ] = False,
 ) -> None:
     """Run a profile of the notebooks (default: of all), report, and print the tally."""
+    from pet_lab.workbench import evidence
     from pet_lab.workbench import report as reports
     from pet_lab.workbench import scorecard as cards
-    from pet_lab.workbench import trace as tracing
 
     ws = Workspace.find()
     chosen = shared.chosen_names(ws, names)
@@ -125,7 +126,7 @@ def reproduce(
     if profile is o.Which.full and names is None:
         cards.write(table, ws.reports / "scorecard.csv")
         for record in records:
-            tracing.write_summary(ws, record)
+            evidence.write_summary(ws, record)
     shared.print_tally(table)
     typer.echo("Cell by cell: pet-lab scorecard")
     typer.echo(f"Reports: {ws.shown(ws.reports / 'index.html')}")

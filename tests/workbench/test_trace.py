@@ -15,7 +15,17 @@ from bs4 import BeautifulSoup
 
 from pet_lab import cli
 from pet_lab.rows import Claim
-from pet_lab.workbench import notebooks, plots, published, report, results, runs, scorecard, trace
+from pet_lab.workbench import (
+    evidence,
+    notebooks,
+    plots,
+    published,
+    report,
+    results,
+    runs,
+    scorecard,
+    trace,
+)
 from pet_lab.workbench.workspace import Workspace
 
 WS = Workspace.find(__file__)
@@ -257,23 +267,25 @@ def test_the_command_lists_what_it_finds_and_fails(tiny, monkeypatch, capsys):
 
 def test_commit_day_and_cost_of_full_runs_are_kept_and_said(tiny):
     ws, record = tiny
-    assert trace.full_sentence(ws) == "No full run is kept."
+    assert evidence.full_sentence(ws) == "No full run is kept."
     ran = {"wall_s": 9.0, "cpu_s": 61.0}
     for name, commit, day in (("a/b", "1e34567", "2026-02-03"), ("a/c", "f", "2026-02-01")):
         how = {"notebook": name, "git": {"commit": commit}, "ended": f"{day}T01:00", **ran}
-        trace.write_summary(ws, dataclasses.replace(record, **how))
-    assert trace.full_sentence(ws) == (
+        evidence.write_summary(ws, dataclasses.replace(record, **how))
+    assert evidence.full_sentence(ws) == (
         "Full runs of 2 notebooks, 2026-02-01 to 2026-02-03, at 1e34567, f: 2 minutes of CPU."
     )
-    trace.write_summary(ws, dataclasses.replace(record, **how | {"ended": "2026-02-03", "git": {}}))
-    assert trace.full_sentence(ws) == (
+    evidence.write_summary(
+        ws, dataclasses.replace(record, **how | {"ended": "2026-02-03", "git": {}})
+    )
+    assert evidence.full_sentence(ws) == (
         "Full runs of 2 notebooks, 2026-02-03, at 1e34567, unknown: 2 minutes of CPU."
     )
 
 
 def test_prose_may_quote_the_kept_summary_of_a_full_run(tiny):
     ws, record = tiny
-    trace.write_summary(ws, record)
+    evidence.write_summary(ws, record)
     best = f"{tiny_rows().groupby('method')['value'].mean()['stump']:.3f}"
     for number, holds in ((best, True), ("0.999", False)):
         phrase = trace.Phrase(f"a stump reaches {number}", "rows", "accuracy")
