@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from pet_lab.rows import summarise
 from pet_lab.workbench import tables
@@ -19,7 +20,7 @@ from pet_lab.workbench.tables import label, number
 
 MIME = "application/vnd.pet-lab.whatif+json"
 POINTS = 100  # that a grid of settings has at least
-SECONDS = 30  # of CPU that its calls may take; a function that takes longer gets no panel
+SECONDS = 60  # of its thread that the calls may take; a slower function gets no panel
 WIDE = 100  # bars that span more are logarithmic
 MOST_CONTROLS, MOST_OPTIONS = 8, 12  # for which the report's style has rules
 MOST_ROWS = 600
@@ -69,18 +70,19 @@ def from_calls(
 
     `table_of` makes a table of a result. A ValueError is a point, too: its sentence.
     """
-    began, parts, refused, values = time.process_time(), [], [], grid(controls)
+    began, parts, refused, values = time.thread_time(), [], [], grid(controls)
     indices = [*itertools.product(*(range(len(options)) for options in values.values()))]
-    for at in indices:
-        chosen = {k: options[i] for (k, options), i in zip(values.items(), at, strict=True)}
-        try:
-            frame = table_of(fn(**chosen))
-        except ValueError as error:
-            refused.append({"at": at, "text": str(error)})
-            continue
-        if frame is None or time.process_time() - began > SECONDS:
-            return
-        parts.append((at, frame))
+    with threadpool_limits(1):  # for calls this small, more threads only wait for one another
+        for at in indices:
+            chosen = {k: options[i] for (k, options), i in zip(values.items(), at, strict=True)}
+            try:
+                frame = table_of(fn(**chosen))
+            except ValueError as error:
+                refused.append({"at": at, "text": str(error)})
+                continue
+            if frame is None or time.thread_time() - began > SECONDS:
+                return
+            parts.append((at, frame))
     if not parts:
         return
     shown = []
