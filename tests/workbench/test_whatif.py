@@ -93,7 +93,7 @@ def test_a_refused_setting_is_its_sentence_and_a_broken_one_an_error(shown):
 
 
 def test_a_slow_function_and_a_picture_get_no_panel(shown, monkeypatch):
-    clock = itertools.count(0, 10)
+    clock = itertools.count(0, whatif.SECONDS / 3)
     monkeypatch.setattr(whatif.time, "thread_time", lambda: next(clock))
     calls = []
     explore.call(lambda a, b: calls.append(a) or a, {"a": (0, 99), "b": (0, 99)}, out="a/run")
