@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pet_lab.workbench import scorecard, trace
+from pet_lab.workbench import evidence, scorecard
 from pet_lab.workbench.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_the_readme_says_what_scorecard_and_full_runs_hold(mark):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = re.search(rf"<!-- {mark} -->(.*)<!-- /{mark} -->", readme, re.DOTALL).group(1)
-    want = trace.generated(Workspace(ROOT))[mark]
-    assert shown.split() == want.split(), "put this between the marks of the README"
+    want = evidence.generated(Workspace(ROOT))[mark]
+    assert shown.split() == want.split(), "`pet-lab scorecard --write` writes it"
 
 
 def test_the_committed_scorecard_has_every_printed_cell():

@@ -36,35 +36,56 @@ def report(
 
 @app.command()
 def scorecard(
+    names: o.Names = None,
     profile: Annotated[o.Which | None, typer.Option(help="Whose runs count.")] = None,
     as_json: o.Json = False,
     write: Annotated[
-        bool, typer.Option("--write", help="Also write reports/scorecard.csv.")
+        bool,
+        typer.Option("--write", help="Keep full runs in reports/scorecard.csv, rows/ and README."),
     ] = False,
 ) -> None:
-    """Show our number beside every printed one, with a verdict."""
+    """Show our number beside every printed one, with a verdict.
+
+    With --write the full runs of the named notebooks, or of all that have them, replace what is
+    kept of them: cells in reports/scorecard.csv, a summary of rows and the commit in reports/rows/,
+    and the text between README's marks. A run whose sources have changed since is kept as one of
+    its commit.
+    """
     from pet_lab.workbench import scorecard as cards
 
+    if write and profile is o.Which.quick:
+        raise ParameterError("What is kept is of full runs: leave out --profile quick, or --write.")
     ws = Workspace.find()
-    table = cards.from_runs(ws, profile, data_fingerprint=data_fingerprint)
-    if write:
-        cards.write(table, ws.reports / "scorecard.csv")
+    chosen = shared.chosen_names(ws, names)
+    which = o.Which.full if write else profile
+    table = cards.from_runs(ws, which, data_fingerprint=data_fingerprint, stale=write)
+    mine = table[table["notebook"].isin(chosen)] if names else table
     if as_json:
-        shared.print_json(cards.to_json(table))
+        shared.print_json(cards.to_json(mine))
     else:
-        shared.print_scorecard(table)
+        shared.print_scorecard(mine)
+    if write and _keep(ws, table, chosen) and names:
+        raise typer.Exit(FAILED)
+
+
+def _keep(ws: Workspace, table: Any, names: list[str]) -> bool:
+    """Keep full runs, and say of which commit they are; whether some notebook has none to keep."""
+    from pet_lab.workbench import evidence
+
+    kept, missing = evidence.keep(ws, table, names, data_fingerprint)
+    for name, words in kept.items():
+        typer.echo(f"kept: {name}, run at {words}", err=True)
+    for name, why in missing.items():
+        typer.echo(f"pet-lab: {name} stays as it was kept: {why}", err=True)
+    return bool(missing)
 
 
 @app.command()
 def trace(
     names: o.Names = None,
     profile: Annotated[o.Which | None, typer.Option(help="Whose runs to read.")] = None,
-    write: Annotated[
-        bool, typer.Option("--write", help="Also write the runs' summaries to reports/rows/.")
-    ] = False,
 ) -> None:
     """List each number in a text that no row, parameter or declaration stands behind."""
-    from pet_lab.workbench import evidence
     from pet_lab.workbench import trace as tracing
 
     ws = Workspace.find()
@@ -74,8 +95,6 @@ def trace(
     done = [record for name in chosen for record in tracing.fresh_runs(ws, name, profile)]
     for record in done:
         faults += tracing.check_run(ws, record)
-        if write:
-            evidence.write_summary(ws, record)
     for fault in faults:
         typer.echo(fault)
     texts = f"{len(chosen)} notebooks, {len(documents)} documents, {len(done)} runs"
@@ -96,8 +115,10 @@ def reproduce(
         bool, typer.Option("--until-decided", help="Go on with further seeds.")
     ] = False,
 ) -> None:
-    """Run a profile of the notebooks (default: of all), report, and print the tally."""
-    from pet_lab.workbench import evidence
+    """Run a profile of the notebooks (default: of all), report, and print the tally.
+
+    Full runs are kept as by `pet-lab scorecard --write`.
+    """
     from pet_lab.workbench import report as reports
     from pet_lab.workbench import scorecard as cards
 
@@ -123,10 +144,8 @@ def reproduce(
     except reports.RefusedReports as error:
         typer.echo(f"pet-lab: {error}", err=True)
         refused = True
-    if profile is o.Which.full and names is None:
-        cards.write(table, ws.reports / "scorecard.csv")
-        for record in records:
-            evidence.write_summary(ws, record)
+    if profile is o.Which.full:
+        _keep(ws, table, chosen)
     shared.print_tally(table)
     typer.echo("Cell by cell: pet-lab scorecard")
     typer.echo(f"Reports: {ws.shown(ws.reports / 'index.html')}")

@@ -369,7 +369,10 @@ def versions() -> dict[str, str]:
 
 
 def git_state(root: Path) -> dict[str, Any]:
-    """Commit of the checkout and whether tracked files differ from it; {} outside a checkout."""
+    """Commit of the checkout and whether tracked files differ from it; {} outside a checkout.
+
+    What is kept of earlier runs (reports, README) is no source of a run and may differ.
+    """
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(root), *words]  # looked up on PATH, like the user does
@@ -377,10 +380,11 @@ def git_state(root: Path) -> dict[str, Any]:
             command, capture_output=True, text=True, check=True, timeout=30
         ).stdout.strip()
 
+    sources = (":/", ":!reports", ":!README.md")
     try:
         return {
             "commit": git("rev-parse", "HEAD"),
-            "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+            "dirty": bool(git("status", "--porcelain", "--untracked-files=no", "--", *sources)),
         }
     except (OSError, subprocess.SubprocessError):
         return {}

@@ -12,7 +12,7 @@ NaN where fewer than 20 complete runs of the table's one-run cells are known.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from math import ceil, isfinite, isinf, isnan, nan, sqrt
 from pathlib import Path
@@ -310,7 +310,7 @@ def from_runs(
     origins: dict[str, tuple[str, str]] = {}
     for notebook in dict.fromkeys(t.notebook for t in tables):
         fresh = {"data_fingerprint": data_fingerprint, "stale": stale}
-        counted, which, reason = _counted(ws, notebook, profile, **fresh)
+        counted, which, reason = countable(ws, notebook, profile, **fresh)
         origins[notebook] = (which if counted else "", _commits(counted))
         rows = (
             results.read(ws, notebook, [r.run_id for r in counted]) if counted else pd.DataFrame()
@@ -368,7 +368,7 @@ def _commits(records: Iterable[RunRecord]) -> str:
     return " ".join(dict.fromkeys(c[:12] + "+" * bool(dirty) for c, dirty in states if c))
 
 
-def _counted(
+def countable(
     ws: Workspace, notebook: str, profile: str | None, **chosen: Any
 ) -> tuple[list[RunRecord], str, str]:
     """Runs that may be held against print, and of which profile, or none and the reason."""
@@ -618,6 +618,14 @@ def csv_of_runs(df: pd.DataFrame) -> str:
     whose = f"{' and '.join(profiles)} profile, {commit}" if profiles else "none run"
     name = " ".join(["scorecard", *profiles, commit])
     return csv_link(_flat(labelled), name, f"CSV ({whose})")
+
+
+def merged(card: pd.DataFrame, kept: pd.DataFrame, names: Container[str]) -> pd.DataFrame:
+    """The cells of `card`, those of other notebooks than `names` as they were kept, where known."""
+    own, old = (df.set_index(_keys(df) + "|" + df["as"]) for df in (card, kept))
+    stay = ~own["notebook"].map(names.__contains__) & own.index.isin(old.index)
+    both = pd.concat([own[~stay], old.loc[own.index[stay]]])
+    return both.loc[own.index].reset_index(drop=True)
 
 
 def read(path: Path | str) -> pd.DataFrame:

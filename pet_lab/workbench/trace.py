@@ -29,7 +29,7 @@ import pandas as pd
 
 from pet_lab.checks import require
 from pet_lab.rows import retold, symbols
-from pet_lab.workbench import evidence, notebooks, published, results, runs, scorecard, sweep
+from pet_lab.workbench import evidence, notebooks, published, results, runs, sweep
 from pet_lab.workbench.errors import WorkbenchError
 from pet_lab.workbench.runs import RunRecord
 from pet_lab.workbench.workspace import Workspace
@@ -139,26 +139,6 @@ def _leaves(value: Any) -> Iterator[str]:
             yield from _leaves(inner)
 
 
-def generated(ws: Workspace) -> dict[str, str]:
-    """What stands in the README between marks: <!-- tally -->, <!-- shelf -->, <!-- runs -->."""
-    card = scorecard.read(ws.reports / "scorecard.csv")
-    shelf = card[card["notebook"].str.startswith("literature/")]
-    lines = [
-        "| publication | printed cells | reproduced as described | as published |",
-        "|---|---|---|---|",
-    ]
-    for title, part in scorecard.by_publication(shelf, published.load()).items():
-        described = part[part["as"] == "described"]
-        ran = part[(part["as"] == "published") & (part["verdict"] == "reproduced")]
-        counts = [len(described), (described["verdict"] == "reproduced").sum(), len(ran) or "–"]
-        lines.append("| " + " | ".join([title, *map(str, counts)]) + " |")
-    return {
-        "tally": scorecard.tally(card)["sentence"],
-        "shelf": "\n".join(lines),
-        "runs": evidence.full_sentence(ws),
-    }
-
-
 def _studies(ws: Workspace, name: str) -> Iterator[Path]:
     """Files of the modules that a notebook imports as `study`; nothing of them is run."""
     for source in notebooks.code(notebooks.read(notebooks.path(ws, name))):
@@ -239,7 +219,7 @@ def check(ws: Workspace, name: str) -> list[str]:
     prose = [(place, " ".join(_numbered(text).split())) for place, text in texts(ws, name)]
     if name in DOCUMENTS and "<!-- tally -->" in prose[0][1]:
         whole = prose[0][1]
-        for mark, text in generated(ws).items():  # as the scorecard says, else it stays
+        for mark, text in evidence.generated(ws).items():  # as the scorecard says, else it stays
             own = f"<!-- {mark} --> {' '.join(text.split())} <!-- /{mark} -->"
             whole = whole.replace(own, "")
         prose = [(name, whole)]

@@ -164,7 +164,6 @@ def test_a_folder_in_place_of_a_notebook_is_one_sentence(call):
     [
         ("papermill_runs", "run tiny"),
         ("reports", "report"),
-        ("reports", "scorecard --write"),
         ("reports", "rows tiny --csv reports/r.csv"),
     ],
 )
@@ -415,7 +414,7 @@ def test_what_the_file_system_refuses_is_one_sentence(call, monkeypatch, number)
         raise OSError(number, os.strerror(number), "/somewhere/scorecard.csv")
 
     monkeypatch.setattr(cli.files.os, "open", refuse)
-    code, _, err = call("scorecard", "--write")
+    code, _, err = call("rows", "tiny", "--csv", "scorecard.csv")
     assert code == 1
     assert err.startswith("pet-lab: ")
     assert err.count("\n") == 1

@@ -159,7 +159,7 @@ def test_changed_numbers_in_committed_texts_are_caught(monkeypatch):
     places = [(name, *at) for name in NAMES for at in numerals([t for _, t in found[name]])]
     missed = []
     monkeypatch.setattr(published, "named", functools.cache(published.named))  # for speed alone
-    monkeypatch.setattr(trace, "generated", functools.cache(trace.generated))
+    monkeypatch.setattr(evidence, "generated", functools.cache(evidence.generated))
     for name, index, (start, end) in rng.sample(places, MUTATIONS):
         place, text = found[name][index]
         wrong = text[:start] + changed(text[start:end], rng) + text[end:]
@@ -254,9 +254,14 @@ def test_the_command_lists_what_it_finds_and_fails(tiny, monkeypatch, capsys):
     monkeypatch.setenv("PET_LAB_HOME", str(ws.root))
     (ws.notebooks / "group" / "numbers.toml").write_text(DECLARED.replace("'95 % intervals', ", ""))
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["trace", "tiny", "--write"])
+        cli.main(["trace", "tiny"])
     assert stopped.value.code == 1
     assert "with 95 % intervals." in capsys.readouterr().out
+
+
+def test_the_kept_summary_of_a_run_is_means_by_metric_and_factor(tiny):
+    ws, record = tiny
+    evidence.write_summary(ws, [record])
     summary = pd.read_csv(ws.reports / "rows" / "group-tiny.csv")
     assert summary.columns.tolist() == ["metric", "method", "mean", "se", "n"]
     want = tiny_rows().groupby("method")["value"].mean()
@@ -271,12 +276,12 @@ def test_commit_day_and_cost_of_full_runs_are_kept_and_said(tiny):
     ran = {"wall_s": 9.0, "cpu_s": 61.0}
     for name, commit, day in (("a/b", "1e34567", "2026-02-03"), ("a/c", "f", "2026-02-01")):
         how = {"notebook": name, "git": {"commit": commit}, "ended": f"{day}T01:00", **ran}
-        evidence.write_summary(ws, dataclasses.replace(record, **how))
+        evidence.write_summary(ws, [dataclasses.replace(record, **how)])
     assert evidence.full_sentence(ws) == (
         "Full runs of 2 notebooks, 2026-02-01 to 2026-02-03, at 1e34567, f: 2 minutes of CPU."
     )
     evidence.write_summary(
-        ws, dataclasses.replace(record, **how | {"ended": "2026-02-03", "git": {}})
+        ws, [dataclasses.replace(record, **how | {"ended": "2026-02-03", "git": {}})]
     )
     assert evidence.full_sentence(ws) == (
         "Full runs of 2 notebooks, 2026-02-03, at 1e34567, unknown: 2 minutes of CPU."
@@ -285,7 +290,7 @@ def test_commit_day_and_cost_of_full_runs_are_kept_and_said(tiny):
 
 def test_prose_may_quote_the_kept_summary_of_a_full_run(tiny):
     ws, record = tiny
-    evidence.write_summary(ws, record)
+    evidence.write_summary(ws, [record])
     best = f"{tiny_rows().groupby('method')['value'].mean()['stump']:.3f}"
     for number, holds in ((best, True), ("0.999", False)):
         phrase = trace.Phrase(f"a stump reaches {number}", "rows", "accuracy")
