@@ -54,7 +54,7 @@ CELLS = [
     "## Differences from the source\n\n> The source draws typos once; here every replicate draws "
     "its own, which widens the intervals by about a tenth.",
     "results.write(rows, out, headline=...)",
-    "## Explore",
+    "## Explore\n\nWhat does a *lower* threshold cost?",
     "explore.rows(rows, x='threshold')\nexplore.call(study.power, {'n': (1, 99)}, out=out)",
 ]
 

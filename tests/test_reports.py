@@ -197,10 +197,16 @@ def test_print_shows_the_argument_without_the_code(chrome, page):
     chrome.look(media="print", width=794)
     chrome.open(page)
     shown = chrome.run(
-        "return [...document.querySelectorAll('.code, .contents, .bar')]"
+        "return [...document.querySelectorAll("
+        "'.code, .contents, .bar, .fold:not([open]), .whatif label:not(:has(:checked))')]"
         ".filter(e => e.getClientRects().length).length"
     )
     assert shown == 0
+    white = chrome.run(  # backgrounds are not printed by default: a chosen setting is read without
+        "return [...document.querySelectorAll('.whatif :checked + span')].filter("
+        "e => getComputedStyle(e).color !== getComputedStyle(document.body).color).length"
+    )
+    assert white == 0
     wide = chrome.run(
         "return [...document.querySelectorAll('table, img, math')].filter("
         "e => e.getBoundingClientRect().right > 794).map(e => e.outerHTML.slice(0, 80))"

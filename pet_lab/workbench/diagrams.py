@@ -5,6 +5,7 @@ Each takes tidy frames and draws; see `plots` for style and for showing.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -37,7 +38,9 @@ def sequence(messages: pd.DataFrame, *, parties: Sequence[str], caption: str, al
         a, b, y = place[sender], place[receiver], -i - 0.6
         axes.annotate("", xy=(b, y), xytext=(a, y), arrowprops=style)
         text = f"{kind}, {readable_bytes(size)}"
-        axes.text((a + b) / 2, y + 0.08, text, ha="center", va="bottom", fontsize=8)
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # a long text crosses lines
+        look: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 8, "bbox": paper}
+        axes.text((a + b) / 2, y + 0.08, text, **look)
     axes.set(xlim=(-0.4, len(parties) - 0.6), ylim=(-len(arrows) - 0.4, 1.0))
     axes.set_axis_off()
     plots.show(fig, caption=caption, alt=alt)

@@ -411,7 +411,8 @@ class _Layout:
         for axes, place in zip(grid.ravel(), places, strict=False):
             shown = {k: v for k, v in place.items() if k != "metric"}
             titles = [v if v[:1].isalpha() else f"{label(k)} {v}" for k, v in shown.items()]
-            axes.set_title(", ".join(titles))
+            wide = len(", ".join(titles)) > 60 / ncols
+            axes.set_title((",\n" if wide else ", ").join(titles))
             yield axes, frame[_same(frame, place)], place
 
 

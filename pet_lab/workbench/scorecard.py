@@ -32,7 +32,7 @@ from pet_lab.workbench.published import (
     where_text,
 )
 from pet_lab.workbench.runs import DataFingerprint, RunRecord, RunSpec
-from pet_lab.workbench.tables import csv_link
+from pet_lab.workbench.tables import breakable, csv_link
 from pet_lab.workbench.verdicts import TINY, VERDICTS, Ours, Verdict
 from pet_lab.workbench.workspace import Workspace
 
@@ -510,6 +510,7 @@ def show(
     html = _Html(
         jinja2.Template(_TEMPLATE.read_text(encoding="utf-8"), autoescape=True).render(
             cells=cells(df),
+            breakable=breakable,
             readings=[r for r in READINGS if (df["as"] == r).any()],
             caption=" ".join(filter(None, words)),
             badges=_BADGES,

@@ -129,7 +129,7 @@ def table_html(
     for position, name in enumerate(names):
         values = frame.iloc[:, position]
         style = f' style="text-align:{"right" if is_number(values) else "left"}"'
-        head += f'<th scope="col"{style}>{html.escape(label(name))}</th>'
+        head += f'<th scope="col"{style}>{breakable(label(name))}</th>'
         columns.append([f"<td{style}>{_cell(v, formats.get(name))}</td>" for v in values])
     body = "".join(f"<tr>{''.join(cells)}</tr>\n" for cells in zip(*columns, strict=True))
     return (
@@ -155,10 +155,19 @@ def download(uri: str, caption: str, text: str) -> str:
     return f'<a class="get" download="{name}" href="{uri}" aria-label="{words}">{text}</a>'
 
 
+def breakable(text: str) -> str:
+    """The text as HTML; a name such as "target.recall" may be broken where its parts meet.
+
+    >>> breakable("auc.train & 0.5")
+    'auc.<wbr/>train &amp; 0.5'
+    """
+    return re.sub(r"(?<=\w)([._])(?=[A-Za-z])", r"\1<wbr/>", html.escape(text))
+
+
 def _cell(value: Any, spec: Format | None) -> str:
     missing = value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
     if spec is None or missing:
-        return html.escape(number(value))
+        return breakable(number(value))
     if callable(spec):
         return html.escape(spec(value))
     return html.escape(spec.format(value) if "{" in spec else format(value, spec))

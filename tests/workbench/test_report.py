@@ -93,6 +93,8 @@ def test_body_is_an_argument_not_a_dump(built):
     body = page.article
     assert "Warning" not in body.text  # stderr
     assert [h.text for h in body.find_all("h2")].count("Explore") == 1
+    assert body.select_one(".whatif > h2 + p").text == "What does a lower threshold cost?"
+    assert body.text.count("threshold cost?") == 1, "asked of the first panel alone"
     assert "error_rate: float" not in body.text  # shown as a table instead
     assert all(details.get("open") is None for details in body.select("details.code"))
     folds = [d.pre.text for d in body.select("details.code")]

@@ -35,6 +35,7 @@ INTERACTIVE = "application/vnd.jupyter.widget-view+json"
 UNSHOWN = {INTERACTIVE, "application/javascript", "application/vnd.jupyter.widget-state+json"}
 HIDDEN_TAGS = {"parameters", "injected-parameters", "remove-cell"}
 EXPLORE = re.compile(r"^\s*explore\.\w+\(", re.MULTILINE)
+EXPLORE_HEADING = re.compile(r"\A\s*#+\s*Explore\b.*\n?")
 WRITE = re.compile(r"^\s*results\.write\(", re.MULTILINE)
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 Link = Callable[[str], str | None]
@@ -190,23 +191,28 @@ def prepare(notebook: Any) -> Any:
     """The cells and outputs that readers need; cells keep the number they have in the notebook."""
     kept = copy.deepcopy(notebook)
     cells: list[Any] = []
-    panels = 0
+    panels, exploring, question = 0, False, ""
     for number, cell in enumerate(kept.cells, start=1):
         cell.metadata["cell"] = number
         if HIDDEN_TAGS & set(cell.metadata.get("tags", ())) or cell.cell_type == "raw":
             continue
         if cell.cell_type == "markdown":
-            if re.match(r"\s*#+\s*Explore\b", cell.source):
-                continue  # the panel, where there is one, has a heading of its own
+            opens = bool(EXPLORE_HEADING.match(cell.source))
+            exploring = opens or (exploring and not cell.source.lstrip().startswith("#"))
+            if exploring:  # shown with the panel that it asks for, if the run has left one
+                question = EXPLORE_HEADING.sub("", cell.source)
+                continue
             cell.source = _without_title(cell.source) if number == 1 else cell.source
         elif EXPLORE.search(cell.source) and not cell.outputs:
+            question = ""
             continue
         else:
             if WRITE.search(cell.source):  # it returns the rows, which a notebook then shows
                 cell.outputs = [o for o in cell.outputs if o.output_type != "execute_result"]
             cell.outputs = [o for o in cell.outputs if _shown(o, number)]
             for place, output in enumerate(cell.outputs):
-                panels += _as_shown(output, f"{number}-{place}", heading=panels == 0)
+                if _as_shown(output, f"{number}-{place}", question, heading=panels == 0):
+                    panels, question = panels + 1, ""
             if cells and cells[-1].cell_type == "code" and not cells[-1].outputs:
                 cell.source = f"{cells.pop().source}\n\n{cell.source}"  # one fold, not a row
         if cell.source.strip():
@@ -216,7 +222,7 @@ def prepare(notebook: Any) -> Any:
     return kept
 
 
-def _as_shown(output: Any, name: str, *, heading: bool) -> bool:
+def _as_shown(output: Any, name: str, question: str, *, heading: bool) -> bool:
     """A last value like any other output, a panel's data as the panel; whether it is one."""
     if output.output_type == "execute_result":
         output.output_type = "display_data"
@@ -225,7 +231,9 @@ def _as_shown(output: Any, name: str, *, heading: bool) -> bool:
         template = (TEMPLATES / "whatif.html.j2").read_text(encoding="utf-8")
         page = jinja2.Template(template, autoescape=True)
         bars = any(share for row in panel["rows"] for _, share in row.get("cells", ()))
-        output.data = {"text/html": page.render(panel, name=name, heading=heading, bars=bars)}
+        asked, shown = markdown(question), {"breakable": tables.breakable, "bars": bars}
+        text = page.render(panel, name=name, heading=heading, question=asked, **shown)
+        output.data = {"text/html": text}
     return panel is not None
 
 
