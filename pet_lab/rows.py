@@ -190,19 +190,26 @@ def symbols(text: str) -> str:
 
 
 _FIELDS = string.Formatter()
+_CHANGE = ("from ", "From ", "by ")  # after these, "a to b" is a step, not a range
 
 
 def filled(template: str, values: Mapping[str, Any]) -> str:
     """The template with the value of each field, written as the field says.
 
+    A range "{a} to {b}" whose ends are written alike is one number.
+
     >>> filled("{p[0]:.1f} of {n}", {"p[0]": 0.25, "n": "nan"})
     '0.2 of nan'
+    >>> filled("{a:.1f} to {b:.1f}, from {a:.1f} to {b:.1f}", {"a": 0.51, "b": 0.52})
+    '0.5, from 0.5 to 0.5'
     """
-    parts = []
+    parts: list[str] = []
     for text, field, form, _ in _FIELDS.parse(template):
         value = values[field] if field else ""
         value = float(value) if value in ("nan", "inf", "-inf") else value
-        parts += [text, format(value, form or "")]
+        shown = format(value, form or "")
+        alike = text == " to " and parts[-1:] == [shown] and not parts[-2].endswith(_CHANGE)
+        parts += [] if alike else [text, shown]
     return "".join(parts)
 
 

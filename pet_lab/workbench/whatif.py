@@ -124,7 +124,8 @@ def from_rows(
     ]
     low, high = (table["mean"] + side * 1.96 * table["se"] for side in (-1, 1))
     interval = [
-        f"{number(a)} to {number(b)}" if a < b else "–" for a, b in zip(low, high, strict=True)
+        " to ".join(dict.fromkeys([number(a), number(b)])) if a < b else "–"  # written alike: one
+        for a, b in zip(low, high, strict=True)
     ]
     kept = [n for n in (x, *(f for f in names if f != x)) if n in table]
     frame = table[[*kept, "mean"]].assign(**{"95 % interval": interval, "replicates": table["n"]})
