@@ -8,7 +8,7 @@ with the condition under which it holds.
 import re
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -146,6 +146,9 @@ def means(rows: pd.DataFrame, *by: str, **values: Any) -> pd.Series:
     (4.5, 8.0)
     """
     return only(rows, **values).groupby([*by], dropna=False)["value"].mean()
+
+
+NOBODY = inf  # for a number of records: none of a person or firm stands behind a cell
 
 
 def contributions(

@@ -25,7 +25,7 @@ from pet_lab.linkage.filters import THRESHOLD_HINT
 from pet_lab.linkage.neighbours import fit_neighbours, fit_overlap, fit_slope
 from pet_lab.linkage.totals import every, or_none, para23
 from pet_lab.linkage.trade import TradeDeclarations, Typos, check_correctable, trade_declarations
-from pet_lab.rows import Claim, Rows, claims, concat, only, wide
+from pet_lab.rows import Claim, Rows, claims, concat, contributions, only, wide
 
 BLOCK_ON = ["exporter_id", "hs6"]
 CHUNK_SIZE = CHUNKS_PER_FILE = 100  # the publication cuts 100 chunks from 10,000 records
@@ -293,12 +293,13 @@ def errors(rows: pd.DataFrame) -> pd.DataFrame:
 
 def own_rows(
     own: FilePair, *, block_on: int, thresholds: Sequence[float], value: str = ""
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Links of a user's two files by threshold, with estimated rates and corrected totals.
 
     The first `block_on` columns of the key are the blocking key, the others are encoded and
     compared. Totals are of `value`, a column of the right, else counts, by a column of each file;
-    metrics "own.*" are of all pairs, "total.*" of a cell. Nobody knows the truth.
+    metrics "own.*" are of all pairs, "total.*" of a cell. Nobody knows the truth. Returned with who
+    stands behind the cells, for the checks of a release.
     """
     a, b, fields = own.right, own.left, own.key[block_on:]
     groups = [[c for c in f.columns if c not in (*own.key, value)] for f in (a, b)]
@@ -334,7 +335,39 @@ def own_rows(
     frame = rows.frame()
     untold = "At no threshold do the links tell their error rates; compare other columns."
     require(frame["metric"].eq("own.recall").any(), untold)
-    return frame
+    at = {level: loosest.at_least(level) for level in levels}
+    pairs = {
+        level: pd.DataFrame(
+            {"right_label": x_of[k.i], "left_label": z_of[k.j], "i": k.i, "amount": weight[k.i]}
+        )
+        for level, k in at.items()
+    }
+    return frame, _behind(pairs, frame, of="amount" if value else None)
+
+
+def _behind(
+    pairs: Mapping[float, pd.DataFrame], rows: pd.DataFrame, *, of: str | None
+) -> pd.DataFrame:
+    """Records behind each cell of `rows`, and by how many it differs from the cell at the next
+    stricter threshold that is another: both together would tell of these.
+    """
+    parts, labels = [], ["right_label", "left_label"]
+    cells = rows.loc[rows["right_label"] != "", labels].drop_duplicates()
+    last: dict[Any, tuple[int, int]] = {}
+    for level in sorted(pairs, reverse=True):
+        for by, metric in ((labels, "total."), ([], "own.")):
+            amounts = pairs[level].groupby([*by, "i"], as_index=False).agg({"amount": "sum"})
+            behind = contributions(amounts, by=by, metric="", of=of if by else None)
+            if by:  # a cell without a link is a cell
+                behind = cells.merge(behind, how="left").fillna({"metric": ""}).fillna(0)
+            keys = [*behind[labels].itertuples(index=False, name=None)] if by else [()]
+            for key, n in zip(keys, behind["records"].astype(int), strict=True):
+                before, step = last.get(key, (0, 0))
+                last[key] = n, n - before or step
+            behind = behind.assign(differs=[last[key][1] for key in keys], reading="described")
+            for name in rows.loc[rows["metric"].str.startswith(metric), "metric"].unique():
+                parts.append(behind.assign(metric=name, dice=level))
+    return pd.concat(parts, ignore_index=True)
 
 
 def own_takeaways(rows: pd.DataFrame, *, dice: float) -> list[Claim]:

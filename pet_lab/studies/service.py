@@ -38,7 +38,7 @@ from pet_lab.parties.errors import PartyError, PeerLost, Refused
 from pet_lab.parties.log import verify
 from pet_lab.psi import end_to_end
 from pet_lab.psi.protocol import DataHolder
-from pet_lab.rows import Claim, Rows, wide
+from pet_lab.rows import NOBODY, Claim, Rows, wide
 
 from .deviating.__main__ import Faults, Send
 
@@ -251,6 +251,17 @@ def example(n: int, seed: int) -> dict[str, Owned]:
 
 
 # --- answers and costs ----------------------------------------------------------------------------
+
+
+def contributions(rows: pd.DataFrame) -> pd.DataFrame:
+    """Who stands behind the rows of a user's own files, for the checks of a release.
+
+    No row is an answer: those on the files measure a task that read every record, all others are of
+    made-up files, of shares, or estimates.
+    """
+    of_files = rows["experiment"].isin(["catalogue", "mixed model"])
+    units = rows["records"].astype(float).where(of_files, NOBODY)
+    return rows.assign(units=units).drop(columns=["replicate", "value"])
 
 
 def in_the_clear(data: Mapping[str, Owned], function: str, asked: dict[str, Any]) -> pd.DataFrame:

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 from pet_lab import checks
+from pet_lab.rows import NOBODY
 
 NUMBERS = ("replicate", "metric", "value", "se", "replicates_n")
-BEHIND = ("records", "total", "largest", "second", "negative")
+BEHIND = ("records", "differs", "total", "largest", "second", "negative")
 MOST_ATOMS = 4096
 _OTHER = object()  # everybody whose level is not printed
 PASS, FAIL, REVIEW = "pass", "fail", "review"
@@ -87,7 +88,8 @@ class Verdict:
 
 def cell_reasons(behind: Mapping[str, float], rules: Rules) -> list[str]:
     """The rules that a cell breaks, by ACRO's names; "negative" where dominance has no meaning."""
-    reasons = ["threshold"] * (behind["records"] < rules.threshold)
+    fewest = np.fmin(behind["records"], behind.get("differs", np.nan))
+    reasons = ["threshold"] * bool(fewest < rules.threshold)
     total, largest, second = (behind.get(k, np.nan) for k in ("total", "largest", "second"))
     if not np.isfinite(largest):  # a count
         return reasons
@@ -109,6 +111,7 @@ def cells(rows: pd.DataFrame, behind: pd.DataFrame | None) -> list[OutputCell]:
     for entry in [] if behind is None else behind.to_dict("records"):
         key = (entry["metric"], *_setting(entry, factors).items())
         known = {k: float(entry[k]) for k in BEHIND if k in entry}
+        known["records"] = float(entry.get("units", entry["records"]))
         cell = grouped.get(key)
         if cell and (cell.behind is None or known["records"] < cell.records):
             cell.behind = known
@@ -134,7 +137,7 @@ def protect(every: Sequence[OutputCell], rules: Rules) -> None:
     """
     alike: dict[str, list[OutputCell]] = {}
     for cell in every:
-        if cell.behind:
+        if cell.behind and cell.records < NOBODY:
             cell.reasons += cell_reasons(cell.behind, rules)
             alike.setdefault("" if cell.is_count else cell.metric, []).append(cell)
     for known in alike.values():
@@ -229,6 +232,8 @@ def judge(
         verdict, why, stay = PASS, "all rules hold", len(failing)
         if not personal and all(c.behind is None for c in mine):
             why = "no record of a person or firm was read"
+        elif all(c.records == NOBODY for c in mine):
+            why = "no record of a person or firm stands behind it, as the study declares"
         if failing:
             verdict, why = FAIL, ", ".join(kinds)
         if unknown and table in exceptions:

@@ -61,7 +61,10 @@ def write(
         `row_hashes` of the records that were read: a report that shows one of them is refused.
     contributions : DataFrame, optional
         Who stands behind the cells of tables of records, as `pet_lab.rows.contributions` counts
-        them: `pet-lab release` checks cells by it. It never leaves the run's folder.
+        them: `pet-lab release` checks cells by it. It never leaves the run's folder. `units` takes
+        the place of `records` where that is a factor of the rows; it is `pet_lab.rows.NOBODY` for
+        what was measured on made-up records, or on none. `differs` is, where cells are nested in
+        others of the table, the fewest records by which one does.
 
     Raises
     ------
@@ -106,7 +109,16 @@ def write(
         summary["guard_rows"] = dict(guard_rows)
     if contributions is not None:
         lacking = {"metric", "records"} - set(contributions)
-        known = {"metric", "records", "total", "largest", "second", "negative", *frame.columns}
+        known = {
+            "metric",
+            "records",
+            "units",
+            "total",
+            "largest",
+            "second",
+            "negative",
+            *frame.columns,
+        }
         odd = sorted(map(str, lacking | (set(contributions) - known)))
         _require(not odd, f"contributions lack, or do not share with the rows: {', '.join(odd)}.")
     if str(out) == "":

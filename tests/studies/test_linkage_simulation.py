@@ -1,6 +1,7 @@
 """The published experiment, its tables, the errors at scale, and claims that follow the rows."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from pet_lab import data, linkage
 from pet_lab.rows import Rows, concat
 from pet_lab.studies import linkage_simulation as study
 from pet_lab.studies.linkage_simulation import COUNT, VALUE
+from pet_lab.workbench import disclosure
 
 
 def trade(seed, n, error_rate):
@@ -251,7 +253,7 @@ def own(tmp_path_factory):
 @pytest.mark.parametrize("value", ["", "sum"])
 def test_own_files_give_rates_and_totals_by_threshold(own, value):
     pair = own if value else dataclasses.replace(own, right=own.right.drop(columns="sum"))
-    rows = study.own_rows(pair, block_on=1, thresholds=[0.8], value=value)
+    rows, behind = study.own_rows(pair, block_on=1, thresholds=[0.8], value=value)
     at = rows[rows["dice"] == 0.8].groupby("metric")["value"].sum()
     weight = own.right["sum"] if value else pd.Series(1, own.right.index)
     assert at["total.corrected"] == pytest.approx(weight.sum(), rel=0.1)
@@ -263,6 +265,17 @@ def test_own_files_give_rates_and_totals_by_threshold(own, value):
     assert claims[0].text.startswith("At a Dice of 0.8 ")
     assert claims[1].holds
     assert "do not trust" not in claims[1].text
+
+    cells = disclosure.cells(rows, behind)
+    disclosure.protect(cells, disclosure.Rules())
+    verdicts = disclosure.judge(cells, personal=True, exceptions={})
+    assert all("not checked" not in v.why for v in verdicts)
+    kept = [c for c in cells if c.metric == "total.linked" and not c.reasons]
+    assert kept
+    for a, b in itertools.permutations(kept, 2):  # what two thresholds tell apart is no small group
+        if {**a.where, "dice": 0} == {**b.where, "dice": 0} and not value:
+            counts = rows["value"]
+            assert not 0 < abs(counts[a.rows[0]] - counts[b.rows[0]]) < disclosure.Rules().threshold
 
 
 def test_own_files_without_a_column_to_compare_are_refused(own):

@@ -14,6 +14,7 @@ from pet_lab.mpc.tasks import check_table
 from pet_lab.parties.errors import PartyError
 from pet_lab.rows import Rows
 from pet_lab.studies import service as study
+from pet_lab.workbench import disclosure
 
 TESTS = Path(__file__).parents[1]
 WAYS = (
@@ -72,6 +73,23 @@ def test_the_plan_on_paper():
     assert table.loc[(10_000, 3, "opened"), "products"] > 1e8
     check(study.paper_task(50, 3, "hidden"))
     assert costs.estimate(study.paper_task(50, 3, "hidden")).rounds > 10
+
+
+def test_a_release_of_own_files_knows_which_rows_no_record_stands_behind():
+    rows = Rows(**study.FACTORS)
+    study.on_paper(rows, [100], [3])
+    for n in (40, 4):
+        rows.add(experiment="catalogue", records=n, level="majority", metrics={"bytes": 1e6})
+    rows.add(experiment="growth", records=5, level="majority", metrics={"bytes": 1e3})
+    frame = rows.frame()
+    cells = disclosure.cells(frame, study.contributions(frame))
+    disclosure.protect(cells, disclosure.Rules())
+    withheld = [c.where for c in cells if c.reasons]
+    assert [(w["experiment"], w["records"]) for w in withheld] == [("catalogue", 4)]
+    verdicts = {v.table: v for v in disclosure.judge(cells, personal=True, exceptions={})}
+    paper = next(v for name, v in verdicts.items() if name.startswith("seconds by"))
+    assert paper.why == "no record of a person or firm stands behind it, as the study declares"
+    assert {v.verdict for v in verdicts.values()} == {"pass", "fail"}
 
 
 @pytest.mark.slow
