@@ -30,7 +30,6 @@ from pet_lab.checks import between, distinct, one_of, positive, whole
 from pet_lab.federated import masking
 from pet_lab.federated.model import LocalTraining, Network
 from pet_lab.noise import discrete_laplace
-from pet_lab.parties.log import Signer
 from pet_lab.rows import Claim, Rows, claims, concat, means, only, streams, tidy, wide
 from pet_lab.seal import SCALE as CKKS_SCALE
 from pet_lab.seal import Seal
@@ -52,6 +51,7 @@ PRIVATE = (DP, MASKED, NOISY_HE)
 TASKS = ("sum", "join", "mean by group", "prediction")
 PILLARS = ("training data", "input", "output", "model")
 KEY_BITS, GROUPS, LARGEST, DELTA, SCALE = 2048, 3, 5000.0, 1e-5, 2.0**16
+SIZE, ERROR_PERCENT = 10_000, 5.0  # of the static table: rows, and the error that it allows
 SERVER, READER, PERSON, OWNER = "server", "reader", "person", "model's owner"
 HELPERS, FILES = ("server 1", "server 2"), ("owner-1", "owner-2")
 
@@ -66,21 +66,18 @@ class Settings:
     rounds: int
     delay_ms: float
     megabits: float
-    size: int
-    error_percent: float
     replicates: int
     seed: int
 
     def __post_init__(self) -> None:
         distinct(records=self.records)
         for n in self.records:
-            whole(40, records=n, hint="31 weights are solved from as many answers")
+            whole(40, records=n)
             between(40, 10_000, records=n, hint="each row is encrypted by itself")
         whole(2, offices=self.offices)
         between(2, 10, offices=self.offices, hint="300 training records are divided among them")
         between(0.1, 50, epsilon=self.epsilon)
-        whole(1, rounds=self.rounds, replicates=self.replicates, size=self.size)
-        between(0, 100, error_percent=self.error_percent)
+        whole(1, rounds=self.rounds, replicates=self.replicates)
         positive(delay_ms=self.delay_ms, megabits=self.megabits)
         whole(0, seed=self.seed)
 
@@ -350,7 +347,6 @@ class Patients:
 
     parts: Parts
     x: Array
-    y: Whole
     weights: Array
     bias: float
 
@@ -367,7 +363,7 @@ def patients(settings: Settings, rng: np.random.Generator) -> Patients:
     fit = LogisticRegression(C=0.1).fit(x[train], y[train])
     parts = [(x[i], y[i]) for i in np.array_split(train, settings.offices)]
     weights, bias = fit.coef_[0], float(fit.intercept_[0])
-    return Patients(parts=parts, x=x[test], y=y[test], weights=weights, bias=bias)
+    return Patients(parts=parts, x=x[test], weights=weights, bias=bias)
 
 
 def train(
@@ -494,12 +490,11 @@ def grid(setup: Setup, data: Patients, n: int, *, replicate: int = 0) -> pd.Data
     """Rows (task, technique): CPU seconds of all parties, bytes, rounds, `error`, the largest as a
     share of the answer, of predictions the share in another class; and `read`.
 
-    For predictions also accuracy, `output` and `model`, shares of scores and weights that others
-    read, and `stolen`, the error of the weights solved from the answers, as a share of their norm.
+    For predictions also `output` and `model`, shares of scores and weights that others read.
     """
     incomes, groups, files = people(n, setup.rng)
-    x, y = data.x[:n], data.y[:n]
-    offices, rows = [f"office {i}" for i in range(setup.settings.offices)], Rows(part="tasks")
+    x, rows = data.x[:n], Rows(part="tasks")
+    offices = [f"office {i}" for i in range(setup.settings.offices)]
     by_group = np.hstack([groups * incomes[:, None], groups])
     inputs: dict[str, tuple[Any, ...]] = {"join": (files,), "prediction": (data, x)}
     for task, table in {"sum": incomes[:, None], "mean by group": by_group}.items():
@@ -513,15 +508,12 @@ def grid(setup: Setup, data: Patients, n: int, *, replicate: int = 0) -> pd.Data
             metrics: dict[str, Any] = {"cpu_s": time.process_time() - start}
             metrics |= {"bytes": wire.sent.total(), "rounds": wire.rounds}
             if task == "prediction":
-                (got, weights), equations = answer, np.column_stack([x, np.ones(len(x))])
-                solved = np.linalg.lstsq(equations, got, rcond=None)[0][:-1]
+                got, weights = answer
                 metrics |= {
                     "error": np.mean((got > 0) != (x @ data.weights + data.bias > 0)),
-                    "accuracy": np.mean((got > 0) == y),
                     "read": wire.read(x[:, 0], PERSON),
                     "output": wire.read(got, PERSON),
                     "model": wire.read(weights, OWNER),
-                    "stolen": np.linalg.norm(solved - weights) / np.linalg.norm(weights),
                 }
             else:
                 got = answer[:GROUPS] / answer[GROUPS:] if task == "mean by group" else answer
@@ -537,44 +529,14 @@ def grid(setup: Setup, data: Patients, n: int, *, replicate: int = 0) -> pd.Data
 # --- what the sources say -------------------------------------------------------------------------
 
 
-def collusion(setup: Setup) -> pd.DataFrame:
-    """Rows (technique): `opened`, the share of rows that are read by server and reader, by both
-    servers, and by a maker of hardware who quotes agreed code while other code runs."""
-    table, kept = people(40, setup.rng)[0][:, None], list[bytes]()
-    ciphertexts = rows_of(setup, encrypted_rows(setup, table))
-    author, maker = Signer("author"), enclave.Maker()
-    code = enclave.release(add_columns, 1, author)
-    verifier = enclave.Verifier(maker.root, code.measurement, author.public)
-    party = enclave.Participant("office", table.tobytes(), verifier)
-
-    def keep(inputs: Mapping[str, bytes]) -> bytes:
-        kept.extend(inputs.values())
-        return b""
-
-    false = enclave.Enclave(maker.platform(), keep, code)
-    false.accept("office", party.wrap(false.quote(verifier.challenge())))
-    false.run({"office": party.upload})
-    values: dict[str, Any] = {
-        HE: [setup.key.decrypt(c)[0] for c in ciphertexts],
-        MPC: ring_join(share(Wire(), "office", _hundredths(table[:, 0]))) / 100,
-        ENCLAVE: np.frombuffer(kept[0]),
-    }
-    shares = {t: np.mean(np.abs(got - table[:, 0]) < 0.005) for t, got in values.items()}
-    return tidy("opened", shares, by="technique", part="collusion")
-
-
-def known_attacks(setup: Setup) -> pd.DataFrame:
-    """Rows (attack): bits of a secret from a trace of one look-up in an enclave; the share of a CKKS
-    key from a shared result; how far an answer moves when one server adds 1 to its share."""
-    halves = ring_split(np.array([500]), 2)
-    small: dict[str, Any] = {"primes": [1], "degrees": [4096, 8192], "hidden": [], "repeats": 1}
-    leak = ckks.leak(ckks.Settings(**small, filter_bits=2, records=2, seed=setup.settings.seed))
-    key = leak.set_index("shared")["value"]
+def known_attacks(settings: Settings) -> pd.DataFrame:
+    """Rows (attack), by the primers' own experiments: bits of a secret from a trace of one look-up in
+    an enclave; the share of a CKKS key from a shared result with all digits, and rounded."""
+    key = ckks.leak(settings.seed).set_index("shared")["value"]
     results = {
-        "trace": recovered("one look-up", entry_bytes=4, granularity=64)["bits"],
+        "trace": recovered("one look-up", entry_bytes=4, granularity=64),
         "key": key["all digits"],
         "rounded": key["two digits"],
-        "shifted": float(ring_join([halves[0] + np.uint64(1), halves[1]])[0] - 500),
     }
     return tidy("result", results, by="attack", part="attacks")
 
@@ -639,7 +601,7 @@ def traffic(setup: Setup) -> pd.DataFrame:
 
 
 def simulate(settings: Settings) -> pd.DataFrame:
-    """All rows; `part` is tasks, collusion, attacks, slowdown, polynomials or traffic."""
+    """All rows; `part` is tasks, attacks, slowdown, polynomials or traffic."""
     tables, warm = [], False
     for replicate, stream in streams(settings.seed, settings.replicates):
         setup = Setup(settings, np.random.default_rng(stream))
@@ -647,7 +609,7 @@ def simulate(settings: Settings) -> pd.DataFrame:
         if not warm:  # the first call of each library is slower
             warm = bool(len(grid(setup, data, 40)))
         tables += [grid(setup, data, n, replicate=replicate) for n in settings.records]
-    once = collusion(setup), known_attacks(setup), slowdown(setup), polynomials(), traffic(setup)
+    once = known_attacks(settings), slowdown(setup), polynomials(), traffic(setup)
     return concat(*tables, *once)
 
 
@@ -677,13 +639,11 @@ def task_table(rows: pd.DataFrame, task: str) -> pd.DataFrame:
 
 
 def pillars(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """The four pillars by technique, on the prediction: epsilon of the training, shares of input,
-    output and model that others read, and the error of weights solved from the answers."""
+    """The four pillars by technique, on the prediction: epsilon of the training, and shares of
+    input, output and model that others read."""
     table = last(rows, "prediction")
-    epsilon = [settings.epsilon if t in PRIVATE else np.inf for t in table.index]
-    shown = table[["read", "output", "model", "stolen"]].set_axis([*PILLARS[1:], "solved"], axis=1)
-    shown.loc[shown["model"] == 1, "solved"] = np.nan  # nothing to solve
-    shown.insert(0, PILLARS[0], epsilon)
+    shown = table[["read", "output", "model"]].set_axis(PILLARS[1:], axis=1)
+    shown.insert(0, PILLARS[0], [settings.epsilon if t in PRIVATE else np.inf for t in table.index])
     return shown.reset_index()
 
 
@@ -709,11 +669,7 @@ def combinations(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 def numbers(rows: pd.DataFrame, settings: Settings) -> dict[str, Any]:
     """Everything that the comparison and the takeaways quote."""
     total, score = last(rows, "sum"), last(rows, "prediction")
-    opened, attacks = (
-        means(rows, "technique", part="collusion"),
-        means(rows, "attack", part="attacks"),
-    )
-    out: dict[str, Any] = {"n": total["records"].max(), "answers": score["records"].max()}
+    out: dict[str, Any] = dict(means(rows, "attack", part="attacks"))
     for short, technique in {"cc": ENCLAVE, "he": HE, "mpc": MPC, "clear": CLEAR}.items():
         for task, line in {"sum": total.loc[technique], "score": score.loc[technique]}.items():
             network = (
@@ -722,10 +678,9 @@ def numbers(rows: pd.DataFrame, settings: Settings) -> dict[str, Any]:
             out[f"{short}_{task}_net"] = network / (network + line["cpu_s"])
             out |= {f"{short}_{task}_{c}": line[c] for c in ("cpu_s", "rounds", "read")}
             out[f"{short}_{task}_bytes"] = line["bytes"] / line["records"]
-        out[f"{short}_opened"] = opened.get(technique, np.nan)
     out["he_times"] = out["he_sum_cpu_s"] / out["clear_sum_cpu_s"]
     times = only(rows, part="slowdown")["value"]
-    return out | dict(attacks) | {"least": times.min(), "most": times.max()}
+    return out | {"least": times.min(), "most": times.max()}
 
 
 def comparison(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -734,9 +689,9 @@ def comparison(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     holds = {
         "he_compute": max(v["he_sum_net"], v["he_score_net"]) < 0.5,
         "mpc_network": min(v["mpc_sum_net"], v["mpc_score_net"]) > 0.5,
-        "cc_trust": v["cc_sum_read"] == 0 and v["cc_opened"] == 1,
-        "he_encryption": v["he_sum_read"] == 0 and v["he_opened"] == 0,
-        "mpc_collusion": v["mpc_sum_read"] == 0 and v["mpc_opened"] == 1,
+        "cc_trust": v["cc_sum_read"] == 0,
+        "he_encryption": v["he_sum_read"] == 0,
+        "mpc_collusion": v["mpc_sum_read"] == 0,
         "cc_still": v["cc_sum_rounds"] <= 2,
         "he_still": max(v["he_sum_rounds"], v["he_score_rounds"]) <= 2,
         "mpc_interactive": min(v["mpc_sum_rounds"], v["mpc_score_rounds"]) > 2,
@@ -824,16 +779,16 @@ def remaining(
     return pd.DataFrame(lines).sort_values("remains", ascending=False, kind="stable")
 
 
-def advice(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """The aid as a table: what remains for `size` rows, by task, trust and reader of the answer."""
+def advice(rows: pd.DataFrame) -> pd.DataFrame:
+    """The aid as a table: what remains for `SIZE` rows, by task, trust and reader of the answer."""
     measured, lines = sizes(rows), []
     for holds, task in QUESTIONS["holds"].items():
         for trusted in QUESTIONS["trusted"]:
             line = {"task": task, "trusted": trusted}
             for answer in QUESTIONS["answer"]:
                 table = remaining(
-                    measured, holds=holds, answer=answer, records=settings.size,
-                    error_percent=settings.error_percent, trusted=trusted,
+                    measured, holds=holds, answer=answer, records=SIZE,
+                    error_percent=ERROR_PERCENT, trusted=trusted,
                 )  # fmt: skip
                 line[answer] = "; ".join(
                     f"{t['technique']} ({t['cpu_s']:.2g} s, {t['bytes'] / 1e6:.2g} MB, {t['error']:.1%})"
@@ -858,26 +813,22 @@ def assumptions(settings: Settings) -> str:
 def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
     """What these rows say; the first is the headline."""
     v, by = numbers(rows, settings), closed(rows, settings)
-    score = last(rows, "prediction").to_dict("index")
-    single = {t: by[t] for t in by if t not in (MASKED, NOISY_HE)}
+    single = max(len(by[t]) for t in by if t not in (MASKED, NOISY_HE))
     polynomial = wide(only(rows, part="polynomials"), index="degree").iloc[-1]
-    table, solved = comparison(rows, settings)["borne out"], score[HE]["stolen"]
+    table = comparison(rows, settings)["borne out"]
     missing = ", ".join(p for p in PILLARS if p not in by[MASKED]) or "none"
     numbers_here: dict[str, Any] = {
-        "single": max(map(len, single.values())), "noisy": len(by[NOISY_HE]),
-        "masked": len(by[MASKED]), "missing": missing, "solved": solved, "model": score[MASKED]["model"],
-        "dp": score[DP]["accuracy"], "plain": score[CLEAR]["accuracy"], "sigmoid": polynomial,
+        "single": single, "noisy": len(by[NOISY_HE]), "masked": len(by[MASKED]), "missing": missing,
+        "model": last(rows, "prediction").loc[MASKED, "model"], "sigmoid": polynomial,
         "yes": (table == "yes").sum(), "no": (table == "no").sum(), "cells": len(table), "s": settings,
     }  # fmt: skip
     sentences = [
         ("No single technique closes all four pillars of a prediction (at most {single}); as far as "
          "messages tell HE + DP closes {noisy}, federated + DP + MPC {masked}.",
-         numbers_here["single"] < 4, "A single technique closes all four pillars of a prediction here."),
+         single < 4, "A single technique closes all four pillars of a prediction here."),
         ("The paper lists federated + DP + MPC among what satisfies all four: here it leaves open: "
          "{missing}. Each of {s.offices} offices and the person hold {model:.0%} of the weights.",
          len(by[MASKED]) < 4, "Federated + DP + MPC closes all four pillars, as the paper says."),
-        ("Nor is a model behind encryption safe from its answers: {answers:.0f} exact scores of the "
-         "encrypted one give its weights to {solved:.0e} of their size.", solved < 0.01),
         ("\"Homomorphic encryption allows for non-polynomial operations\": not the schemes here, "
          "which add and multiply. A sigmoid becomes a polynomial: of degree 7 it is off by up to "
          "{sigmoid[error_inside]:.2f} from -8 to 8 and by {sigmoid[error_outside]:.0f} up to 16, while its encrypted "
@@ -885,12 +836,8 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
         ("\"100 trillion times slower\" (2009), by the slides 50 million after 2013: here {least:,.0f} "
          "to {most:,.0f} times, a number in a full ciphertext or alone in one.", v["most"] < 5e7,
          "Here {least:,.0f} to {most:,.0f} times slower, against the slides' 50 million after 2013."),
-        ("DP \"improves the generalizability\", says the paper: here the model with DP is {dp:.1%} "
-         "accurate on held-out records, the one without {plain:.1%}.", numbers_here["dp"] < numbers_here["plain"],
-         "DP costs no accuracy here: {dp:.1%} on held-out records with it, {plain:.1%} without."),
-        ("Of {cells} cells of the slides' comparison {yes} are borne out, {no} are not.", v["n"] > 0),
-        ("For a sum it is HE, not MPC, that communicates: {he_sum_bytes:,.0f} bytes a row against "
-         "{mpc_sum_bytes:.0f}, both in {mpc_sum_rounds:.0f} messages; and encrypted predictions are "
+        ("Of {cells} cells of the slides' comparison {yes} are borne out, {no} are not. For a sum it is "
+         "HE, not MPC, that communicates: {he_sum_bytes:,.0f} bytes a row against {mpc_sum_bytes:.0f}, both in {mpc_sum_rounds:.0f} messages; and encrypted predictions are "
          "network-bound, {he_score_net:.0%} of their time at {s.megabits:g} Mbit/s and {s.delay_ms:g} ms.",
          v["he_sum_bytes"] > v["mpc_sum_bytes"] and v["he_score_net"] > 0.5),
         ("\"Cryptographic security: enclaves no, HE yes\": a trace of a look-up in an enclave gives "

@@ -392,13 +392,13 @@ def key_from_result(seal: Seal, ciphertext: Any, values: NDArray[np.complex128])
     return np.array(key, float)
 
 
-def leak(settings: Settings) -> pd.DataFrame:
+def leak(seed: int) -> pd.DataFrame:
     """Rows (shared): `key_recovered`, the share of the secret key's coefficients that follow from a
     ciphertext and its decrypted numbers, shared with all digits and rounded to two."""
     seal, rows = Seal(4096, [36, 36, 36]), Rows(part="leak")
     plain, key = seal.api.Plaintext(), seal.secret_key.data()
     truth = np.array([key.data(i) for i in range(2 * seal.slots)], float)
-    rng = np.random.default_rng(settings.seed)
+    rng = np.random.default_rng(seed)
     ciphertext = seal.encrypt(rng.uniform(-1, 1, seal.slots), 2.0**30)
     seal.api.Decryptor(seal.context, seal.secret_key).decrypt(ciphertext, plain)
     values = np.array(seal.encoder.decode_complex(plain))
@@ -419,7 +419,7 @@ def simulate(x: Array, y: NDArray[np.int64], settings: Settings) -> pd.DataFrame
         costs(settings),
         inference(x, y, settings),
         comparing(settings),
-        leak(settings),
+        leak(settings.seed),
     )
 
 

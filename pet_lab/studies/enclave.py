@@ -7,8 +7,8 @@ touches (Osvik, Shamir and Tromer 2006; Xu, Cui and Peinado 2015), traced in a s
 
 from __future__ import annotations
 
-import io
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,8 +65,7 @@ def train(inputs: Mapping[str, bytes]) -> bytes:
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    tables = [np.load(io.BytesIO(inputs[party])) for party in sorted(inputs)]
-    records = np.vstack(tables)
+    records = np.vstack([np.frombuffer(inputs[party]).reshape(-1, 31) for party in sorted(inputs)])
     scaler = StandardScaler().fit(records[:, :-1])
     model = LogisticRegression(max_iter=500).fit(scaler.transform(records[:, :-1]), records[:, -1])
     weights = model.coef_[0] / scaler.scale_
@@ -77,13 +76,6 @@ def train(inputs: Mapping[str, bytes]) -> bytes:
 def train_and_keep(inputs: Mapping[str, bytes]) -> bytes:
     """The same, tampered with: the first record of every party comes out too."""
     return train(inputs) + b"".join(blob[-248:] for blob in inputs.values())
-
-
-def packed(table: Array) -> bytes:
-    """Records as a party uploads them."""
-    raw = io.BytesIO()
-    np.save(raw, table, allow_pickle=False)
-    return raw.getvalue()
 
 
 # --- what must not work ---------------------------------------------------------------------------
@@ -111,16 +103,6 @@ class Scene:
         return self.quoted(platform.start(program, code or self.code))
 
 
-def tampered(s: Scene) -> bytes:
-    """The host starts code that it signed itself."""
-    return s.other(program=train_and_keep, code=enclave.release(train_and_keep, 2, s.author))
-
-
-def unsigned(s: Scene) -> bytes:
-    """The host starts other code under the author's signature."""
-    return s.other(program=train_and_keep)
-
-
 def changed(s: Scene, **fields: Any) -> bytes:
     """A field of a quote is changed on its way."""
     quote = msgspec.json.decode(s.quoted(), type=enclave.Quote)
@@ -134,49 +116,28 @@ def replayed(s: Scene) -> bytes:
     return quote
 
 
-def expired(s: Scene) -> bytes:
-    """The platform's certificate is of last year."""
-    return s.quoted(s.maker.platform(days=-1).start(train, s.code))
-
-
 QUOTES: dict[str, Callable[[Scene], bytes]] = {
     HONEST: Scene.quoted,
-    "tampered code": tampered,
-    "tampered code, author's signature of the true one": unsigned,
+    "tampered code": lambda s: s.other(
+        program=train_and_keep, code=enclave.release(train_and_keep, 2, s.author)
+    ),
     "old version": lambda s: s.other(code=s.old),
     "code of another author": lambda s: s.other(code=enclave.release(train, 2, Signer("x"))),
     "replayed quote": replayed,
     "wrong nonce": lambda s: s.inside.quote("0" * 64),
     "signed by another maker's platform": lambda s: s.other(maker=enclave.Maker()),
-    "platform's certificate expired": expired,
-    "public key exchanged on the way": lambda s: changed(s, public="11" * 32),
-    "certificate of another platform": lambda s: changed(
-        s, certificate=s.maker.platform().certificate
+    "platform's certificate expired": lambda s: s.quoted(
+        s.maker.platform(days=-1).start(train, s.code)
     ),
+    "public key exchanged on the way": lambda s: changed(s, public="11" * 32),
     "quote cut off": lambda s: s.quoted()[:-40],
 }
-
-
-def key_for_another(s: Scene) -> None:
-    """A key that was released to one enclave is handed to another."""
-    s.platform.start(train, s.code).accept("a", s.party.wrap(s.quoted()))
 
 
 def exchanged_data(s: Scene) -> None:
     """The host changes a byte of uploaded data."""
     s.inside.accept("a", s.party.wrap(s.quoted()))
     s.inside.run({"a": s.party.upload[:-1] + bytes([s.party.upload[-1] ^ 1])})
-
-
-def missing_data(s: Scene) -> None:
-    """The host leaves a party's data out."""
-    s.inside.accept("a", s.party.wrap(s.quoted()))
-    s.inside.run({})
-
-
-def version_back(s: Scene) -> None:
-    """An old version is to read what the new one sealed."""
-    s.platform.start(train, s.old).unseal(s.inside.seal(b"state"))
 
 
 def state_back(s: Scene) -> None:
@@ -186,18 +147,13 @@ def state_back(s: Scene) -> None:
     s.inside.unseal(first)
 
 
-def elsewhere(s: Scene) -> None:
-    """Sealed data are carried to another platform."""
-    s.maker.platform().start(train, s.code).unseal(s.inside.seal(b"state"))
-
-
-LATER: dict[str, Callable[[Scene], None]] = {
-    "key handed to another enclave": key_for_another,
+LATER: dict[str, Callable[[Scene], Any]] = {
+    "key handed to another enclave": lambda s: s.platform.start(train, s.code).accept(
+        "a", s.party.wrap(s.quoted())
+    ),
     "uploaded data changed": exchanged_data,
-    "a party's data left out": missing_data,
-    "version rolled back": version_back,
+    "version rolled back": lambda s: s.platform.start(train, s.old).unseal(s.inside.seal(b"state")),
     "sealed state rolled back": state_back,
-    "sealed data on another platform": elsewhere,
 }
 
 
@@ -231,10 +187,8 @@ def facilities(settings: Settings) -> pd.DataFrame:
         rng = np.random.default_rng([settings.seed, replicate])
         own, test = np.split(rng.permutation(len(records)), [len(records) * 2 // 3])
         names = [f"facility {i + 1:02}" for i in range(settings.facilities)]
-        data = {
-            name: packed(records[part])
-            for name, part in zip(names, np.array_split(own, len(names)), strict=True)
-        }
+        parts = [records[part].tobytes() for part in np.array_split(own, len(names))]
+        data = dict(zip(names, parts, strict=True))
         alone = [_accuracy(train({name: blob}), records[test]) for name, blob in data.items()]
         began = time.perf_counter()
         clear = train(data)
@@ -268,48 +222,22 @@ def _accuracy(weights: bytes, records: Array) -> float:
 # --- the side channel -----------------------------------------------------------------------------
 
 
-class Memory:
-    """A table in memory, and the trace that an observer of lines or pages gets of its reads."""
-
-    def __init__(self, *, entry_bytes: int, granularity: int) -> None:
-        self.entry_bytes, self.granularity = entry_bytes, granularity
-        self.trace: list[int] = []
-
-    def read(self, index: int) -> None:
-        """Touch an entry; one larger than the granularity touches several units."""
-        start, unit = index * self.entry_bytes, self.granularity
-        self.trace += range(start // unit, (start + self.entry_bytes - 1) // unit + 1)
+WAYS = {"one look-up": lambda secret: [secret], "scan of all": lambda _: range(ENTRIES)}
 
 
-def look_up(memory: Memory, secret: int) -> None:
-    """Read the entry of a secret byte."""
-    memory.read(secret)
+def trace(way: str, secret: int, *, entry_bytes: int, granularity: int) -> tuple[int, ...]:
+    """Units (lines or pages) that reading the table for a secret byte touches, in order."""
+    starts = [index * entry_bytes for index in WAYS[way](secret)]
+    spans = [(start // granularity, (start + entry_bytes - 1) // granularity) for start in starts]
+    return tuple(unit for first, last in spans for unit in range(first, last + 1))
 
 
-def scan(memory: Memory, _secret: int) -> None:
-    """Read every entry and keep one: the trace is always the same."""
-    for index in range(ENTRIES):
-        memory.read(index)
-
-
-WAYS: dict[str, Callable[[Memory, int], None]] = {"one look-up": look_up, "scan of all": scan}
-
-
-def recovered(way: str, *, entry_bytes: int, granularity: int) -> dict[str, float]:
-    """`bits`: what a trace gives of a uniform secret byte, on average, by going through all of
-    them; `reads`: entries read; `theory`: log2 of the units that the table covers, at most 8."""
-    traces: dict[tuple[int, ...], int] = {}
-    for secret in range(ENTRIES):
-        memory = Memory(entry_bytes=entry_bytes, granularity=granularity)
-        WAYS[way](memory, secret)
-        traces[tuple(memory.trace)] = traces.get(tuple(memory.trace), 0) + 1
+def recovered(way: str, *, entry_bytes: int, granularity: int) -> float:
+    """Bits that a trace gives of a uniform secret byte, on average, by going through all of them."""
+    how = {"entry_bytes": entry_bytes, "granularity": granularity}
+    traces = Counter(trace(way, secret, **how) for secret in range(ENTRIES))
     share = np.array(list(traces.values())) / ENTRIES
-    units = max(1.0, ENTRIES * entry_bytes / granularity)
-    return {
-        "bits": float(-(share * np.log2(share)).sum()) + 0.0,
-        "theory": min(8.0, float(np.log2(units))) if way == "one look-up" else 0.0,
-        "reads": 1.0 if way == "one look-up" else float(ENTRIES),
-    }
+    return float(-(share * np.log2(share)).sum()) + 0.0
 
 
 def side_channel(settings: Settings) -> pd.DataFrame:
@@ -318,27 +246,18 @@ def side_channel(settings: Settings) -> pd.DataFrame:
     for way in WAYS:
         for granularity, name in UNITS.items():
             for size in settings.entry_bytes:
-                metrics = recovered(way, entry_bytes=size, granularity=granularity)
-                at: dict[str, Any] = {"entry_bytes": size, "granularity": name}
-                rows.add(way=way, **at, metrics=metrics)
+                bits = recovered(way, entry_bytes=size, granularity=granularity)
+                rows.add(way=way, entry_bytes=size, granularity=name, metrics={"bits": bits})
     return rows.frame()
 
 
 # --- the whole study ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class EnclaveStudy:
-    """Tidy rows, and the sentences that refuse what must not work."""
-
-    rows: pd.DataFrame
-    attempts: pd.DataFrame
-
-
-def simulate(settings: Settings) -> EnclaveStudy:
-    """Everything; `part` is attempts, training or side channel."""
+def simulate(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All rows, `part` is attempts, training or side channel; and the table of `attempts`."""
     tried, table = attempts()
-    return EnclaveStudy(concat(tried, facilities(settings), side_channel(settings)), table)
+    return concat(tried, facilities(settings), side_channel(settings)), table
 
 
 def training_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -383,12 +302,9 @@ def explore(entry_bytes: int, granularity: int, secret: int) -> pd.DataFrame:
     """What an observer writes down of one look-up, and which secrets remain possible."""
     require(0 <= secret < ENTRIES, f"secret is from 0 to {ENTRIES - 1}, got {secret}.")
     lines = []
-    for way, read in WAYS.items():
-        traces = []
-        for candidate in range(ENTRIES):
-            memory = Memory(entry_bytes=entry_bytes, granularity=granularity)
-            read(memory, candidate)
-            traces.append(memory.trace)
+    for way in WAYS:
+        how = {"entry_bytes": entry_bytes, "granularity": granularity}
+        traces = [trace(way, candidate, **how) for candidate in range(ENTRIES)]
         fits = [c for c in range(ENTRIES) if traces[c] == traces[secret]]
         seen = sorted(set(traces[secret]))
         touched = f"{seen[0]}" if len(seen) == 1 else f"{seen[0]} to {seen[-1]}"

@@ -10,11 +10,7 @@ from pet_lab.studies import choosing as study
 
 def settings(**changes):
     values = {"records": [40], "offices": 3, "epsilon": 1.0, "rounds": 1, "delay_ms": 25.0}
-    return study.Settings(
-        **values
-        | {"megabits": 100.0, "size": 100, "error_percent": 5.0, "replicates": 1, "seed": 5}
-        | changes
-    )
+    return study.Settings(**values | {"megabits": 100.0, "replicates": 1, "seed": 5} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +21,8 @@ def setup():
 @pytest.fixture(scope="module")
 def rows(setup):
     data = study.patients(setup.settings, setup.rng)
-    once = study.collusion(setup), study.known_attacks(setup), study.slowdown(setup)
-    return study.concat(
-        study.grid(setup, data, 40, replicate=3), *once, study.polynomials(), study.traffic(setup)
-    )
+    once = study.known_attacks(setup.settings), study.slowdown(setup), study.polynomials()
+    return study.concat(study.grid(setup, data, 40, replicate=3), *once, study.traffic(setup))
 
 
 def aid(rows, **changes):
@@ -110,12 +104,6 @@ def test_pillars_by_what_messages_hold(rows):
     assert "model" not in table.loc[study.MASKED, "closed when run"]
 
 
-def test_those_who_collude_read_everything(rows):
-    opened = rows[rows["part"] == "collusion"].set_index("technique")["value"]
-    assert (opened == 1).all()
-    assert set(opened.index) == {study.HE, study.MPC, study.ENCLAVE}
-
-
 def test_every_cell_of_the_slides_is_judged(rows):
     table = study.comparison(rows, settings())
     assert len(table) == 15
@@ -140,7 +128,7 @@ def test_the_aid_leaves_what_the_answers_allow(rows):
     join = list(study.QUESTIONS["holds"])[2]
     assert aid(rows, holds=join).loc[study.PSI, "remains"]
     assert "not applicable" in aid(rows, holds=join).loc[study.FEDERATED, "why not"]
-    assert len(study.advice(rows, settings())) == 16
+    assert len(study.advice(rows)) == 16
 
 
 def test_costs_lie_on_a_line_and_noisy_errors_fall():
@@ -186,8 +174,6 @@ def test_answers_outside_the_questions_are_one_sentence(rows, changes, sentence)
         {"delay_ms": 0},
         {"megabits": float("inf")},
         {"replicates": 0},
-        {"size": 0},
-        {"error_percent": -1.0},
         {"seed": -1},
     ],
 )
