@@ -69,22 +69,22 @@ def test_an_exact_ledger_pays_for_at_least_as_many_answers_and_not_for_one_more(
 def test_what_is_spent_is_on_disk_before_the_work_and_outlives_the_owner(tmp_path):
     asked = owner(tmp_path, total=3.0)
     with pytest.raises(ValueError, match="4 weights"):  # fails at work, and is paid
-        answer(asked, study.Synthesis("t", 2.0, errors_of=study.ReleasedModel((1.0,))))
+        answer(asked, study.Synthesis("t", 2.0, errors_of=(1.0,)))
     with pytest.raises(ValueError, match=r"epsilon 3, 2 is spent, so 1.5 more.*1 or less\.$"):
-        answer(owner(tmp_path, total=3.0), study.TrainingRequest("t", 1.5, study.Model()))
-    assert answer(owner(tmp_path, total=3.0), study.TrainingRequest("t", 1.0, study.Model()))
+        answer(owner(tmp_path, total=3.0), study.TrainingRequest("t", 1.5))
+    assert answer(owner(tmp_path, total=3.0), study.TrainingRequest("t", 1.0))
 
 
 def test_parts_of_delta_add_up_to_the_delta_granted(tmp_path):
     asked = owner(tmp_path, total=3.0)
-    assert sum(asked._charge("t", e)[1] for e in (0.5, 1.0, 1.5)) == pytest.approx(1e-5)
+    assert sum(asked.charge("t", e)[1] for e in (0.5, 1.0, 1.5)) == pytest.approx(1e-5)
 
 
 def test_other_requests_draw_other_noise_and_the_same_request_the_same(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     one, two = owner(tmp_path / "one"), owner(tmp_path / "two")
-    request = study.TrainingRequest("t", 1.0, study.Model(epochs=2))
+    request = study.TrainingRequest("t", 1.0, epochs=2)
     first = answer(one, request)
     assert first == answer(two, request)
     assert first != answer(one, request)
@@ -93,23 +93,21 @@ def test_other_requests_draw_other_noise_and_the_same_request_the_same(tmp_path)
 def test_a_model_trained_inside_learns_what_its_labels_say(tmp_path):
     frame, asked = people(), owner(tmp_path)
     x = study.features(frame, DOMAIN)
-    model = msgspec.json.decode(
-        answer(asked, study.TrainingRequest("t", 5.0, study.Model())), type=study.ReleasedModel
-    )
+    model = msgspec.json.decode(answer(asked, study.TrainingRequest("t", 5.0)), type=study.Weights)
     assert np.mean(study.predict(model, x) == (frame[study.TARGET] == "yes")) > 0.9
-    turned = study.ReleasedModel(tuple(-w for w in model.weights))
-    request = study.TrainingRequest("t", 5.0, study.Model(), labels_by=turned)
-    other = msgspec.json.decode(answer(asked, request), type=study.ReleasedModel)
+    turned = tuple(-w for w in model)
+    request = study.TrainingRequest("t", 5.0, labels_by=turned)
+    other = msgspec.json.decode(answer(asked, request), type=study.Weights)
     assert np.mean(study.predict(other, x) == study.predict(turned, x)) > 0.9
 
 
 def test_labels_of_one_class_do_not_show_as_an_error(tmp_path):
-    always = study.ReleasedModel((0.0, 0.0, 0.0, 1.0))
-    assert answer(owner(tmp_path), study.TrainingRequest("t", 1.0, study.Model(), labels_by=always))
+    always = (0.0, 0.0, 0.0, 1.0)
+    assert answer(owner(tmp_path), study.TrainingRequest("t", 1.0, labels_by=always))
 
 
 def test_synthetic_rows_show_where_a_model_is_wrong(tmp_path):
-    never = study.ReleasedModel((0.0, 0.0, 0.0, -1.0))  # wrong on x, which passes
+    never = (0.0, 0.0, 0.0, -1.0)  # wrong on x, which passes
     request = study.Synthesis("t", 8.0, errors_of=never)
     made = pd.read_json(answer(owner(tmp_path), request).decode(), orient="split")
     share = (made[study.WRONG] == "yes").groupby(made["a"]).mean()
@@ -141,16 +139,16 @@ def test_one_record_moves_a_step_of_the_chain_by_at_most_the_clip():
     ("request_", "sentence"),
     [
         ({"type": "rows", "table": "t"}, "none gives raw rows"),
-        ({"type": "train", "table": "t", "epsilon": 1.0, "model": {"code": "x"}}, "raw rows"),
+        ({"type": "train", "table": "t", "epsilon": 1.0, "code": "x"}, "raw rows"),
         (
-            study.TrainingRequest("t", 1.0, study.Model("nearest_neighbours")),
+            study.TrainingRequest("t", 1.0, "nearest_neighbours"),
             "would let raw rows out",
         ),
-        (study.TrainingRequest("t", 0.0, study.Model()), "epsilon is a number above 0, got 0"),
+        (study.TrainingRequest("t", 0.0), "epsilon is a number above 0, got 0"),
         (study.Synthesis("t", -1.0), "epsilon is a number above 0, got -1"),
         (study.Synthesis("t", 1.0, "copy"), "kind is one of MST, autoregressive, got 'copy'"),
         (study.Synthesis("../t", 1.0), "table is one of t, got"),
-        (study.TrainingRequest("t", 11.0, study.Model()), "budget is epsilon 10, 0 is spent"),
+        (study.TrainingRequest("t", 11.0), "budget is epsilon 10, 0 is spent"),
     ],
 )
 def test_the_owner_refuses_in_one_sentence_and_free_of_charge(tmp_path, request_, sentence):
@@ -247,10 +245,10 @@ def test_the_budget_outlives_the_process(tmp_path, table):
     frame = table[COLUMNS].assign(**{study.TARGET: np.where(table["G3"] >= 10, "yes", "no")})
     process = study.owner([frame], str(tmp_path), settings())
     try:
-        released = study.ask(process, study.TrainingRequest("table-0", 9.0, study.Model(epochs=1)))
-        assert len(released.weights) == study.features(frame, settings().domain).shape[1] + 1
+        released = study.ask(process, study.TrainingRequest("table-0", 9.0, epochs=1))
+        assert len(released) == study.features(frame, settings().domain).shape[1] + 1
         process.close()  # the next call starts another
         with pytest.raises(Refused, match="9 is spent, so 2 more is refused"):
-            study.ask(process, study.TrainingRequest("table-0", 2.0, study.Model()))
+            study.ask(process, study.TrainingRequest("table-0", 2.0))
     finally:
         process.close()
