@@ -407,31 +407,14 @@ def ciphertexts(features: int) -> int:
     return -(-features // (N // features))
 
 
-def leak(settings: Settings) -> pd.DataFrame:
-    """Rows (reply): `records_recovered`, the share of a party's numbers that the coordinator reads
-    off as c1 of the reply over c1 of the weights, with and without an encryption of 0 on top."""
-    rng, rows = np.random.default_rng(settings.seed), Rows(part="leak")
-    session = KeySession(Ring(), 3, rng)
-    own, ring = rng.normal(size=(20, 20)), session.ring
-    weights, truth = session.encrypt(np.zeros(N, object)), matrix(own)
-    bare = (ring.encode(truth) * weights[1]) % ring.p
-    hidden = apply(session, own, weights, np.zeros(20))[1]
-    pairs = zip(weights[1], PRIMES, strict=True)
-    inverse = np.array([[pow(int(v), -1, p) if v else 0 for v in w] for w, p in pairs])
-    for reply, c1 in {"product alone": bare, "with an encryption of 0": hidden}.items():
-        read = ring.integers(c1 * inverse % ring.p)[: own.size]
-        rows.add(reply=reply, metrics={"records_recovered": np.mean(read == truth[: own.size])})
-    return rows.frame()
-
-
 # --- the whole study ------------------------------------------------------------------------------
 
 
 def simulate(settings: Settings) -> pd.DataFrame:
-    """All rows; `part` is training, scaling, packing or leak."""
+    """All rows; `part` is training, scaling or packing."""
     sizes = {features: ciphertexts(features) for features in settings.features}
     packing = tidy("ciphertexts", sizes, by="features", part="packing")
-    return concat(training(settings), packing, leak(settings))
+    return concat(training(settings), packing)
 
 
 def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
@@ -450,11 +433,10 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
     table: Any = accuracies(rows).set_index("model")
     regression, network = (table.loc[m] for m in ("logistic regression", "network, last layer"))
     runs, packed = costs(rows), means(rows, "features", part="packing")
-    slope, reply = means(rows, "metric")["slope"], means(rows, "reply", part="leak")
+    slope = means(rows, "metric")["slope"]
     names = ["federated, in clear", "centralised, scikit-learn", "federated, sigmoid as a line"]
     in_clear, central, by_line = (regression[name] for name in names)
     gap = 100 * (max(in_clear, central) - by_line)
-    bare, hidden = reply["product alone"], reply["with an encryption of 0"]
     least, most, first, last = *map(float, packed.index[[0, -1]]), packed.iloc[0], packed.iloc[-1]
     sentences = [
         ("{few:.0f} to {many:.0f} parties train one logistic regression that none of them can read: "
@@ -477,14 +459,12 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
          "this packing.", last / first > np.log(most) / np.log(least),
          "From {least:.0f} to {most:.0f} features a step needs {first:.0f} to {last:.0f} "
          "ciphertexts."),
-        ("A reply without an encryption of 0 on top gives {bare:.0%} of a party's numbers away to "
-         "the coordinator, with it {hidden:.0%}.", bare > hidden),
     ]  # fmt: skip
     return claims(
         sentences, few=runs["parties"].min(), many=runs["parties"].max(), error=runs["score_error"].max(),
         agreement=runs["agreement"].min(), line=by_line, plain=in_clear, central=central, gap=gap,
         network=network, slope=slope, mb=runs["megabytes"].max(), least=least, most=most, first=first,
-        last=last, bare=bare, hidden=hidden,
+        last=last,
     )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import logging
 import math
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -435,40 +434,15 @@ def refusals(cases: Sequence[tuple[float, float]]) -> pd.DataFrame:
     return rows.frame()
 
 
-def encrypted(frame: pd.DataFrame, settings: Settings, people: int = 5) -> pd.DataFrame:
-    """Rows: scores of encrypted people by a model in clear (Paillier by phe, weights to 3 decimals,
-    1,024-bit keys, too short for use).
-
-    `agrees`: same class as in clear; `seconds`: CPU a person, keys not counted; `exposed`: two
-    decrypted sums of scores, with the first person and without, give hers away.
-    """
-    from phe import paillier
-
-    public, private = paillier.generate_paillier_keypair(n_length=1024)
-    model, start = plain_model(frame, settings.domain), time.process_time()
-    x = np.column_stack([features(frame, settings.domain)[:people], np.ones(people)])
-    weights, scores = [round(1000 * w) for w in model], []
-    for person in x:
-        sent = [public.encrypt(round(1000 * v)) for v in person]
-        scores.append(sum(c * w for c, w in zip(sent, weights, strict=True)))
-    seconds = (time.process_time() - start) / people
-    clear, opened = predict(model, x[:, :-1]), [private.decrypt(score) for score in scores]
-    difference = private.decrypt(sum(scores)) - private.decrypt(sum(scores[1:]))
-    metrics = {"agrees": np.mean((np.array(opened) > 0) == clear), "seconds": seconds}
-    rows = Rows(part="encrypted")
-    rows.add(metrics=metrics | {"exposed": float(difference == opened[0])})
-    return rows.frame()
-
-
 def simulate(frame: pd.DataFrame, target: str, settings: Settings) -> pd.DataFrame:
-    """All rows; `part` is workflow, budget or encrypted. ValueError if a column is missing, or all
+    """All rows; `part` is workflow or budget. ValueError if a column is missing, or all
     people are of one class."""
     missing = [name for name in settings.columns if name not in frame]
     require(not missing, f"Expected columns of the table, it has none called {missing}.")
     passed = np.where(data.positives(frame, target) == 1, "yes", "no")
     table = frame[list(settings.columns)].assign(**{TARGET: passed})
     budgets = [(3.0, 0.5), (0.3, 0.1), (1.0, 0.3)]
-    return concat(workflows(table, settings), refusals(budgets), encrypted(table, settings))
+    return concat(workflows(table, settings), refusals(budgets))
 
 
 def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
@@ -500,8 +474,8 @@ def comparison(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
              metric["alone"]),
             ("synthetic rows (MST)", accuracy[MST], settings.epsilon, "largest excess of an attack",
              excess[MST]),
-            ("encrypted scores (Paillier)", accuracy[PLAIN], np.inf, "a score from two exact sums",
-             metric["exposed"]),
+            ("encrypted scores, decrypted exactly", accuracy[PLAIN], np.inf,
+             "a score from two exact sums", 1.0),
             ("trained inside", accuracy[INSIDE], settings.epsilon, "membership advantage, at most",
              bound),
         ],
@@ -537,7 +511,6 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
         "made": worst["table"], "top": top, "group": settings.group,
         "seen": watched.loc[top, "wrong"], "truth": watched.loc[top, "wrong_truth"],
         "worst": watched["wrong_truth"].idxmax(), "most": watched["wrong_truth"].max(),
-        "agrees": metric["agrees"], "seconds": metric["seconds"], "exposed": metric["exposed"],
     }  # fmt: skip
     sentences = [
         ("A model trained inside at epsilon {epsilon:g} reaches {inside:.0%} on new people; without "
@@ -561,9 +534,6 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
          "{seen:.0%} wrong there, {truth:.0%} in truth.", top == n["worst"],
          "Synthetic rows with the model's errors point to {group} {top} ({seen:.0%} wrong, {truth:.0%} "
          "in truth); most are in {worst} ({most:.0%})."),
-        ("Under encryption a score takes {seconds:.2f} s of CPU a person and has the class it has in "
-         "clear; two exact sums of scores then give a person's away.", n["agrees"] * n["exposed"] == 1,
-         "Under encryption a score takes {seconds:.2f} s of CPU a person; {agrees:.0%} have their class."),
     ]  # fmt: skip
     return claims(sentences, **n)
 

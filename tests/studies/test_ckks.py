@@ -132,11 +132,10 @@ def test_a_shared_result_gives_the_key_and_a_rounded_one_does_not(rows):
 
 
 def test_claims_follow_the_rows(rows):
-    texts = [c.text for c in study.takeaways(rows)]
-    assert texts[1] == "The encoder gives the slides' polynomial: 45X^3 + 160X^2 + 91X + 160."
     worse = rows.copy()
     worse.loc[worse["metric"] == "agrees_with_clear", "value"] = 0.5
-    worse.loc[worse["metric"] == "coefficient", "value"] = 1
+    worse.loc[worse["metric"] == "reached", "value"] = 1
+    assert study.takeaways(rows)[1].holds
     claims = study.takeaways(worse)
     assert claims[0].text.startswith("Only 50.0% of 80 records")
     assert not claims[1].holds

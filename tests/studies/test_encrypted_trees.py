@@ -153,11 +153,6 @@ def test_the_grid_varies_one_thing_at_a_time():
     ]
 
 
-def test_a_reply_tells_leaf_terms_only_without_its_mask(rows):
-    read = rows[rows["part"] == "leak"].set_index("reply")["value"]
-    assert read.to_dict() == {"all slots": 1.0, "masked": 0.0}
-
-
 def test_claims_follow_the_rows(rows):
     claims = study.takeaways(rows)
     assert claims[0].text.startswith("A forest of 3 trees of depth 2 gives all 3 encrypted records")

@@ -144,10 +144,17 @@ def test_bytes_are_counted_and_linear_in_the_parties(rows):
     assert panel[0] + panel[1] == pytest.approx(sent[2])
 
 
-def test_a_reply_needs_an_encryption_of_zero(rows):
-    share = rows[rows["part"] == "leak"].set_index("reply")["value"]
-    assert share["product alone"] == 1
-    assert share["with an encryption of 0"] < 0.05
+def test_a_reply_hides_the_partys_data_by_an_encryption_of_zero(session):
+    """c1 of the product alone, over c1 of the weights, is the data."""
+    ring, own = session.ring, np.random.default_rng(7).normal(size=(20, 20))
+    weights, truth = session.encrypt(np.zeros(study.N, object)), study.matrix(own)
+    pairs = zip(weights[1], study.PRIMES, strict=True)
+    inverse = np.array([[pow(int(v), -1, p) if v else 0 for v in w] for w, p in pairs])
+    bare = ring.encode(truth) * weights[1] % ring.p
+    hidden = study.apply(session, own, weights, np.zeros(20))[1]
+    for c1, read in ((bare, 1), (hidden, 0)):
+        numbers = ring.integers(c1 * inverse % ring.p)[: own.size]
+        assert np.mean(numbers == truth[: own.size]) == pytest.approx(read, abs=0.05)
 
 
 def test_claims_follow_the_rows(rows):
