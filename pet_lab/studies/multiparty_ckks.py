@@ -2,17 +2,15 @@
 
 Teaching code, not for use: the multiparty scheme of C. Mouchet et al. (PoPETs 2021) with numbers in
 coefficients, as SPINDLE (arXiv:2005.09532) and POSEIDON (NDSS 2021) build on it: collective key,
-distributed decryption, collective refresh. Degree 8,192 and a modulus of 140 bits are within the 218
-bits that the homomorphicencryption.org tables allow for 128 bits of security. It lacks: products of
+distributed decryption, collective refresh. Degree 8,192 and the modulus 2^140 are within the 218 bits
+of modulus that the homomorphicencryption.org tables allow for 128 bits of security. It lacks: products of
 ciphertexts, protection from parties that deviate, constant time, a proper random generator.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,7 +24,8 @@ from pet_lab.data import scaling, shipped, split
 from pet_lab.rows import Claim, Rows, claims, concat, means, only, streams, tidy, wide
 
 Array = NDArray[np.float64]
-Poly = NDArray[np.int64]  # (primes, n), transformed; or (n,) plain coefficients
+Poly = NDArray[np.int64]  # (DIGITS, N): coefficients modulo 2^140, in digits of 14 bits
+Small = NDArray[np.int64]  # (N,): coefficients below 2^21 in size
 Ciphertext = tuple[Poly, Poly]
 LABELS = {
     "parties": "parties",
@@ -37,9 +36,10 @@ LABELS = {
     "features": "features and neurons",
     "accuracy": "accuracy on held-out records",
 }
-N = 8192
-PRIMES = (268369921, 268271617, 268238849, 268189697, 268091393)  # of 28 bits, 1 modulo 2 N
-WEIGHT_BITS, DATA_BITS = 70, 14  # scales of weights and of a party's own numbers
+N, DIGIT, DIGITS = 8192, 14, 10
+WEIGHT_BITS, DATA_BITS = 5 * DIGIT, DIGIT  # scales of weights and of a party's own numbers
+POLYNOMIAL = N * DIGIT * DIGITS // 8  # bytes, as sent
+TURNS = np.exp(1j * np.pi * np.arange(N) / N)
 NOISE_BITS, HIDING_BITS = 34, 40  # bound on the noise of a sum; statistical distance 2^-40
 SMUDGE_BITS = NOISE_BITS + HIDING_BITS
 LARGEST = 2.0**6  # of weights and scores: larger numbers come from a wrong key or share
@@ -75,72 +75,50 @@ class Settings:
         whole(0, seed=self.seed)
 
 
-# --- the ring Z_q[X] / (X^n + 1), q a product of primes: teaching code, not for use ---------------
+# --- the ring of polynomials modulo X^N + 1 and 2^140: teaching code, not for use -----------------
 
 
-class Ring:
-    """Negacyclic transforms by each prime (Longa and Naehrig 2016), encoding and decoding."""
+def carry(a: Poly) -> Poly:
+    """The same coefficients modulo 2^140 in digits from -2^13 to 2^13 - 1."""
+    a, half = a.copy(), 1 << DIGIT - 1
+    for i in range(DIGITS):
+        over = (a[i] + half) >> DIGIT
+        a[i] -= over << DIGIT
+        a[i + 1 : i + 2] += over
+    return a
 
-    def __init__(self) -> None:
-        self.p = np.array(PRIMES, np.int64)[:, None]
-        self.q = math.prod(PRIMES)
-        order = [int(f"{i:013b}"[::-1], 2) for i in range(N)]
-        tables = []
-        for p in PRIMES:
-            roots = (pow(g, (p - 1) // (2 * N), p) for g in range(2, p))
-            psi = next(root for root in roots if pow(root, N, p) == p - 1)
-            powers = np.array([1], np.int64)
-            while len(powers) < 2 * N:  # 1, psi, psi^2, ...
-                powers = np.append(powers, powers * pow(psi, len(powers), p) % p)
-            tables.append((powers[order], powers[-np.array(order) % (2 * N)], pow(N, -1, p)))
-        self.forward, self.backward = (np.array([t[i] for t in tables]) for i in (0, 1))
-        self.shrink = np.array([[t[2]] for t in tables])
-        self.garner = [self.q // p * pow(self.q // p, -1, p) for p in PRIMES]
 
-    def transform(self, coefficients: Poly) -> Poly:
-        """Products of transforms are transforms of products modulo X^n + 1."""
-        a, p = coefficients % self.p, self.p[..., None]
-        blocks = 1
-        while blocks < N:
-            a = a.reshape(len(p), blocks, 2, -1)
-            u, v = a[:, :, 0], a[:, :, 1] * self.forward[:, blocks : 2 * blocks, None] % p
-            a, blocks = np.stack([(u + v) % p, (u - v) % p], axis=2), 2 * blocks
-        return a.reshape(len(p), N)
+def shifted(a: Poly, digits: int) -> Poly:
+    """Times a power of 2^14; of a negative one, divided and rounded to the nearest."""
+    out = np.zeros_like(a)
+    out[max(digits, 0) : DIGITS + min(digits, 0)] = a[max(-digits, 0) : DIGITS - max(digits, 0)]
+    return out
 
-    def integers(self, transformed: Poly) -> NDArray[np.object_]:
-        """Coefficients as whole numbers around 0."""
-        a, p, blocks = transformed, self.p[..., None], N // 2
-        while blocks:
-            a = a.reshape(len(p), blocks, 2, -1)
-            u, v = a[:, :, 0], a[:, :, 1]
-            down = (u - v) * self.backward[:, blocks : 2 * blocks, None] % p
-            a, blocks = np.stack([(u + v) % p, down], axis=2), blocks // 2
-        a = a.reshape(len(p), N) * self.shrink % self.p
-        total = sum(row.astype(object) * g for row, g in zip(a, self.garner, strict=True)) % self.q
-        return np.where(total > self.q // 2, total - self.q, total)
 
-    def encode(self, numbers: NDArray[np.object_]) -> Poly:
-        """Whole numbers of any size, shape (n,), as a transformed polynomial."""
-        return self.transform(np.stack([(numbers % int(p)).astype(np.int64) for p in self.p[:, 0]]))
+def times(a: Poly, small: Small) -> Poly:
+    """The product, by the fast Fourier transform of digits: rounding errors stay far below 1/2."""
+    spectrum = np.fft.fft(a * TURNS) * np.fft.fft(small * TURNS)  # turned: X^N is -1, not 1
+    return carry(np.rint((np.fft.ifft(spectrum) / TURNS).real).astype(np.int64))
 
-    def uniform(self, rng: Generator) -> Poly:
-        """A uniform element."""
-        return rng.integers(0, self.p, (len(self.p), N))
 
-    def small(self, rng: Generator) -> Poly:
-        """Noise of standard deviation 3.2."""
-        return self.transform(np.rint(rng.normal(0, 3.2, N)).astype(np.int64)[None])
+def noise(rng: Generator) -> Poly:
+    """Noise of standard deviation 3.2."""
+    return np.vstack([np.rint(rng.normal(0, 3.2, N)), np.zeros((DIGITS - 1, N))]).astype(np.int64)
 
-    def ternary(self, rng: Generator) -> Poly:
-        """Coefficients -1, 0, 1."""
-        return self.transform(rng.integers(-1, 2, (1, N)))
 
-    def large(self, rng: Generator, bits: int) -> NDArray[np.object_]:
-        """Uniform whole numbers below 2^bits in size."""
-        low, high = rng.integers(0, 2**60, N), rng.integers(0, 2**60, N)
-        numbers = low.astype(object) + high.astype(object) * 2**60
-        numbers = numbers + rng.integers(0, 2**20, N).astype(object) * 2**120
-        return numbers % 2 ** (bits + 1) - 2**bits
+def ternary(rng: Generator) -> Small:
+    """Coefficients -1, 0, 1."""
+    return rng.integers(-1, 2, N)
+
+
+def large(rng: Generator, bits: int = DIGIT * DIGITS - 1) -> Poly:
+    """Uniform whole numbers up to about 2^bits in size; by default a uniform element."""
+    full, rest = divmod(bits + 1, DIGIT)
+    out = np.zeros((DIGITS, N), np.int64)
+    out[:full] = rng.integers(-(1 << DIGIT - 1), 1 << DIGIT - 1, (full, N))
+    if rest:
+        out[full] = rng.integers(-(1 << rest - 1), 1 << rest - 1, N)
+    return out
 
 
 @dataclass
@@ -150,52 +128,40 @@ class KeySession:
     Every share goes to a coordinator, which adds them and sends the sum to every party.
     """
 
-    ring: Ring
     parties: int
     rng: Generator
     sent: int = 0
-    secrets: list[Poly] = field(init=False)
+    secrets: list[Small] = field(init=False)
     public: Ciphertext = field(init=False)
 
     def __post_init__(self) -> None:
-        ring = self.ring
-        self.secrets = [ring.ternary(self.rng) for _ in range(self.parties)]
-        a = ring.uniform(self.rng)
-        shares = [(ring.small(self.rng) - a * s) % ring.p for s in self.secrets]
-        self.public = (self._collect(shares), a)
-
-    @cached_property
-    def bytes_each(self) -> int:
-        """Of one polynomial as sent: 28 bits for each prime and coefficient."""
-        return N * len(self.ring.p) * 28 // 8
+        self.secrets = [ternary(self.rng) for _ in range(self.parties)]
+        a = large(self.rng)
+        self.public = self._collect([noise(self.rng) - times(a, s) for s in self.secrets]), a
 
     def _collect(self, shares: Sequence[Poly]) -> Poly:
-        self.sent += 2 * self.parties * self.bytes_each  # a share up, the sum down
-        total: Poly = sum(shares) % self.ring.p
-        return total
+        self.sent += 2 * self.parties * POLYNOMIAL  # a share up, the sum down
+        return carry(np.sum(shares, axis=0))
 
     def zero(self, *, smudge: bool = False) -> Ciphertext:
         """A fresh encryption of 0 under the collective key; `smudge` adds noise of SMUDGE_BITS that
         hides what multiplied a ciphertext."""
-        ring, (b, a) = self.ring, self.public
-        u, e0, e1 = ring.ternary(self.rng), ring.small(self.rng), ring.small(self.rng)
-        if smudge:
-            e0 = e0 + ring.encode(ring.large(self.rng, SMUDGE_BITS))
-        return (b * u + e0) % ring.p, (a * u + e1) % ring.p
+        u = ternary(self.rng)
+        first, second = (carry(times(part, u) + noise(self.rng)) for part in self.public)
+        return (carry(first + large(self.rng, SMUDGE_BITS)) if smudge else first), second
 
-    def encrypt(self, numbers: NDArray[np.object_]) -> Ciphertext:
-        """Whole numbers, shape (n,)."""
+    def encrypt(self, numbers: Array) -> Ciphertext:
+        """Weights, shape (n,), n at most N."""
         c0, c1 = self.zero()
-        return (c0 + self.ring.encode(numbers)) % self.ring.p, c1
+        return carry(c0 + fixed(numbers, WEIGHT_BITS)), c1
 
-    def share(self, party: int, c1: Poly, *, mask: NDArray[np.object_] | None = None) -> Poly:
+    def share(self, party: int, c1: Poly, *, mask: Poly | None = None) -> Poly:
         """A party's part of a decryption: s_i c1, smudging noise, and its mask in a refresh."""
-        hidden = self.ring.large(self.rng, SMUDGE_BITS)
-        hidden = hidden if mask is None else hidden + mask
-        return (self.secrets[party] * c1 + self.ring.encode(hidden)) % self.ring.p
+        hidden = times(c1, self.secrets[party]) + large(self.rng, SMUDGE_BITS)
+        return carry(hidden if mask is None else hidden + mask)
 
-    def decrypt(self, ciphertext: Ciphertext, shares: Mapping[int, Poly]) -> NDArray[np.object_]:
-        """Coefficients from all parties' shares, which only the receiver sees.
+    def decrypt(self, ciphertext: Ciphertext, shares: Mapping[int, Poly]) -> Array:
+        """A product's numbers (N,) from all parties' shares, which only the receiver sees.
 
         Raises
         ------
@@ -203,12 +169,12 @@ class KeySession:
             If a party's share is missing, or the numbers show a share of another key or ciphertext.
         """
         self._all(shares)
-        self.sent += self.parties * self.bytes_each
-        numbers = self.ring.integers((ciphertext[0] + sum(shares.values())) % self.ring.p)
-        limit = int(LARGEST * 2 ** (WEIGHT_BITS + DATA_BITS))
+        self.sent += self.parties * POLYNOMIAL
+        digits = carry(ciphertext[0] + np.sum(list(shares.values()), axis=0))
+        numbers = 2.0 ** (DIGIT * np.arange(DIGITS) - WEIGHT_BITS - DATA_BITS) @ digits
         text = "Decrypted numbers are too large: a share is of another key, session or ciphertext."
-        require(max(abs(numbers.max()), abs(numbers.min())) <= limit, text)
-        return numbers
+        require(np.abs(numbers).max() <= LARGEST, text)
+        return np.asarray(numbers)
 
     def refresh(self, ciphertext: Ciphertext, places: NDArray[np.int64]) -> Ciphertext:
         """The same weights, fresh: number `places[j]` of the ciphertext, divided by 2^DATA_BITS,
@@ -217,22 +183,21 @@ class KeySession:
         Each party masks its share by R_i 2^DATA_BITS; the coordinator sees the sum masked and moves
         and divides it in clear; a fresh encryption of the R_i, moved, takes the masks off.
         """
-        ring, step, all_parties = self.ring, 2**DATA_BITS, range(self.parties)
-        masks = [ring.large(self.rng, MASK_BITS - DATA_BITS) for _ in all_parties]
-        shares = [self.share(i, ciphertext[1], mask=masks[i] * step) for i in all_parties]
-        masked = ring.integers((ciphertext[0] + self._collect(shares)) % ring.p)
+        masks = [large(self.rng, MASK_BITS - DATA_BITS) for _ in range(self.parties)]
+        masked = self._collect(
+            [self.share(i, ciphertext[1], mask=shifted(r, 1)) for i, r in enumerate(masks)]
+        )
 
-        def moved(numbers: NDArray[np.object_]) -> NDArray[np.object_]:
-            out = np.zeros(N, object)
-            out[: len(places)] = numbers[places]
+        def moved(a: Poly) -> Poly:
+            out = np.zeros_like(a)
+            out[:, : len(places)] = a[:, places]
             return out
 
-        a = ring.uniform(self.rng)
-        again = [
-            (ring.small(self.rng) - self.secrets[i] * a - ring.encode(moved(masks[i]))) % ring.p
-            for i in all_parties
-        ]
-        return (ring.encode(moved((masked + step // 2) // step)) + self._collect(again)) % ring.p, a
+        a = large(self.rng)
+        pairs = zip(self.secrets, masks, strict=True)
+        again = [carry(noise(self.rng) - times(a, s) - moved(r)) for s, r in pairs]
+        total = carry(ciphertext[0] + masked)
+        return carry(moved(shifted(total, -1)) + self._collect(again)), a
 
     def add(self, ciphertexts: Sequence[Ciphertext]) -> Ciphertext:
         """The sum of one ciphertext of each party."""
@@ -248,22 +213,23 @@ class KeySession:
 # --- linear algebra by one product of polynomials -------------------------------------------------
 
 
-def fixed(numbers: Array, bits: int) -> NDArray[np.object_]:
-    """Numbers times 2^bits, rounded, as whole numbers of any size; at most LARGEST each."""
+def fixed(numbers: Array, bits: int) -> Poly:
+    """Numbers (n,), at most LARGEST each, times 2^bits, a power of 2^14 from the third on."""
     reach = np.abs(numbers).max(initial=0)
     require(reach <= LARGEST, f"Numbers reach {reach:.3g}, expected at most {LARGEST:g}: rescale.")
-    parts = np.rint(np.asarray(numbers, float) * 2.0 ** min(bits, 40)).astype(np.int64)
-    return parts.astype(object) << max(bits - 40, 0)
+    out = np.zeros((DIGITS, N), np.int64)
+    out[bits // DIGIT - 3, : len(numbers)] = np.rint(numbers * 2.0 ** (3 * DIGIT))
+    return carry(out)
 
 
-def matrix(rows: Array) -> NDArray[np.object_]:
+def matrix(rows: Array) -> Small:
     """A matrix (r, d) as a polynomial: its product with weights w_0..w_(d-1) has (rows @ w)_k as
     coefficient k d + d - 1. ValueError if r d numbers do not fit one polynomial."""
     r, d = rows.shape
     require(r * d <= N, f"{r} rows of {d} numbers do not fit {N} coefficients: send them in parts.")
-    out = np.zeros(N, object)
-    out[: r * d] = fixed(rows[:, ::-1], DATA_BITS).ravel()
-    return out
+    reach = np.abs(rows).max(initial=0)
+    require(reach <= LARGEST, f"Numbers reach {reach:.3g}, expected at most {LARGEST:g}: rescale.")
+    return np.pad(np.rint(rows[:, ::-1] * 2.0**DATA_BITS).astype(np.int64).ravel(), (0, N - r * d))
 
 
 def places(r: int, d: int) -> NDArray[np.int64]:
@@ -276,11 +242,10 @@ def apply(session: KeySession, rows: Array, weights: Ciphertext, constants: Arra
 
     Without it c1 of the result over c1 of the weights is the party's data in clear.
     """
-    ring, zero = session.ring, session.zero(smudge=True)
-    product, offset = ring.encode(matrix(rows)), np.zeros(N, object)
-    offset[places(*rows.shape)] = fixed(constants, WEIGHT_BITS + DATA_BITS)
-    c0 = (product * weights[0] + zero[0] + ring.encode(offset)) % ring.p
-    return c0, (product * weights[1] + zero[1]) % ring.p
+    zero, product, offset = session.zero(smudge=True), matrix(rows), np.zeros(N)
+    offset[places(*rows.shape)] = constants
+    c0, c1 = (times(part, product) + hiding for part, hiding in zip(weights, zero, strict=True))
+    return carry(c0 + fixed(offset, WEIGHT_BITS + DATA_BITS)), carry(c1)
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -323,7 +288,7 @@ def train_encrypted(
     local = [
         (keep * np.eye(d) - rate * SLOPE * x.T @ x, -rate * x.T @ (OFFSET - y)) for x, y in parts
     ]
-    weights = session.encrypt(np.zeros(N, object))
+    weights = session.encrypt(np.zeros(d))
     for _ in range(settings.steps):
         total = session.add([apply(session, a, weights, b) for a, b in local])
         weights = session.refresh(total, places(d, d))
@@ -338,8 +303,7 @@ def predict(session: KeySession, weights: Ciphertext, x: Array) -> Array:
         part = x[start : start + at_once]
         encrypted = apply(session, part, weights, np.zeros(len(part)))
         shares = {i: session.share(i, encrypted[1]) for i in range(session.parties)}
-        numbers = session.decrypt(encrypted, shares)[places(*part.shape)]
-        scores.append(np.array(numbers / 2 ** (WEIGHT_BITS + DATA_BITS), float))
+        scores.append(session.decrypt(encrypted, shares)[places(*part.shape)])
     return np.concatenate(scores)
 
 
@@ -362,7 +326,7 @@ def training(settings: Settings) -> pd.DataFrame:
     from sklearn.linear_model import LogisticRegression
 
     raw, y, _ = shipped.tumours()
-    rows, ring = Rows(part="training"), Ring()
+    rows = Rows(part="training")
     for replicate, stream in streams(settings.seed, settings.replicates):
         rng = np.random.default_rng(stream)
         train, test = split(len(y), rng=rng)
@@ -381,7 +345,7 @@ def training(settings: Settings) -> pd.DataFrame:
                 accuracy = np.mean(predicted == y[test])
                 rows.add(model=model, how=how, replicate=replicate, metrics={"accuracy": accuracy})
             for parties in settings.parties if not replicate and model.startswith("log") else ():
-                session = KeySession(ring, parties, rng)
+                session = KeySession(parties, rng)
                 setup = session.sent
                 indices = np.array_split(np.arange(len(train)), parties)
                 parts = [(here[i], truth[i]) for i in indices]
@@ -470,8 +434,7 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
 
 def explore(parties: int, features: int, steps: int) -> pd.DataFrame:
     """Megabytes of a training by this scheme: counted, not run."""
-    polynomial = N * len(PRIMES) * 28 / 8e6
     each = 2 * ciphertexts(features) + 2  # sums of both parts, and two shares of a refresh
-    key, own = 2 * parties * polynomial, polynomial * each * steps
+    key, own = 2 * parties * POLYNOMIAL / 1e6, POLYNOMIAL / 1e6 * each * steps
     lines = {"key": key, "training": 2 * parties * own, "of it, by one party": own}
     return pd.DataFrame(lines.items(), columns=["what", "MB"])
