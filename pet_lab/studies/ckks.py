@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from pet_lab.checks import between, distinct, require, whole
-from pet_lab.rows import Claim, Rows, claims, concat, means, only, wide
+from pet_lab.rows import Claim, Rows, claims, concat, means, only, tidy, wide
 from pet_lab.seal import SCALE, Seal
 
 Array = NDArray[np.float64]
@@ -125,14 +125,9 @@ def _roots(n: int) -> NDArray[np.complex128]:
 
 
 def encoding() -> pd.DataFrame:
-    """Rows (power): `coefficient` of the slides' example, and `decoding_error`."""
-    values, rows = np.array([3 + 4j, 2 - 1j]), Rows(part="encoding")
-    coefficients = encode(values, 64)
-    for power, coefficient in enumerate(coefficients):
-        rows.add(power=power, metrics={"coefficient": coefficient})
-    error = np.abs(decode(coefficients, 64) - values).max()
-    rows.add(power=-1, metrics={"decoding_error": error})
-    return rows.frame()
+    """Rows (power): `coefficient` of the slides' example."""
+    coefficients = dict(enumerate(encode([3 + 4j, 2 - 1j], 64)))
+    return tidy("coefficient", coefficients, by="power", part="encoding")
 
 
 def _seconds(call: Callable[[], Any], repeats: int = 1) -> float:

@@ -247,9 +247,7 @@ def layer_cases(settings: Settings) -> dict[str, tuple[dict[str, Any], Array, in
     parts, flat, few = [fixed(x), fixed(w), fixed(b, two)], fixed(image), image.ravel()[:16]
     windows = np.lib.stride_tricks.sliding_window_view(image, (3, 3))
     shared = order("linear", *parts, inputs=58, cut=False)
-    public = order("public_linear", parts[0], weights=[fixed(row) for row in w])
     return {
-        "linear 58 to 40, public weights": (public, w @ x, two),
         LINEAR: (shared, w @ x + b, two),
         CHECKED: ({**shared, "checked": True}, w @ x + b, two),
         "convolution 3 x 3 of 8 x 8": (

@@ -42,13 +42,6 @@ async def linear(
     return await a.truncate(sums, FRACTION, a.bits) if cut else sums
 
 
-async def public_linear(a: Arithmetic, x: Vector, *, weights: list[list[int]], **_: Any) -> Vector:
-    """The same with weights that everybody knows: nothing is exchanged."""
-    step = len(weights[0])
-    pairs = ((x.z[i : i + step], row) for i in range(0, len(x), step) for row in weights)
-    return Vector([sum(u * v for u, v in zip(*pair, strict=True)) % a.p for pair in pairs])
-
-
 async def relu(a: Arithmetic, x: Vector) -> Vector:
     """max(x, 0): a comparison and a product."""
     return await a.mul(await a.less(a.constant(0, len(x)), x), x)
@@ -82,7 +75,7 @@ async def network(a: Arithmetic, x: Vector, *layers: Vector, sizes: list[int]) -
 
 
 STEPS: dict[str, Callable[..., Awaitable[Vector]]] = {
-    step.__name__: step for step in (linear, public_linear, relu, max_pool, convolution, network)
+    step.__name__: step for step in (linear, relu, max_pool, convolution, network)
 }
 
 
