@@ -21,7 +21,7 @@ def setup():
 @pytest.fixture(scope="module")
 def rows(setup):
     data = study.patients(setup.settings, setup.rng)
-    once = study.known_attacks(setup.settings), study.slowdown(setup), study.polynomials()
+    once = study.known_attacks(setup.settings), study.slowdown(setup), study.polynomial()
     return study.concat(study.grid(setup, data, 40, replicate=3), *once, study.traffic(setup))
 
 
