@@ -7,7 +7,8 @@ The scheme is Microsoft SEAL's, through tenseal (J. H. Cheon, A. Kim, M. Kim, Y.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+import timeit
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from pet_lab.rows import Claim, Rows, claims, concat, means, only, tidy, wide
 from pet_lab.seal import SCALE, Seal
 
 Array = NDArray[np.float64]
+repeat = partial(timeit.repeat, timer=time.process_time)
 LABELS = {
     "multiplications": "multiplications one after another",
     "primes": "rescaling primes",
@@ -130,15 +132,6 @@ def encoding() -> pd.DataFrame:
     return tidy("coefficient", coefficients, by="power", part="encoding")
 
 
-def _seconds(call: Callable[[], Any], repeats: int = 1) -> float:
-    """The least CPU time of `repeats` calls."""
-    times = [time.process_time()]
-    for _ in range(repeats):
-        call()
-        times.append(time.process_time())
-    return float(np.diff(times).min())
-
-
 # --- depth and costs ------------------------------------------------------------------------------
 
 
@@ -189,8 +182,8 @@ def costs(settings: Settings) -> pd.DataFrame:
                 "modulus switching": (seal.run.mod_switch_to_next, ciphertext),
             }
             for operation, (call, *inputs) in calls.items():
-                spent = _seconds(partial(call, *inputs, out), settings.repeats)
-                metrics = {"milliseconds": 1000 * spent}
+                spent = repeat(partial(call, *inputs, out), number=1, repeat=settings.repeats)
+                metrics = {"milliseconds": 1000 * min(spent)}
                 rows.add(operation=operation, degree=degree, level=level, metrics=metrics)
             seal.run.mod_switch_to_next_inplace(ciphertext)
     return rows.frame()
@@ -343,8 +336,8 @@ def comparing(settings: Settings) -> pd.DataFrame:
     b = np.where(rng.random(settings.filter_bits) < 0.1, 1 - a, a)
     filters = pack(a[None]), pack(b[None])
     want = float(dice_pairs(*filters, one, one)[0])
-    slow = _seconds(lambda: dice_pairs(*filters, one, one), 20)
-    metrics = {"seconds": slow, "megabytes": 2 * len(a) / 8e6, "error": 0.0}
+    bloom = min(repeat(lambda: dice_pairs(*filters, one, one), number=1, repeat=20))
+    metrics = {"seconds": bloom, "megabytes": 2 * len(a) / 8e6, "error": 0.0}
     rows.add(task="Dice", how="Bloom filters in clear", metrics=metrics)
     keys = len(context.serialize(save_secret_key=False)) / 1e6
     start = time.process_time()
