@@ -344,7 +344,7 @@ def training(settings: Settings) -> pd.DataFrame:
             for how, predicted in results.items():
                 accuracy = np.mean(predicted == y[test])
                 rows.add(model=model, how=how, replicate=replicate, metrics={"accuracy": accuracy})
-            for parties in settings.parties if not replicate and model.startswith("log") else ():
+            for parties in settings.parties if not replicate else ():
                 session = KeySession(parties, rng)
                 setup = session.sent
                 indices = np.array_split(np.arange(len(train)), parties)
@@ -389,7 +389,7 @@ def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
 
 def costs(rows: pd.DataFrame) -> pd.DataFrame:
     """What encrypted training sent, and how far it is from the same steps in clear."""
-    return wide(only(rows, how="encrypted"), index="parties")
+    return wide(only(rows, how="encrypted"), index=["model", "parties"])
 
 
 def takeaways(rows: pd.DataFrame) -> list[Claim]:
@@ -403,9 +403,9 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
     gap = 100 * (max(in_clear, central) - by_line)
     least, most, first, last = *map(float, packed.index[[0, -1]]), packed.iloc[0], packed.iloc[-1]
     sentences = [
-        ("{few:.0f} to {many:.0f} parties train one logistic regression that none of them can read: "
-         "{agreement:.1%} of its classes at least are those of the same steps in clear (largest "
-         "error of a score {error:.1g}).", runs["agreement"].min() >= 0.99,
+        ("{few:.0f} to {many:.0f} parties train a logistic regression, and the last layer of a network, "
+         "that none of them can read: {agreement:.1%} of classes at least are those of the same steps "
+         "in clear (largest error of a score {error:.1g}).", runs["agreement"].min() >= 0.99,
          "Only {agreement:.1%} of encrypted classes are those of the same steps in clear."),
         ("The sigmoid as a line gives {line:.1%}, against {plain:.1%} for federated learning in clear "
          "and {central:.1%} for centralised training: no more than a point below either.", gap <= 1,
