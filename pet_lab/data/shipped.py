@@ -22,3 +22,11 @@ def tumours() -> tuple[NDArray[np.float64], NDArray[np.int64], dict[str, str]]:
         "shipped with scikit-learn.",
     }
     return x, y, provenance
+
+
+def digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Images (1797, 64) of 8 by 8 pixels in [0, 1], and the digits they show."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    return x / 16, y

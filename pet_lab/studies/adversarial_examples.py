@@ -249,39 +249,30 @@ def transfer(
 
 
 def agreement(net: Net, x: Array, y: Labels, settings: Settings, rng: Generator) -> pd.DataFrame:
-    """Rows: success (%) of our PGD and of the toolbox's at the smallest budget, and the difference."""
-    epsilon, steps = min(settings.epsilons), settings.steps
-    points = pgd(net, x, y, epsilon=epsilon, steps=steps, restarts=2, rng=rng)
-    ours = net.predict(points) != y
-    library = net.predict(art_points(net, x, y, epsilon=epsilon, steps=steps, restarts=2)) != y
-    rows = Rows(part="agreement", epsilon=epsilon)
-    for engine, wrong in {"ours": ours, "adversarial-robustness-toolbox": library}.items():
-        rows.add(engine=engine, metrics={"success_percent": 100 * np.mean(wrong)})
-    name, gap = "success_difference", 100 * (ours.astype(float) - library)
-    se = {name: gap.std(ddof=1) / np.sqrt(len(y))}
-    rows.add(metrics={name: gap.mean()}, se=se, check="PGD")
+    """Row: success (%) of our PGD minus the toolbox's, at the smallest budget."""
+    how: dict[str, Any] = {"epsilon": min(settings.epsilons), "steps": settings.steps}
+    ours, library = (
+        net.predict(points) != y
+        for points in (
+            pgd(net, x, y, **how, restarts=2, rng=rng),
+            art_points(net, x, y, **how, restarts=2),
+        )
+    )
+    gap, rows = 100 * (ours.astype(float) - library), Rows(part="agreement", check="PGD")
+    se = {"success_difference": gap.std(ddof=1) / np.sqrt(len(y))}
+    rows.add(metrics={"success_difference": gap.mean()}, se=se)
     return rows.frame()
 
 
 def shifted(nets: dict[str, Net], x: Array, y: Labels) -> pd.DataFrame:
-    """Rows (training, change): accuracy under the worst of small affine changes; large in L2."""
-    moves: dict[str, list[tuple[float, float, float]]] = {
-        "half a pixel": [(a, b, 0) for a in (-0.5, 0, 0.5) for b in (-0.5, 0, 0.5)],
-        "10 degrees": [(0, 0, angle) for angle in (-10, -5, 0, 5, 10)],
-    }
-    rows = Rows(part="affine")
-    images = x.reshape(-1, SIDE, SIDE)
-    for change, options in moves.items():
-        versions = [
-            ndimage.rotate(ndimage.shift(images, (0, a, b), order=1), angle, (1, 2), False, order=1)
-            for a, b, angle in options
-        ]
-        flat = [np.clip(v.reshape(len(x), -1), 0, 1) for v in versions]
-        size = np.mean([np.linalg.norm(v - x, axis=1).max() for v in flat])
-        for training, net in nets.items():
-            right = np.all([net.predict(v) == y for v in flat], axis=0)
-            metrics = {"accuracy": float(right.mean()), "largest L2 change": float(size)}
-            rows.add(training=training, change=change, metrics=metrics)
+    """Rows (training): accuracy under the worst shift by half a pixel, and its size in L2."""
+    images, rows, half = x.reshape(-1, SIDE, SIDE), Rows(part="affine"), (-0.5, 0, 0.5)
+    moved = [ndimage.shift(images, (0, a, b), order=1) for a in half for b in half]
+    versions = [m.reshape(len(x), -1) for m in moved]
+    size = float(np.max([np.linalg.norm(v - x, axis=1) for v in versions]))
+    for training, net in nets.items():
+        right = np.all([net.predict(v) == y for v in versions], axis=0)
+        rows.add(training=training, metrics={"accuracy": right.mean(), "largest L2 change": size})
     return rows.frame()
 
 
@@ -336,44 +327,25 @@ def answers(
     return flipped(RECORD, np.stack(gains, axis=1), np.abs(score), most)
 
 
-# Synonyms, one set a line; the more telling words come last. The language is made up for the test.
-SYNONYMS = (
-    ("fine", "good", "pleasing", "superb"),
-    ("poor", "bad", "tiresome", "dreadful"),
-    ("film", "movie", "picture", "feature"),
-    ("actors", "cast", "players", "ensemble"),
-    ("plot", "story", "script", "narrative"),
-)
-
-
-def sentences(n: int, rng: Generator) -> tuple[NDArray[np.int64], Labels]:
-    """Words (n, 12) as numbers, 4 * set + position, and labels; praise uses more of the first set."""
-    labels = rng.integers(0, 2, n)
-    mood = np.where(rng.random((n, 12)) < 0.75, labels[:, None], 1 - labels[:, None])
-    subject = rng.integers(2, len(SYNONYMS), (n, 12))
-    chosen = np.where(rng.random((n, 12)) < 0.5, 1 - mood, subject)
-    # Within a set, telling words come with the class: that is what a classifier weighs, and what
-    # a swap for a milder word of the same meaning takes away.
-    lean = np.where(labels[:, None] == (chosen != 1), 0.62, 0.38)
-    return 4 * chosen + rng.binomial(3, lean), labels
-
-
 def word_swaps(*, rng: Generator, most: int = 5) -> pd.DataFrame:
-    """Rows (changes): share of right answers that flip when words become synonyms of themselves."""
+    """Rows (changes): share of right answers that flip when words become synonyms of themselves.
+
+    Made-up texts of 12 words from a language of 20, four synonyms a meaning; either class prefers
+    words of its own, and naive Bayes tells them apart.
+    """
     from sklearn.naive_bayes import MultinomialNB
 
-    (words, labels), (held_out, truth) = sentences(2000, rng), sentences(1000, rng)
-
-    def counts(texts: NDArray[np.int64]) -> Array:
-        return np.eye(4 * len(SYNONYMS))[texts].sum(axis=1)
-
-    model = MultinomialNB().fit(counts(words), labels)
-    weight = model.feature_log_prob_[1] - model.feature_log_prob_[0]
-    score = counts(held_out) @ weight + model.class_log_prior_[1] - model.class_log_prior_[0]
-    right = (score > 0) == truth
-    sign = np.where(score > 0, 1, -1)[:, None]
-    choices = weight.reshape(-1, 4)[held_out // 4]  # (n, words, 4): each word's own synonyms
-    gains = np.max(sign[..., None] * (weight[held_out][..., None] - choices), axis=2)
+    preferred, labels = rng.dirichlet(np.full(20, 2.0), 2), rng.integers(0, 2, 3000)
+    words = np.array([rng.choice(20, 12, p=preferred[label]) for label in labels])
+    counts = np.eye(20)[words].sum(axis=1)
+    model = MultinomialNB().fit(counts[:2000], labels[:2000])
+    weight, bias = (
+        np.diff(v, axis=0)[0] for v in (model.feature_log_prob_, model.class_log_prior_)
+    )
+    score = counts @ weight + bias
+    right = ((score > 0) == labels) & (np.arange(len(labels)) >= 2000)
+    gains = weight[words][..., None] - weight.reshape(-1, 4)[words // 4]  # (n, words, synonyms)
+    gains = np.max(np.where(score > 0, 1, -1)[:, None, None] * gains, axis=2)
     return flipped(TEXT, gains[right], np.abs(score[right]), most)
 
 
@@ -478,12 +450,9 @@ def stateful(
 
 def digits(images: int, rng: Generator) -> tuple[tuple[Array, Labels], tuple[Array, Labels]]:
     """scikit-learn's digits as (training, test) pairs of pixels in [0, 1] and classes."""
-    from sklearn.datasets import load_digits
-
-    x, y = load_digits(return_X_y=True)
-    order = rng.permutation(len(y))
-    held_out, rest = order[:images], order[images:]
-    return (x[rest] / 16, y[rest]), (x[held_out] / 16, y[held_out])
+    x, y = data.shipped.digits()
+    held_out, rest = np.split(rng.permutation(len(y)), [images])
+    return (x[rest], y[rest]), (x[held_out], y[held_out])
 
 
 def simulate(
