@@ -25,13 +25,11 @@ def test_gaussian_noise_is_as_small_as_epsilon_and_delta_allow(epsilon, delta):
     assert accounting.gaussian_delta(mu=mu, epsilon=epsilon) == pytest.approx(delta, rel=1e-4)
 
 
-def test_the_ratio_of_the_library_s_outputs_is_epsilon_and_delta_is_what_is_beyond():
+def test_the_ratio_of_the_library_s_outputs_is_epsilon():
     rows = study.definition(settings(draws=8000))
     loss = rows[(rows["metric"] == "privacy_loss") & (rows["mechanism"] == "Laplace")]
     # Of a discrete Laplace the loss is +-epsilon at every output, to the sampling error.
     assert ((loss["value"].abs() - 1).abs() < 5 * loss["se"]).all()
-    beyond = rows.set_index("metric")["value"]["beyond"]
-    assert abs(beyond - 0.05) < 0.025  # rounded to whole numbers, Gaussian noise has a little less
 
 
 @pytest.mark.parametrize("mechanism", ["exponential mechanism", "permute-and-flip"])
