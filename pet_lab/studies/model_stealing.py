@@ -36,8 +36,9 @@ LABELS = {
     "stream": "queries are",
     "people": "asked about",
 }
-OWN, COPIES, HIDDEN, NOISE = "own records", "altered copies", "copies among own", "noise"
-OWN_LABELS, CONTROL = "own records, labels alone", "control: no queries, true labels"
+OWN, COPIES, HIDDEN = "own records", "altered copies", "copies among own"
+COPIED = {OWN: 0.0, COPIES: 1.0, HIDDEN: 0.5}  # share of the queries that are copies
+CONTROL = "control: no queries, true labels"
 NO_DEFENCE, LABEL = "none", "label only"
 EACH, ALL, ONCE = "noise in each answer", "noise, all answers", "private model"
 TOLERANCE = 1e-6  # the stolen weights equal the true ones to this
@@ -91,19 +92,8 @@ def with_constant(x: Array) -> Array:
 
 def tumours(features: int = 30) -> tuple[Array, NDArray[np.int64]]:
     """scikit-learn's tumour data, each feature scaled to [-1, 1]; the ranges count as public."""
-    from sklearn.datasets import load_breast_cancer
-
-    raw, y = load_breast_cancer(return_X_y=True)
-    x = 2 * (raw - raw.min(axis=0)) / np.ptp(raw, axis=0) - 1
-    return with_constant(x[:, :features]), y
-
-
-def digits() -> tuple[Array, NDArray[np.int64]]:
-    """scikit-learn's digits of 8 by 8 pixels in [0, 1]."""
-    from sklearn.datasets import load_digits
-
-    raw, y = load_digits(return_X_y=True)
-    return raw / 16, y
+    raw, y, _ = data.shipped.tumours()
+    return with_constant(2 * data.unit_range(raw[:, :features]) - 1), y
 
 
 def solve(points: Array, log_odds: Array) -> Array:
@@ -118,7 +108,7 @@ def equation_solving(settings: Settings) -> pd.DataFrame:
     Each query gives a linear equation of the log odds. Weights of several classes are known up to a
     vector common to all: both sides are centred over the classes.
     """
-    images, label = digits()
+    images, label = data.shipped.digits()
     models = [*map(tumours, settings.features), (with_constant(images), label)]
     rows = Rows(part="equations")
     for x, y in models:
@@ -183,12 +173,11 @@ def defended_regression(settings: Settings) -> pd.DataFrame:
                 both = defence == LABEL and abs(seen.mean()) < 1
                 copy = fitted(points, seen, strength=1e4).coef_[0] if both else solve(points, seen)
                 once = answered(x[test] @ served, defence, scale=scale, rng=rng)
+                spent = {EACH: asked * epsilon, ALL: epsilon, ONCE: epsilon}
                 metrics = {
                     "agreement": np.mean((x[test] @ copy > 0) == (x[test] @ served > 0)),
                     "useful": np.mean((once > 0) == (x[test] @ weights > 0)),
-                    "spent": {EACH: asked * epsilon, ALL: epsilon, ONCE: epsilon}.get(
-                        defence, np.inf
-                    ),
+                    "spent": spent.get(defence, np.inf),
                 }
                 rows.add(defence=defence, queries=asked, replicate=replicate, metrics=metrics)
     return rows.frame()
@@ -219,27 +208,26 @@ def normality(stream: Array, answers: NDArray[np.int64]) -> float:
 
 
 def query_stream(kind: str, own: Array, asked: int, rng: Generator) -> Array:
-    """The thief's queries (asked, d): records of his own, noise, records of his own with every pixel
-    moved by 0.1 (a fifth of them unmoved), or half of such copies hidden among his own."""
-    copies = asked if kind == COPIES else asked // 2 if kind == HIDDEN else 0
+    """The thief's queries (asked, d): records of his own, and by `COPIED` copies of a few of them
+    with every pixel moved by 0.1 (a fifth of the copies unmoved)."""
+    copies = int(COPIED[kind] * asked)
     seeds = own[: max(1, copies // 5)]
     moved = seeds[rng.integers(0, len(seeds), copies - len(seeds) if copies else 0)]
     moved = np.clip(moved + 0.1 * rng.choice([-1.0, 1.0], moved.shape), 0, 1)
-    mixed = np.vstack([own[: asked - len(moved)], moved])
-    return rng.random((asked, own.shape[1])) if kind == NOISE else rng.permutation(mixed)
+    return rng.permutation(np.vstack([own[: asked - len(moved)], moved]))
 
 
 def stolen_network(settings: Settings) -> pd.DataFrame:
     """Rows (stream, queries): `agreement` with a network 64-64-10 on digits that neither
     saw, `normality` of the stream and whether it is below the `alarm`.
 
-    The thief trains a network of that shape on log probabilities, or on labels. The control has the
-    thief's own digits with their true labels, and asks nothing.
+    The thief trains a network of that shape on log probabilities. The control has the thief's own
+    digits with their true labels, and asks nothing.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-    (x, y), rows = digits(), Rows(part="network")
+    (x, y), rows = data.shipped.digits(), Rows(part="network")
     for replicate, stream in streams(settings.seed, settings.replicates):
         rng = np.random.default_rng(stream)
         train, own, test = np.split(rng.permutation(len(x)), [600, 1300])
@@ -249,22 +237,18 @@ def stolen_network(settings: Settings) -> pd.DataFrame:
             model = MLPClassifier(max_iter=100, **net).fit(x[train], y[train])
             served = model.predict(x[test])
             for asked in settings.queries:
-                for kind in (OWN, NOISE, COPIES, HIDDEN, OWN_LABELS, CONTROL):
+                at: dict[str, Any] = {"queries": asked, "replicate": replicate}
+                control = MLPClassifier(max_iter=100, **net).fit(x[own[:asked]], y[own[:asked]])
+                agreement = np.mean(control.predict(x[test]) == served)
+                rows.add(**at, stream=CONTROL, metrics={"agreement": agreement})
+                for kind in COPIED:
                     points = query_stream(kind, x[own], asked, rng)
-                    answers, metrics = model.predict(points), {}
-                    if kind in (OWN_LABELS, CONTROL):
-                        points = x[own][:asked]
-                        answers = y[own][:asked] if kind == CONTROL else model.predict(points)
-                        copy = MLPClassifier(max_iter=100, **net).fit(points, answers)
-                        labels = copy.predict(x[test])
-                    else:
-                        copy = MLPRegressor(learning_rate_init=0.003, **net)
-                        copy.fit(points, model.predict_log_proba(points))
-                        labels = copy.predict(x[test]).argmax(axis=1)
-                        w = normality(points, answers)
-                        metrics = {"normality": w, "alarm": float(w < settings.alarm)}
-                    metrics["agreement"] = float(np.mean(labels == served))
-                    rows.add(stream=kind, queries=asked, replicate=replicate, metrics=metrics)
+                    copy = MLPRegressor(learning_rate_init=0.003, **net)
+                    copy.fit(points, model.predict_log_proba(points))
+                    agreement = np.mean(copy.predict(x[test]).argmax(axis=1) == served)
+                    w = normality(points, model.predict(points))
+                    metrics = {"normality": w, "alarm": w < settings.alarm, "agreement": agreement}
+                    rows.add(**at, stream=kind, metrics=metrics)
     return rows.frame()
 
 
@@ -291,7 +275,6 @@ def inversion(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     require(known, f"sensitive is a column beside the target, got {settings.sensitive!r}.")
     field, rows = frame[settings.sensitive], Rows(part="inversion")
     values = sorted(field.unique())
-    scale = np.abs(base.X).max(axis=0) * np.sqrt(base.X.shape[1] + 1) + 1e-12
     changed = [frame.assign(**{settings.sensitive: value}) for value in values]
     asked = [data.encode(table, target=settings.target, like=base).X for table in changed]
     for replicate, stream in streams(settings.seed, settings.replicates):
@@ -301,11 +284,9 @@ def inversion(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         one = "Expected both outcomes among the members, got one; choose another target."
         require(len(np.unique(y)) == 2, one)
         forest = RandomForestClassifier(50, random_state=int(rng.integers(2**31))).fit(x, y)
-        plain = fitted(x / scale, y, strength=10)
         prior = np.array([(field[members] == v).mean() for v in values])
         chances = {
             "forest": [forest.predict_proba(x_v) for x_v in asked],
-            "regression": [plain.predict_proba(x_v / scale) for x_v in asked],
             "prior": [np.ones((len(field), 2)) for _ in asked],
         }
         for name, p in chances.items():
@@ -339,7 +320,7 @@ def defences(rows: pd.DataFrame) -> pd.DataFrame:
 
 def detection(rows: pd.DataFrame) -> pd.DataFrame:
     """W, alarms and agreement by kind of queries, at the most queries."""
-    here = only(rows, part="network", stream=[OWN, NOISE, COPIES, HIDDEN])
+    here = only(rows, part="network", stream=list(COPIED))
     return wide(only(here, queries=here["queries"].max()), index="stream")
 
 
@@ -374,12 +355,11 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
          "copy agrees with it in {once[agreement]:.1%} of answers. It protects records, not the model.",
          once["agreement"] > 0.99),
         ("Fresh noise of epsilon {epsilon:g} an answer adds up to {each[spent]:,.0f} over {many} answers, "
-         "and the copy still agrees in {each[agreement]:.1%}.", each["agreement"] > 0.9),
-        ("If these answers share one epsilon of {epsilon:g}, the noise leaves {split[useful]:.0%} of labels "
-         "as they were.", split["useful"] < 0.75),
-        ("{few} queries for confidences give a network that agrees in {copy:.0%} of answers; for labels "
-         "{labels:.0%}; the same records with true labels and no query give {control:.0%}.",
-         net[OWN, few] > net[CONTROL, few]),
+         "and the copy still agrees in {each[agreement]:.1%}; where these answers share one epsilon, the "
+         "noise leaves {split[useful]:.0%} of labels as they were.",
+         each["agreement"] > 0.9 and split["useful"] < 0.75),
+        ("{few} queries give a network that agrees in {copy:.0%} of answers; the same records with true "
+         "labels and no query give {control:.0%}.", net[OWN, few] > net[CONTROL, few]),
         ("The test of streams raises an alarm on {seen:.0%} of streams of altered copies, on "
          "{hidden[alarm]:.0%} where half of the queries are honest, and on {false:.0%} of honest ones; "
          "the half-honest thief reaches {hidden[agreement]:.0%} agreement.",
@@ -392,7 +372,7 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
         sentences, features=needed["features"].max(), queries=needed["value"].max(), few=few, many=many,
         epsilon=settings.epsilon, decimals=min(settings.decimals), coarse=coarse[few],
         coarse_many=coarse[many], once=once, each=each, split=split, copy=net[OWN, few],
-        labels=net[OWN_LABELS, few], control=net[CONTROL, few], seen=watched["alarm"][COPIES],
+        control=net[CONTROL, few], seen=watched["alarm"][COPIES],
         hidden=watched.loc[HIDDEN], false=watched["alarm"][OWN], field=settings.sensitive,
         forest=forest, prior=prior,
     )  # fmt: skip
