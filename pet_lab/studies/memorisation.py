@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from pet_lab import accounting
 from pet_lab.checks import distinct, positive, require, whole
@@ -37,7 +38,6 @@ LABELS = {
     "insertions": "times the canary is in the text",
     "training": "training",
     "epoch": "epoch",
-    "train_loss": "training loss (bits a character)",
     "validation_loss": "validation loss (bits a character)",
     "extracted": "canaries that the search finds",
     "expanded": "prefixes the search looks at",
@@ -219,17 +219,10 @@ def hows(settings: Settings) -> dict[str, LocalTraining]:
     return {PLAIN: plain, PRIVATE: replace(plain, learning_rate=1.0, clip=0.1, noise_multiplier=z)}
 
 
+@threadpool_limits.wrap(limits=1)  # small products: a second thread only waits
 def simulate(settings: Settings) -> pd.DataFrame:
-    """All rows; `part` is canaries or representation."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1):  # small products: a second thread only waits
-        return memorise(settings)
-
-
-def memorise(settings: Settings) -> pd.DataFrame:
-    """Rows: exposure (training, insertions, epoch), losses (training, epoch), at the end `extracted`
-    and `expanded` (training, insertions), when exposure and loss are best, and the representation."""
+    """Rows of part "canaries": exposure (training, insertions, epoch), loss (training, epoch), at the
+    end `extracted` and `expanded` (training, insertions); and of part "representation"."""
     rows, owners = Rows(part="canaries"), OWNERS[: len(settings.insertions)]
     trainings, latent = hows(settings), []
     for replicate, stream in streams(settings.seed, settings.replicates):
@@ -243,8 +236,7 @@ def memorise(settings: Settings) -> pd.DataFrame:
             at: dict[str, Any] = {"training": training, "replicate": replicate}
             own, flat = np.random.default_rng([settings.seed, replicate]), np.empty(0)
             for epoch, flat in train(x, y, how, own):
-                curves = {"train_loss": loss(flat, x, y), "validation_loss": loss(flat, *held_out)}
-                rows.add(**at, epoch=epoch, metrics=curves)
+                rows.add(**at, epoch=epoch, metrics={"validation_loss": loss(flat, *held_out)})
                 for owner, code, times in zip(owners, codes, settings.insertions, strict=True):
                     bits = {"exposure": exposure(code_scores(flat, owner), code)}
                     rows.add(**at, epoch=epoch, insertions=times, metrics=bits)
@@ -283,9 +275,8 @@ def representation(flat: Array, settings: Settings, rng: np.random.Generator) ->
         z = z / z.std()
 
         def guess(y: Labels, z: Array = z) -> Labels:
-            return np.asarray(
-                LogisticRegression(C=100, max_iter=300).fit(z[:600], y[:600]).predict(z[600:])
-            )
+            attacker = LogisticRegression(C=100, max_iter=300).fit(z[:600], y[:600])
+            return np.asarray(attacker.predict(z[600:]))
 
         both = secrets["gender"], secrets["age"]
         right = [np.mean(guess(secret) == secret[600:]) for secret in both]
@@ -314,20 +305,15 @@ def final_table(rows: pd.DataFrame) -> pd.DataFrame:
 def peaks(rows: pd.DataFrame) -> dict[str, float]:
     """Without privacy: by how many epochs exposure first peaks after validation loss is lowest.
 
-    `after`, its standard error `after_se` and range over replicates are those of the least inserted
-    code; `repeated_after` is the mean of the most inserted one; `rise` is what validation loss gains
-    after its lowest.
+    `after` and its standard error `after_se` are those of the least inserted code; `rise` is what
+    validation loss gains after its lowest.
     """
     plain = rows[(rows["training"] == PLAIN) & rows["epoch"].notna()]
     at = {"index": "epoch", "columns": "replicate", "values": "value"}
     loss, bits = only(plain, metric="validation_loss").pivot(**at), only(plain, metric="exposure")
-    ends = bits["insertions"].min(), bits["insertions"].max()
-    few, many = (only(bits, insertions=n).pivot(**at).idxmax() - loss.idxmin() for n in ends)
-    return {
-        "after": float(few.mean()), "after_se": float(few.std() / np.sqrt(len(few))), "first": float(few.min()),
-        "last": float(few.max()), "repeated_after": float(many.mean()),
-        "rise": float((loss.iloc[-1] - loss.min()).mean()),
-    }  # fmt: skip
+    gap = only(bits, insertions=bits["insertions"].min()).pivot(**at).idxmax() - loss.idxmin()
+    rise = (loss.iloc[-1] - loss.min()).mean()
+    return {"after": gap.mean(), "after_se": gap.std() / np.sqrt(len(gap)), "rise": rise}
 
 
 def extraction_bound(epsilon: float, delta: float, insertions: int = 1) -> float:
@@ -353,48 +339,37 @@ def assumptions(settings: Settings) -> str:
 def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
     """What these rows say; the first is the headline."""
     few, many = min(settings.insertions), max(settings.insertions)
-    table: dict[tuple[str, float], Any] = {
-        (row["training"], row["insertions"]): row for row in final_table(rows).to_dict("records")
-    }
-    plain, private, repeated = table[PLAIN, few], table[PRIVATE, few], table[PRIVATE, many]
-    z: list[Any] = (
-        wide(only(rows, part="representation"), index="latent")
-        .sort_values("latent")
-        .to_dict("records")
+    table: Any = final_table(rows).set_index(["training", "insertions"])
+    plain, private, repeated = (
+        table.loc[at] for at in ((PLAIN, few), (PRIVATE, few), (PRIVATE, many))
     )
-    small, large, when = z[0], z[-1], peaks(rows)
-    numbers: dict[str, Any] = {
-        "few": few, "many": many, "lines": settings.lines, "epochs": settings.epochs, "ceiling": np.log2(CODES),
-        "bits": plain["exposure"], "found": plain["extracted"], "looked": plain["expanded"],
-        "epsilon": settings.epsilon, "private": private["exposure"], "private_found": private["extracted"],
-        "bound": extraction_bound(settings.epsilon, settings.delta, few), "repeated": repeated["exposure"],
-        "large": large["latent"], "small": small["latent"], "large_x": large["one_minus_x"], "blind": large["blind_x"],
-        "large_f": large["one_minus_f"], "small_x": small["one_minus_x"], "small_f": small["one_minus_f"],
-        "early": -when["repeated_after"], **when,
-    }  # fmt: skip
+    latent: Any = wide(only(rows, part="representation"), index="latent").sort_values("latent")
+    small, large, when = latent.iloc[0], latent.iloc[-1], peaks(rows)
+    bound = extraction_bound(settings.epsilon, settings.delta, few)
     sentences = [
-        ("A code that is in {few} of the lines has {bits:.1f} of at most {ceiling:.2f} bits of exposure after {epochs} "
-         "epochs, and the search extracts {found:.0%} of such codes; with DP at epsilon {epsilon:g} it is "
-         "{private:.1f} bits and {private_found:.0%}.", private["exposure"] < plain["exposure"], ""),
+        ("A code that is in {few} of the lines has {plain[exposure]:.1f} of at most {ceiling:.2f} bits of exposure after "
+         "{epochs} epochs, and the search extracts {plain[extracted]:.0%} of such codes; with DP at epsilon {epsilon:g} it "
+         "is {private[exposure]:.1f} bits and {private[extracted]:.0%}.", private["exposure"] < plain["exposure"]),
         ("The source's peaks do not coincide here: a code in {few} of the lines is exposed most {after:+.1f} epochs from the "
          "lowest validation loss (standard error {after_se:.1f}).", abs(when["after"]) > 2 * when["after_se"],
          "On average the peaks of a code in {few} of the lines coincide, as the source says, within the error: exposure is "
-         "highest {after:+.1f} epochs from the lowest validation loss (standard error {after_se:.1f}), in single runs {first:+.0f} to "
-         "{last:+.0f}."),
-        ("A code in {many} lines is exposed most {early:.0f} epochs before validation loss is lowest.",
-         when["repeated_after"] < -1, ""),
+         "highest {after:+.1f} epochs from the lowest validation loss (standard error {after_se:.1f})."),
         ("Overfitting is not needed: at the end validation loss is {rise:.3f} bits a character above its lowest.",
          when["rise"] < 0.1, "The text is overfitted: validation loss ends {rise:.2f} bits above its lowest."),
-        ("The search looks at {looked:.0f} prefixes, all codes together have 1,111.", plain["expanded"] < 1111, ""),
-        ("The guarantee alone, at epsilon {epsilon:g}, allows {bound:.0%} of such codes to be named.",
-         numbers["bound"] < 1, "The guarantee at epsilon {epsilon:g} alone excludes nothing for such codes."),
+        ("The guarantee alone, at epsilon {epsilon:g}, allows {bound:.0%} of such codes to be named.", bound < 1,
+         "The guarantee at epsilon {epsilon:g} alone excludes nothing for such codes."),
         ("DP hides lines, not what many lines share: a code in {many} lines still has {repeated:.1f} bits.",
          repeated["exposure"] > private["exposure"] + 1,
          "Even a code in {many} lines has only {repeated:.1f} bits under DP."),
-        ("From {large:.0f} numbers of the hidden layer 1 - X is {large_x:.2f} (a blind guess: {blind:.2f}) and 1 - F "
-         "{large_f:.2f}; from {small:.0f} numbers they are {small_x:.2f} and {small_f:.2f}.", large["one_minus_x"] < numbers["blind"], ""),
+        ("From {large[latent]:.0f} numbers of the hidden layer 1 - X is {large[one_minus_x]:.2f} (a blind guess: "
+         "{large[blind_x]:.2f}) and 1 - F {large[one_minus_f]:.2f}; from {small[latent]:.0f} numbers they are "
+         "{small[one_minus_x]:.2f} and {small[one_minus_f]:.2f}.", large["one_minus_x"] < large["blind_x"]),
     ]  # fmt: skip
-    return claims(sentences, **numbers)
+    return claims(
+        sentences, few=few, many=many, epochs=settings.epochs, ceiling=np.log2(CODES), plain=plain,
+        private=private, repeated=repeated["exposure"], epsilon=settings.epsilon, bound=bound, small=small,
+        large=large, **when,
+    )  # fmt: skip
 
 
 def explore(epsilon: float, log10_delta: int, insertions: int, rank: int) -> pd.DataFrame:
