@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from pet_lab.studies import dp_sgld as study
 
@@ -18,23 +17,28 @@ def rows():
     return study.simulate(settings())
 
 
+def closed_form(method, how, step):
+    """Stationary standard deviation with full gradients."""
+    return study.noise(method, how, step) / np.sqrt(1 - (1 - step) ** 2)
+
+
 @pytest.mark.parametrize("method", [study.SGD, study.DP_SGD, study.SGLD])
 def test_the_stationary_spread_is_its_closed_form(rows, method):
-    here = rows[(rows["part"] == "spread") & (rows["method"] == method)]
-    table = here.groupby(["step", "metric"])["value"].mean().unstack()
-    assert table["sd"].to_numpy() == pytest.approx(table["sd_theory"].to_numpy(), rel=0.08)
+    here = rows[(rows["gradients"] == study.FULL) & (rows["method"] == method)]
+    for step, sd in here[here["metric"] == "sd"].groupby("step")["value"].mean().items():
+        assert sd == pytest.approx(closed_form(method, settings(), step), rel=0.08)
 
 
 def test_small_steps_have_the_spread_of_the_posterior_and_a_step_of_one_twice_its_variance():
     how = settings()
-    assert study.spread(study.SGLD, how, 1e-6) == pytest.approx(how.posterior_sd, rel=1e-5)
-    assert study.spread(study.SGLD, how, 1.0) == pytest.approx(how.posterior_sd * np.sqrt(2))
+    assert closed_form(study.SGLD, how, 1e-6) == pytest.approx(how.posterior_sd, rel=1e-5)
+    assert closed_form(study.SGLD, how, 1.0) == pytest.approx(how.posterior_sd * np.sqrt(2))
     assert how.posterior_sd == pytest.approx(1 / np.sqrt(51))
 
 
 def test_the_mean_is_the_posteriors(rows):
     how = settings()
-    here = rows[(rows["part"] == "spread") & (rows["metric"] == "mean")]
+    here = rows[(rows["gradients"] == study.FULL) & (rows["metric"] == "mean")]
     centre = study.records(how).sum() / 51
     assert (np.abs(here["value"] - centre) < 5 * how.posterior_sd * np.sqrt(2 / 2000)).all()
 
@@ -54,13 +58,6 @@ def test_the_last_iterate_of_many_small_steps_costs_what_the_posterior_costs():
     how = settings()
     last = study.shift(study.LAST, how, step=1e-4, steps=10**6)
     assert last == pytest.approx(study.shift(study.POSTERIOR, how, step=1e-4, steps=1), rel=1e-3)
-
-
-def test_epsilon_between_two_gaussians_is_the_exact_one():
-    grid = np.linspace(-8, 9, 20_001)
-    p, q = (stats.norm(m, 1).pdf(grid) for m in (0, 0.5))
-    found = study.epsilon_between(p / p.sum(), q / q.sum(), 1e-3)
-    assert found == pytest.approx(study.accounting.gaussian_epsilon(mu=0.5, delta=1e-3), rel=1e-3)
 
 
 def test_a_low_barrier_is_crossed_and_a_high_one_is_not(rows):
@@ -95,7 +92,7 @@ def test_the_panel_agrees_with_the_rows(rows):
 
 def test_one_seed_one_result(rows):
     again = study.spreads(settings())
-    before = rows[rows["part"].isin(["spread", "batch"])]
+    before = rows[rows["part"] == "spread"]
     assert again["value"].tolist() == before["value"].tolist()
 
 
