@@ -6,6 +6,7 @@ t-closeness (Li et al. 2007), measured by pycanon; differential privacy by the L
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -138,8 +139,7 @@ def protected_averages(
 
     Wages are clipped to `largest_wage` B, numbers of people are public, and each average has
     Laplace noise B / (epsilon n) (adding or removing one person; both averages cost 2 epsilon). The
-    guess errs by the sum of two Laplace variables of scale b = B / epsilon: P(|error| > t) =
-    exp(-t / b) (1 + t / (2 b)).
+    guess errs by the sum of two Laplace variables of scale B / epsilon.
     """
     rng, rows = np.random.default_rng(settings.seed), Rows(part="protected")
     for epsilon in settings.epsilons:
@@ -147,13 +147,14 @@ def protected_averages(
         old = people * average + rng.laplace(0, b, draws)
         new = people * average + wage + rng.laplace(0, b, draws)
         hit = np.abs(new - old - wage) <= 0.1 * wage
-        t = 0.1 * wage / b
-        rows.add(
-            epsilon=epsilon,
-            metrics={"within": float(hit.mean()), "within_theory": 1 - np.exp(-t) * (1 + t / 2)},
-            se={"within": hit.std() / np.sqrt(draws)},
-        )
+        metrics = {"within": hit.mean(), "within_theory": chance_within(0.1 * wage / b)}
+        rows.add(epsilon=epsilon, metrics=metrics, se={"within": hit.std() / np.sqrt(draws)})
     return rows.frame()
+
+
+def chance_within(t: float) -> float:
+    """P(|error| <= t) of the sum of two Laplace variables of scale 1."""
+    return 1 - math.exp(-t) * (1 + t / 2)
 
 
 def uniqueness(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
@@ -179,10 +180,8 @@ def site_tables(frame: pd.DataFrame, settings: Settings) -> pd.DataFrame:
         rng = np.random.default_rng([settings.seed, replicate])
         for sites in settings.sites:
             keys = [rng.integers(0, sites, len(frame)), frame[settings.group]]
-            outcomes = frame.groupby(keys)[settings.sensitive].transform("nunique")
-            rows.add(
-                sites=sites, replicate=replicate, metrics={"disclosed": (outcomes == 1).mean()}
-            )
+            alone = frame.groupby(keys)[settings.sensitive].transform("nunique") == 1
+            rows.add(sites=sites, replicate=replicate, metrics={"disclosed": alone.mean()})
     return rows.frame()
 
 
@@ -193,26 +192,24 @@ RULES = (r"\b\d{2}\.\d{2}\.\d{4}\b", r"\b\d{3}-\d{4}\b", r"\b[\w.]+@[\w.]+\b")
 PLACES = ("Ulm", "Graz", "Bern", "Lyon")
 
 
-def note(rng: Generator) -> list[tuple[str, str]]:
-    """One made-up note as (kind of identifier or "", text) pieces."""
+NOTE = (
+    "{name} was seen on {date} in {place} and can be reached at {number} or {address} ; "
+    "{misspelt name} is {role} and has asthma."
+)
+
+
+def identifiers(rng: Generator) -> dict[str, str]:
+    """What one made-up note says of a person, by kind."""
     name = str(rng.choice(NAMES))
-    misspelt = name[:2] + name[1:]
-    return [
-        ("name", name),
-        ("", "was seen on"),
-        ("date", f"{rng.integers(1, 28):02}.{rng.integers(1, 13):02}.{rng.integers(1950, 2020)}"),
-        ("", "in"),
-        ("place", str(rng.choice(PLACES))),
-        ("", "and can be reached at"),
-        ("number", f"{rng.integers(100, 999)}-{rng.integers(1000, 9999)}"),
-        ("", "or"),
-        ("address", f"{name.lower()}@post.example"),
-        ("", ";"),
-        ("misspelt name", misspelt),
-        ("", "is"),
-        ("role", str(rng.choice(["the mayor", "our only dentist", "the goalkeeper"]))),
-        ("", "and has asthma."),
-    ]
+    return {
+        "name": name,
+        "date": f"{rng.integers(1, 28):02}.{rng.integers(1, 13):02}.{rng.integers(1950, 2020)}",
+        "place": str(rng.choice(PLACES)),
+        "number": f"{rng.integers(100, 999)}-{rng.integers(1000, 9999)}",
+        "address": f"{name.lower()}@post.example",
+        "misspelt name": name[:2] + name[1:],
+        "role": str(rng.choice(["the mayor", "our only dentist", "the goalkeeper"])),
+    }
 
 
 def redact(text: str) -> str:
@@ -225,16 +222,12 @@ def redact(text: str) -> str:
 
 def free_text(settings: Settings) -> pd.DataFrame:
     """Rows (kind): share of identifiers of each kind that `redact` removes from made-up notes."""
-    rng = np.random.default_rng(settings.seed)
-    left: dict[str, list[bool]] = {}
+    rng, caught = np.random.default_rng(settings.seed), []
     for _ in range(settings.notes):
-        pieces = note(rng)
-        after = redact(" ".join(text for _, text in pieces))
-        for kind, text in pieces:
-            if kind:
-                left.setdefault(kind, []).append(text in after)
-    shares = {kind: 1 - np.mean(seen) for kind, seen in left.items()}
-    return tidy("caught", shares, by="kind", part="text")
+        facts = identifiers(rng)
+        after = redact(NOTE.format_map(facts))
+        caught.append({kind: text not in after for kind, text in facts.items()})
+    return tidy("caught", pd.DataFrame(caught).mean().to_dict(), by="kind", part="text")
 
 
 # --- the whole study ------------------------------------------------------------------------------
@@ -314,8 +307,7 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
 
 def explore(people: int, wage: int, largest_wage: int, epsilon: float) -> pd.DataFrame:
     """Chance that two averages tell a newcomer's wage to 10 %, with and without protection."""
-    t = 0.1 * min(wage, largest_wage) * epsilon / largest_wage
-    chance = 1 - np.exp(-t) * (1 + t / 2)
+    chance = chance_within(0.1 * min(wage, largest_wage) * epsilon / largest_wage)
     noise = np.sqrt(2) * largest_wage / epsilon / people
     names = ["averages", "chance of a good guess", "noise in an average ($)"]
     return pd.DataFrame([("exact", 1.0, 0.0), ("private", chance, noise)], columns=names)

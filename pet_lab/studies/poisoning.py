@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from pet_lab import data
 from pet_lab.checks import between, distinct, positive, require, whole
 from pet_lab.federated.model import LocalTraining, Network
 from pet_lab.rows import Claim, Rows, claims, concat, means, streams
@@ -126,11 +127,8 @@ def poisoned_regression(settings: Settings) -> pd.DataFrame:
     Poison starts as copies of records with the other label ("labels flipped") and may then move
     within the range of each feature ("two-level").
     """
-    from sklearn.datasets import load_breast_cancer
-
-    raw, y = load_breast_cancer(return_X_y=True)
-    x = (raw - raw.min(axis=0)) / np.ptp(raw, axis=0)
-    x = np.column_stack([x, np.ones(len(x))])
+    raw, classes, _ = data.shipped.tumours()
+    x, y = np.column_stack([data.unit_range(raw), np.ones(len(raw))]), classes.astype(float)
     rows, part = Rows(part="regression"), len(x) // 3
     for replicate, stream in streams(settings.seed, settings.replicates):
         rng = np.random.default_rng(stream)
@@ -206,10 +204,7 @@ def backdoored_digits(settings: Settings) -> pd.DataFrame:
     Poison: digits of other classes with the trigger, labelled 0. The detector knows the share of
     poison, removes 1.5 times as many records of class 0 by their signature, and trains again.
     """
-    from sklearn.datasets import load_digits
-
-    raw, y = load_digits(return_X_y=True)
-    x, model = raw / 16, Network((SIDE * SIDE, 64, 10))
+    (x, y), model = data.shipped.digits(), Network((SIDE * SIDE, 64, 10))
     how, rows = LocalTraining(epochs=30, learning_rate=0.05), Rows(part="backdoor")
     for replicate, stream in streams(settings.seed, settings.replicates):
         rng = np.random.default_rng(stream)
@@ -291,10 +286,9 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
 
 def explore(penalty: float, poisoned_percent: int, steps: int) -> pd.DataFrame:
     """Clean accuracy and loss of the regression, poisoned now, one division of the records."""
-    sizes: dict[str, Any] = {
-        "shares": [poisoned_percent / 100],
-        "backdoor_shares": [0.0],
-        "replicates": 1,
-    }
-    rows = poisoned_regression(Settings(**sizes, penalty=penalty, steps=steps, seed=0))
+    settings = Settings(
+        shares=[poisoned_percent / 100], backdoor_shares=[0.0], penalty=penalty, steps=steps,
+        replicates=1, seed=0,
+    )  # fmt: skip
+    rows = poisoned_regression(settings)
     return rows.pivot(index="attack", columns="metric", values="value").reset_index()
