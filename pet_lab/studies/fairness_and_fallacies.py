@@ -35,7 +35,6 @@ LABELS = {
     "smallest_gap": "smallest possible largest gap",
     "forced_fpr_ratio": "FPR of the other group (times)",
 }
-GROUP_METRICS = ("base_rate", "accuracy", "fpr", "fnr", "ppv")
 SMALLEST_GROUP = 10
 MOST_MISSED = 0.5  # a classifier that misses more is of no use
 EFFECT = "effect on the risk"
@@ -104,14 +103,15 @@ class Settings:
 def simulate(s: Settings) -> pd.DataFrame:
     """Rows of all parts, by the column `part`."""
     rows = Rows()
-    for part, records in (
-        ("base rate", base_rates(s)),
-        ("groups", group_errors(s)),
-        ("impossible", impossibility(s)),
-        ("private", private_training(s)),
-        ("single", single_predictions(s)),
-        ("cause", confounded([0.0, 0.4, 0.8], people=20_000, seed=s.seed)),
-    ):
+    parts = {
+        "base rate": base_rates(s),
+        "groups": group_errors(s),
+        "impossible": impossibility(s),
+        "private": private_training(s),
+        "single": single_predictions(s),
+        "cause": confounded([0.0, 0.4, 0.8], people=20_000, seed=s.seed),
+    }
+    for part, records in parts.items():
         for record in records:
             rows.add(part=part, **record)
     return rows.frame()
@@ -152,7 +152,7 @@ def by_group(
 
 
 def group_errors(s: Settings) -> Records:
-    """`GROUP_METRICS` on held-out records of each group, by training.
+    """Base rate, accuracy, FPR, FNR and PPV on held-out records of each group, by training.
 
     Trainings: "on all", "on the largest group" (deployed where it was not trained), and
     "equalised" (fairlearn's ThresholdOptimizer on the first, for equalised odds).
@@ -293,24 +293,15 @@ def confounded(strengths: Sequence[float], *, people: int, seed: int) -> Records
 
 # --- what is said --------------------------------------------------------------------------------
 
-QUESTIONS = {
+QUESTIONS = {  # and what the answer leaves open
     "what_if": ("Largest change when only the group is flipped", "other features still tell it"),
     "proxy_auc": ("AUC of the group, guessed from all other features", "which of them are causes"),
-    "lipschitz": (
-        "Change of the answer per unit of distance, quantile {line.quantile:g}",
-        "which distance is just",
-    ),
+    "lipschitz": ("Change per unit of distance, quantile {0.quantile:g}", "which distance is just"),
     "same_sign": (
-        "Local weights with the sign of the narrowest kernel, width {line.kernel_width:g}",
+        "Local weights with the narrowest kernel's sign, width {0.kernel_width:g}",
         "which width is right",
     ),
 }
-
-
-def group_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means over replicates by training and group, one column a metric."""
-    table = wide(only(rows, part="groups"), index=["training", "group"])
-    return table[["training", "group", *GROUP_METRICS]]
 
 
 def single_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -318,7 +309,7 @@ def single_table(rows: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for line in only(rows, part="single").itertuples():
         question, left_open = QUESTIONS[str(line.metric)]
-        lines.append((question.format(line=line), line.value, left_open))
+        lines.append((question.format(line), line.value, left_open))
     return pd.DataFrame(lines, columns=["question", "value", "left open"])
 
 
@@ -348,7 +339,8 @@ def takeaways(rows: pd.DataFrame) -> list[Claim]:
     """The notebook's sentences, with their numbers."""
     ppv = only(rows, metric="ppv_percent", tpr=rows["tpr"].max())
     rare, gap = ppv.nsmallest(1, "prevalence").iloc[0], only(rows, metric="smallest_gap").iloc[-1]
-    table: Any = group_table(rows).pivot(index="group", columns="training")
+    groups = wide(only(rows, part="groups"), index=["training", "group"])
+    table: Any = groups.pivot(index="group", columns="training")
     base = table["base_rate", "on all"]
     low, high = base.idxmin(), base.idxmax()
     apart = (table["fpr"].loc[low] - table["fpr"].loc[high]).abs()
