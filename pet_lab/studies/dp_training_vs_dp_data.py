@@ -31,7 +31,7 @@ from pet_lab import accounting, checks, data, dpsgd, stump, synth
 from pet_lab import agreement as beside
 from pet_lab.agreement import MARGIN
 from pet_lab.dpsgd.config import Engine
-from pet_lab.rows import Claim, Rows, concat, streams, summarise, wide
+from pet_lab.rows import Claim, Rows, claims, concat, streams, summarise, wide
 
 LABELS = {
     "accuracy.original": "accuracy on original records",
@@ -592,70 +592,34 @@ def takeaways(rows: pd.DataFrame, proven: pd.DataFrame, *, counts: bool = True) 
         "One threshold on one column gets {rule:.1%} of held-out records right without privacy"
     )
     without = NO_RULE.capitalize() if math.isnan(rule) else without
-    return [
-        Claim(
-            "That DP-SGD failed to train was the set-up, not DP: with the noise of a stated "
-            "ε = {stated:g}, clipping every record's gradient gets {each:.0%} of held-out records "
-            "right, clipping the batch mean {mean:.0%}; the base rate is {base:.0%}.",
-            holds=each > base + MARGIN and mean < base + MARGIN,
-            stated=stated,
-            each=each,
-            mean=mean,
-            base=base,
-        ),
-        Claim(
-            "The stated ε = {stated:g} is not the proven one, because shuffled batches are no "
-            "Poisson samples: that is {mean:.3g} for the clipped batch mean and {each:.3g} for "
-            "clipped records.",
-            holds=min(mean_proven, each_proven) > stated,
-            stated=stated,
-            mean=mean_proven,
-            each=each_proven,
-        ),
-        Claim(
-            "One threshold on one column, chosen with ε = {small:g} of pure DP, gets {chosen:.1%} "
-            "of held-out records right, without privacy {rule:.1%}, the best other private way "
-            "({way}, ε = {most:g}) {best:.1%}."
-            + " Paragraph 77 of the report, that no performant model exists at viable budgets, does "
-            "not hold." * counts,
-            holds=chosen > max(best, rule - MARGIN),
-            otherwise=without + "; the best private network or table is {way} with {best:.1%} at "
-            "ε = {most:g}.",
-            small=small,
-            chosen=chosen,
-            rule=rule,
-            way=way,
-            most=most,
-            best=best,
-        ),
-        Claim(
-            "How rows are drawn decides: at ε = {large:g} independent draws from MST's fitted "
-            "model get {drawn:.0%} of the original records right, the package's rounding "
-            "{rounded:.0%}, because it makes columns depend on each other and repeats rows.",
-            holds=drawn > rounded + MARGIN,
-            large=large,
-            drawn=drawn,
-            rounded=rounded,
-        ),
-        Claim(
-            f"A budget spent on the target's pairs pays{' (paragraph 79 of the report)' * counts}: at "
-            "ε = {middle:g} it gets {star:.0%} of records right that neither synthesiser nor "
-            "network saw, MST {general:.0%} of all records.",
-            holds=star > general + MARGIN,
-            middle=middle,
-            star=star,
-            general=general,
-        ),
-        Claim(
-            f"Held-out *synthetic* rows{' (column Validation of table 3.3)' * counts} say little of real "
-            "ones: at ε = {small:g} a network gets {synthetic:.0%} of them right, and {original:.0%} of the "
-            "original records.",
-            holds=abs(synthetic - original) > MARGIN,
-            small=small,
-            synthetic=synthetic,
-            original=original,
-        ),
-    ]
+    sentences = [
+        ("That DP-SGD failed to train was the set-up, not DP: with the noise of a stated ε = {stated:g}, clipping "
+         "every record's gradient gets {each:.0%} of held-out records right, clipping the batch mean {mean:.0%}; "
+         "the base rate is {base:.0%}.", each > base + MARGIN and mean < base + MARGIN),
+        ("The stated ε = {stated:g} is not the proven one, because shuffled batches are no Poisson samples: that "
+         "is {mean_proven:.3g} for the clipped batch mean and {each_proven:.3g} for clipped records.",
+         min(mean_proven, each_proven) > stated),
+        ("One threshold on one column, chosen with ε = {small:g} of pure DP, gets {chosen:.1%} of held-out records "
+         "right, without privacy {rule:.1%}, the best other private way ({way}, ε = {most:g}) {best:.1%}."
+         + " Paragraph 77 of the report, that no performant model exists at viable budgets, does not hold." * counts,
+         chosen > max(best, rule - MARGIN),
+         without + "; the best private network or table is {way} with {best:.1%} at ε = {most:g}."),
+        ("How rows are drawn decides: at ε = {large:g} independent draws from MST's fitted model get {drawn:.0%} of "
+         "the original records right, the package's rounding {rounded:.0%}, because it makes columns depend on "
+         "each other and repeats rows.", drawn > rounded + MARGIN),
+        (f"A budget spent on the target's pairs pays{' (paragraph 79 of the report)' * counts}: at ε = {{middle:g}} "
+         "it gets {star:.0%} of records right that neither synthesiser nor network saw, MST {general:.0%} of all "
+         "records.", star > general + MARGIN),
+        (f"Held-out *synthetic* rows{' (column Validation of table 3.3)' * counts} say little of real ones: at "
+         "ε = {small:g} a network gets {synthetic:.0%} of them right, and {original:.0%} of the original records.",
+         abs(synthetic - original) > MARGIN),
+    ]  # fmt: skip
+    return claims(
+        sentences, stated=stated, each=each, mean=mean, base=base, mean_proven=mean_proven,
+        each_proven=each_proven, small=small, middle=middle, large=large, chosen=chosen, rule=rule, way=way,
+        most=most, best=best, drawn=drawn, rounded=rounded, star=star, general=general, synthetic=synthetic,
+        original=original,
+    )  # fmt: skip
 
 
 FAMILIES = {"all": "", "training": "dp-sgd|dp network|dp logistic", "tables": "mst|target margins"}

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from pet_lab import accounting, checks, data, dpsgd, stump, synth
-from pet_lab.rows import Claim, Rows, streams, summarise
+from pet_lab.rows import Claim, Rows, claims, means, streams
 from pet_lab.synth.domain import Coded, code
 from pet_lab.synth.forest import Forest, draw_rows
 
@@ -320,7 +320,7 @@ def privacy(s: Settings) -> list[str]:
 
 def levels(rows: pd.DataFrame) -> dict[str, float]:
     """The best possible and the base rate, as lines to compare with."""
-    known = rows[rows["records"] == 0].set_index("way")["value"]
+    known = means(rows, "way", records=0)
     return {"best possible": float(known[BEST]), "base rate": float(known[BASE])}
 
 
@@ -392,89 +392,56 @@ def _near_one(rows: pd.DataFrame) -> float:
 
 def headline(rows: pd.DataFrame) -> Claim:
     """How many records each way needs at the budget nearest to 1."""
-    epsilon, table = _near_one(rows), words(rows).set_index("way")[f"ε = {_near_one(rows):g}"]
+    epsilon = _near_one(rows)
+    table = words(rows).set_index("way")[f"ε = {epsilon:g}"]
     needs = "; ".join(f"{way} {text}" for way, text in table.items())
-    return Claim(
-        "Records needed at ε = {epsilon:g} to lose at most one point to noise: {needs}.",
-        epsilon=epsilon,
-        needs=needs,
-    )
+    sentence = "Records needed at ε = {epsilon:g} to lose at most one point to noise: {needs}."
+    return Claim(sentence, epsilon=epsilon, needs=needs)
 
 
 def takeaways(rows: pd.DataFrame) -> list[Claim]:
     """What these rows say of paragraphs 77 to 79 of the report."""
-    epsilon, base = _near_one(rows), levels(rows)["base rate"]
-    sizes, best = rows.loc[rows["records"] > 0, "records"], levels(rows)["best possible"]
-    means = summarise(rows, ["way", "records", "epsilon"]).set_index(["way", "records", "epsilon"])[
-        "mean"
-    ]
-    least, most = sizes.min(), sizes.max()
-    small = {way: means[way, least, epsilon] for way in WAYS}
-    large = {way: means[way, most, epsilon] for way in WAYS}
-    own = {way: means[way, most, math.inf] for way in WAYS}
-    need = needed(rows).set_index(["way", "epsilon"])["mean"]
-    n = {way: need[way, epsilon] for way in WAYS}
+    epsilon, known, sizes = _near_one(rows), levels(rows), rows.loc[rows["records"] > 0, "records"]
+    base, best, least, most = known["base rate"], known["best possible"], sizes.min(), sizes.max()
+    right = means(rows, "records", "epsilon", "way")
+    small, large, own = right[least][epsilon], right[most][epsilon], right[most][math.inf]
+    need = needed(rows).set_index(["epsilon", "way"])["mean"]
+    n, by_sgd = need[epsilon], need.xs(SGD, level="way")
     text = {way: _words(n[way], least, most) for way in WAYS}
-    inside = need[SGD][(need[SGD] > least) & np.isfinite(need[SGD])]
+    inside = by_sgd[(by_sgd > least) & np.isfinite(by_sgd)]
     low, high = inside.index.min(), inside.index.max()
     power = math.log(inside[low] / inside[high]) / math.log(high / low) if low < high else math.nan
-    ends = [share for way in WAYS for share in (own[way], large[way])]
     networks, simple = max(small[SGD], small[MST]), min(small[LOGISTIC], small[STUMP])
-    useful = (base + best) / 2
+    useful, ends = (base + best) / 2, [*own, *large]
     at = "At n = {least:,} and ε = {epsilon:g}"
     shares = (
-        "DP-SGD gets {sgd:.0%} of people right, a network on MST's table {mst:.0%}; the larger "
+        "DP-SGD gets {small[DP-SGD]:.0%} of people right, a network on MST's table {small[MST table]:.0%}; "
+        "the larger class is {base:.0%}, the best possible {best:.0%}."
     )
-    shares += "class is {base:.0%}, the best possible {best:.0%}."
-    values = {"least": least, "most": most, "epsilon": epsilon, "base": base, "best": best}
-    values |= {"low": low, "high": high, "min": min(ends), "max": max(ends), "power": -power}
-    for name, way in (("sgd", SGD), ("mst", MST), ("logistic", LOGISTIC), ("stump", STUMP)):
-        values |= {name: small[way], f"{name}_needs": text[way]}
-    values["margins_needs"] = text[MARGINS]
-    return [
-        Claim(
-            f"{at} networks are not useful, as paragraph 77 of the report has it: {shares}",
-            holds=networks < useful,
-            otherwise=f"{at} a network can be useful, against paragraph 77 of the report: {shares}",
-            **values,
-        ),
-        Claim(
-            "But simple models are: logistic regression gets "
-            "{logistic:.0%} right there, one threshold {stump:.0%}.",
-            holds=simple > max(useful, networks),
-            otherwise="Simple models are no way out there: logistic regression gets "
-            "{logistic:.0%} right, one threshold {stump:.0%}.",
-            **values,
-        ),
-        Claim(
-            "The size of the data is the cause, as paragraph 78 supposes: at ε = {epsilon:g} "
-            "DP-SGD loses at most one point to noise with {sgd_needs} records, MST's table with "
-            "{mst_needs}.",
-            holds=n[SGD] > least and math.isfinite(max(n[SGD], n[MST])),
-            otherwise="The size of the data does not explain it here (paragraph 78): at "
-            "ε = {epsilon:g} DP-SGD needs {sgd_needs} records, MST's table {mst_needs}.",
-            **values,
-        ),
-        Claim(
-            "A table made for the task pays (paragraph 79): with margins of the target it needs "
-            "{margins_needs} records, with MST {mst_needs}.",
-            holds=n[MARGINS] < n[MST],
-            otherwise="A table made for the task saves no records here (paragraph 79): it needs "
-            "{margins_needs}, MST {mst_needs}.",
-            **values,
-        ),
-        Claim(
-            "Records buy privacy: between ε = {low:g} and {high:g} the n that DP-SGD needs falls "
-            "as ε to the power {power:.2f}.",
-            holds=power > 0,
-            **values,
-        ),
-        Claim(
-            "At n = {most:,} and ε = {epsilon:g} noise costs no way more than a point; with noise "
-            "or without they get {min:.1%} to {max:.1%} right.",
-            holds=all(own[way] - large[way] <= WITHIN + 1e-9 for way in WAYS),
-            otherwise="At n = {most:,} and ε = {epsilon:g} noise still costs some ways more than "
-            "a point; with noise or without they get {min:.1%} to {max:.1%} right.",
-            **values,
-        ),
-    ]
+    sentences = [
+        (f"{at} networks are not useful, as paragraph 77 of the report has it: {shares}", networks < useful,
+         f"{at} a network can be useful, against paragraph 77 of the report: {shares}"),
+        ("But simple models are: logistic regression gets {small[DP logistic regression]:.0%} right there, "
+         "one threshold {small[DP stump]:.0%}.", simple > max(useful, networks),
+         "Simple models are no way out there: logistic regression gets {small[DP logistic regression]:.0%} "
+         "right, one threshold {small[DP stump]:.0%}."),
+        ("The size of the data is the cause, as paragraph 78 supposes: at ε = {epsilon:g} DP-SGD loses at "
+         "most one point to noise with {text[DP-SGD]} records, MST's table with {text[MST table]}.",
+         n[SGD] > least and math.isfinite(max(n[SGD], n[MST])),
+         "The size of the data does not explain it here (paragraph 78): at ε = {epsilon:g} DP-SGD needs "
+         "{text[DP-SGD]} records, MST's table {text[MST table]}."),
+        ("A table made for the task pays (paragraph 79): with margins of the target it needs "
+         "{text[target-margins table]} records, with MST {text[MST table]}.", n[MARGINS] < n[MST],
+         "A table made for the task saves no records here (paragraph 79): it needs "
+         "{text[target-margins table]}, MST {text[MST table]}."),
+        ("Records buy privacy: between ε = {low:g} and {high:g} the n that DP-SGD needs falls as ε to the "
+         "power {power:.2f}.", power > 0),
+        ("At n = {most:,} and ε = {epsilon:g} noise costs no way more than a point; with noise or without "
+         "they get {min:.1%} to {max:.1%} right.", (own - large <= WITHIN + 1e-9).all(),
+         "At n = {most:,} and ε = {epsilon:g} noise still costs some ways more than a point; with noise or "
+         "without they get {min:.1%} to {max:.1%} right."),
+    ]  # fmt: skip
+    return claims(
+        sentences, epsilon=epsilon, base=base, best=best, least=least, most=most, small=small, text=text,
+        low=low, high=high, power=-power, min=min(ends), max=max(ends),
+    )  # fmt: skip
