@@ -251,13 +251,8 @@ def transfer(
 def agreement(net: Net, x: Array, y: Labels, settings: Settings, rng: Generator) -> pd.DataFrame:
     """Row: success (%) of our PGD minus the toolbox's, at the smallest budget."""
     how: dict[str, Any] = {"epsilon": min(settings.epsilons), "steps": settings.steps}
-    ours, library = (
-        net.predict(points) != y
-        for points in (
-            pgd(net, x, y, **how, restarts=2, rng=rng),
-            art_points(net, x, y, **how, restarts=2),
-        )
-    )
+    points = pgd(net, x, y, **how, restarts=2, rng=rng), art_points(net, x, y, **how, restarts=2)
+    ours, library = (net.predict(p) != y for p in points)
     gap, rows = 100 * (ours.astype(float) - library), Rows(part="agreement", check="PGD")
     se = {"success_difference": gap.std(ddof=1) / np.sqrt(len(y))}
     rows.add(metrics={"success_difference": gap.mean()}, se=se)

@@ -400,7 +400,7 @@ def takeaways(rows: pd.DataFrame, settings: Settings) -> list[Claim]:
     sentences = [
         ("Without a trusted curator the error of a share is {times:,.0f} times as large (OUE, "
          "epsilon {few:g}, {many:,.0f} users: {oue:.2g} against {curator:.2g}); no simulated error is more "
-         "than {gap:.0%} off its closed form.", oue > curator and gap < 0.1),
+         "than {gap:.0%} off its closed form.", oue > curator and gap < 4 / math.sqrt(settings.draws)),
         ("A textbook Laplace sampler of epsilon {each:g} tells {answer} from its neighbour with "
          "certainty in {sure:.0%} of its outputs; the attacker is right in {naive[value]:.0%} of cases, "
          "with OpenDP's sampler in {ours[value]:.1%}, where epsilon allows {ceiling:.1%}.",

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import integrate, special, stats
+from threadpoolctl import threadpool_limits
 
 from pet_lab import accounting, data
 from pet_lab.checks import between, distinct, positive, require, whole
@@ -73,7 +74,7 @@ class Settings:
 
     @property
     def middle(self) -> float:
-        """The noise of the single-answer experiments, as a share of the teachers."""
+        """The noise of the answers whose cost is drawn, as a share of the teachers."""
         return sorted(self.noise)[(len(self.noise) - 1) // 2]
 
 
@@ -366,14 +367,12 @@ def _agreed(votes: Array) -> Labels:
 # --- the whole study ------------------------------------------------------------------------------
 
 
+@threadpool_limits.wrap(limits=1)  # fits are small: a second thread only waits for the first
 def simulate(frame: pd.DataFrame, target: str, settings: Settings) -> pd.DataFrame:
     """All rows; `part` is cost, students or majority."""
-    from threadpoolctl import threadpool_limits
-
     parts = [cost_of_answers(settings)]
-    with threadpool_limits(limits=1):  # fits are small: a second thread only waits for the first
-        for name, here in tasks(frame, target, settings).items():
-            parts += [students(name, here, settings), majority(name, here, settings)]
+    for name, here in tasks(frame, target, settings).items():
+        parts += [students(name, here, settings), majority(name, here, settings)]
     return concat(*parts)
 
 
