@@ -105,7 +105,9 @@ def from_rows(
 
     At first `x` and `hue` are free and the others as in the first row, as in the live panel.
     """
+    settings = rows.groupby("metric", sort=False)[list(names)].nunique(dropna=False)
     table = summarise(rows, [*names, "metric"])
+    names = [f for f in names if f in (x, hue) or (settings[f] > 1).any()]  # not the metric alone
     sizes = table["metric"].value_counts(sort=False)
     metrics = [metric, *(m for m in sizes.index if m != metric)][:MOST_OPTIONS]
     metrics = [m for m, n in sizes[metrics].cumsum().items() if m == metric or n <= MOST_ROWS]
@@ -115,7 +117,8 @@ def from_rows(
     chosen = [f for f in names if 1 < len(options[f]) < MOST_OPTIONS][: MOST_CONTROLS - 1]
     controls: list[Any] = [{"label": "Metric", "options": [*map(label, metrics)], "start": 0}]
     for f in chosen:
-        start = 0 if f in (x, hue) else options[f].index(words[f][0]) + 1
+        free = f in (x, hue) or settings.loc[metric, f] == 1
+        start = 0 if free else options[f].index(words[f][0]) + 1
         choices = ["any", *options[f]]
         controls.append({"label": label(f), "options": choices, "start": start, "free": True})
     at = [

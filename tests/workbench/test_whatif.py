@@ -4,6 +4,7 @@ import itertools
 import math
 
 import demo
+import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
@@ -120,6 +121,20 @@ def test_a_factor_that_is_empty_has_a_choice_with_a_name(shown):
     rows = demo.rows_of(0.2, 7, replicates=3).replace({"method": {"naive": ""}})
     explore.rows(rows, x="threshold", metric="total", out="a/run")
     assert shown[0]["controls"][2]["options"] == ["any", "none", "corrected"]
+
+
+def test_a_metric_is_not_hidden_by_what_was_held_for_another(shown):
+    rows = demo.rows_of(0.2, 7, replicates=3)
+    recall = rows["metric"] != "total"
+    rows = rows.assign(
+        source=np.where(recall, "links", "files"), epochs=np.where(recall, rows.threshold * 10, 9.0)
+    )
+    explore.rows(rows, x="threshold", metric="total", hue="method", out="a/run")
+    labels = [c["label"] for c in shown[0]["controls"]]
+    assert labels == ["Metric", "threshold", "method", "epochs"], (
+        "the source follows from the metric"
+    )
+    assert shown[0]["controls"][-1]["start"] == 0
 
 
 def test_a_choice_of_numbers_is_in_their_order_and_starts_where_it_says(shown):
