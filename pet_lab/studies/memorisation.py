@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import special
 from threadpoolctl import threadpool_limits
 
 from pet_lab import accounting
@@ -26,6 +27,7 @@ from pet_lab.rows import Claim, Rows, claims, concat, only, streams, wide
 Array = NDArray[np.floating]
 Labels = NDArray[np.int64]
 ALPHABET, CONTEXT, LENGTH, CODES = " abcdefghijklmnopqrstuvwxyz0123456789", 9, 22, 10**4
+ONE_HOT = np.eye(len(ALPHABET), dtype=np.float32)
 HIDDEN, BATCH = 64, 32
 MODEL = Network((CONTEXT * len(ALPHABET), HIDDEN, len(ALPHABET)))
 PLAIN, PRIVATE = "without privacy", "DP"
@@ -104,38 +106,35 @@ def sentences(n: int, rng: np.random.Generator) -> tuple[list[str], dict[str, La
     return lines, {"gender": gender, "age": age, "name": name}
 
 
+def numbered(texts: Sequence[str]) -> Labels:
+    """Places in the alphabet (n, characters) of texts of one length."""
+    return np.array([[ALPHABET.index(c) for c in text] for text in texts])
+
+
 def read(lines: Sequence[str]) -> tuple[Array, Labels]:
     """One-hot contexts (n, LENGTH, inputs) and next characters of lines, filled up with spaces."""
-    texts = [" " * CONTEXT + line.ljust(LENGTH) for line in lines]
-    codes = np.array([[ALPHABET.index(c) for c in text] for text in texts])
+    codes = numbered([" " * CONTEXT + line.ljust(LENGTH) for line in lines])
     views = np.lib.stride_tricks.sliding_window_view(codes[:, :-1], CONTEXT, axis=1)
-    return np.eye(len(ALPHABET), dtype=np.float32)[views].reshape(*views.shape[:2], -1), codes[
-        :, CONTEXT:
-    ]
+    return ONE_HOT[views].reshape(*views.shape[:2], -1), codes[:, CONTEXT:]
 
 
 def log_probabilities(flat: Array, x: Array) -> Array:
     """Natural logarithms of the chance of each next character, (..., characters)."""
     z = MODEL.logits(flat, x.reshape(-1, x.shape[-1])).astype(float)
-    z = z - z.max(axis=1, keepdims=True)
-    out = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
-    return np.asarray(out.reshape(*x.shape[:-1], -1))
+    return np.asarray(special.log_softmax(z, axis=1).reshape(*x.shape[:-1], -1))
 
 
 def loss(flat: Array, x: Array, y: Labels) -> float:
     """Mean cross-entropy in bits a character."""
-    return float(
-        -np.take_along_axis(log_probabilities(flat, x), y[..., None], -1).mean() / np.log(2)
-    )
+    chances = np.take_along_axis(log_probabilities(flat, x), y[..., None], -1)
+    return float(-chances.mean() / np.log(2))
 
 
 def gradient(flat: Array, x: Array, y: Labels, *, clip: float | None) -> Array:
     """Sum over lines of the gradient of each line's mean loss, clipped line by line if asked."""
     layers = network.layers_of(flat[None], MODEL.shapes)
     values = network.forward(layers, x.reshape(1, y.size, x.shape[-1]), "relu")
-    errors = network.output_errors(
-        values[-1], np.eye(len(ALPHABET), dtype=np.float32)[y.ravel()][None]
-    )
+    errors = network.output_errors(values[-1], ONE_HOT[y.ravel()][None])
     deltas = network.back_propagated(layers, values, errors, "relu")
     if clip is not None and len(y):
         factor = network.clip_factors(network.squared_norms(values, deltas, len(y)), clip)
@@ -160,9 +159,8 @@ def train(
     for epoch in range(1, how.epochs + 1):
         for chosen in how.batches(n, rng):
             slope = gradient(flat, x[chosen], y[chosen], clip=how.clip)
-            slope += rng.normal(0, how.noise_multiplier * (how.clip or 0), slope.size).astype(
-                np.float32
-            )
+            noise = rng.normal(0, how.noise_multiplier * (how.clip or 0), slope.size)
+            slope += noise.astype(np.float32)
             size = min(how.batch_size, n) if how.private else len(chosen)
             speed = how.momentum * speed - how.learning_rate / size * slope
             flat = flat + speed
@@ -186,8 +184,7 @@ def code_scores(flat: Array, owner: str) -> Array:
 def next_digit(flat: Array, owner: str, known: Sequence[str]) -> Array:
     """Log-probabilities (n, 10) of the digit after "pin OWNER " and each known prefix."""
     contexts = [f"pin {owner} {digits}"[-CONTEXT:] for digits in known]
-    codes = np.array([[ALPHABET.index(c) for c in text] for text in contexts])
-    x = np.eye(len(ALPHABET), dtype=np.float32)[codes].reshape(len(known), -1)
+    x = ONE_HOT[numbered(contexts)].reshape(len(known), -1)
     return log_probabilities(flat, x)[:, ALPHABET.index("0") :]
 
 
@@ -325,11 +322,7 @@ def extraction_bound(epsilon: float, delta: float, insertions: int = 1) -> float
 
 def assumptions(settings: Settings) -> str:
     """The privacy statement of the DP training."""
-    n = settings.lines + sum(settings.insertions)
-    z = hows(settings)[PRIVATE].noise_multiplier
-    guarantee = accounting.epsilon(
-        z, n=n, batch_size=32, epochs=settings.epochs, delta=settings.delta, sampling="poisson"
-    )
+    guarantee = accounting.epsilon(hows(settings)[PRIVATE].noise_multiplier, **settings.training)
     return (
         f"Training marked DP only, one line of text is the record: {guarantee} For a code in m lines "
         "epsilon is up to m times as large (group privacy)."
