@@ -208,6 +208,7 @@ def test_the_panel_of_a_real_notebook(tmp_path, name):
 DESIGNED = (
     "psi/typos",
     "psi/protocol",
+    "psi/linkage_simulation",
     "primers/private_data_science",
 )
 
