@@ -10,7 +10,7 @@ import itertools
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -126,18 +126,24 @@ class Browser:
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
-def violations(chrome: Browser, page: Path) -> list[str]:
-    """What axe-core finds in a page, light and dark, on a phone and on a desk, all folds open."""
+LOOKS = tuple(itertools.product((390, 1280), (False, True)))
+
+
+def violations(chrome: Browser, page: Path, looks: Iterable[tuple[int, bool]] = LOOKS) -> list[str]:
+    """What axe-core finds in a page, all folds open: on a phone and on a desk, light and dark.
+
+    `looks` are pairs of a width and whether dark is asked for.
+    """
     (folder,) = importlib.util.find_spec("axe_playwright_python").submodule_search_locations
     axe = (Path(folder) / "axe.min.js").read_text()
     found = []
-    for width, dark in itertools.product((390, 1280), (False, True)):
+    for width, dark in looks:
         chrome.look(width=width, height=900, dark=dark)
         chrome.open(page)
         chrome.run("document.querySelectorAll('details').forEach(d => d.open = true)")
         chrome.run("document.querySelectorAll('.open').forEach(box => box.checked = true)")
         chrome.run(axe)
-        chrome.driver.set_script_timeout(120)
+        chrome.driver.set_script_timeout(600)
         found += chrome.driver.execute_async_script(
             "const [tags, done] = arguments;"
             "axe.run(document, {runOnly: tags, resultTypes: ['violations']}).then(r => done("

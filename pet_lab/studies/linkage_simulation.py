@@ -110,7 +110,7 @@ def simulate(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
         curves(trade),
         rules(trade),
         attack(settings.seed, typos),
-        coverage(overlap, typos),
+        coverage(overlap, typos, records=min(100_000, 20 * settings.curve_records)),
         calibration(data, typos),
     )
     return chunks, rows.assign(replicates_n=rows["replicates_n"].fillna(1).astype(int))
@@ -464,16 +464,16 @@ def attack(seed: int, typos: Typos) -> pd.DataFrame:
     return rows.frame()
 
 
-def coverage(seed: SeedSequence, typos: Typos) -> pd.DataFrame:
-    """Coverage estimated on 80 % samples of 100,000 records, by SD of the log size of exporters.
+def coverage(seed: SeedSequence, typos: Typos, *, records: int) -> pd.DataFrame:
+    """Coverage estimated on 80 % samples of the records, by SD of the log size of exporters.
 
     By the blocked neighbours of exact links, and by the mixture of the published notes.
     """
-    rows = Rows(records=100_000, reading="described")
+    rows = Rows(records=records, reading="described")
     for spread in (0.0, 1.0):
         for replicate, stream in enumerate(seed.spawn(4)):
             rng = np.random.default_rng(stream)
-            trade = trade_declarations(100_000, rng=rng, typos=typos, concentration=spread)
+            trade = trade_declarations(records, rng=rng, typos=typos, concentration=spread)
             part = trade.sample(0.8, rng)
             links = exact_links(part)
             fit = fit_overlap(links.n_blocked, links.n_linked, links.blocks.code_a)
