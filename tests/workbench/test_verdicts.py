@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from scipy import stats
 from pet_lab.workbench import verdicts
 from pet_lab.workbench.published import Cell
 from pet_lab.workbench.verdicts import ENOUGH, Ours, Spread, critical, empirical, joint, verdict
+
+DOCS = (Path(__file__).resolve().parents[2] / "docs" / "verdicts.md").read_text(encoding="utf-8")
 
 
 def cell(printed="0.50", kind="mean", margin=0.1, **more):
@@ -237,6 +240,27 @@ def test_a_correct_table_shows_a_difference_in_about_one_of_twenty(cells):
     assert wrong <= stats.binom.isf(1e-3, trials, 0.07)
     assert found / 60 > 0.8
     assert "undecided" not in words
+
+
+def test_what_a_verdict_is_worth_with_few_replicates_is_what_the_docs_print():
+    """200 tables of 20 cells that are right, 200 whose prints are all moved by .2; seeds fixed."""
+    for replicates in (30, 100, ENOUGH):
+        seen = []
+        for shift in (0, 2):
+            rng, wrong, words = np.random.default_rng([replicates, shift]), 0, Counter()
+            for _ in range(200):
+                got = reproduce(rng, replicates=replicates, cells=20, shift=shift / 10)
+                wrong += "differs" in got
+                words.update(got)
+            open_ = [words[w] / 40 for w in ("undecided", "uninformative")]
+            seen.append((wrong / 2, *open_, (words["reproduced"] + words["compatible"]) / 40))
+        (false, undecided, no_use, agree), (power, _, _, missed) = seen
+        row = (
+            f"| {replicates} | {false:.0f} % | {agree:.0f} % | {undecided:.0f} % | {no_use:.0f} % |"
+        )
+        row += f" {power:.0f} % | {missed:.0f} % |"
+        print(row)
+        assert row in DOCS
 
 
 @pytest.mark.slow
