@@ -143,7 +143,10 @@ def violations(chrome: Browser, page: Path, looks: Iterable[tuple[int, bool]] = 
         chrome.run("document.querySelectorAll('details').forEach(d => d.open = true)")
         chrome.run("document.querySelectorAll('.open').forEach(box => box.checked = true)")
         chrome.run(axe)
-        chrome.driver.set_script_timeout(600)
+        chrome.driver.set_script_timeout(
+            600
+        )  # minutes on a busy machine; selenium itself waits two
+        chrome.driver.command_executor.client_config.timeout = 660
         found += chrome.driver.execute_async_script(
             "const [tags, done] = arguments;"
             "axe.run(document, {runOnly: tags, resultTypes: ['violations']}).then(r => done("
