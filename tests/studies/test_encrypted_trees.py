@@ -156,7 +156,7 @@ def test_the_grid_varies_one_thing_at_a_time():
 def test_claims_follow_the_rows(rows):
     claims = study.takeaways(rows)
     assert claims[0].text.startswith("A forest of 3 trees of depth 2 gives all 3 encrypted records")
-    assert claims[1].text.startswith("Polynomials of degree 4 to 4 use 9 to 9 rescaling primes")
+    assert claims[1].text.startswith("Polynomials of degree 4 use 9 rescaling primes")
     worse = rows.copy()
     worse.loc[worse["metric"] == "agrees_with_clear", "value"] = 1 / 3
     worse.loc[worse["metric"] == "levels", "value"] = 7

@@ -199,7 +199,7 @@ def test_claims_hold_on_good_rows_and_say_so_otherwise():
     claims = study.takeaways(rows)
     assert all(claim.holds for claim in claims)
     assert "makes 2.5 times the products" in claims[1].text
-    assert "exponent 2.0 to 2.0" in claims[3].text
+    assert "exponent 2.0 of" in claims[3].text
     assert "3 of 3 exact tasks" in study.headline(rows).text
     assert "3 of 3 forbidden" in study.headline(rows).text
     assert "wrong products at level checked only" in study.headline(rows).text
